@@ -1,0 +1,1 @@
+"""The drivers and the edges of the world: files, feeds, journal, history."""

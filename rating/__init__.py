@@ -1,0 +1,1 @@
+"""The fold: pure functions over whole columns. No I/O, clock, randomness or logging."""

@@ -1,0 +1,90 @@
+"""Arrow schemas of the tables that leave the engine (docs/tables.md describes each column for analysts).
+
+A change of a schema is a new `TABLES_VERSION` and a line in the change log; columns are only ever added.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+TABLES_VERSION = 1
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+_INSTANT = pa.timestamp("us", "UTC")
+
+RATED = pa.schema(
+    [
+        ("record_key", pa.string()),
+        ("part", pa.int16()),  # 0, or 1.. for the further parts of a record split at a boundary (P4)
+        ("kind", _WORD),  # usage | reversal | rerate
+        ("feed", _WORD),
+        ("account_id", _WORD),
+        ("iccid", pa.string()),
+        ("subject_kind", _WORD),  # sim | device | pool: the billing entity
+        ("subject", pa.string()),  # its ICCID, device id or pool id
+        ("service", _WORD),
+        ("direction", _WORD),
+        ("used_at", _INSTANT),
+        ("cycle", _WORD),  # first day of the billing cycle, 2026-10 where that is the 1st, else 2026-10-15
+        ("day", pa.date32()),  # local day of used_at in the account's zone
+        ("plan_id", _WORD),
+        ("plan_version", pa.int32()),
+        ("rate", _WORD),  # name of the counter that priced it, e.g. data, data/home, sms/mo
+        ("zone", _WORD),
+        ("country", _WORD),
+        ("plmn", _WORD),
+        ("volume_up_bytes", pa.int64()),
+        ("volume_down_bytes", pa.int64()),
+        ("quantity_raw", pa.int64()),
+        ("billable_quantity", pa.int64()),
+        ("from_test", pa.int64()),
+        ("from_allowance", pa.int64()),
+        ("from_addon", pa.int64()),
+        ("overage", pa.int64()),
+        ("charge_nanos", pa.int64()),
+        ("currency", _WORD),
+        ("late", pa.bool_()),
+        ("counter_before", pa.int64()),  # billable units of the subject in the cycle before and after the record
+        ("counter_after", pa.int64()),
+        ("overage_before", pa.int64()),  # overage units before it: what the price function starts from
+        ("session_id", pa.string()),
+        ("received_at", _INSTANT),
+        ("source", _WORD),
+        ("source_row", pa.int64()),
+        ("journal_partition", pa.int32()),
+        ("journal_offset", pa.int64()),  # ordinal of the usage record in its partition; unique with `part`
+    ]
+)
+
+REJECTED = pa.schema(
+    [
+        ("reject_id", pa.string()),  # <source digest>:<row>, the same whenever the same line is refused
+        ("feed", _WORD),
+        ("source", _WORD),
+        ("source_row", pa.int64()),
+        ("received_at", _INSTANT),
+        ("reason", _WORD),
+        ("field", _WORD),
+        ("message", pa.string()),
+        ("record_key", pa.string()),
+        ("raw", pa.binary()),  # the line as it came, without its line end
+        ("raw_header", pa.binary()),  # the header line of a CSV source, else null
+    ]
+)
+
+GAPS = pa.schema(
+    [
+        ("feed", _WORD),
+        ("session_id", pa.string()),
+        ("iccid", pa.string()),
+        ("service", _WORD),
+        ("after_sequence", pa.int64()),
+        ("before_sequence", pa.int64()),
+        ("missing", pa.int64()),
+        ("received_at", _INSTANT),
+        ("journal_partition", pa.int32()),
+        ("journal_offset", pa.int64()),
+    ]
+)
+
+TABLES = {"rated": RATED, "rejected": REJECTED, "gaps": GAPS}

@@ -1,0 +1,84 @@
+# Sourced by the other scripts, from the root of the project. Makes .venv hold what the requirement files pin.
+#
+#   ready_environment          what the engine needs to run
+#   ready_environment dev      that, and what the tests and checks need
+#
+# A stamp in .venv keeps the digest of what was installed, so that nothing happens when nothing changed.
+
+ROOT=$PWD
+VENV=$ROOT/.venv
+PYTHON=$VENV/bin/python
+UV=$VENV/bin/uv
+
+fail() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# A Python from 3.11 that can make virtual environments; those that the pinned packages are tested with come first.
+find_python() {
+    local candidate without_venv=''
+    for candidate in ${WEIR_PYTHON:+"$WEIR_PYTHON"} python3 python3.13 python3.12 python3.11 python3.14 python; do
+        command -v "$candidate" >/dev/null 2>&1 || continue
+        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue
+        if "$candidate" -c 'import venv, ensurepip' >/dev/null 2>&1; then
+            command -v "$candidate"
+            return
+        fi
+        without_venv=$candidate
+    done
+    if [ -n "$without_venv" ]; then
+        fail "$without_venv cannot make virtual environments: install its venv package (Debian: python3-venv)"
+    fi
+    fail "no Python 3.11 or later found: install one, or name it in WEIR_PYTHON"
+}
+
+make_venv() {
+    if [ -x "$PYTHON" ] && "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 &&
+        { [ ! -e "$VENV/.weir-root" ] || [ "$(cat "$VENV/.weir-root")" = "$ROOT" ]; }; then
+        return
+    fi
+    local python
+    python=$(find_python)
+    echo "setting up .venv with $("$python" --version)" >&2
+    "$python" -m venv --clear "$VENV" || fail "could not make $VENV; see the message above"
+}
+
+# uv first; pip where uv cannot (pip reads the machine's own pip settings, such as a mirror, and uv does not).
+install_pinned() {
+    if [ ! -x "$UV" ]; then
+        "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-setup.txt ||
+            fail "could not install uv: the first set-up needs a way to the Python package registry"
+    fi
+    echo "installing $1" >&2
+    "$UV" pip install --quiet --python "$PYTHON" --require-hashes --requirement "$1" ||
+        "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement "$1" ||
+        fail "could not install $1: the first set-up needs a way to the Python package registry"
+}
+
+# The packages are used from the source tree; `weir` on the environment's path starts them.
+install_project() {
+    local packages
+    packages=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    printf '%s\n' "$ROOT" >"$packages/weir.pth"
+    printf '#!%s\nimport sys\n\nfrom jobs.cli import main\n\nsys.exit(main())\n' "$PYTHON" >"$VENV/bin/weir"
+    chmod +x "$VENV/bin/weir"
+    printf '%s\n' "$ROOT" >"$VENV/.weir-root"
+}
+
+ready_environment() {
+    local requirements=requirements.txt digest
+    [ "${1:-}" = dev ] && requirements=requirements-dev.txt
+    digest=$(cat requirements.txt "$requirements" requirements-setup.txt scripts/environment.sh | cksum)
+    make_venv
+    if [ "$(cat "$VENV/.weir-$requirements" 2>/dev/null || true)" = "$digest $ROOT" ]; then
+        return
+    fi
+    install_pinned "$requirements"
+    install_project
+    printf '%s' "$digest $ROOT" >"$VENV/.weir-$requirements"
+    if [ "$requirements" = requirements-dev.txt ]; then # it holds the same pins and more
+        digest=$(cat requirements.txt requirements.txt requirements-setup.txt scripts/environment.sh | cksum)
+        printf '%s' "$digest $ROOT" >"$VENV/.weir-requirements.txt"
+    fi
+}

@@ -1,0 +1,7 @@
+"""Catalogue files: reading, checking as a whole, and the bytes that the journal keeps."""
+
+from __future__ import annotations
+
+from pipeline.catalogue.wire import catalogue_from_bytes, catalogue_to_bytes
+
+__all__ = ["catalogue_from_bytes", "catalogue_to_bytes"]

@@ -1,0 +1,73 @@
+"""A catalogue as bytes and back: how the journal keeps what one `weir apply` put into force."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import msgspec
+import polars as pl
+
+from rating.errors import StorageError
+from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
+from schemas.plans import Plan, ZoneSet
+
+_MAGIC = b"WCAT\x01"  # the last byte is the version of this layout
+_LENGTHS = struct.Struct("<QQ")  # of the JSON, of the Arrow stream
+_CARD_COLUMNS = [pl.col(name).cast(kind) for name, kind in CARD_SCHEMA.items()]
+
+
+class _Documents(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """All of a catalogue but its cards."""
+
+    accounts: tuple[Account, ...]
+    zones: tuple[ZoneSet, ...]
+    plans: tuple[Plan, ...]
+    pools: tuple[Pool, ...]
+    addons: tuple[Addon, ...]
+
+
+def catalogue_to_bytes(catalogue: Catalogue) -> bytes:
+    """Return the catalogue as magic, two lengths (uint64, little endian), JSON, then the cards as an Arrow IPC stream.
+
+    Equal catalogues give equal bytes. The cards must have the columns of CARD_SCHEMA.
+    """
+    documents = _Documents(
+        accounts=catalogue.accounts,
+        zones=catalogue.zones,
+        plans=catalogue.plans,
+        pools=catalogue.pools,
+        addons=catalogue.addons,
+    )
+    text = msgspec.json.encode(documents)
+    stream = io.BytesIO()
+    # One chunk: how the frame happened to be put together must not show in the bytes.
+    catalogue.cards.select(_CARD_COLUMNS).rechunk().write_ipc_stream(stream, compression="lz4")
+    cards = stream.getvalue()
+    return b"".join((_MAGIC, _LENGTHS.pack(len(text), len(cards)), text, cards))
+
+
+def catalogue_from_bytes(data: bytes) -> Catalogue:
+    """Return the catalogue that `catalogue_to_bytes` wrote; StorageError if the bytes are not one."""
+    start = len(_MAGIC) + _LENGTHS.size
+    if data[: len(_MAGIC)] != _MAGIC or len(data) < start:
+        raise StorageError(f"not a catalogue entry: begins with {data[:8]!r}, expected {_MAGIC!r}; restore a backup")
+    text_length, cards_length = _LENGTHS.unpack_from(data, len(_MAGIC))
+    if len(data) != start + text_length + cards_length:
+        raise StorageError(
+            f"a catalogue entry is cut off: {len(data)} bytes, expected {start + text_length + cards_length}; "
+            "restore a backup"
+        )
+    try:
+        documents = msgspec.json.decode(data[start : start + text_length], type=_Documents)
+        cards = pl.read_ipc_stream(io.BytesIO(data[start + text_length :])).select(_CARD_COLUMNS)
+    except (msgspec.MsgspecError, pl.exceptions.PolarsError, OSError) as error:
+        raise StorageError(f"a catalogue entry is damaged: {error}; restore a backup") from error
+    return Catalogue(
+        accounts=documents.accounts,
+        zones=documents.zones,
+        plans=documents.plans,
+        pools=documents.pools,
+        addons=documents.addons,
+        cards=cards,
+    )

@@ -1,0 +1,250 @@
+"""All prices at once: cumulative cost and charges of whole columns of records, exact to the last digit.
+
+Every price is laid out as the same power of two of segments, so the segment of each row is found by a few
+comparisons whatever the mix of prices. Cost is kept as whole nanos and a remainder over the price's own common
+denominator L. A product steps * (a + b/L) is split as steps*a + (steps // L)*b + (steps % L)*b/L: with L below
+MAX_DENOMINATOR no intermediate value leaves 64 bits, up to `unit_limit` of the price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import lcm
+
+import numpy as np
+import numpy.typing as npt
+
+from rating.errors import PlanError
+from rating.money import DECIMALS, MAX_NANOS, ROUND_MODES, Ints, rounding_unit
+from rating.tariff.compile import LEAST_UNITS, price_segments, unit_limit
+from rating.tariff.segments import PriceSpec, Segment
+
+PriceIndex = npt.NDArray[np.integer]
+
+MAX_DENOMINATOR = 3_000_000_000  # its square, plus itself, stays below 2**63
+_NEVER = np.iinfo(np.int64).max
+_CHUNK = 1 << 14  # rows at a time: the working columns stay in the cache
+
+
+@dataclass(frozen=True)
+class PriceBook:
+    """Prices compiled by `compile`; a price is its position in the list given there. Immutable."""
+
+    specs: tuple[PriceSpec, ...]
+    segments: tuple[tuple[Segment, ...], ...]
+    connect_fee_nanos: Ints  # due once a record, or with a session's first partial
+    denominator: Ints  # L of each price
+    unit_limit: Ints  # the most units that each price can rate
+    _stride: int
+    _above: Ints
+    _origin: Ints
+    _size: Ints
+    _base: Ints
+    _base_part: Ints
+    _step: Ints
+    _step_part: Ints
+    _unit: Ints  # nanos of the last decimal that is kept
+    _raise_from: Ints  # a rest of so many L-ths of a nano is rounded up
+    _tie: Ints  # ... and of just so many to the even neighbour
+    _by_record: npt.NDArray[np.bool_]
+
+    @classmethod
+    def compile(cls, specs: Sequence[PriceSpec]) -> PriceBook:
+        """The book of `specs`, in their order.
+
+        Raises PlanError naming the field where a price contradicts its model, a figure cannot be read, a price is
+        finer than the book can hold exactly, or so high that everyday usage (LEAST_UNITS) would leave 64 bits.
+        """
+        segments = [price_segments(spec) for spec in specs]
+        limits = [_checked_limit(spec, own) for spec, own in zip(specs, segments, strict=True)]
+        denominators = [_denominator(own) for own in segments]
+        longest = max((len(own) for own in segments), default=1)
+        stride = 1 << (longest - 1).bit_length()
+        size = len(specs) * stride
+        above, origin, sizes = np.full(size, _NEVER), np.zeros(size, np.int64), np.ones(size, np.int64)
+        base, base_part, step, step_part = (np.zeros(size, np.int64) for _ in range(4))
+        for number, own in enumerate(segments):
+            scale = denominators[number]
+            for place, segment in enumerate(own, number * stride):
+                if segment.above >= limits[number]:
+                    break  # never reached, and its figures need not fit
+                above[place], origin[place], sizes[place] = segment.above, segment.origin, segment.size
+                base[place], base_part[place] = divmod(int(segment.base * scale), scale)
+                step[place], step_part[place] = divmod(int(segment.step * scale), scale)
+        units = [rounding_unit(spec.rounding.decimals) for spec in specs]
+        thresholds = [
+            _thresholds(spec.rounding.mode, unit * scale)
+            for spec, unit, scale in zip(specs, units, denominators, strict=True)
+        ]
+        return cls(
+            specs=tuple(specs),
+            segments=tuple(tuple(own) for own in segments),
+            connect_fee_nanos=_column([_connect_fee(spec) for spec in specs]),
+            denominator=_column(denominators),
+            unit_limit=_column(limits),
+            _stride=stride,
+            _above=above,
+            _origin=origin,
+            _size=sizes,
+            _base=base,
+            _base_part=base_part,
+            _step=step,
+            _step_part=step_part,
+            _unit=_column(units),
+            _raise_from=_column([raise_from for raise_from, _ in thresholds]),
+            _tie=_column([tie for _, tie in thresholds]),
+            _by_record=np.array([spec.rounding.at == "record" for spec in specs], bool),
+        )
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def representable(self, price: PriceIndex, units: Ints) -> npt.NDArray[np.bool_]:
+        """Which rows `charge` and `cumulative` can rate: units at most the price's `unit_limit`."""
+        fits: npt.NDArray[np.bool_] = units <= self.unit_limit[price]
+        return fits
+
+    def cumulative(self, price: PriceIndex, units: Ints) -> tuple[Ints, Ints]:
+        """F(units) of each row before rounding: whole nanos, and the rest in parts of `denominator[price]`.
+
+        Units below zero mean "not entered": F is 0. Raises OverflowError where a row is above its `unit_limit`.
+        """
+        place = price.astype(np.int64)
+        self._refuse_excess(place, units)
+        return self._evaluate(place, units)
+
+    def charge(self, price: PriceIndex, before: Ints, after: Ints, connects: Ints | None = None) -> Ints:
+        """Nanos that each row costs as its counter moves from `before` to `after`, rounded once (P3).
+
+        With rounding at the cycle R(F(after)) - R(F(before)), so that charges sum to R(F(total)) in any split; with
+        rounding at the record R(F(after) - F(before)). Units below zero mean "not entered", with F = 0; `after` <
+        `before` is a reversal and costs just the opposite. `connects` (1 due, -1 taken back, 0 none) adds the
+        connect fee: inside the rounding of the record, or as it is where the cycle is rounded.
+
+        `price` is any integer column, the others int64, all of length n; the result is int64[n]. Raises
+        OverflowError where a row is above its `unit_limit`; no row is ever rated wrong instead.
+        """
+        charged = np.zeros(len(price), np.int64)
+        moved = before != after
+        if connects is not None:
+            moved |= connects != 0
+        rows = np.flatnonzero(moved)
+        whole = len(rows) == len(price)
+        for start in range(0, len(rows), _CHUNK):
+            part: slice | npt.NDArray[np.intp] = slice(start, start + _CHUNK) if whole else rows[start : start + _CHUNK]
+            due = None if connects is None else connects[part]
+            charged[part] = self._charge(price[part].astype(np.int64), before[part], after[part], due)
+        return charged
+
+    def _charge(self, price: Ints, before: Ints, after: Ints, connects: Ints | None) -> Ints:
+        self._refuse_excess(price, before)
+        self._refuse_excess(price, after)
+        nanos_before, part_before = self._evaluate(price, before)
+        nanos_after, part_after = self._evaluate(price, after)
+        fee = np.zeros_like(price) if connects is None else self.connect_fee_nanos[price] * connects
+        charged = fee + self._round(price, nanos_after, part_after) - self._round(price, nanos_before, part_before)
+        rows = np.flatnonzero(self._by_record[price])
+        if len(rows):
+            nanos = fee + nanos_after - nanos_before
+            charged[rows] = self._round_signed(price[rows], nanos[rows], (part_after - part_before)[rows])
+        return charged
+
+    def _round_signed(self, price: Ints, nanos: Ints, part: Ints) -> Ints:
+        """R of nanos + part / L of any sign, symmetric about zero."""
+        negative = (nanos < 0) | ((nanos == 0) & (part < 0))
+        sign = np.where(negative, np.int64(-1), np.int64(1))
+        nanos, part = nanos * sign, part * sign
+        borrow = part < 0
+        nanos -= borrow
+        part += borrow * self.denominator[price]
+        return self._round(price, nanos, part) * sign
+
+    def _evaluate(self, price: Ints, units: Ints) -> tuple[Ints, Ints]:
+        place = price * self._stride
+        jump = self._stride >> 1
+        while jump:
+            place += jump * (units > self._above[place + jump])
+            jump >>= 1
+        steps = -((self._origin[place] - units) // self._size[place])
+        denominator = self.denominator[price]
+        laps, rest = np.divmod(steps, denominator)
+        part_of_step = self._step_part[place]
+        carry, part = np.divmod(rest * part_of_step + self._base_part[place], denominator)
+        nanos = self._base[place] + steps * self._step[place] + laps * part_of_step + carry
+        absent = units < 0
+        if absent.any():
+            nanos[absent] = 0
+            part[absent] = 0
+        return nanos, part
+
+    def _round(self, price: Ints, nanos: Ints, part: Ints) -> Ints:
+        """R of nanos + part / L, both zero or more."""
+        unit = self._unit[price]
+        over = nanos % unit
+        rest = over * self.denominator[price] + part
+        lifted = rest >= self._raise_from[price]
+        ties = np.flatnonzero(rest == self._tie[price])
+        if len(ties):
+            lifted[ties] |= (nanos[ties] // unit[ties]) % 2 == 1
+        return nanos - over + lifted * unit
+
+    def _refuse_excess(self, price: Ints, units: Ints) -> None:
+        if not len(units) or units.max() <= self.unit_limit.min():
+            return
+        excess = np.flatnonzero(units > self.unit_limit[price])
+        if len(excess):
+            row = excess[0]
+            raise OverflowError(
+                f"price {price[row]} can rate {self.unit_limit[price[row]]} units in 64 bits, not {units[row]}"
+            )
+
+
+def _column(values: Sequence[int]) -> Ints:
+    return np.array(values, np.int64)
+
+
+def _checked_limit(spec: PriceSpec, segments: Sequence[Segment]) -> int:
+    limit, least = unit_limit(segments), LEAST_UNITS[spec.service]
+    if limit < least:
+        raise PlanError(
+            f"price: found a cost above {MAX_NANOS // 10**DECIMALS} after {limit + 1} units of {spec.service}; "
+            f"expected a price by which {least} units can be charged"
+        )
+    return limit
+
+
+def _denominator(segments: Sequence[Segment]) -> int:
+    scale = lcm(*(figure.denominator for segment in segments for figure in (segment.base, segment.step)))
+    if scale > MAX_DENOMINATOR:
+        raise PlanError(
+            f"price: found figures that need parts of 1/{scale} nano; expected prices with fewer decimals, "
+            "or a smaller `per`"
+        )
+    return scale
+
+
+def _connect_fee(spec: PriceSpec) -> int:
+    fee = spec.nanos(spec.price.connect_fee, "connect_fee")
+    rounding = spec.rounding
+    kept = rounding_unit(rounding.decimals if rounding.at == "cycle" else DECIMALS)
+    if fee > MAX_NANOS // 2 or fee % kept:
+        decimals = rounding.decimals if rounding.at == "cycle" else DECIMALS
+        raise PlanError(
+            f"connect_fee: found {spec.price.connect_fee!r}; expected at most {decimals} decimals "
+            f"(where cost is rounded by the {rounding.at}) and at most {MAX_NANOS // 2 // 10**DECIMALS}"
+        )
+    return int(fee)
+
+
+def _thresholds(mode: str, whole: int) -> tuple[int, int]:
+    """From what rest of `whole` on to round up, and at what rest to round to even (-1: never)."""
+    if mode == "up":
+        return 1, -1
+    if mode == "down":
+        return _NEVER, -1
+    if mode == "half_up":
+        return -(-whole // 2), -1
+    if mode == "half_even":
+        return whole // 2 + 1, whole // 2 if whole % 2 == 0 else -1
+    raise PlanError(f"rounding.mode: found {mode!r}; expected one of {', '.join(ROUND_MODES)}")

@@ -1,0 +1,88 @@
+"""From a price as a catalogue writes it to its segments: the table of models, and what each may be given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from itertools import pairwise
+
+from rating.errors import PlanError
+from rating.money import MAX_NANOS
+from rating.tariff.block import block
+from rating.tariff.capacity import capacity
+from rating.tariff.flat import flat
+from rating.tariff.free import free
+from rating.tariff.graduated import graduated
+from rating.tariff.once import once
+from rating.tariff.package import package
+from rating.tariff.segments import PriceSpec, Segment, bounded, shifted
+from rating.tariff.volume import volume
+
+MODELS: dict[str, Callable[[PriceSpec], list[Segment]]] = {
+    "flat": flat,
+    "package": package,
+    "block": block,
+    "once": once,
+    "graduated": graduated,
+    "volume": volume,
+    "capacity": capacity,
+    "free": free,
+}
+_TIERED = frozenset({"graduated", "volume", "capacity"})
+MAX_UNITS_RATED = 2**62
+# Every price must be able to rate at least so much; below that a figure is a slip, not a tariff.
+LEAST_UNITS = {"data": 10**6, "sms": 10**5, "voice": 10**5}
+
+
+def price_segments(spec: PriceSpec) -> list[Segment]:
+    """The segments of F, in ascending order of `above`, the first from unit 0, with bounds and free units applied.
+
+    F(u) of the price is `cost(u)` of the last segment with above < u. Raises PlanError naming the field where the
+    price contradicts its model or a figure cannot be read.
+    """
+    price = spec.price
+    if price.model not in MODELS:
+        raise PlanError(f"model: found {price.model!r}; expected one of {', '.join(MODELS)}")
+    _check_fields(spec)
+    minimum = None if price.minimum is None else spec.nanos(price.minimum, "minimum")
+    maximum = None if price.maximum is None else spec.nanos(price.maximum, "maximum")
+    if minimum is not None and maximum is not None and minimum > maximum:
+        raise PlanError(f"minimum: found {price.minimum!r}; expected at most the maximum, {price.maximum!r}")
+    segments = bounded(MODELS[price.model](spec), minimum, maximum)
+    return shifted(segments, spec.units(price.free_units, "free_units"))
+
+
+def unit_limit(segments: Sequence[Segment]) -> int:
+    """The most units up to which every F is at most MAX_NANOS, but not more than MAX_UNITS_RATED; -1 if not even 0."""
+    for segment, following in pairwise([*segments, None]):
+        assert segment is not None
+        end = MAX_UNITS_RATED if following is None else following.above
+        if segment.base > MAX_NANOS:
+            return segment.above
+        if segment.step > 0:
+            steps = (MAX_NANOS - segment.base) // segment.step
+            reaches = segment.origin + steps * segment.size
+            if reaches < end:
+                return max(reaches, segment.above)
+    return MAX_UNITS_RATED
+
+
+def exact_at(segments: Sequence[Segment], units: int) -> Fraction:
+    """F(units) in nanos as a fraction, and 0 for units below zero (not entered): the definition the book must meet."""
+    if units < 0:
+        return Fraction(0)
+    return next(segment for segment in reversed(segments) if segment.above < units).cost(units)
+
+
+def _check_fields(spec: PriceSpec) -> None:
+    price = spec.price
+    if price.model in _TIERED:
+        if price.price != "0" or price.per != 1:
+            raise PlanError(f"price: found {price.price!r} beside tiers; expected {price.model} to price by its tiers")
+        return
+    if price.tiers:
+        raise PlanError(f"tiers: found {len(price.tiers)}; expected none for model {price.model!r}")
+    if price.model == "free" and price.price != "0":
+        raise PlanError(f"price: found {price.price!r}; expected none for model 'free'")
+    if price.model in ("once", "free") and price.per != 1:
+        raise PlanError(f"per: found {price.per!r}; expected none for model {price.model!r}")

@@ -1,0 +1,157 @@
+"""A price as segments: the cumulative price function F in the one form that the book evaluates.
+
+In the segment that units u fall into, F(u) = base + ceil((u - origin) / size) * step, in nanos. A linear price has
+size 1 and a step that may be a fraction of a nano; started packages have the size of a package. A segment holds for
+u above `above` (so a tier's `to` belongs to the tier), up to the next segment's; the first holds from u = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import NamedTuple
+
+from rating.errors import PlanError
+from rating.money import NANOS, parse_decimal
+from rating.quantity import parse_quantity
+from schemas.plans import Amount, Price, Quantity, Rounding, Tier
+
+BEFORE_FIRST_UNIT = -1  # `above` of a first segment, and "not entered" among units
+
+
+class Segment(NamedTuple):
+    """F(u) = base + ceil((u - origin) / size) * step for u > above; base and step in nanos, exact."""
+
+    above: int
+    origin: int
+    size: int
+    base: Fraction
+    step: Fraction
+
+    def cost(self, units: int) -> Fraction:
+        """F(units), for units that fall into this segment."""
+        return self.base - ((self.origin - units) // self.size) * self.step
+
+
+@dataclass(frozen=True)
+class PriceSpec:
+    """A price of a plan with what its figures are to be read by: service, data base, and its rounding."""
+
+    price: Price
+    rounding: Rounding = field(default_factory=Rounding)
+    service: str = "data"
+    data_base: int = 1024
+
+    def nanos(self, text: Amount, name: str) -> Fraction:
+        """Nanos of the amount in field `name`; PlanError where it is no decimal number or below zero."""
+        try:
+            value = parse_decimal(text) * NANOS
+        except PlanError as error:
+            raise PlanError(f"{name}: {error}") from None
+        if value < 0:
+            raise PlanError(f"{name}: found {text!r}; expected an amount of zero or more")
+        return value
+
+    def units(self, quantity: Quantity, name: str, at_least: int = 0) -> int:
+        """Whole units of the quantity in field `name`; PlanError where it cannot be read or is below `at_least`."""
+        try:
+            value = parse_quantity(quantity, self.service, self.data_base)
+        except PlanError as error:
+            raise PlanError(f"{name}: {error}") from None
+        if value < at_least:
+            raise PlanError(f"{name}: found {quantity!r}; expected {at_least} or more")
+        return value
+
+
+class TierTerms(NamedTuple):
+    """A tier read into integers: units above `start` up to and including `to` (None: no end)."""
+
+    start: int
+    to: int | None
+    size: int
+    step: Fraction
+    flat: Fraction
+
+
+def tier_terms(spec: PriceSpec) -> list[TierTerms]:
+    """The tiers of a price, at least one, in ascending order, none of them empty; PlanError where they are not so."""
+    if not spec.price.tiers:
+        raise PlanError(f"tiers: found none; expected at least one tier for model {spec.price.model!r}")
+    terms: list[TierTerms] = []
+    start: int | None = 0
+    for number, tier in enumerate(spec.price.tiers):
+        name = f"tiers[{number}]"
+        if start is None:
+            raise PlanError(f"{name}: found a tier after one without an end; expected `to` in every tier but the last")
+        to = None if tier.to is None else spec.units(tier.to, f"{name}.to")
+        if to is not None and to <= start:
+            raise PlanError(f"{name}.to: found {tier.to!r}; expected more than {start}, the end of the tier before it")
+        size, step = tier_step(spec, tier, name)
+        terms.append(TierTerms(start, to, size, step, spec.nanos(tier.flat, f"{name}.flat")))
+        start = to
+    return terms
+
+
+def tier_step(spec: PriceSpec, tier: Tier, name: str) -> tuple[int, Fraction]:
+    """Size and cost in nanos of one step within a tier: a started package of `per`, or a single unit."""
+    price, per = spec.nanos(tier.price, f"{name}.price"), spec.units(tier.per, f"{name}.per", at_least=1)
+    return (per, price) if tier.package else (1, price / per)
+
+
+def constant(above: int, base: Fraction) -> Segment:
+    """A segment in which further units cost nothing."""
+    return Segment(above, max(above, 0), 1, base, Fraction(0))
+
+
+def shifted(segments: Sequence[Segment], free_units: int) -> list[Segment]:
+    """F(u - free_units), and F(0) up to there: the units left out before pricing."""
+    if free_units == 0:
+        return list(segments)
+    moved = [
+        segment._replace(above=segment.above + free_units, origin=segment.origin + free_units) for segment in segments
+    ]
+    moved[0] = moved[0]._replace(above=free_units)
+    first = constant(BEFORE_FIRST_UNIT, segments[0].cost(0))
+    # A segment that began above unit 0 begins just where the moved first one does, and replaces it.
+    return [first, *(segment for segment, after in _pairs(moved) if after is None or after.above > segment.above)]
+
+
+def bounded(segments: Sequence[Segment], minimum: Fraction | None, maximum: Fraction | None) -> list[Segment]:
+    """max(minimum, min(maximum, F)): each segment cut where it crosses a bound, and level beyond."""
+    pieces: list[Segment] = []
+    for segment, following in _pairs(segments):
+        end = None if following is None else following.above
+        pieces.extend(_bounded_one(segment, end, minimum, maximum))
+    return pieces
+
+
+def _bounded_one(
+    segment: Segment, end: int | None, minimum: Fraction | None, maximum: Fraction | None
+) -> Iterator[Segment]:
+    if segment.step == 0:
+        base = segment.base if minimum is None else max(segment.base, minimum)
+        yield segment._replace(base=base if maximum is None else min(base, maximum))
+        return
+    above = segment.above
+    if minimum is not None:
+        steps = (minimum - segment.base) // segment.step  # the last step that is not dearer than the minimum
+        reaches = segment.origin + steps * segment.size
+        if reaches > above:
+            yield constant(above, minimum)
+            above = reaches
+            if end is not None and above >= end:
+                return
+    if maximum is not None:
+        steps = -((segment.base - maximum) // segment.step)  # the first step that costs the maximum or more
+        capped = max(above, segment.origin + (steps - 1) * segment.size)
+        if end is None or capped < end:
+            if capped > above:
+                yield segment._replace(above=above)
+            yield constant(capped, maximum)
+            return
+    yield segment._replace(above=above)
+
+
+def _pairs(segments: Sequence[Segment]) -> Iterator[tuple[Segment, Segment | None]]:
+    return zip(segments, [*segments[1:], None], strict=True)

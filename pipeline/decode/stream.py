@@ -1,0 +1,148 @@
+"""The bytes of a source file, uncompressed: plain, gzip or zstd by magic number, in bounded memory.
+
+A stream is read by looking ahead (`peek`) and consuming (`skip`), so that a reader can cut where a line ends without
+keeping the file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+
+from rating.errors import SourceError
+
+BOMB_FLOOR_BYTES = 256 << 20
+BOMB_RATIO = 300
+
+_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_READ_BYTES = 1 << 20
+
+
+def compression_of(head: bytes) -> str | None:
+    """The compression that the first bytes of a file announce: "gzip", "zstd" or None."""
+    return next((name for magic, name in _MAGIC if head.startswith(magic)), None)
+
+
+class ByteStream:
+    """The uncompressed bytes of a file from `offset` on; raises SourceError when they cannot be read.
+
+    A compressed file that grows beyond BOMB_RATIO times its size (and BOMB_FLOOR_BYTES) is refused.
+    """
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self.path = path
+        self.offset = 0
+        self._buffer = b""
+        self._fd = -1
+        self._inflate: pa.CompressedInputStream | None = None
+        try:
+            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            facts = os.fstat(self._fd)
+            if not stat.S_ISREG(facts.st_mode):
+                raise SourceError(f"{path}: is not a regular file; expected a feed file")
+            self._size = facts.st_size
+            self.compression = compression_of(os.pread(self._fd, 4, 0))
+            if self.compression is not None:
+                self._inflate = pa.CompressedInputStream(pa.OSFile(str(path)), self.compression)
+        except (OSError, pa.ArrowException) as error:
+            self.close()
+            raise self._failed(error) from None
+        except SourceError:
+            self.close()
+            raise
+        if offset:
+            self._seek(offset)
+
+    def peek(self, count: int) -> bytes:
+        """The next `count` bytes, fewer only at the end of the stream; they are not consumed."""
+        if self._inflate is None:
+            return self._read_plain(count)
+        if len(self._buffer) < count:
+            self._buffer = b"".join([self._buffer, *self._read_compressed(count - len(self._buffer))])
+        return self._buffer[:count]
+
+    def skip(self, count: int) -> None:
+        """Consume `count` bytes, which must have been peeked."""
+        self.offset += count
+        if self._inflate is not None:
+            self._buffer = self._buffer[count:]
+
+    def read_all(self, limit: int) -> bytes:
+        """All remaining bytes; SourceError when there are more than `limit`."""
+        data = self.peek(limit + 1)
+        if len(data) > limit:
+            raise SourceError(f"{self.path}: holds more than {limit} bytes in one document; split it, or use NDJSON")
+        self.skip(len(data))
+        return data
+
+    def close(self) -> None:
+        """Release the file; the stream cannot be read any more."""
+        if self._inflate is not None:
+            self._inflate.close()
+            self._inflate = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> ByteStream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _seek(self, offset: int) -> None:
+        if self._inflate is None:
+            if offset > self._size:
+                raise SourceError(f"{self.path}: ends before byte {offset}, where reading stopped; the file has changed")
+            self.offset = offset
+            return
+        while self.offset < offset:
+            count = len(self.peek(min(_READ_BYTES, offset - self.offset)))
+            if not count:
+                raise SourceError(f"{self.path}: ends before byte {offset}, where reading stopped; the file has changed")
+            self.skip(count)
+
+    def _read_plain(self, count: int) -> bytes:
+        try:
+            data = os.pread(self._fd, count, self.offset)
+            if len(data) == count or self.offset + len(data) >= self._size:
+                return data
+            blocks = [data]
+            got = len(data)
+            while got < count:
+                block = os.pread(self._fd, count - got, self.offset + got)
+                if not block:
+                    break
+                blocks.append(block)
+                got += len(block)
+        except OSError as error:
+            raise self._failed(error) from None
+        return b"".join(blocks)
+
+    def _read_compressed(self, count: int) -> list[bytes]:
+        blocks: list[bytes] = []
+        assert self._inflate is not None
+        while count > 0:
+            try:
+                block = self._inflate.read(min(count, _READ_BYTES))
+            except (OSError, pa.ArrowException) as error:
+                raise self._failed(error) from None
+            if not block:
+                break
+            blocks.append(block)
+            count -= len(block)
+        total = self.offset + len(self._buffer) + sum(map(len, blocks))
+        if total > max(BOMB_FLOOR_BYTES, BOMB_RATIO * self._size):
+            raise SourceError(
+                f"{self.path}: {self._size} bytes of {self.compression} grew to more than {total} bytes; "
+                "this looks like a decompression bomb, unpack it by hand if it is not"
+            )
+        return blocks
+
+    def _failed(self, error: BaseException) -> SourceError:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return SourceError(f"{self.path}: cannot be read: {reason}")

@@ -1,0 +1,241 @@
+"""Builds the monthly usage report from the history and the state, by whole columns (Q4)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import zoneinfo
+from dataclasses import dataclass
+
+import duckdb
+import polars as pl
+
+from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
+from jobs.report.sections import SECTION_SQL, fee_rows, scan_sql
+from rating.errors import InputError, UsageError
+from rating.views import StateViews
+from schemas.usage import REASONS
+
+TOP_SIMS = 20
+
+
+def build_report(
+    connection: duckdb.DuckDBPyConnection,
+    views: StateViews,
+    cycle: str,
+    account: str | None,
+    as_of: dt.datetime,
+) -> Report:
+    """The report of `cycle` as known at `as_of` (aware): usage from the view `rated`, sizes and fees from `views`.
+
+    With `account` it covers that account and all below it, and leaves out rejected records, which belong to no
+    account yet. The same history, state and arguments give the same report. Raises UsageError for an account that
+    does not exist and InputError for a cycle that has neither usage nor fees.
+    """
+    if as_of.tzinfo is None:
+        raise UsageError(f"as-of time {as_of.isoformat()} has no UTC offset; give one, e.g. {as_of.isoformat()}Z")
+    accounts = None if account is None else account_tree(views.accounts, account)
+    _require_cycle(connection, views, cycle, accounts)
+    window = _cycle_window(views, cycle, accounts, as_of)
+
+    with duckdb.connect() as scratch:
+        for name in ("lines", "days", "rates", "countries"):
+            rows = connection.sql(scan_sql(name, accounts is not None), params=[cycle, *([accounts] * bool(accounts))])
+            table = rows.to_arrow_table()
+            scratch.register(f"scan_{name}", table)
+        _register_views(scratch, views, cycle, accounts, window.by_subject)
+        scratch.execute(f"CREATE TABLE lines AS SELECT * FROM scan_lines UNION ALL BY NAME {fee_rows()}")
+        sections = {name: _section(scratch, name) for name in SECTIONS if name != "rejected"}
+
+    sections["rejected"] = _rejected(connection, window) if accounts is None else _rejected_none()
+    cards = views.cards if accounts is None else views.cards.filter(pl.col("account_id").is_in(accounts))
+    used = sections["sims"].filter(pl.col("service") != FEES_SERVICE)["iccid"].n_unique()
+    return Report(
+        cycle=cycle,
+        account=account,
+        as_of=as_of,
+        cycle_from=window.first,
+        cycle_until=window.last,
+        is_open=window.is_open,
+        elapsed_days=window.elapsed_days,
+        cycle_days=(window.last - window.first).days + 1,
+        cards=cards.height,
+        cards_used=used,
+        top=TOP_SIMS,
+        notes=_notes(account, window),
+        sections={name: sections[name] for name in SECTIONS},
+    )
+
+
+def account_tree(accounts: pl.DataFrame, account: str) -> list[str]:
+    """`account` and every account below it, sorted. Raises UsageError where there is no such account."""
+    known = accounts["account_id"].to_list()
+    if account not in known:
+        raise UsageError(f"no account {account!r}; there are: {_some(sorted(known))}")
+    children: dict[str, list[str]] = {}
+    for name, parent in accounts.select("account_id", "parent").iter_rows():
+        if parent is not None:
+            children.setdefault(parent, []).append(name)
+    tree, waiting = {account}, [account]
+    while waiting:
+        below = [child for child in children.get(waiting.pop(), []) if child not in tree]
+        tree.update(below)
+        waiting.extend(below)
+    return sorted(tree)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The cycle's bounds over all accounts in scope, and for each subject how much of it has elapsed."""
+
+    first: dt.date
+    last: dt.date
+    is_open: bool
+    elapsed_days: str | None
+    by_subject: pl.DataFrame  # subject_kind, subject, service, elapsed_s, cycle_s; open cycles only
+
+
+def _require_cycle(
+    connection: duckdb.DuckDBPyConnection, views: StateViews, cycle: str, accounts: list[str] | None
+) -> None:
+    where = "" if accounts is None else "WHERE list_contains($accounts, account_id::VARCHAR)"
+    found = connection.execute(
+        f"SELECT DISTINCT cycle::VARCHAR FROM rated {where}", None if accounts is None else {"accounts": accounts}
+    ).fetchall()
+    fees = views.fees if accounts is None else views.fees.filter(pl.col("account_id").is_in(accounts))
+    cycles = {row[0] for row in found} | set(fees["cycle"].to_list())
+    if cycle not in cycles:
+        whose = "the history" if accounts is None else f"the history of account {accounts[0]!r} and those below it"
+        there = f"there are: {_some(sorted(cycles, reverse=True))}" if cycles else "nothing has been rated yet"
+        raise InputError(f"no cycle {cycle!r} in {whose}; {there}")
+
+
+def _some(names: list[str], limit: int = 12) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "none") + more
+
+
+def label_bounds(cycle: str) -> tuple[dt.date, dt.date]:
+    """First and last day of a cycle of one month with this label. Raises InputError for what is no label."""
+    try:
+        first = dt.date.fromisoformat(cycle if len(cycle) > 7 else f"{cycle}-01")
+    except ValueError:
+        raise InputError(
+            f"{cycle!r} is no cycle; write 2026-10, or 2026-10-15 for one that begins on the 15th"
+        ) from None
+    after = dt.date(first.year + first.month // 12, first.month % 12 + 1, first.day)
+    return first, after - dt.timedelta(days=1)
+
+
+def _cycle_window(views: StateViews, cycle: str, accounts: list[str] | None, as_of: dt.datetime) -> _Window:
+    held = views.counters.filter(pl.col("cycle") == cycle)
+    if accounts is not None:
+        held = held.filter(pl.col("account_id").is_in(accounts))
+    zones = views.accounts.select("account_id", "time_zone")
+    subjects = (
+        held.join(zones, on="account_id", how="left", maintain_order="left")
+        .group_by("subject_kind", "subject", "service")
+        .agg(pl.col("cycle_from").min(), pl.col("cycle_until").max(), pl.col("time_zone").first().fill_null("UTC"))
+    )
+    spans = subjects.select("time_zone", "cycle_from", "cycle_until").unique().sort(pl.all()).rows()
+    progress = [(zone, first, last, *_elapsed(zone, first, last, as_of)) for zone, first, last in spans]
+    frame = pl.DataFrame(
+        progress,
+        schema={
+            "time_zone": pl.String(),
+            "cycle_from": pl.Date(),
+            "cycle_until": pl.Date(),
+            "elapsed_s": pl.Int64(),
+            "cycle_s": pl.Int64(),
+        },
+        orient="row",
+    )
+    by_subject = (
+        subjects.join(frame, on=["time_zone", "cycle_from", "cycle_until"], how="left")
+        .filter(pl.col("elapsed_s").is_not_null())
+        .select("subject_kind", "subject", "service", "elapsed_s", "cycle_s")
+    )
+    first, last = label_bounds(cycle)
+    if spans:
+        last = max(span[2] for span in spans)
+    running = [row[3] for row in progress if row[3] is not None]
+    elapsed = None
+    if running:
+        hundredths = max(running) * 100 // 86_400
+        elapsed = f"{hundredths // 100}.{hundredths % 100:02d}"
+    return _Window(first, last, bool(running), elapsed, by_subject)
+
+
+def _elapsed(time_zone: str, first: dt.date, last: dt.date, as_of: dt.datetime) -> tuple[int | None, int | None]:
+    """Seconds elapsed (a day at least, so that the first hours do not run away) and of the cycle; None: closed."""
+    zone = zoneinfo.ZoneInfo(time_zone)
+    start = dt.datetime.combine(first, dt.time(), zone).astimezone(dt.UTC)
+    end = dt.datetime.combine(last + dt.timedelta(days=1), dt.time(), zone).astimezone(dt.UTC)
+    if not start <= as_of < end:
+        return None, None
+    return max(86_400, (as_of - start) // dt.timedelta(seconds=1)), (end - start) // dt.timedelta(seconds=1)
+
+
+def _register_views(
+    scratch: duckdb.DuckDBPyConnection,
+    views: StateViews,
+    cycle: str,
+    accounts: list[str] | None,
+    by_subject: pl.DataFrame,
+) -> None:
+    def of_scope(frame: pl.DataFrame) -> pl.DataFrame:
+        scoped = frame if accounts is None else frame.filter(pl.col("account_id").is_in(accounts))
+        return scoped.filter(pl.col("cycle") == cycle) if "cycle" in frame.columns else scoped
+
+    cards = of_scope(views.cards).select("iccid", "account_id", "status")
+    units = pl.DataFrame({"service": list(UNITS), "unit": list(UNITS.values())})
+    frames = {
+        "cards": cards,
+        "counters": of_scope(views.counters),
+        "pools": of_scope(views.pools),
+        "fees": of_scope(views.fees),
+        "accounts": of_scope(views.accounts),
+        "progress": by_subject,
+        "units": units,
+    }
+    for name, frame in frames.items():
+        scratch.register(name, frame.to_arrow())
+
+
+def _section(scratch: duckdb.DuckDBPyConnection, name: str) -> pl.DataFrame:
+    frame = pl.from_arrow(scratch.sql(SECTION_SQL[name]).to_arrow_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame.select(column.name for column in SECTIONS[name].columns)
+
+
+def _rejected(connection: duckdb.DuckDBPyConnection, window: _Window) -> pl.DataFrame:
+    found = connection.execute(
+        "SELECT reason::VARCHAR, count(*)::BIGINT FROM rejected WHERE received_at >= $1::TIMESTAMPTZ AND "
+        "received_at < $2::TIMESTAMPTZ GROUP BY 1 ORDER BY 2 DESC, 1",
+        [f"{window.first} 00:00:00+00", f"{window.last + dt.timedelta(days=1)} 00:00:00+00"],
+    ).fetchall()
+    rows = [(reason, REASONS.get(reason, "refused"), records) for reason, records in found]
+    return pl.DataFrame(rows, schema=_rejected_none().schema, orient="row")
+
+
+def _rejected_none() -> pl.DataFrame:
+    return pl.DataFrame(schema={"reason": pl.String(), "meaning": pl.String(), "records": pl.Int64()})
+
+
+def _notes(account: str | None, window: _Window) -> tuple[str, ...]:
+    notes = [
+        "Used is what was billed: quantities after rounding to the plan's increment, adjustments included.",
+        "Usage charges are those of usage records; what reversals and re-ratings changed stands under adjustments.",
+        "Late usage arrived after its own cycle had closed for good and is charged in this one; "
+        "it is contained in the usage charge and the adjustments.",
+    ]
+    if window.is_open:
+        notes.append(
+            "The cycle is open: all figures are so far. A forecast is the usage so far, divided by the days elapsed "
+            "(at least one), times the days of the cycle; it covers usage and makes no claim on charges."
+        )
+    if account is not None:
+        notes.append(
+            "Covers the account and all accounts below it. Rejected records are left out: until corrected, they "
+            "belong to no account."
+        )
+    return tuple(notes)

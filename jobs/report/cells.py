@@ -1,0 +1,158 @@
+"""Tables of the page: which columns of a section are shown there, and every cell as text with its exact value."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+
+from jobs.report.model import SECTIONS, Column
+from jobs.report.text import amounts_as_text, printable, quantity_text
+
+TABLE_ROWS = 100
+
+SERVICE_NAMES = {"data": "Data", "sms": "SMS", "voice": "Voice", "fees": "Fees"}
+
+# Columns that say nothing where every row has nothing in them.
+_OPTIONAL = {
+    "name",
+    "parent",
+    "members",
+    "size",
+    "allowance_size",
+    "from_test",
+    "from_addon",
+    "percent",
+    "late_records",
+    "late_quantity",
+    "late_charge",
+    "adjustment_rows",
+    "adjustment_quantity",
+    "adjustments",
+    "sms_used",
+    "voice_used_s",
+    "data_overage_bytes",
+    "fees",
+    "forecast",
+    "forecast_percent",
+    "zone",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text` then `faint` (digits past the second decimal) is what is shown; `exact` its value for machines."""
+
+    kind: str
+    text: str
+    faint: str = ""
+    exact: str = ""
+    share: str = ""  # for a percentage: the width of its bar, 0 to 100
+    over: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page; `more` rows are left out of it."""
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: list[list[Cell]]
+    more: int
+
+
+def table(
+    section: str,
+    frame: pl.DataFrame,
+    columns: str,
+    *,
+    name: str = "",
+    title: str = "",
+    caption: str = "",
+    limit: int = TABLE_ROWS,
+) -> Table:
+    """The first `limit` rows of a section with the given columns, without optional columns that hold nothing."""
+    plan = SECTIONS[section]
+    known = {column.name: column for column in plan.columns}
+    kept = tuple(
+        known[column] for column in columns.split() if column not in _OPTIONAL or _holds_something(frame[column])
+    )
+    shown = frame.head(limit)
+    cells = [_cells(shown, column) for column in kept]
+    return Table(
+        name=name or section,
+        title=title or plan.title,
+        caption=caption or plan.caption,
+        columns=kept,
+        rows=[list(row) for row in zip(*cells, strict=True)],
+        more=frame.height - shown.height,
+    )
+
+
+def _holds_something(values: pl.Series) -> bool:
+    filled = values.drop_nulls()
+    return filled.len() > 0 if filled.dtype == pl.String else bool((filled != 0).any())
+
+
+def _cells(frame: pl.DataFrame, column: Column) -> list[Cell]:
+    values = frame[column.name].to_list()
+    if column.kind == "amount":
+        return _amount_cells(amounts_as_text(frame.select(column.name)).to_series().to_list())
+    if column.kind == "quantity":
+        services = (
+            frame["service"].to_list()
+            if "service" in frame.columns
+            else [_SERVICE_OF.get(column.name, "data")] * len(values)
+        )
+        return [_quantity_cell(value, service) for value, service in zip(values, services, strict=True)]
+    if column.kind == "percent":
+        return [_percent_cell(value) for value in values]
+    return [_plain_cell(column, value) for value in values]
+
+
+_SERVICE_OF = {"data_used_bytes": "data", "data_overage_bytes": "data", "voice_used_s": "voice"}
+
+
+def _plain_cell(column: Column, value: Any) -> Cell:
+    if value is None:
+        return Cell("none", "–")
+    if column.kind == "count":
+        return Cell("number", f"{value:,}", exact=str(value))
+    if isinstance(value, dt.date):
+        return Cell("text", value.isoformat())
+    if column.name == "service":
+        return Cell("text", SERVICE_NAMES.get(value, value))
+    return Cell("code" if column.name in ("iccid", "subject") else "text", printable(str(value)))
+
+
+def _quantity_cell(value: int | None, service: str) -> Cell:
+    if value is None or service == "fees":
+        return Cell("none", "–")
+    unit = {"data": "bytes", "sms": "messages", "voice": "seconds"}.get(service, "")
+    return Cell("number", quantity_text(value, service), exact=f"{value} {unit}".strip())
+
+
+def _percent_cell(value: Decimal | None) -> Cell:
+    if value is None:
+        return Cell("none", "–")
+    share = str(max(Decimal(0), min(Decimal(100), value)).quantize(Decimal("0.1")))
+    return Cell("percent", f"{value.quantize(Decimal('0.1')):,} %", exact=f"{value} %", share=share, over=value >= 100)
+
+
+def _amount_cells(texts: list[str | None]) -> list[Cell]:
+    """Amounts of one column, padded to the same number of decimals (two at least), so that the points line up."""
+    decimals = max([2, *(len(text.partition(".")[2]) for text in texts if text)])
+    return [Cell("none", "–") if text is None else amount_cell(text, decimals) for text in texts]
+
+
+def amount_cell(text: str, decimals: int = 2) -> Cell:
+    """An amount with thousands separated; what lies past the second decimal is set apart, and nothing is rounded."""
+    whole, _, fraction = text.removeprefix("-").partition(".")
+    padded = fraction.ljust(max(decimals, 2), "0")
+    sign = "-" if text.startswith("-") else ""
+    return Cell("amount", f"{sign}{int(whole):,}.{padded[:2]}", faint=padded[2:], exact=text)

@@ -1,0 +1,266 @@
+"""What a monthly usage report holds: its sections as whole columns, and what each column is (Q4).
+
+Amounts are Decimal(38, 9) of the row's currency, exact to the nano; quantities are int64 whole units of the row's
+service (bytes, messages, seconds). Every writer takes its columns, titles and formats from here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from jobs.report.text import amounts_as_text
+
+AMOUNT = pl.Decimal(38, 9)
+
+Kind = Literal["text", "count", "quantity", "amount", "percent", "date"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a section: `title` heads it for people, `kind` says how it is written."""
+
+    name: str
+    kind: Kind
+    title: str
+
+
+@dataclass(frozen=True)
+class SectionPlan:
+    """A section before it has rows: file and sheet name, title, one sentence for the reader, its columns."""
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+
+
+_COLUMNS = {
+    column.name: column
+    for column in (
+        Column("account_id", "text", "Account"),
+        Column("name", "text", "Name"),
+        Column("parent", "text", "Parent account"),
+        Column("plan_id", "text", "Plan"),
+        Column("plan_version", "count", "Version"),
+        Column("pool_id", "text", "Pool"),
+        Column("kind", "text", "Kind"),
+        Column("iccid", "text", "ICCID"),
+        Column("status", "text", "Status now"),
+        Column("subject_kind", "text", "Billed as"),
+        Column("subject", "text", "Billing entity"),
+        Column("fee", "text", "Fee"),
+        Column("rate", "text", "Rate"),
+        Column("zone", "text", "Zone"),
+        Column("country", "text", "Country"),
+        Column("reason", "text", "Reason"),
+        Column("meaning", "text", "Meaning"),
+        Column("service", "text", "Service"),
+        Column("unit", "text", "Unit"),
+        Column("currency", "text", "Currency"),
+        Column("day", "date", "Day"),
+        Column("members", "count", "Members"),
+        Column("sims", "count", "SIMs"),
+        Column("records", "count", "Records"),
+        Column("rows", "count", "Rows"),
+        Column("fee_count", "count", "Charged"),
+        Column("size", "quantity", "Size"),
+        Column("allowance_size", "quantity", "Allowance"),
+        Column("quantity", "quantity", "Quantity"),
+        Column("quantity_raw", "quantity", "Measured"),
+        Column("used", "quantity", "Used"),
+        Column("data_used_bytes", "quantity", "Data used"),
+        Column("data_overage_bytes", "quantity", "Data overage"),
+        Column("sms_used", "count", "SMS"),
+        Column("voice_used_s", "quantity", "Voice"),
+        Column("from_test", "quantity", "From test"),
+        Column("from_allowance", "quantity", "From allowance"),
+        Column("from_addon", "quantity", "From add-on"),
+        Column("overage", "quantity", "Overage"),
+        Column("percent", "percent", "Percent"),
+        Column("late_records", "count", "Late records"),
+        Column("late_quantity", "quantity", "Late quantity"),
+        Column("late_charge", "amount", "Of it late"),
+        Column("adjustment_rows", "count", "Adjustment rows"),
+        Column("adjustment_quantity", "quantity", "Adjusted quantity"),
+        Column("charge", "amount", "Usage charge"),
+        Column("adjustments", "amount", "Adjustments"),
+        Column("fees", "amount", "Fees"),
+        Column("amount", "amount", "Amount"),
+        Column("total", "amount", "Total"),
+        Column("forecast", "quantity", "Forecast"),
+        Column("forecast_percent", "percent", "Forecast percent"),
+    )
+}
+
+_USAGE = "from_test from_allowance from_addon overage"
+_LATE = "late_records late_quantity adjustment_rows adjustment_quantity"
+_MONEY = "charge late_charge adjustments fees total"
+_SUMMARY = "sims data_used_bytes data_overage_bytes sms_used voice_used_s charge adjustments fees total"
+
+
+def _plan(name: str, title: str, caption: str, columns: str) -> SectionPlan:
+    return SectionPlan(name, title, caption, tuple(_COLUMNS[column] for column in columns.split()))
+
+
+SECTIONS: dict[str, SectionPlan] = {
+    plan.name: plan
+    for plan in (
+        _plan(
+            "totals",
+            "Totals",
+            "What the cycle comes to, by currency: usage charges, adjustments and fees.",
+            f"currency sims records {_MONEY}",
+        ),
+        _plan(
+            "services",
+            "Usage by service",
+            "How the usage was covered: by test allowance, plan or pool allowance, add-ons, and past them.",
+            f"service unit currency sims records quantity_raw used {_USAGE} {_LATE} charge late_charge adjustments "
+            "forecast",
+        ),
+        _plan(
+            "accounts", "Accounts", "One row an account and currency.", f"account_id name parent currency {_SUMMARY}"
+        ),
+        _plan(
+            "accounts_by_service",
+            "Accounts by service",
+            "The same, split by service; fees are rows of their own.",
+            f"account_id service unit currency sims records quantity_raw used {_USAGE} {_LATE} {_MONEY} forecast",
+        ),
+        _plan(
+            "plans",
+            "Plans",
+            "One row a plan version and currency.",
+            f"plan_id plan_version currency {_SUMMARY}",
+        ),
+        _plan(
+            "plans_by_service",
+            "Plans by service",
+            "The same, split by service; fees are rows of their own.",
+            f"plan_id plan_version service unit currency sims records quantity_raw used {_USAGE} {_LATE} {_MONEY} "
+            "forecast",
+        ),
+        _plan(
+            "pools",
+            "Pools and devices",
+            "SIMs that share an allowance, with the size of the pool as it stands now where the cycle is still held.",
+            f"account_id kind pool_id members service unit currency size used percent {_USAGE} {_LATE} {_MONEY} "
+            "forecast forecast_percent",
+        ),
+        _plan(
+            "sims",
+            "SIMs",
+            "One row a SIM, service and currency; fees are rows of their own. Plan and billing entity: the last used.",
+            "account_id iccid status plan_id subject_kind subject service unit currency allowance_size records "
+            f"quantity_raw used {_USAGE} {_LATE} {_MONEY} forecast",
+        ),
+        _plan(
+            "rates",
+            "Rates",
+            "What each rate of a plan version earned.",
+            f"plan_id plan_version rate service unit currency sims records used {_USAGE} charge adjustments total",
+        ),
+        _plan(
+            "fees", "Fees", "Fees that are not usage.", "account_id plan_id plan_version fee currency fee_count amount"
+        ),
+        _plan(
+            "days",
+            "Days",
+            "Usage and charge by local day of use, adjustments included.",
+            f"day service unit currency sims records used {_USAGE} total",
+        ),
+        _plan(
+            "countries",
+            "Countries",
+            "Usage and charge by country of use, adjustments included.",
+            "country service unit currency sims records used overage total",
+        ),
+        _plan(
+            "adjustments",
+            "Adjustments",
+            "Reversals and re-ratings: rows that correct earlier ones.",
+            "account_id kind service unit currency rows quantity amount",
+        ),
+        _plan(
+            "rejected",
+            "Rejected records",
+            "Records that arrived during the cycle and could not be rated; they can be corrected and replayed.",
+            "reason meaning records",
+        ),
+    )
+}
+
+UNITS = {"data": "bytes", "sms": "messages", "voice": "seconds"}
+FEES_SERVICE = "fees"  # the `service` of the rows that carry fees
+
+
+@dataclass(frozen=True)
+class Report:
+    """A monthly usage report (Q4). `sections` has a frame for each of SECTIONS, with its columns in order.
+
+    `cycle_from` and `cycle_until` (inclusive) bound the cycle; `is_open` says that it has not ended at `as_of`, in
+    which case forecasts are given, and `elapsed_days` of `cycle_days` tell what they rest on. `cards` counts the
+    cards in scope now. `notes` are sentences that a reader needs.
+    """
+
+    cycle: str
+    account: str | None
+    as_of: dt.datetime
+    cycle_from: dt.date
+    cycle_until: dt.date
+    is_open: bool
+    elapsed_days: str | None  # decimal text
+    cycle_days: int
+    cards: int
+    cards_used: int
+    top: int
+    notes: tuple[str, ...]
+    sections: dict[str, pl.DataFrame]
+
+    def top_sims(self) -> pl.DataFrame:
+        """The SIMs with the most data, most first; the columns of section `sims`."""
+        data = self.sections["sims"].filter(pl.col("service") == "data", pl.col("used") > 0)
+        return data.top_k(self.top, by="used").sort(["used", "iccid", "currency"], descending=[True, False, False])
+
+    def dearest_sims(self) -> pl.DataFrame:
+        """The SIMs with the highest totals of each currency, fees included: iccid, account_id, currency, total."""
+        by_sim = self.sections["sims"].group_by("currency", "account_id", "iccid").agg(pl.col("total").sum())
+        ordered = by_sim.filter(pl.col("total") > 0).sort(
+            ["currency", "total", "iccid"], descending=[False, True, False]
+        )
+        return ordered.group_by("currency", maintain_order=True).head(self.top)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON values: quantities int, amounts decimal text; of the SIMs only the top ones."""
+        sections = {name: frame for name, frame in self.sections.items() if name != "sims"}
+        sections["top_sims"] = self.top_sims()
+        sections["dearest_sims"] = self.dearest_sims()
+        return {
+            "cycle": self.cycle,
+            "account": self.account,
+            "as_of": self.as_of.astimezone(dt.UTC).isoformat().replace("+00:00", "Z"),
+            "cycle_from": self.cycle_from.isoformat(),
+            "cycle_until": self.cycle_until.isoformat(),
+            "open": self.is_open,
+            "elapsed_days": self.elapsed_days,
+            "cycle_days": self.cycle_days,
+            "cards": self.cards,
+            "cards_used": self.cards_used,
+            "notes": list(self.notes),
+            **{name: json_rows(frame) for name, frame in sections.items()},
+        }
+
+
+def json_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """The rows of `frame` as JSON values: amounts as decimal text, dates and times in ISO 8601."""
+    dates = [name for name, kind in frame.schema.items() if kind == pl.Date]
+    instants = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
+    return (
+        amounts_as_text(frame)
+        .with_columns(pl.col(dates).dt.to_string("iso"), pl.col(instants).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ"))
+        .to_dicts()
+    )

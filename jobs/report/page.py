@@ -1,0 +1,247 @@
+"""Writes a report as one HTML page that opens offline: no script, no font, no image, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import jinja2
+import polars as pl
+from markupsafe import Markup
+
+from jobs.report.cells import Cell, Table, amount_cell, table
+from jobs.report.charts import Columns, Series, bar_chart, column_chart
+from jobs.report.model import Report
+from jobs.report.place import file_stem, placed
+from jobs.report.text import amounts_as_text, quantity_text, size_text
+
+_CHARTED_CURRENCIES = 3
+_BARS = 10
+_LAYERS = (
+    ("from_test", "Test allowance", "s-test"),
+    ("from_allowance", "Plan or pool allowance", "s-allowance"),
+    ("from_addon", "Add-ons", "s-addon"),
+    ("overage", "Overage", "s-overage"),
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its heading, its legend (name, CSS class) and the table behind it."""
+
+    title: str
+    caption: str
+    svg: Markup
+    legend: Sequence[tuple[str, str]] = ()
+
+
+def write_html(report: Report, out: Path) -> list[Path]:
+    """One page with headline figures, charts and tables; of the SIMs only the top ones. Same report, same bytes."""
+    path = out / f"{file_stem(report)}.html"
+    with placed(path) as unfinished:
+        unfinished.write_text(render_html(report), encoding="utf-8", newline="\n")
+    return [path]
+
+
+def render_html(report: Report) -> str:
+    """The page as text; every value from the data is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        month=_month(report),
+        stem=file_stem(report),
+        as_of=report.as_of.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        currencies=_headlines(report),
+        facts=_facts(report),
+        figures=_figures(report),
+        tables=_tables(report),
+    )
+
+
+def _month(report: Report) -> str:
+    plain = report.cycle_from.day == 1 and report.cycle_days <= 31
+    return f"{report.cycle_from:%B %Y}" if plain else f"{report.cycle_from} to {report.cycle_until}"
+
+
+def _headlines(report: Report) -> list[tuple[str, list[tuple[str, Cell]]]]:
+    rows = amounts_as_text(report.sections["totals"]).to_dicts()
+    named = (("Total", "total"), ("Usage charges", "charge"), ("Adjustments", "adjustments"), ("Fees", "fees"))
+    return [(row["currency"], [(title, amount_cell(row[name])) for title, name in named]) for row in rows]
+
+
+def _facts(report: Report) -> list[tuple[str, str, str]]:
+    """Label, value, and a line of detail."""
+    services = report.sections["services"]
+    facts = []
+    for service, title in (("data", "Data used"), ("sms", "SMS used"), ("voice", "Voice used")):
+        rows = services.filter(pl.col("service") == service)
+        if rows.height:
+            over = int(rows["overage"].sum())
+            covered = f"{quantity_text(over, service)} past the allowances" if over else "all within the allowances"
+            facts.append((title, quantity_text(int(rows["used"].sum()), service), covered))
+    silent = report.cards - report.cards_used
+    facts.append(
+        (
+            "SIMs with usage",
+            f"{report.cards_used:,}",
+            f"{report.cards:,} cards in stock now" if silent < 0 else f"of {report.cards:,} cards",
+        )
+    )
+    late = services["late_records"].sum()
+    facts.append(
+        ("Records rated", f"{services['records'].sum():,}", f"{late:,} of them late" if late else "none of them late")
+    )
+    if report.account is None:
+        refused = report.sections["rejected"]["records"].sum()
+        facts.append(("Records rejected", f"{refused:,}", "arrived in the cycle" if refused else "none in the cycle"))
+    return facts
+
+
+def _figures(report: Report) -> list[Figure]:
+    figures = []
+    data = report.sections["days"].filter(pl.col("service") == "data")
+    if data.height:
+        figures.append(_data_by_day(report, data))
+    totals = report.sections["totals"].filter(pl.col("total") != 0).sort("total", descending=True)
+    for currency in totals["currency"].to_list()[:_CHARTED_CURRENCIES]:
+        days = report.sections["days"].filter(pl.col("currency") == currency)
+        if (days["total"] != 0).any():
+            figures.append(_charge_by_day(report, currency, days))
+        whose, key = ("plan", "plan_id") if report.account is not None else ("account", "account_id")
+        section = report.sections["plans" if key == "plan_id" else "accounts"].filter(pl.col("currency") == currency)
+        figures.append(_by_owner(section, whose, key, currency))
+    return figures
+
+
+def _calendar(report: Report, days: pl.DataFrame) -> list[dt.date]:
+    """Every day of the cycle, and before them the days of late usage that it took in."""
+    first = report.cycle_from
+    whole = [first + dt.timedelta(days=at) for at in range(report.cycle_days)]
+    return sorted(set(days["day"].to_list()) - set(whole)) + whole
+
+
+def _data_by_day(report: Report, data: pl.DataFrame) -> Figure:
+    days = _calendar(report, data)
+    sums = {
+        row["day"]: row for row in data.group_by("day").agg(pl.col(name).sum() for name, _, _ in _LAYERS).to_dicts()
+    }
+    layers = [layer for layer in _LAYERS if (data[layer[0]] != 0).any()]
+    series = [
+        Series(title, style, [Fraction(sums[day][name] if day in sums else 0) for day in days])
+        for name, title, style in layers
+    ]
+    tips = []
+    for at, day in enumerate(days):
+        parts = [f"{layer.name.lower()} {size_text(int(layer.values[at]))}" for layer in series if layer.values[at]]
+        tips.append(f"{day}: {', '.join(parts) or 'no data'}")
+    by_day = {day: sum((layer.values[at] for layer in series), Fraction()) for at, day in enumerate(days)}
+    peak = max(by_day, key=lambda day: (by_day[day], day))
+    total = sum(by_day.values())
+    alt = f"Data by day: {size_text(int(total))} in all, most on {peak} with {size_text(int(by_day[peak]))}."
+    chart = Columns(_day_labels(report, days), tips, series, _size_tick, 1024, alt)
+    return Figure(
+        "Data by day",
+        "Billed data by local day of use, by what covered it. " + alt.removeprefix("Data by day: ").capitalize(),
+        column_chart(chart),
+        [(title, style) for _, title, style in layers],
+    )
+
+
+def _charge_by_day(report: Report, currency: str, rows: pl.DataFrame) -> Figure:
+    days = _calendar(report, rows)
+    sums = {day: Fraction(total) for day, total in rows.group_by("day").agg(pl.col("total").sum()).iter_rows()}
+    values = [sums.get(day, Fraction()) for day in days]
+    tips = [f"{day}: {_plain(value)} {currency}" for day, value in zip(days, values, strict=True)]
+    peak = max(range(len(days)), key=lambda at: (values[at], at))
+    whole, most = _plain(sum(values, Fraction())), _plain(values[peak])
+    alt = f"{whole} {currency} in all, most on {days[peak]} with {most} {currency}."
+    chart = Columns(_day_labels(report, days), tips, [Series("Charge", "s-main", values)], _plain, 10, alt)
+    return Figure(f"Usage charges by day, {currency}", f"Adjustments included, fees not. {alt}", column_chart(chart))
+
+
+def _by_owner(section: pl.DataFrame, whose: str, key: str, currency: str) -> Figure:
+    sums = section.group_by(key).agg(pl.col("total").sum()).sort(["total", key], descending=[True, False])
+    rows = [(owner or "none", Fraction(total)) for owner, total in sums.iter_rows()]
+    rest = rows[_BARS:]
+    if rest:
+        rows = [*rows[:_BARS], (f"{len(rest):,} others", sum((total for _, total in rest), Fraction()))]
+    bars = [(owner, total, f"{_plain(total)} {currency}") for owner, total in rows]
+    alt = f"Total by {whose}: " + "; ".join(f"{owner} {text}" for owner, _, text in bars) + "."
+    return Figure(
+        f"Total by {whose}, {currency}", "Usage charges, adjustments and fees, highest first.", bar_chart(bars, alt)
+    )
+
+
+def _day_labels(report: Report, days: Sequence[dt.date]) -> list[str]:
+    return [str(day.day) if day >= report.cycle_from else f"{day.day}.{day.month}." for day in days]
+
+
+def _size_tick(value: Fraction) -> str:
+    return size_text(int(value)).replace(".00", "") if value else "0"
+
+
+def _plain(value: Fraction) -> str:
+    """Exact decimal text of a whole number of nanos, with thousands separated."""
+    nanos = value * 10**9
+    text = f"{Decimal(int(nanos)).scaleb(-9):,.9f}"
+    return text.rstrip("0").rstrip(".")
+
+
+def _tables(report: Report) -> list[Table]:
+    sections = report.sections
+    summary = "currency sims data_used_bytes data_overage_bytes sms_used voice_used_s charge adjustments fees total"
+    usage = "records used from_test from_allowance from_addon overage"
+    pools = sections["pools"].sort(
+        ["percent", "account_id", "pool_id"], descending=[True, False, False], nulls_last=True, maintain_order=True
+    )
+    dearest = report.dearest_sims()
+    tables = [
+        table("totals", sections["totals"], "currency sims records charge late_charge adjustments fees total"),
+        table(
+            "services",
+            sections["services"],
+            f"service currency sims {usage} late_records late_quantity adjustment_quantity charge adjustments forecast",
+        ),
+        table("accounts", sections["accounts"], f"account_id name parent {summary}"),
+        table("plans", sections["plans"], f"plan_id plan_version {summary}"),
+        table(
+            "pools",
+            pools,
+            "pool_id kind account_id members service size used percent overage currency charge adjustments fees total "
+            "forecast forecast_percent",
+            caption="SIMs that share an allowance, fullest first.",
+        ),
+        table(
+            "sims",
+            report.top_sims(),
+            "iccid account_id plan_id used allowance_size from_allowance from_addon overage currency charge "
+            "adjustments forecast",
+            name="top-sims",
+            title="SIMs with the most data",
+            caption=f"The first {report.top}; every SIM is in the CSV, XLSX and Parquet files.",
+        ),
+        table(
+            "sims",
+            dearest,
+            "iccid account_id currency total",
+            name="dearest-sims",
+            title="SIMs with the highest totals",
+            caption=f"Usage charges, adjustments and fees; the first {report.top} of each currency.",
+        ),
+        table("rates", sections["rates"], f"plan_id plan_version rate currency sims {usage} charge adjustments total"),
+        table("countries", sections["countries"], "country service currency sims records used overage total", limit=30),
+        table("fees", sections["fees"], "account_id plan_id plan_version fee fee_count currency amount"),
+        table("adjustments", sections["adjustments"], "account_id kind service rows quantity currency amount"),
+        table("rejected", sections["rejected"], "reason meaning records"),
+    ]
+    return [each for each in tables if each.rows]

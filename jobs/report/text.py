@@ -1,0 +1,70 @@
+"""Quantities and amounts as people read them; exact decimal text for machines."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import polars as pl
+
+_SIZES = ("bytes", "KB", "MB", "GB", "TB", "PB", "EB")
+
+
+def amounts_as_text(frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with each Decimal column as plain decimal text, without trailing zeros and never with an exponent."""
+    amounts = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Decimal)]
+    return frame.with_columns(amount_text(pl.col(name)) for name in amounts)
+
+
+def amount_text(amount: pl.Expr) -> pl.Expr:
+    """Exact decimal text of a Decimal column: "0", "-0.5", "12.000000001"."""
+    text = amount.cast(pl.Decimal(38, 9)).cast(pl.String)
+    return text.str.strip_chars_end("0").str.strip_chars_end(".")
+
+
+def size_text(volume_bytes: int) -> str:
+    """A data volume in the largest unit that leaves at least 1, powers of 1024: "1.50 GB", "-3.00 KB", "12 bytes"."""
+    magnitude = abs(volume_bytes)
+    step = 0
+    while magnitude >= 1024 ** (step + 1) and step < len(_SIZES) - 1:
+        step += 1
+    if step == 0:
+        return f"{volume_bytes} bytes"
+    unit = 1024**step
+    hundredths = (magnitude * 100 + unit // 2) // unit
+    if hundredths >= 102_400 and step < len(_SIZES) - 1:
+        step, hundredths = step + 1, 100
+    sign = "-" if volume_bytes < 0 else ""
+    return f"{sign}{hundredths // 100}.{hundredths % 100:02d} {_SIZES[step]}"
+
+
+def duration_text(duration_s: int) -> str:
+    """A duration as hours, minutes, seconds: "1:02:05", "0:00:30"."""
+    minutes, seconds = divmod(abs(duration_s), 60)
+    sign = "-" if duration_s < 0 else ""
+    return f"{sign}{minutes // 60:,}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def quantity_text(quantity: int, service: str) -> str:
+    """A quantity of `service` for people: data by size_text, voice by duration_text, else with thousands separated."""
+    if service == "data":
+        return size_text(quantity)
+    if service == "voice":
+        return duration_text(quantity)
+    return f"{quantity:,}"
+
+
+def printable(text: str) -> str:
+    r"""`text` with every control, format and unassigned character as \xNN, \uNNNN or \UNNNNNNNN.
+
+    Nothing that comes from a feed or a catalogue may steer a terminal, so all output for people passes through here.
+    """
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character == " " or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+        return character
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

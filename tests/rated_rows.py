@@ -1,0 +1,325 @@
+"""A small history for tests: usage events rated by one allowance and one flat price each, as valid RATED tables."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rating.views import ACCOUNTS_VIEW, ADDONS_VIEW, CARDS_VIEW, COUNTERS_VIEW, FEES_VIEW, POOLS_VIEW, StateViews
+from schemas.tables import GAPS, RATED, REJECTED
+
+MB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Event:
+    """One rated record: what was used; `nanos_per_unit` prices it past `allowance` of its subject."""
+
+    iccid: str
+    day: int
+    quantity: int
+    account: str = "acme"
+    plan: str = "m2m-50"
+    plan_version: int = 1
+    pool: str | None = None
+    device: str | None = None
+    service: str = "data"
+    currency: str = "EUR"
+    country: str = "DE"
+    allowance: int = 0
+    nanos_per_unit: int = 0
+    kind: str = "usage"
+    late: bool = False
+    month: dt.date = dt.date(2026, 10, 1)
+
+
+def rated_table(events: Iterable[Event]) -> pa.Table:
+    """The events as RATED rows, in order, with counters that run on within (subject, service, cycle)."""
+    counters: dict[tuple[str, str, str], int] = defaultdict(int)
+    overages: dict[tuple[str, str, str], int] = defaultdict(int)
+    rows = []
+    for offset, event in enumerate(events):
+        subject_kind = "pool" if event.pool else "device" if event.device else "sim"
+        subject = event.pool or event.device or event.iccid
+        cycle = f"{event.month:%Y-%m}"
+        counter = (subject, event.service, cycle)
+        before, overage_before = counters[counter], overages[counter]
+        after = before + event.quantity
+        covered = min(after, event.allowance) - min(before, event.allowance)
+        overage = event.quantity - covered
+        counters[counter], overages[counter] = after, overage_before + overage
+        used_at = dt.datetime(event.month.year, event.month.month, event.day, 12, offset % 60, tzinfo=dt.UTC)
+        rows.append(
+            {
+                "record_key": f"k{offset}",
+                "part": 0,
+                "kind": event.kind,
+                "feed": "plain",
+                "account_id": event.account,
+                "iccid": event.iccid,
+                "subject_kind": subject_kind,
+                "subject": subject,
+                "service": event.service,
+                "direction": "both" if event.service == "data" else "mo",
+                "used_at": used_at,
+                "cycle": cycle,
+                "day": used_at.date(),
+                "plan_id": event.plan,
+                "plan_version": event.plan_version,
+                "rate": "data" if event.service == "data" else f"{event.service}/mo",
+                "zone": None,
+                "country": event.country,
+                "plmn": "26201",
+                "volume_up_bytes": event.quantity // 4 if event.service == "data" else None,
+                "volume_down_bytes": event.quantity - event.quantity // 4 if event.service == "data" else None,
+                "quantity_raw": event.quantity,
+                "billable_quantity": event.quantity,
+                "from_test": 0,
+                "from_allowance": covered,
+                "from_addon": 0,
+                "overage": overage,
+                "charge_nanos": overage * event.nanos_per_unit,
+                "currency": event.currency,
+                "late": event.late,
+                "counter_before": before,
+                "counter_after": after,
+                "overage_before": overage_before,
+                "session_id": None,
+                "received_at": used_at + dt.timedelta(minutes=5),
+                "source": "october.csv",
+                "source_row": offset + 2,
+                "journal_partition": 0,
+                "journal_offset": offset,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=RATED)
+
+
+def reject_table(rejects: Iterable[dict[str, Any]]) -> pa.Table:
+    """REJECTED rows: `reason`, and optionally other columns, over the defaults of a CSV line."""
+    rows = []
+    for number, reject in enumerate(rejects):
+        rows.append(
+            {
+                "reject_id": f"0123abcd:{number + 2}",
+                "feed": "plain",
+                "source": "october.csv",
+                "source_row": number + 2,
+                "received_at": dt.datetime(2026, 10, 12, 8, number % 60, tzinfo=dt.UTC),
+                "reason": "bad_value",
+                "field": "bytes",
+                "message": "found 'x'; expected a whole number",
+                "record_key": None,
+                "raw": b"1,2,x",
+                "raw_header": b"key,iccid,bytes",
+            }
+            | reject
+        )
+    return pa.Table.from_pylist(rows, schema=REJECTED)
+
+
+def history(
+    directory: Path, rated: pa.Table, rejected: pa.Table | None = None, gaps: pa.Table | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A connection with the views `rated`, `rejected` and `gaps` over Parquet files in `directory`."""
+    connection = duckdb.connect()
+    tables = {
+        "rated": rated,
+        "rejected": reject_table([]) if rejected is None else rejected,
+        "gaps": GAPS.empty_table() if gaps is None else gaps,
+    }
+    for name, table in tables.items():
+        path = directory / f"{name}.parquet"
+        pq.write_table(table, path)
+        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{path}')")
+    return connection
+
+
+def _frame(rows: list[dict[str, Any]], schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
+
+
+def views(**rows: list[dict[str, Any]]) -> StateViews:
+    """State views of the given rows; columns that a row leaves out are null."""
+    schemas = {
+        "cards": CARDS_VIEW,
+        "counters": COUNTERS_VIEW,
+        "pools": POOLS_VIEW,
+        "fees": FEES_VIEW,
+        "accounts": ACCOUNTS_VIEW,
+        "addons": ADDONS_VIEW,
+    }
+    return StateViews(**{name: _frame(rows.get(name, []), schema) for name, schema in schemas.items()})
+
+
+OCTOBER = {"cycle": "2026-10", "cycle_from": dt.date(2026, 10, 1), "cycle_until": dt.date(2026, 10, 31)}
+
+
+def small_events() -> list[Event]:
+    """Two accounts and a sub-account, a pool, a device, SMS and voice, a reversal and a late record, two currencies."""
+    alone = Event("8949000000000000001", 3, 40 * MB, allowance=50 * MB, nanos_per_unit=10)
+    member = Event(
+        "8949000000000000002", 4, 70 * MB, account="acme-eu", plan="pool-100", pool="fleet", allowance=100 * MB
+    )
+    member = replace(member, nanos_per_unit=3)
+    return [
+        alone,
+        replace(alone, day=9, quantity=25 * MB),
+        replace(alone, day=9, quantity=-5 * MB, kind="reversal"),
+        replace(alone, day=12, service="sms", quantity=3, allowance=2, nanos_per_unit=90_000_000),
+        replace(alone, day=12, service="voice", quantity=95, allowance=0, nanos_per_unit=1_666_667),
+        member,
+        replace(member, iccid="8949000000000000003", day=5, quantity=50 * MB, country="FR"),
+        Event(
+            "8901000000000000004",
+            6,
+            7 * MB,
+            account="=globex",
+            plan="us-flat",
+            currency="USD",
+            nanos_per_unit=1,
+            country="US",
+        ),
+        replace(alone, iccid="8949000000000000005", day=28, quantity=1000, device="tracker-1", late=True),
+        replace(alone, month=dt.date(2026, 9, 1), quantity=12 * MB),
+    ]
+
+
+def small_views() -> StateViews:
+    """State views that go with `small_events`: cycle 2026-10 held, a card without usage, fees of cards and a pool."""
+    cards = [
+        ("8949000000000000001", "acme", "m2m-50", None, None, "activated"),
+        ("8949000000000000002", "acme-eu", "pool-100", "fleet", None, "activated"),
+        ("8949000000000000003", "acme-eu", "pool-100", "fleet", None, "suspended"),
+        ("8901000000000000004", "=globex", "us-flat", None, None, "activated"),
+        ("8949000000000000005", "acme", "m2m-50", None, "tracker-1", "activated"),
+        ("8949000000000000006", "acme", "m2m-50", None, None, "silent"),
+    ]
+    counter = {"counter": "data", "service": "data", "currency": "EUR", "addon_used": 0, **OCTOBER}
+    return views(
+        cards=[
+            {
+                "iccid": iccid,
+                "imsi": f"26201{iccid[-10:]}",
+                "msisdn": f"4917{iccid[-9:]}",
+                "account_id": account,
+                "plan_id": plan,
+                "plan_version": 1,
+                "pool_id": pool,
+                "device_id": device,
+                "carrier": "northtel",
+                "status": status,
+                "tags": ["meter", "north"] if iccid.endswith("1") else [],
+                "activated_on": dt.date(2026, 1, 15),
+                "term_ends_on": dt.date(2026, 12, 31),
+                "custom": '{"site": "Kiel"}' if iccid.endswith("1") else None,
+            }
+            for iccid, account, plan, pool, device, status in cards
+        ],
+        counters=[
+            counter
+            | {
+                "subject_kind": "sim",
+                "subject": "8949000000000000001",
+                "account_id": "acme",
+                "billable": 60 * MB,
+                "allowance_size": 50 * MB,
+                "allowance_used": 50 * MB,
+                "overage": 10 * MB,
+                "charge_nanos": 100 * MB,
+            },
+            counter
+            | {
+                "subject_kind": "pool",
+                "subject": "fleet",
+                "account_id": "acme-eu",
+                "billable": 120 * MB,
+                "allowance_size": 100 * MB,
+                "allowance_used": 100 * MB,
+                "overage": 20 * MB,
+                "charge_nanos": 60 * MB,
+            },
+            counter
+            | {
+                "subject_kind": "sim",
+                "subject": "8901000000000000004",
+                "account_id": "=globex",
+                "billable": 7 * MB,
+                "allowance_size": 0,
+                "allowance_used": 0,
+                "overage": 7 * MB,
+                "charge_nanos": 7 * MB,
+                "currency": "USD",
+            },
+        ],
+        pools=[
+            {
+                "pool_id": "fleet",
+                "account_id": "acme-eu",
+                "kind": "static",
+                "members": 2,
+                "service": "data",
+                "cycle": "2026-10",
+                "size": 100 * MB,
+                "used": 120 * MB,
+                "percent": "120",
+                "overage": 20 * MB,
+                "charge_nanos": 60 * MB,
+                "currency": "EUR",
+            }
+        ],
+        fees=[
+            {
+                "account_id": "acme",
+                "subject_kind": "sim",
+                "subject": iccid,
+                "plan_id": "m2m-50",
+                "plan_version": 1,
+                "cycle": "2026-10",
+                "name": "base",
+                "days": 31,
+                "of_days": 31,
+                "amount_nanos": 1_500_000_000,
+                "currency": "EUR",
+            }
+            for iccid in ("8949000000000000001", "8949000000000000006")
+        ]
+        + [
+            {
+                "account_id": "acme-eu",
+                "subject_kind": "pool",
+                "subject": "fleet",
+                "cycle": "2026-10",
+                "name": "pool rent",
+                "days": 31,
+                "of_days": 31,
+                "amount_nanos": 20_000_000_000,
+                "currency": "EUR",
+            }
+        ],
+        accounts=[
+            {"account_id": "acme", "name": "Acme <Metering> & Sons", "time_zone": "Europe/Berlin", "grace_hours": 72},
+            {"account_id": "acme-eu", "name": "Acme EU", "parent": "acme", "time_zone": "Europe/Berlin"},
+            {"account_id": "=globex", "name": '=HYPERLINK("x")', "time_zone": "America/New_York"},
+        ],
+        addons=[
+            {
+                "addon_id": "plus-10",
+                "iccid": "8949000000000000001",
+                "service": "data",
+                "size": 10 * MB,
+                "used": 0,
+                "purchased_at": dt.datetime(2026, 10, 2, tzinfo=dt.UTC),
+                "expires_on": dt.date(2026, 10, 31),
+            }
+        ],
+    )

@@ -1,0 +1,180 @@
+"""Checks of cards, whole columns at a time: numbers, references, duplicates, pools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+import polars as pl
+
+from pipeline.catalogue.cards import CardSet
+from pipeline.catalogue.findings import Findings, choice
+from pipeline.catalogue.merge import Known
+from rating.iccid import eid_valid_column, luhn_valid_column
+from schemas.plans import Cycle
+
+STATUSES = ("inventory", "test_ready", "testing", "silent", "activated", "suspended", "deactivated", "cancelled")
+
+_FORMS = {
+    "iccid": (r"^[0-9]{19,20}$", "19 or 20 digits"),
+    "imsi": (r"^[0-9]{14,15}$", "14 or 15 digits"),
+    "msisdn": (r"^[0-9]{5,15}$", "5 to 15 digits with the country code, without +"),
+    "eid": (r"^[0-9]{32}$", "32 digits"),
+    "imei": (r"^[0-9]{14,16}$", "14 to 16 digits"),
+}
+
+
+def check_cards(
+    cards: CardSet, in_force: pl.DataFrame, known: Known, findings: Findings, *, check_digits: bool = True
+) -> None:
+    """Add what is wrong with the cards of the set; `in_force` are the cards of the catalogue that holds already."""
+    frame = cards.frame()
+    for name, (pattern, expected) in _FORMS.items():
+        cards.report(frame.filter(~pl.col(name).str.contains(pattern)), name, _form(expected), findings)
+    for name in ("iccid", "account"):
+        cards.report(frame.filter(pl.col(name).is_null()), name, "a value in every row", findings)
+    if check_digits:
+        _check_digits(cards, frame, findings)
+    _check_values(cards, frame, findings)
+    for column, legal, noun in (
+        ("account", known.accounts, "an account: one of"),
+        ("plan", known.plans, "a plan: one of"),
+        ("pool", known.pools, "a pool: one of"),
+    ):
+        _check_names(cards, frame, column, legal, noun, findings)
+    staying = in_force.join(frame.select("iccid"), on="iccid", how="anti")
+    _check_duplicates(cards, frame, staying, findings)
+    _check_pools(cards, frame, staying, known, findings)
+
+
+def _form(expected: str) -> Callable[[str], str]:
+    def words(value: str) -> str:
+        if "E+" in value.upper():
+            return f"{expected}: a spreadsheet rounded it, so format the column as text before you enter the numbers"
+        if value.upper().rstrip("F").isdigit() and value[-1] in "fF":
+            return f"{expected}, without the filler F"
+        return expected
+
+    return words
+
+
+def _check_digits(cards: CardSet, frame: pl.DataFrame, findings: Findings) -> None:
+    iccid, eid = frame["iccid"], frame["eid"]
+    is_long = iccid.str.contains(r"^[0-9]{19}$")
+    # The column checks cost most of the time of a large list, so they run over what is there and nothing else.
+    bad = frame.filter((is_long & ~luhn_valid_column(iccid)).fill_null(False))
+    cards.report(bad, "iccid", "a last digit that fits the others (Luhn): a digit is wrong", findings)
+    if eid.null_count() < len(eid):
+        bad = frame.filter((eid.str.contains(r"^[0-9]{32}$") & ~eid_valid_column(eid)).fill_null(False))
+        cards.report(bad, "eid", "two last digits that fit the others (modulo 97): a digit is wrong", findings)
+
+
+def _check_values(cards: CardSet, frame: pl.DataFrame, findings: Findings) -> None:
+    bad = frame.filter(~pl.col("status").is_in(STATUSES))
+    cards.report(bad, "status", lambda value: choice(value, STATUSES), findings)
+    cards.report(frame.filter(pl.col("term_months") < 1), "term_months", "1 or more, or nothing", findings)
+    bad = frame.filter(pl.col("pool_until") < pl.col("pool_from"))
+    cards.report(bad, "pool_until", "a day that is not before pool_from", findings)
+    written = frame["custom"].drop_nulls().unique()
+    if written.len():
+        objects = written.map_elements(_is_object, return_dtype=pl.Boolean)
+        bad = frame.filter(pl.col("custom").is_in(written.filter(~objects).implode()))
+        cards.report(bad, "custom", 'a JSON object such as {"site": "Kiel"}', findings)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except msgspec.DecodeError:
+        return False
+
+
+def _check_names(
+    cards: CardSet, frame: pl.DataFrame, column: str, legal: Iterable[str], noun: str, findings: Findings
+) -> None:
+    unknown = set(frame[column].drop_nulls().unique()) - set(legal)
+    if unknown:
+        words = {name: choice(name, legal, noun) for name in unknown}
+        cards.report(frame.filter(pl.col(column).is_in(list(unknown))), column, words.__getitem__, findings)
+
+
+def _check_duplicates(cards: CardSet, frame: pl.DataFrame, staying: pl.DataFrame, findings: Findings) -> None:
+    """ICCID, IMSI and MSISDN each find one card; an ICCID that is in force already is a change of that card."""
+    for column in ("iccid", "imsi", "msisdn"):
+        twice = frame.filter(pl.col(column).is_not_null() & pl.col(column).is_duplicated())
+        firsts: dict[str, str] = {}
+        for source, row, value in twice.select("source", "row", column).iter_rows():
+            if value in firsts:
+                continue
+            origin = cards.sources[source]
+            firsts[value] = f"{origin.file}:{origin.line(row)}"
+        again = twice.filter(~pl.col(column).is_first_distinct())
+        cards.report(again, column, _words("each once: it is at {}", firsts), findings)
+        if column != "iccid" and staying.height:
+            owners = dict(staying.join(frame, on=column, how="semi").select(column, "iccid").iter_rows())
+            taken = frame.filter(pl.col(column).is_in(list(owners)))
+            cards.report(taken, column, _words("each once: card {} in force has it", owners), findings)
+
+
+def _words(form: str, names: dict[str, str]) -> Callable[[str], str]:
+    return lambda value: form.format(names[value])
+
+
+@dataclass(frozen=True)
+class _Member:
+    """What a pool asks of a plan."""
+
+    type: str
+    tier: str
+    currency: str
+    cycle: Cycle
+
+
+def _check_pools(cards: CardSet, frame: pl.DataFrame, staying: pl.DataFrame, known: Known, findings: Findings) -> None:
+    """Members of a pool: its account, plans that pool, one tier in a same_tier pool, one currency and cycle."""
+    members = frame.filter(pl.col("pool").is_not_null())
+    pools = {name: pool for name, pool in known.pools.items() if pool is not None}
+    accounts = {name: pool.account for name, pool in pools.items()}
+    owner = pl.col("pool").replace_strict(accounts, default=None, return_dtype=pl.String)
+    bad = members.filter(owner != pl.col("account"))
+    stray = bad.with_columns(found=pl.format("{} of another account than {}", "pool", "account"))
+    cards.report(stray, "pool", lambda value: f"a pool of the card's account: {_pools_of(accounts, value)}", findings)
+    cards.report(members.filter(pl.col("plan").is_null()), "plan", "a plan that pools, for a card in a pool", findings)
+
+    # From here on it is about pairs of pool and plan, of which there are few however many cards there are.
+    plans = {
+        name: _Member(plan.type, plan.tier or plan.id, plan.currency, plan.cycle)
+        for name, plan in known.plans.items()
+        if plan is not None
+    }
+    standing = staying.filter(pl.col("pool").is_not_null()).select("pool", "plan")
+    norms: dict[str, _Member] = {}
+    for pair in (standing, members.select("pool", "plan")):
+        for pool_id, plan_id in pair.unique(maintain_order=True).iter_rows():
+            if plan_id in plans and plans[plan_id].type != "single":
+                norms.setdefault(pool_id, plans[plan_id])
+    for pool_id, plan_id in members.select("pool", "plan").unique(maintain_order=True).iter_rows():
+        pool, plan = pools.get(pool_id), plans.get(plan_id)
+        if pool is None or plan is None:
+            continue
+        bad = members.filter((pl.col("pool") == pool_id) & (pl.col("plan") == plan_id))
+        norm = norms.get(pool_id, plan)
+        if plan.type == "single":
+            cards.report(bad, "plan", f"a plan that pools (same_tier, dynamic, static) in pool {pool_id}", findings)
+            continue
+        if pool.kind == "same_tier" and plan.tier != norm.tier:
+            cards.report(bad, "plan", f"the one tier of pool {pool_id}: {norm.tier}, not {plan.tier}", findings)
+        currency = pool.currency or norm.currency
+        if plan.currency != currency:
+            cards.report(bad, "plan", f"a plan in the currency of pool {pool_id}, {currency}", findings)
+        if plan.cycle != pool.cycle:
+            expected = (
+                f"a plan with the cycle of pool {pool_id}, {pool.cycle.months} months from day {pool.cycle.anchor_day}"
+            )
+            cards.report(bad, "plan", expected, findings)
+
+
+def _pools_of(accounts: dict[str, str], found: str) -> str:
+    account = found.rpartition(" of another account than ")[2]
+    return ", ".join(sorted(name for name, owner in accounts.items() if owner == account)[:12]) or "there is none"

@@ -1,0 +1,236 @@
+"""Cards as files write them, [[cards]] or CSV, read into one frame that knows where each row came from."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from pipeline.catalogue.files import decode
+from pipeline.catalogue.findings import Entry, Findings, Text, choice, shown
+from schemas.cards import CARD_SCHEMA
+
+# Where a row stands: `source` in the list of sources, `row` within it. Both null for a card that is in force.
+ORIGIN_SCHEMA: dict[str, pl.DataType] = {"source": pl.UInt32(), "row": pl.UInt32()}
+MOST_LIKE_IT = 1000  # findings of one kind that are told one by one
+
+_DATES = [name for name, kind in CARD_SCHEMA.items() if kind == pl.Date()]
+_DELIMITERS = ",;\t"
+
+
+class CardEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
+    """One [[cards]] table; the fields are those of CARD_SCHEMA."""
+
+    iccid: str
+    account: str
+    imsi: str | None = None
+    msisdn: str | None = None
+    eid: str | None = None
+    imei: str | None = None
+    carrier: str | None = None
+    plan: str | None = None
+    plan_from: dt.date | None = None
+    pool: str | None = None
+    pool_from: dt.date | None = None
+    pool_until: dt.date | None = None
+    device: str | None = None
+    status: str | None = None
+    activated_on: dt.date | None = None
+    test_from: dt.date | None = None
+    term_months: int | None = None
+    tags: tuple[str, ...] = ()
+    custom: dict[str, str | int | bool] = {}
+
+
+@dataclass
+class Source:
+    """A file that cards came from: its name, the line of a row, and the headers where they are not the fields."""
+
+    file: str
+    line: Callable[[int], int]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class CardSet:
+    """All cards of a set of files, with their origins."""
+
+    def __init__(self) -> None:
+        self.sources: list[Source] = []
+        self._frames: list[pl.DataFrame] = []
+
+    def frame(self) -> pl.DataFrame:
+        """Return all rows in order of file and row: the columns of CARD_SCHEMA and ORIGIN_SCHEMA."""
+        return pl.concat([pl.DataFrame(schema=CARD_SCHEMA | ORIGIN_SCHEMA), *self._frames])
+
+    def add(self, source: Source, rows: pl.DataFrame) -> None:
+        """Add rows with the columns of CARD_SCHEMA and `row`."""
+        origin = pl.lit(len(self.sources), dtype=pl.UInt32).alias("source")
+        self.sources.append(source)
+        self._frames.append(rows.with_columns(origin).select(*CARD_SCHEMA, *ORIGIN_SCHEMA))
+
+    def report(self, bad: pl.DataFrame, column: str, expected: str | Callable[[Any], str], findings: Findings) -> None:
+        """Add a finding for each row of `bad`: its value of `column` is wrong, or what its `found` says, if any."""
+        in_words = "found" in bad.columns
+        shown_column = "found" if in_words else column
+        for source, row, value in bad.head(MOST_LIKE_IT).select("source", "row", shown_column).iter_rows():
+            origin = self.sources[source]
+            found = Text("nothing") if value is None else Text(value) if in_words else value
+            words = expected if isinstance(expected, str) else expected(value)
+            findings.place(origin.file, origin.line(row), origin.headers.get(column, column), found, words)
+        if bad.height > MOST_LIKE_IT:
+            source, row = bad.select("source", "row").row(MOST_LIKE_IT)
+            origin = self.sources[source]
+            more = Text(f"{bad.height - MOST_LIKE_IT} more cards like this, from here on")
+            words = expected if isinstance(expected, str) else "as above"
+            findings.place(origin.file, origin.line(row), column, more, words)
+
+
+def add_toml_cards(entries: list[Entry[CardEntry]], cards: CardSet) -> None:
+    """Add the [[cards]] of one file; a row is the index in `entries`."""
+    if not entries:
+        return
+    columns: dict[str, list[Any]] = {name: [getattr(entry.value, name) for entry in entries] for name in CARD_SCHEMA}
+    columns["custom"] = [
+        msgspec.json.encode(entry.value.custom).decode() if entry.value.custom else None for entry in entries
+    ]
+    columns["tags"] = [list(entry.value.tags) or None for entry in entries]
+    frame = pl.DataFrame(columns, schema=CARD_SCHEMA).with_row_index("row")
+    cards.add(Source(entries[0].file, lambda row: entries[row].line()), frame)
+
+
+def add_card_list(data: bytes, file: str, cards: CardSet, findings: Findings) -> None:
+    """Add the cards of a CSV file; what cannot be read is a finding."""
+    text = decode(data, file, findings)
+    if text is None:
+        return
+    data = text.encode()  # without its byte order mark
+    delimiter = max(_DELIMITERS, key=text[: text.find("\n")].count)
+    headers = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    before = len(findings.all)
+    names = _names(headers, file, findings)
+    if len(findings.all) > before:
+        return
+    columns = [str(place) for place in range(len(headers))]
+    try:
+        raw = pl.read_csv(
+            io.BytesIO(data), new_columns=columns, separator=delimiter, infer_schema=False, truncate_ragged_lines=False
+        )
+    except pl.exceptions.PolarsError as error:
+        _malformed(text, file, delimiter, len(headers), str(error), findings)
+        return
+    cells = raw.select(pl.all().str.strip_chars()).select(
+        pl.when(pl.all() != "").then(pl.all()).name.keep()  # an empty cell says nothing
+    )
+    rows = cells.with_row_index("row").filter(~pl.all_horizontal(pl.col(columns).is_null()))
+    quoted = '"' in text
+    source = Source(
+        file,
+        lambda row: _exact_line(text, delimiter, row) if quoted else row + 2,
+        {name: header for name, header in zip(names, headers, strict=True) if name in CARD_SCHEMA},
+    )
+    cards.add(source, _typed(rows, names, source, findings))
+
+
+def _names(headers: list[str], file: str, findings: Findings) -> list[str]:
+    """The field of each header, or the name of its custom field; both once each."""
+    names: list[str] = []
+    if not headers:
+        findings.place(file, 1, "header", Text("an empty file"), f"a header of {', '.join(CARD_SCHEMA)}")
+    for header in headers:
+        name = header.strip()
+        if name.lower() in CARD_SCHEMA:
+            name = name.lower()
+        elif name.lower().endswith("custom"):
+            name = f"custom:{name[: -len('custom')].strip(' _-')}"
+        else:
+            expected = f'{choice(name.lower(), CARD_SCHEMA)}; or a header that ends in "custom"'
+            findings.place(file, 1, "header", header, expected)
+        if name in names:
+            findings.place(file, 1, "header", header, "each column once")
+        names.append(name)
+    for required in ("iccid", "account"):
+        if headers and required not in names:
+            findings.place(file, 1, "header", Text(f"no column {required}"), "the columns iccid and account at least")
+    if "custom" in names and any(name.startswith("custom:") for name in names):
+        expected = 'either a column "custom" of JSON objects, or headers that end in "custom"'
+        findings.place(file, 1, "header", Text("both kinds of custom columns"), expected)
+    return names
+
+
+def _typed(rows: pl.DataFrame, names: list[str], source: Source, findings: Findings) -> pl.DataFrame:
+    """Text cells as the columns of CARD_SCHEMA; a cell that cannot be read is a finding and null."""
+    place = {name: str(index) for index, name in enumerate(names)}
+    columns: list[pl.Expr] = [pl.col("row").cast(pl.UInt32)]
+    for name, kind in CARD_SCHEMA.items():
+        if name not in place:
+            columns.append(pl.lit(None, dtype=kind).alias(name))
+            continue
+        cell = pl.col(place[name])
+        if name in _DATES:
+            cell = cell.str.to_date("%Y-%m-%d", strict=False)
+        elif name == "term_months":
+            cell = cell.cast(pl.Int32, strict=False)
+        elif name == "tags":
+            cell = cell.str.split(";").list.eval(pl.element().str.strip_chars().filter(pl.element() != ""))
+        columns.append(cell.alias(name))
+    custom = {name.removeprefix("custom:"): at for name, at in place.items() if name.startswith("custom:")}
+    if custom:
+        columns = [column for column in columns if column.meta.output_name() != "custom"]
+        columns.append(_custom(custom).alias("custom"))
+    typed = rows.select(columns)
+    only = CardSet()
+    only.sources.append(source)
+    for name, expected in [*((name, "a day such as 2026-10-01") for name in _DATES), ("term_months", "a whole number")]:
+        if name in place:
+            unread = typed.with_columns(found='"' + rows[place[name]] + '"', source=pl.lit(0)).filter(
+                pl.col("found").is_not_null() & pl.col(name).is_null()
+            )
+            only.report(unread, name, expected, findings)
+    return typed
+
+
+def _custom(columns: dict[str, str]) -> pl.Expr:
+    """A JSON object of those custom columns that have a value; null where none has."""
+    members = [
+        pl.when(pl.col(at).is_not_null()).then(
+            # polars escapes the value; the braces of its object of one member are cut off
+            pl.struct(pl.col(at).alias(name)).struct.json_encode().str.head(-1).str.slice(1)
+        )
+        for name, at in columns.items()
+    ]
+    joined = pl.concat_str(members, separator=",", ignore_nulls=True)
+    return pl.when(joined != "").then(pl.lit("{") + joined + pl.lit("}"))
+
+
+def _malformed(text: str, file: str, delimiter: str, width: int, said: str, findings: Findings) -> None:
+    """Find what the fast reader refused, line by line."""
+    before = len(findings.all)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if len(cells) > width and len(findings.all) - before < MOST_LIKE_IT:
+                found = Text(f"{len(cells)} columns, the last {shown(cells[-1])}")
+                findings.place(
+                    file, line, "row", found, f"{width} columns as in the header; quote text with {delimiter!r}"
+                )
+            line = reader.line_num + 1
+    except csv.Error as error:
+        findings.place(file, line, "row", Text(f"what is not CSV ({error})"), "quotes in pairs, doubled within text")
+    if len(findings.all) == before:
+        findings.place(file, 0, "file", Text(f"what is not CSV ({said.splitlines()[0]})"), "a CSV card list")
+
+
+def _exact_line(text: str, delimiter: str, row: int) -> int:
+    """The line of a row of a file with quoted text, which may run over several lines."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    next(reader)
+    for _ in range(row):
+        next(reader, None)
+    return reader.line_num + 1

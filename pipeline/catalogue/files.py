@@ -1,0 +1,131 @@
+"""Catalogue files as they lie on the disk: plain or compressed, TOML documents or card lists."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import tomllib
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import zstandard
+
+from pipeline.catalogue.findings import Entry, Findings, FloatText, Text, choice
+from pipeline.catalogue.lines import Lines, locate
+from rating.errors import SourceError
+
+MOST_BYTES = 512 << 20  # of one file, unpacked: some five million cards
+MOST_TOML_BYTES = 16 << 20  # TOML is for plans and short lists; long card lists are CSV
+
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_PIECE = 1 << 20
+_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+TABLES = ("accounts", "zones", "plans", "pools", "addons", "cards")
+
+
+def read_bytes(path: Path, findings: Findings) -> bytes | None:
+    """Return the content of a file, unpacked where it is gzip or zstd; None where a finding says why not.
+
+    Raises SourceError where the file cannot be read at all.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            file.seek(0)
+            data = _unpack(file, start)
+    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+        findings.place(str(path), 0, "file", Text(f"damaged compressed data ({error})"), "a whole gzip or zstd file")
+        return None
+    except OSError as error:
+        raise SourceError(
+            f"{path}: cannot be read: {error.strerror or error}; check the name and the rights"
+        ) from error
+    if len(data) > MOST_BYTES:
+        expected = f"at most {MOST_BYTES >> 20} MiB unpacked: split it"
+        findings.place(str(path), 0, "file", Text(f"more than {MOST_BYTES >> 20} MiB"), expected)
+        return None
+    return data
+
+
+def _unpack(file: BinaryIO, start: bytes) -> bytes:
+    """Read up to one byte more than MOST_BYTES, so that a small file cannot unpack into all of the memory."""
+    if start[:2] == _GZIP:
+        with gzip.open(file) as unpacked:
+            return _read_up_to(unpacked)  # type: ignore[arg-type]  # a GzipFile reads bytes
+    if start == _ZSTD:
+        with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as reader:
+            return _read_up_to(reader)
+    return _read_up_to(file)
+
+
+def _read_up_to(file: BinaryIO) -> bytes:
+    whole = io.BytesIO()
+    while whole.tell() <= MOST_BYTES and (piece := file.read(_PIECE)):
+        whole.write(piece)
+    return whole.getvalue()
+
+
+def decode(data: bytes, file: str, findings: Findings) -> str | None:
+    """Return UTF-8 text without a byte order mark; None with a finding that names the line of the first bad byte."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = Text(f"byte 0x{data[error.start]:02x} that is not UTF-8")
+        findings.place(file, line, "file", found, "UTF-8 text: save the file as UTF-8")
+        return None
+
+
+def toml_entries(data: bytes, file: str, findings: Findings) -> dict[str, list[Entry[dict[str, Any]]]]:
+    """Return the tables of a TOML catalogue file by kind, in order; what is wrong outside of them is a finding."""
+    entries: dict[str, list[Entry[dict[str, Any]]]] = {table: [] for table in TABLES}
+    if len(data) > MOST_TOML_BYTES:
+        expected = f"at most {MOST_TOML_BYTES >> 20} MiB of TOML: put long card lists into a CSV file"
+        findings.place(file, 0, "file", Text(f"{len(data)} bytes"), expected)
+        return entries
+    text = decode(data, file, findings)
+    if text is None:
+        return entries
+    try:
+        document = tomllib.loads(text, parse_float=FloatText)
+        lines = locate(text)
+    except RecursionError:
+        findings.place(file, 0, "file", Text("arrays or tables nested too deeply"), "TOML as in docs/catalogue.md")
+        return entries
+    except ValueError as error:  # TOMLDecodeError, and a number of more digits than Python reads
+        position = _POSITION.search(str(error))
+        line = int(position[1] or text.count("\n") + 1) if position else 0
+        said = str(error)[: position.start()] if position else str(error)
+        findings.place(file, line, "file", Text(f"what is not TOML ({said})"), "TOML 1.0")
+        return entries
+    for name, value in document.items():
+        _table(name, value, file, lines, findings, entries)
+    return entries
+
+
+def _table(
+    name: str,
+    value: object,
+    file: str,
+    lines: Lines,
+    findings: Findings,
+    entries: dict[str, list[Entry[dict[str, Any]]]],
+) -> None:
+    line = lines.line((name,))
+    if name not in TABLES:
+        findings.place(file, line, name, Text("an unknown table"), choice(name, TABLES))
+    elif not isinstance(value, list):
+        findings.place(file, line, name, value, f"an array of tables: write [[{name}]]")
+    else:
+        for index, item in enumerate(value):
+            path = (name, index)
+            if isinstance(item, dict):
+                key = item.get("iccid" if name == "cards" else "id")
+                title = f"{name}.{key}" if isinstance(key, str) and key else f"{name}[{index}]"
+                entries[name].append(Entry(item, file, lines, path, title))
+            else:
+                findings.place(file, lines.line(path), f"{name}[{index}]", item, "a table")

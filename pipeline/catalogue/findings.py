@@ -1,0 +1,127 @@
+"""Collecting what is wrong: entries that know where they were written, and the list of findings."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pipeline.catalogue.lines import Lines, Path
+from rating.errors import CatalogueError, Finding, PlanError
+
+SHOWN = 50  # findings that the text of an error prints
+_LISTED = 12  # legal choices that a finding prints
+
+_PLAN_ERROR = re.compile(r"(?:(?P<where>[\w.\[\]]+): )?found (?P<found>.*?); expected (?P<expected>.*)", re.DOTALL)
+
+T = TypeVar("T")
+
+
+class FloatText(str):
+    """A TOML float as it was written. Money must not pass through binary floating point, not even to be refused."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One table of a catalogue file: its value and where it stands. `name` begins the field paths of its findings."""
+
+    value: T
+    file: str
+    lines: Lines
+    path: Path
+    name: str
+
+    def line(self, *field: str | int) -> int:
+        """Return the 1-based line of a field of this table, or of what encloses it where it is not written."""
+        return self.lines.line(self.path + field)
+
+
+class Findings:
+    """What is wrong so far."""
+
+    def __init__(self) -> None:
+        self.all: list[Finding] = []
+
+    def add(self, entry: Entry[T], field: Path, found: object, expected: str) -> None:
+        """Add a finding about one field of an entry; `found` is shown as a TOML value unless it is Text."""
+        self.all.append(Finding(entry.file, entry.line(*field), dotted(entry.name, field), shown(found), expected))
+
+    def place(self, file: str, line: int, field: str, found: object, expected: str) -> None:
+        """Add a finding about a place that no entry stands for."""
+        self.all.append(Finding(file, line, field, shown(found), expected))
+
+    def plan_error(self, entry: Entry[T], field: Path, error: PlanError) -> None:
+        """Add what a PlanError says about a field; the field path that it begins with, if any, is within `field`."""
+        said = _PLAN_ERROR.fullmatch(str(error))
+        if said is None:
+            self.add(entry, field, Text(str(error)), "a plan that usage can be rated by")
+            return
+        inner = [int(part) if part.isdigit() else part for part in re.findall(r"\w+", said["where"] or "")]
+        self.add(entry, (*field, *inner), Text(said["found"]), said["expected"])
+
+    def raise_any(self) -> None:
+        """Raise CatalogueError with all findings, in order of file and line, if there are any."""
+        if not self.all:
+            return
+        order = {file: place for place, file in enumerate(dict.fromkeys(finding.file for finding in self.all))}
+        findings = sorted(dict.fromkeys(self.all), key=lambda finding: (order[finding.file], finding.line))
+        error = CatalogueError(findings)
+        text = [str(finding) for finding in findings[:SHOWN]]
+        if len(findings) > SHOWN:
+            text.append(f"... and {len(findings) - SHOWN} more findings")
+        error.args = ("\n".join(text),)
+        raise error
+
+
+class Text(str):
+    """Words about what was found, not a value to be quoted."""
+
+    __slots__ = ()
+
+
+NOTHING = Text("nothing")
+
+
+def shown(value: object) -> str:
+    """Return a value as the file writes it, cut to 60 characters; Text as it is."""
+    if isinstance(value, Text):
+        return str(value)
+    if isinstance(value, FloatText):
+        text = str(value)
+    elif isinstance(value, str):
+        text = '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, dict):
+        text = "a table"
+    elif isinstance(value, (list, tuple)):
+        text = f"an array of {len(value)}"
+    else:
+        text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def dotted(name: str, field: Path) -> str:
+    """Return a field path as text: plans.eu.versions[0].rates[2].price."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in field]
+    return name + "".join(parts)
+
+
+def choice(found: object, legal: Iterable[str], noun: str = "one of") -> str:
+    """Return what would be right where one of `legal` belongs: the choices, some of many, and a near miss by name."""
+    names = sorted(set(legal))
+    if not names:
+        return f"{noun.removesuffix(': one of')}: there is none"
+    near = difflib.get_close_matches(str(found), names, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    if len(names) <= _LISTED:
+        return f"{noun} {', '.join(names)}{hint}"
+    return (
+        f"{noun} {len(names)} names{hint}"
+        if near
+        else f"{noun} {', '.join(names[:_LISTED])}, ... ({len(names)} in all)"
+    )

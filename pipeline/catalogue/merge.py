@@ -1,0 +1,67 @@
+"""What holds once a set of files is in force: its entries over those that are in force already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from pipeline.catalogue.findings import Entry
+from schemas.cards import Account, Catalogue, Pool
+from schemas.plans import Plan, ZoneSet
+
+T = TypeVar("T", Account, ZoneSet, Plan, Pool)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Every id that a reference may name. None stands for an entry of the set that has no right shape yet."""
+
+    accounts: Mapping[str, Account | None]
+    zones: Mapping[str, ZoneSet | None]
+    plans: Mapping[str, Plan | None]
+    pools: Mapping[str, Pool | None]
+    plans_in_force: Mapping[str, Plan]
+    pools_in_force: Mapping[str, Pool]
+
+
+def merge(
+    in_force: Catalogue,
+    tables: Mapping[str, Sequence[Entry[dict[str, Any]]]],
+    accounts: Sequence[Entry[Account]],
+    zones: Sequence[Entry[ZoneSet]],
+    plans: Sequence[Entry[Plan]],
+    pools: Sequence[Entry[Pool]],
+) -> Known:
+    """Return what holds with the set: `tables` are all its entries as written, the others those of right shape."""
+    plans_in_force = {plan.id: plan for plan in in_force.plans}
+    merged_plans = _merged(in_force.plans, tables["plans"], plans)
+    for entry in plans:
+        merged_plans[entry.value.id] = _with_versions(entry.value, plans_in_force.get(entry.value.id))
+    return Known(
+        accounts=_merged(in_force.accounts, tables["accounts"], accounts),
+        zones=_merged(in_force.zones, tables["zones"], zones),
+        plans=merged_plans,
+        pools=_merged(in_force.pools, tables["pools"], pools),
+        plans_in_force=plans_in_force,
+        pools_in_force={pool.id: pool for pool in in_force.pools},
+    )
+
+
+def _merged(
+    in_force: Iterable[T], written: Sequence[Entry[dict[str, Any]]], shaped: Sequence[Entry[T]]
+) -> dict[str, T | None]:
+    merged: dict[str, T | None] = {document.id: document for document in in_force}
+    merged.update({entry.value["id"]: None for entry in written if isinstance(entry.value.get("id"), str)})
+    merged.update({entry.value.id: entry.value for entry in shaped})
+    return merged
+
+
+def _with_versions(plan: Plan, in_force: Plan | None) -> Plan:
+    """A version that is in force holds on where a file does not write it again."""
+    if in_force is None:
+        return plan
+    versions = {version.version: version for version in (*in_force.versions, *plan.versions)}
+    return msgspec.structs.replace(plan, versions=tuple(versions[number] for number in sorted(versions)))

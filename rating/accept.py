@@ -1,0 +1,236 @@
+"""Acceptance: which records of a batch are rated, which are duplicates and which are rejected (F4, F5).
+
+Each record ends in exactly one of the three, whatever the batch it arrives in: a key that was accepted before is a
+duplicate, or a conflict where its content differs, even if the record could not be rated today; a record that cannot
+be rated leaves no trace of its key, so that it can be corrected and sent again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from rating.apply import Compiled
+from rating.book import Book
+from rating.dedupe import DAY_US, Seen, content_digest, digest, first_in_batch
+from rating.index import Ints, Words
+from schemas.usage import REJECT_SCHEMA, Direction, UsageBatch
+
+FUTURE_US: Final = 3_600_000_000  # T5: dated at most one hour ahead of arrival
+MOST_UNITS: Final = 1 << 45  # a single record of 32 TiB is a fault of the feed, not usage
+
+_FINE, _UNKNOWN_CARD, _TOO_LARGE, _FUTURE, _NO_PLAN, _NO_RATE, _DUPLICATE, _CONFLICT = range(8)
+_REASONS: Final = {
+    _UNKNOWN_CARD: "unknown_card",
+    _TOO_LARGE: "bad_value",
+    _FUTURE: "future",
+    _NO_PLAN: "no_plan",
+    _NO_RATE: "no_rate",
+    _CONFLICT: "conflict",
+}
+_FIELDS: Final = {
+    _UNKNOWN_CARD: "iccid",
+    _TOO_LARGE: "quantity",
+    _FUTURE: "used_at",
+    _NO_PLAN: "iccid",
+    _NO_RATE: "plmn",
+    _CONFLICT: "record_key",
+}
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The records that are rated, in journal order; every column has their length and is int64 unless noted."""
+
+    place: Ints  # row of the batch
+    card: Ints
+    account: Ints
+    plan: Ints
+    version: Ints
+    day: Ints  # local day of use
+    used_us: Ints
+    service: Ints
+    direction: Ints
+    zone: Ints  # zone slot within the version
+    spot: Ints  # row of `spots`
+    spots: list[tuple[str, str, str]]  # distinct (PLMN, country, zone named by the feed) of the batch
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def take(self, at: Ints) -> Accepted:
+        """The records at the places given, in that order."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Accepted(**{name: c if name == "spots" else c[at] for name, c in columns.items()})
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What became of a batch: `accepted`, `rejects` (REJECT_SCHEMA, source order) and how many were duplicates."""
+
+    accepted: Accepted
+    rejects: pl.DataFrame
+    duplicates: int
+
+
+def local_days(book: Book, account: Ints, us: Ints) -> Ints:
+    """int64[n]: the local day of each instant in the zone of its account (T1), as days since 1970."""
+    zone = book.account_zone[account]
+    if len(book.time_zones) == 1 or not len(us):
+        return book.time_zones[0].local_day(us).astype(np.int64) if len(us) else np.zeros(0, np.int64)
+    day = np.zeros(len(us), np.int64)
+    for row, time_zone in enumerate(book.time_zones):
+        at = np.flatnonzero(zone == row)
+        if len(at):
+            day[at] = time_zone.local_day(us[at])
+    return day
+
+
+def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, content: Words | None = None) -> Acceptance:
+    """Judge every record of a batch and mark the keys of the accepted ones as seen.
+
+    `content` are the digests of the content as it was sent, where that is not what `batch` holds.
+    """
+    rows, book, directory = batch.rows, compiled.book, compiled.directory
+    count = len(rows)
+    today = batch.received_at_us // DAY_US
+    high, low = digest(batch.feed, rows["record_key"])
+    content = content_digest(rows) if content is None else content
+    known, known_content = seen.lookup(high, low, today)
+
+    card = directory.resolve(rows)
+    used_us = rows["used_at"].to_physical().to_numpy()
+    service = rows["service"].to_numpy().astype(np.int64)
+    direction = rows["direction"].to_numpy().astype(np.int64)
+    verdict = np.zeros(count, np.int8)
+    unknown = card < 0
+    if len(directory):
+        someone = np.where(unknown, 0, card) if unknown.any() else card
+        account = directory.account[someone]
+        day = local_days(book, account, used_us)
+        plan = directory.plans.at(someone, day)
+        version = book.version_of(plan, day)
+        spot, spots = _spots(rows)
+        slots = book.zone_slots(spots)
+        zone = slots[book.version_zone_key[version], spot] if len(book.versions) else np.zeros(count, np.int64)
+        rated = book.rated_at[version, service, direction, zone] if len(book.versions) else np.zeros(count, bool)
+        verdict[~rated] = _NO_RATE
+        verdict[version < 0] = _NO_PLAN
+    else:
+        account = day = plan = version = zone = spot = np.zeros(count, np.int64)
+        spots = []
+    quantity = rows["quantity"].to_numpy()
+    verdict[used_us > batch.received_at_us + FUTURE_US] = _FUTURE
+    verdict[quantity > MOST_UNITS] = _TOO_LARGE
+    verdict[unknown] = _UNKNOWN_CARD
+
+    if known.any():
+        same = known_content == content
+        verdict[known & same] = _DUPLICATE
+        verdict[known & ~same] = _CONFLICT
+    _judge_repeats(verdict, known, high, low, content)
+
+    fine = verdict == _FINE
+    place = np.arange(count) if fine.all() else np.flatnonzero(fine)
+    seen.add(high[place], low[place], content[place], today)
+    everything = Accepted(
+        np.arange(count), card, account, plan, version, day, used_us, service, direction, zone, spot, spots
+    )
+    return Acceptance(
+        accepted=everything if len(place) == count else everything.take(place),
+        rejects=_rejects(rows, verdict, batch, compiled, version, plan),
+        duplicates=int(np.count_nonzero(verdict == _DUPLICATE)),
+    )
+
+
+def _judge_repeats(verdict: np.ndarray, known: np.ndarray, high: np.ndarray, low: np.ndarray, content: np.ndarray) -> None:
+    """Within the batch, the first record of a key that can be rated stands; what comes after it repeats it."""
+    first = first_in_batch(high, low)
+    places = np.arange(len(first))
+    repeats = first != places
+    if not repeats.any():
+        return
+    repeated = np.zeros(len(first), bool)
+    repeated[first[repeats]] = True
+    repeated[repeats] = True
+    at = np.flatnonzero(repeated & ~known)
+    stands = np.full(len(first), len(first), np.int64)
+    good = at[verdict[at] == _FINE]
+    np.minimum.at(stands, first[good], good)
+    winner = stands[first[at]]
+    later = at > winner
+    at, winner = at[later], winner[later]
+    verdict[at] = np.where(content[at] == content[winner], _DUPLICATE, _CONFLICT)
+
+
+def _spots(rows: pl.DataFrame) -> tuple[Ints, list[tuple[str, str, str]]]:
+    """The distinct places of a batch, and which one each record was used in."""
+    names = [name for name in ("plmn", "country", "zone") if name in rows.columns]
+    code = np.zeros(len(rows), np.int64)
+    words: list[list[str]] = []
+    for name in names:
+        column = rows[name].fill_null("")
+        distinct = column.unique().sort()
+        words.append(distinct.to_list())
+        ranks = column.replace_strict(distinct, np.arange(len(distinct)), return_dtype=pl.Int64).to_numpy()
+        code = code * len(distinct) + ranks
+    present, spot = np.unique(code, return_inverse=True)
+    spots = []
+    for value in present.tolist():
+        found = {"plmn": "", "country": "", "zone": ""}
+        for name, known in zip(reversed(names), reversed(words), strict=True):
+            value, rank = divmod(value, len(known))
+            found[name] = known[rank]
+        spots.append((found["plmn"], found["country"], found["zone"]))
+    return spot.astype(np.int64), spots
+
+
+def _rejects(
+    rows: pl.DataFrame, verdict: np.ndarray, batch: UsageBatch, compiled: Compiled, version: Ints, plan: Ints
+) -> pl.DataFrame:
+    at = np.flatnonzero((verdict != _FINE) & (verdict != _DUPLICATE))
+    if not len(at):
+        return pl.DataFrame(schema=REJECT_SCHEMA)
+    bad, why = rows[at], verdict[at]
+    absent = pl.lit(None, pl.String)
+    columns = {name: (pl.col(name) if name in bad.columns else absent).alias(name) for name in _SHOWN}
+    frame = bad.select(
+        "source_row", "record_key", "used_at", "quantity", "service", "direction", **columns
+    ).with_columns(why=pl.Series(why), row=pl.Series(at))
+    names = [*compiled.book.vocabulary.plans.names, "none"]
+    version_names = [f"{plan.id} version {version.version}" for plan, version in compiled.book.versions] or ["none"]
+    frame = frame.with_columns(
+        plan=pl.Series([names[number] for number in plan[at]]) if len(names) > 1 else pl.lit("none"),
+        version=pl.Series([version_names[number] for number in version[at]]),
+        sort=pl.col("service").replace_strict({0: "data", 1: "sms", 2: "voice"}, return_dtype=pl.String)
+        + "/"
+        + pl.col("direction").replace_strict({int(d): d.name.lower() for d in Direction}, return_dtype=pl.String),
+    )
+    number = pl.coalesce(*(pl.format(name.upper() + " {}", name) for name in ("iccid", "imsi", "msisdn")), pl.lit("no number"))
+    time = pl.col("used_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    received = pl.from_epoch(pl.Series([batch.received_at_us]), "us").dt.strftime("%Y-%m-%dT%H:%M:%SZ")[0]
+    place = pl.format("PLMN {}, country {}", pl.col("plmn").fill_null("none"), pl.col("country").fill_null("none"))
+    messages = {
+        _UNKNOWN_CARD: pl.format("found {}, which no card has; expected a card of the catalogue", number),
+        _TOO_LARGE: pl.format("found {} units; expected at most {}", "quantity", pl.lit(MOST_UNITS)),
+        _FUTURE: pl.format("found {}; expected at most one hour after arrival at " + received, time),
+        _NO_PLAN: pl.format("found {} without a plan in force on {}; expected one", number, time),
+        _NO_RATE: pl.format(
+            "found {} in {}, which plan {} has no rate for; expected a rate or a default zone", "sort", place, "version"
+        ),
+        _CONFLICT: pl.lit("found other content under a key that was accepted before; expected the same, or a new key"),
+    }
+    code = pl.col("why")
+    return frame.select(
+        "source_row",
+        "record_key",
+        reason=code.replace_strict(_REASONS, return_dtype=pl.String),
+        field=code.replace_strict(_FIELDS, return_dtype=pl.String),
+        message=pl.coalesce(*(pl.when(code == reason).then(text) for reason, text in messages.items())),
+    )
+
+
+_SHOWN: Final = ("iccid", "imsi", "msisdn", "plmn", "country")

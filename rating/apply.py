@@ -1,0 +1,125 @@
+"""A catalogue entry takes effect: upserts by id, and the histories of plans and pools that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from rating.book import Book
+from rating.burn import Addons
+from rating.directory import BEGINNING, END, Directory, add_spells, upsert_cards
+from rating.errors import PlanError
+from rating.pools import Pools, device_pools
+from rating.state import State
+from rating.vocabulary import Vocabulary
+from schemas.cards import Catalogue
+from schemas.plans import Plan
+
+_Entry = TypeVar("_Entry")
+
+
+class Compiled:
+    """What a state's catalogue compiles to: the book of rates, the directory of cards, pools and add-ons."""
+
+    def __init__(self, state: State) -> None:
+        for pool in state.catalogue.pools:
+            state.vocabulary.pools.row(pool.id)
+        for device in device_pools(state.catalogue.cards):
+            state.vocabulary.pools.row(device)
+        self.book = Book(state.catalogue, state.vocabulary)
+        vocabulary = state.vocabulary
+        self.directory = Directory(
+            state.catalogue.cards,
+            state.plan_history,
+            state.pool_history,
+            vocabulary.accounts.rows,
+            vocabulary.plans.rows,
+            vocabulary.pools.rows,
+            {plan.id: plan.term_months for plan in state.catalogue.plans if plan.term_months is not None},
+        )
+        self.pools = Pools(self.book, self.directory)
+        self.addons = Addons(state.catalogue.addons, self.directory, state.addon_used)
+
+
+def merge(catalogue: Catalogue, change: Catalogue) -> Catalogue:
+    """The catalogue with `change` in force.
+
+    Raises PlanError where a plan version that is in force comes with other content: usage was rated by it, so a new
+    price is a new version (P1).
+    """
+    return Catalogue(
+        accounts=_upsert(catalogue.accounts, change.accounts, lambda account: account.id),
+        zones=_upsert(catalogue.zones, change.zones, lambda zones: zones.id),
+        plans=_merge_plans(catalogue.plans, change.plans),
+        pools=_upsert(catalogue.pools, change.pools, lambda pool: pool.id),
+        addons=_upsert(catalogue.addons, change.addons, lambda addon: addon.id),
+        cards=upsert_cards(catalogue.cards, change.cards),
+    )
+
+
+def check(state: State, change: Catalogue) -> None:
+    """Raise PlanError where the state could not take the change; the state stays as it is."""
+    merged = merge(state.catalogue, change)
+    Book(merged, Vocabulary(state.vocabulary.to_dict()))
+
+
+def apply(state: State, change: Catalogue) -> Compiled:
+    """Let `change` take effect on the state and compile what follows from it."""
+    state.catalogue = merge(state.catalogue, change)
+    cards = state.catalogue.cards
+    rows = change.cards.select("iccid", "plan", "plan_from", "pool", "pool_from", "pool_until").join(
+        cards.select("iccid").with_row_index("card").with_columns(pl.col("card").cast(pl.Int64)), on="iccid"
+    )
+    day = pl.col("plan_from").to_physical().cast(pl.Int64).fill_null(BEGINNING)
+    state.plan_history = add_spells(
+        state.plan_history,
+        rows.filter(pl.col("plan").is_not_null()).select(
+            "card", from_day=day, until_day=pl.lit(END, pl.Int64), target=pl.col("plan")
+        ),
+    )
+    state.pool_history = add_spells(
+        state.pool_history,
+        rows.filter(pl.col("pool").is_not_null()).select(
+            "card",
+            from_day=pl.col("pool_from").to_physical().cast(pl.Int64).fill_null(BEGINNING),
+            until_day=pl.col("pool_until").to_physical().cast(pl.Int64).fill_null(END),
+            target=pl.col("pool"),
+        ),
+    )
+    state.generation += 1
+    return Compiled(state)
+
+
+def _upsert(entries: tuple[_Entry, ...], change: Iterable[_Entry], key: Callable[[_Entry], str]) -> tuple[_Entry, ...]:
+    merged = {key(entry): entry for entry in entries}
+    for entry in change:
+        merged[key(entry)] = entry
+    return tuple(merged.values())
+
+
+def _merge_plans(plans: tuple[Plan, ...], change: Iterable[Plan]) -> tuple[Plan, ...]:
+    merged = {plan.id: plan for plan in plans}
+    for plan in change:
+        versions = {}
+        if plan.id in merged:
+            versions = {version.version: version for version in merged[plan.id].versions}
+        for version in plan.versions:
+            former = versions.get(version.version)
+            if former is not None and former != version:
+                raise PlanError(
+                    f"plan {plan.id}: found version {version.version} with other content than the one in force; "
+                    f"expected a new version number with its own effective day"
+                )
+            versions[version.version] = version
+        merged[plan.id] = msgspec.structs.replace(plan, versions=tuple(versions.values()))
+    return tuple(merged.values())
+
+
+def plan_of_now(compiled: Compiled, day: int) -> np.ndarray:
+    """int64[cards]: the plan that holds for each card on a local day, -1 where none does."""
+    cards = np.arange(len(compiled.directory))
+    return compiled.directory.plans.at(cards, np.full(len(cards), day))

@@ -1,0 +1,101 @@
+"""Dense numbers for keys: a vectorised open-addressing hash table over 64-bit keys.
+
+A column of keys becomes a column of rows 0, 1, 2 … in order of first insertion, so that everything else in the fold
+is an array. The order of insertion, and nothing else, decides the rows: the same journal gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+
+_EMPTY: Final = np.int32(-1)
+_SMALLEST: Final = 1 << 10
+
+
+def mix(keys: Words) -> Words:
+    """Spread 64-bit keys evenly (the finaliser of splitmix64); a bijection, so distinct keys stay distinct."""
+    mixed = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+class KeyIndex:
+    """Maps 64-bit keys to dense rows; `keys[row]` is the key of a row, `len()` the number of rows."""
+
+    def __init__(self, keys: Words | None = None) -> None:
+        self._keys: Words = np.empty(_SMALLEST, np.uint64)
+        self._count = 0
+        self._slots = np.full(2 * _SMALLEST, _EMPTY, np.int32)
+        if keys is not None and len(keys):
+            self.insert(keys)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def keys(self) -> Words:
+        """uint64[len]: the key of each row."""
+        return self._keys[: self._count]
+
+    def find(self, keys: Words) -> Ints:
+        """int64[n]: the row of each key, -1 where the key is not there. Keys may repeat."""
+        found = np.full(len(keys), -1, np.int64)
+        mask = np.uint64(len(self._slots) - 1)
+        slots = mix(keys) & mask
+        active: Ints | None = None
+        while True:
+            rows = self._slots[slots]
+            occupied = np.flatnonzero(rows >= 0)
+            if not len(occupied):
+                return found
+            rows = rows[occupied]
+            active = occupied if active is None else active[occupied]
+            equal = self._keys[rows] == keys[active]
+            found[active[equal]] = rows[equal]
+            differs = ~equal
+            active = active[differs]
+            slots = (slots[occupied[differs]] + np.uint64(1)) & mask
+
+    def insert(self, keys: Words) -> Ints:
+        """int64[n]: the row of each key, new rows in order of the keys where they were not there.
+
+        The keys of one call must be distinct.
+        """
+        rows = self.find(keys)
+        missing = np.flatnonzero(rows < 0)
+        if len(missing):
+            fresh = keys[missing]
+            first = self._count
+            self._reserve(first + len(fresh))
+            self._keys[first : first + len(fresh)] = fresh
+            self._count = first + len(fresh)
+            self._place(first)
+            rows[missing] = np.arange(first, self._count)
+        return rows
+
+    def _reserve(self, count: int) -> None:
+        if count > len(self._keys):
+            grown = np.empty(max(count, 2 * len(self._keys)), np.uint64)
+            grown[: self._count] = self._keys[: self._count]
+            self._keys = grown
+        if 2 * count > len(self._slots):
+            self._slots = np.full(1 << (2 * count - 1).bit_length(), _EMPTY, np.int32)
+            self._place(0)
+
+    def _place(self, first: int) -> None:
+        """Give a slot to each row from `first` on."""
+        pending = np.arange(first, self._count, dtype=np.int32)
+        mask = np.uint64(len(self._slots) - 1)
+        slots = mix(self._keys[first : self._count]) & mask
+        while len(pending):
+            free = self._slots[slots] < 0
+            self._slots[slots[free]] = pending[free]
+            lost = self._slots[slots] != pending
+            pending = pending[lost]
+            slots = (slots[lost] + np.uint64(1)) & mask

@@ -1,0 +1,127 @@
+"""Decimal text to whole units, exactly (F2): bytes from B to TB, seconds from ms to h, rounded half-up, never a float."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+LIMIT = 10**15  # the largest believable quantity of one record: a petabyte
+
+_DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?\s*")
+_MAX_DIGITS = 64
+_POWER = np.array([10**n for n in range(19)], np.int64)
+_POWERS = {"B": 0, "BYTE": 0, "BYTES": 0, "KB": 1, "MB": 2, "GB": 3, "TB": 4}
+_SECONDS = {"S": (1, 1), "MIN": (60, 1), "H": (3600, 1), "MS": (1, 1000)}
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Whole units, Int64, null where the text is null or refused; and flags of what was refused and why."""
+
+    units: pl.Series
+    bad: pl.Series | None = None  # no decimal number, or above the limit
+    negative: pl.Series | None = None
+
+
+def unit_factor(unit: str, base: int) -> tuple[int, int] | None:
+    """Whole units per `unit` as a fraction (numerator, denominator); None for an unknown unit. Any case."""
+    name = unit.strip().upper()
+    if name in _POWERS:
+        return base ** _POWERS[name], 1
+    return _SECONDS.get(name)
+
+
+def scale(text: pl.Series, numerator: int, denominator: int = 1, limit: int = LIMIT) -> Scaled:
+    """Decimal `text` (String, nulls allowed) times numerator/denominator, rounded half-up to whole units.
+
+    Above `limit` (at most 10^17) a number is refused as bad.
+    """
+    whole = text.cast(pl.Int64, strict=False)
+    if whole.null_count() == text.null_count():
+        low, high = whole.min(), whole.max()
+        if low is None or high is None:
+            return Scaled(whole)
+        assert isinstance(low, int)
+        assert isinstance(high, int)
+        if low >= 0 and high <= limit // numerator:
+            if numerator == denominator == 1:
+                return Scaled(whole)
+            return Scaled((whole * (2 * numerator) + denominator) // (2 * denominator))
+    return _scale_decimals(text, numerator, denominator, limit)
+
+
+def _scale_decimals(text: pl.Series, numerator: int, denominator: int, limit: int) -> Scaled:
+    """Decimals of up to 18 places column-wise; what has an exponent or more places, one by one."""
+    parts = text.str.splitn(".", 2).struct.unnest()
+    head, tail = parts["field_0"], parts["field_1"].fill_null("")
+    digits = tail.str.len_bytes().fill_null(0).to_numpy()
+    whole = head.cast(pl.Int64, strict=False)
+    fraction = tail.cast(pl.Int64, strict=False)
+    plain = (
+        whole.is_not_null()
+        & (whole >= 0)
+        & (whole <= limit // numerator)
+        & ~head.str.starts_with("-")
+        & ((tail == "") | (fraction.is_not_null() & tail.str.contains("^[0-9]")))
+    ).fill_null(False).to_numpy() & (digits <= 18)
+    if denominator != 1 or numerator > 1 << 30:
+        plain &= digits == 0
+    units = (np.where(plain, whole.fill_null(0).to_numpy(), 0) * (2 * numerator) + denominator) // (2 * denominator)
+    places = np.where(plain, digits, 0)
+    if places.any():
+        units += _scale_fraction(np.where(plain, fraction.fill_null(0).to_numpy(), 0) * _POWER[18 - places], numerator)
+    bad = np.zeros(len(text), np.bool_)
+    negative = np.zeros(len(text), np.bool_)
+    present = text.is_not_null().to_numpy()
+    rest = np.flatnonzero(~plain & present)
+    for row, value in zip(rest.tolist(), text.gather(rest).to_list(), strict=True):
+        result = _scale_one(value, numerator, denominator, limit)
+        bad[row] = result is None
+        negative[row] = result is not None and result < 0
+        units[row] = result or 0
+    bad |= units > limit
+    kept = present & ~bad & ~negative
+    return Scaled(
+        pl.Series(units).zip_with(pl.Series(kept), pl.Series([None], dtype=pl.Int64)),
+        pl.Series(bad) if bad.any() else None,
+        pl.Series(negative) if negative.any() else None,
+    )
+
+
+def _scale_fraction(fraction: npt.NDArray[np.int64], numerator: int) -> npt.NDArray[np.int64]:
+    """round_half_up(fraction * numerator / 10^18) with numerator up to 2^30, in two limbs of nine digits."""
+    billion, half = 10**9, 5 * 10**17
+    high, low = fraction // billion * numerator, fraction % billion * numerator
+    remainder = high % billion * billion + low
+    units: npt.NDArray[np.int64] = high // billion + (remainder + half) // (2 * half)
+    return units
+
+
+def _scale_one(text: str, numerator: int, denominator: int, limit: int) -> int | None:
+    """Whole units; -1 for any number below zero; None for no number, or one beyond limit."""
+    if len(text) > _MAX_DIGITS or not _DECIMAL.fullmatch(text):
+        return None
+    number = Decimal(text.strip())
+    if not number:
+        return 0
+    if number < 0:
+        return -1
+    if number.adjusted() > 18:
+        return None
+    if number.adjusted() < -30:
+        return 0
+    _, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    value = int("".join(map(str, digits))) * numerator
+    divisor = denominator
+    if exponent >= 0:
+        value *= 10**exponent
+    else:
+        divisor *= 10**-exponent
+    units = (2 * value + divisor) // (2 * divisor)
+    return units if units <= limit else None

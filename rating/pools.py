@@ -1,0 +1,130 @@
+"""Pools: which one a record draws on, and how large it is at that moment (P7, A1).
+
+SIMs of one device on a plan billed by device are a pool too, named `device:<id>`, without a fixed size or prices.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from rating.book import Book
+from rating.directory import BEGINNING, END, Directory
+from rating.index import Ints
+
+DEVICE_PREFIX: Final = "device:"
+
+# Network statuses (C1) of members whose allowance counts. Suspended ones do (P7); not yet activated ones do not (C3).
+COUNTING_STATUSES: Final = ("activated", "suspended")
+
+
+def device_pools(cards: pl.DataFrame) -> list[str]:
+    """Names of the implicit pools of devices, in order of first appearance."""
+    devices = cards["device"].drop_nulls().unique(maintain_order=True)
+    return [DEVICE_PREFIX + device for device in devices]
+
+
+class Pools:
+    """Membership and sizes, compiled from the book and the directory. Sizes are remembered for each moment asked."""
+
+    def __init__(self, book: Book, directory: Directory) -> None:
+        self.book = book
+        self.directory = directory
+        cards = directory.cards
+        rows = book.vocabulary.pools.rows
+        self.device_row = (
+            (pl.lit(DEVICE_PREFIX) + pl.col("device"))
+            .replace_strict(rows, default=-1, return_dtype=pl.Int64)
+            .fill_null(-1)
+            .pipe(lambda column: cards.select(column.alias("pool"))["pool"].to_numpy())
+        )
+        has_device = np.flatnonzero(self.device_row >= 0)
+        spells = directory.pools
+        self._card = np.concatenate([spells.card, has_device])
+        self._pool = np.concatenate([spells.target, self.device_row[has_device]])
+        self._from = np.concatenate([spells.from_day, np.full(len(has_device), BEGINNING)])
+        self._until = np.concatenate([spells.until_day, np.full(len(has_device), END)])
+        self._by_device = np.concatenate([np.zeros(len(spells.card), bool), np.ones(len(has_device), bool)])
+        status = cards["status"].fill_null("activated").is_in(COUNTING_STATUSES).to_numpy()
+        self._counts = status[self._card] if len(self._card) else np.zeros(0, bool)
+        self._allowances = _version_allowances(book)
+        self._sizes: dict[tuple[int, int, int], Ints] = {}
+
+    def of(self, card: Ints, plan: Ints, service: Ints, day: Ints) -> Ints:
+        """int64[n]: the pool that each record draws on, -1 where its billing entity is the SIM."""
+        if not len(self._card):
+            return np.full(len(card), -1, np.int64)
+        pool = self.directory.pools.at(card, day)
+        by_device = (pool < 0) & self.book.plan_per_device[plan]
+        pool = np.where(by_device, self.device_row[card], pool)
+        shared = self.book.pool_shares[pool, service] & (pool >= 0)
+        return np.where(shared, pool, -1)
+
+    def sizes(self, meter: int, cycle: int, start_day: int, end_day: int, now_day: int) -> Ints:
+        """int64[pools]: units of every pool on a meter in the cycle of days start to end inclusive, as of `now_day`.
+
+        A member counts from the day it joins, until its term or its membership has ended (P7); in a cycle that is
+        over, as on its last day. Of several plans in the cycle the largest allowance counts: an upgrade at once and
+        for the whole cycle, a downgrade from the next. `prorate` pools count a member by its days in the cycle.
+        """
+        now = max(min(now_day, end_day), start_day)
+        key = (meter, cycle, now)
+        if key not in self._sizes:
+            self._sizes[key] = self._compute(meter, start_day, end_day, now)
+        return self._sizes[key]
+
+    def _compute(self, meter: int, start_day: int, end_day: int, now: int) -> Ints:
+        directory, book = self.directory, self.book
+        service = book.meter_service[meter]
+        per_plan = self._plan_allowances(meter, start_day, now)
+        plans = directory.plans
+        held = (plans.from_day <= now) & (plans.until_day >= start_day) & (plans.target >= 0)
+        per_card = np.zeros(len(directory), np.int64)
+        np.maximum.at(per_card, plans.card[held], per_plan[plans.target[held]])
+        per_device = np.zeros(len(directory), bool)
+        per_device[plans.card[held]] = book.plan_per_device[plans.target[held]]
+        member = (
+            (self._from <= now)
+            & (self._until >= now)
+            & (directory.term_ends[self._card] >= now)
+            & self._counts
+            & (~self._by_device | per_device[self._card])
+        )
+        card, pool = self._card[member], self._pool[member]
+        units = per_card[card]
+        days = end_day - start_day + 1
+        stayed = end_day - np.maximum(self._from[member], start_day) + 1
+        units = np.where(book.pool_prorates[pool], units // days * stayed + units % days * stayed // days, units)
+        sizes = np.zeros(len(book.pool_shares), np.int64)
+        np.add.at(sizes, pool, units)
+        fixed = book.pool_fixed[:, service]
+        return np.where(fixed >= 0, fixed, sizes)
+
+    def _plan_allowances(self, meter: int, start_day: int, now: int) -> Ints:
+        """int64[plans]: the largest allowance on the meter of the versions in force from start to now."""
+        effective, version_at = self.book.effective, self.book.version_at
+        largest = np.zeros(len(effective), np.int64)
+        for place in range(effective.shape[1]):
+            ends = effective[:, place + 1] if place + 1 < effective.shape[1] else np.full(len(effective), END)
+            in_force = (effective[:, place] <= now) & (ends > start_day) & (version_at[:, place] >= 0)
+            units = np.where(in_force, self._allowances[version_at[:, place], meter], 0)
+            largest = np.maximum(largest, units)
+        return largest
+
+    def members(self, now_day: int) -> Ints:
+        """int64[pools]: cards that are in each pool on a local day."""
+        here = (self._from <= now_day) & (self._until >= now_day)
+        return np.bincount(self._pool[here], minlength=len(self.book.pool_shares))
+
+
+def _version_allowances(book: Book) -> Ints:
+    """int64[versions, meters]: the allowance of each plan version on each meter."""
+    table = np.zeros((len(book.versions), len(book.vocabulary.meters)), np.int64)
+    for version in range(len(book.versions)):
+        rates = np.unique(book.rate_at[version])
+        rates = rates[rates >= 0]
+        table[version, book.rates.meter[rates]] = book.rates.allowance[rates]
+    return table
+

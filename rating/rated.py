@@ -1,0 +1,178 @@
+"""Rated rows: the outcome of a batch as the table that leaves the engine (schemas.tables.RATED)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from rating.accept import Accepted
+from rating.apply import Compiled
+from rating.cycles import Cycles, cycle_label
+from rating.entries import Entries
+from rating.index import Ints
+from rating.pools import DEVICE_PREFIX
+from rating.rate import Rating
+from schemas.tables import RATED
+from schemas.usage import Direction, Service, UsageBatch
+
+_SERVICES = [service.name.lower() for service in Service]
+_DIRECTIONS = [direction.name.lower() for direction in Direction]
+
+
+@dataclass(frozen=True)
+class Names:
+    """Arrow arrays of the names that rated rows point to; they change only with the catalogue."""
+
+    subjects: pa.StringArray  # ICCIDs of all cards, then ids of all pools and devices
+    subject_kinds: Ints  # of pools: 1 pool, 2 device
+    meters: list[str]
+    zones: list[str]
+    zone_of: Ints  # [version, zone slot]: place in `zones`, -1 none
+    currencies: list[str]
+    currency_of_version: Ints
+    plan_ids: list[str]
+    plan_of_version: Ints
+    version_number: Ints
+
+    @classmethod
+    def of(cls, compiled: Compiled) -> Names:
+        """The names of a compiled catalogue."""
+        book = compiled.book
+        pools = book.vocabulary.pools.names
+        ids = pa.array([name.removeprefix(DEVICE_PREFIX) for name in pools], pa.string())
+        zones: dict[str, int] = {}
+        zone_of = np.full((max(len(book.versions), 1), book.rate_at.shape[3]), -1, np.int64)
+        currencies: dict[str, int] = {}
+        for version, (_plan, _) in enumerate(book.versions):
+            for slot in range(1, zone_of.shape[1]):
+                if slot <= len(book.zone_keys[book.version_zone_key[version]].zones):
+                    name = book.zone_name(version, slot)
+                    zone_of[version, slot] = zones.setdefault(name or "", len(zones))
+        currency = [currencies.setdefault(plan.currency, len(currencies)) for plan, _ in book.versions]
+        plans = book.vocabulary.plans
+        return cls(
+            subjects=pa.concat_arrays([compiled.directory.iccids, ids]),
+            subject_kinds=np.array([2 if name.startswith(DEVICE_PREFIX) else 1 for name in pools], np.int64),
+            meters=book.vocabulary.meters.names,
+            zones=list(zones),
+            zone_of=zone_of,
+            currencies=list(currencies),
+            currency_of_version=np.array(currency, np.int64),
+            plan_ids=plans.names,
+            plan_of_version=np.array([plans.rows[plan.id] for plan, _ in book.versions], np.int64),
+            version_number=np.array([version.version for _, version in book.versions], np.int64),
+        )
+
+
+def rated_table(
+    compiled: Compiled,
+    names: Names,
+    batch: UsageBatch,
+    offset: int,
+    partition: int,
+    accepted: Accepted,
+    entries: Entries,
+    cycles: Cycles,
+    rating: Rating,
+    volumes: tuple[Ints, Ints],
+) -> pa.Table:
+    """The rated rows of a batch, in journal order; a row of schemas.tables.RATED an entry."""
+    book, record = compiled.book, entries.record
+    whole = len(record) == len(batch.rows)
+    rows = batch.rows if whole else batch.rows[accepted.place[record]]
+    version = accepted.version[record]
+    kind = rating.subject & 1
+    place = rating.subject >> 1
+    pooled = np.flatnonzero(kind)
+    if len(pooled):
+        kind[pooled] = names.subject_kinds[place[pooled]]
+        place = place.copy()
+        place[pooled] += len(compiled.directory)
+    count = len(record)
+    iccids = names.subjects.take(pa.array(accepted.card[record]))
+    up, down = volumes
+    zone = names.zone_of[version, accepted.zone[record]]
+    codes, code = np.unique(cycles.code[record], return_inverse=True)
+    spots = accepted.spots or [("", "", "")]
+    spot = accepted.spot[record]
+
+    def constant(value: str) -> pa.Array:
+        return _words(np.zeros(count, np.int32), [value])
+
+    columns: dict[str, pa.Array] = {
+        "record_key": _text(rows, "record_key"),
+        "part": pa.array(entries.part.astype(np.int16)),
+        "kind": constant("usage"),
+        "feed": constant(batch.feed),
+        "account_id": _words(accepted.account[record], book.vocabulary.accounts.names),
+        "iccid": iccids,
+        "subject_kind": _words(kind, ["sim", "pool", "device"]),
+        "subject": iccids if not len(pooled) else names.subjects.take(pa.array(place)),
+        "service": _words(accepted.service[record], _SERVICES),
+        "direction": _words(entries.direction, _DIRECTIONS),
+        "used_at": pa.array(accepted.used_us[record]).view(pa.timestamp("us", "UTC")),
+        "cycle": _words(code, [cycle_label(book, int(one)) for one in codes]),
+        "day": pa.array(accepted.day[record].astype(np.int32)).view(pa.date32()),
+        "plan_id": _words(names.plan_of_version[version], names.plan_ids),
+        "plan_version": pa.array(names.version_number[version].astype(np.int32)),
+        "rate": _words(book.rates.meter[entries.rate], names.meters),
+        "zone": _words(zone, names.zones),
+        "country": _spelled(spot, [country for _, country, _ in spots]),
+        "plmn": _spelled(spot, [plmn for plmn, _, _ in spots]),
+        "volume_up_bytes": _known(up[record]),
+        "volume_down_bytes": _known(down[record]),
+        "quantity_raw": pa.array(entries.raw),
+        "billable_quantity": pa.array(entries.billable),
+        "from_test": pa.array(rating.from_test),
+        "from_allowance": pa.array(rating.from_allowance),
+        "from_addon": pa.array(rating.from_addon),
+        "overage": pa.array(rating.overage),
+        "charge_nanos": pa.array(rating.charge_nanos),
+        "currency": _words(names.currency_of_version[version], names.currencies),
+        "late": pa.array(cycles.late[record]),
+        "counter_before": pa.array(rating.counter_before),
+        "counter_after": pa.array(rating.counter_after),
+        "overage_before": pa.array(rating.overage_before),
+        "session_id": _text(rows, "session_id"),
+        "received_at": pa.array(np.full(count, batch.received_at_us)).view(pa.timestamp("us", "UTC")),
+        "source": constant(batch.source),
+        "source_row": pa.array(rows["source_row"].to_numpy()),
+        "journal_partition": pa.array(np.full(count, partition, np.int32)),
+        "journal_offset": pa.array(offset + accepted.place[record]),
+    }
+    return pa.table(columns, schema=RATED)
+
+
+def _words(codes: Ints, words: Sequence[str]) -> pa.Array:
+    """A dictionary column of `words` by code; -1 is null."""
+    indices = codes.astype(np.int32)
+    missing = indices < 0
+    if missing.any():
+        indices = pa.array(indices, mask=missing)
+    else:
+        indices = pa.array(indices)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.string()), safe=False)
+
+
+def _spelled(codes: Ints, words: Sequence[str]) -> pa.Array:
+    """A dictionary column of words that may repeat in `words`; the empty word is null."""
+    distinct = sorted({word for word in words if word})
+    place = {word: row for row, word in enumerate(distinct)}
+    return _words(np.array([place.get(word, -1) for word in words], np.int64)[codes], distinct)
+
+
+def _known(values: Ints) -> pa.Array:
+    """int64 with -1 as null."""
+    missing = values < 0
+    return pa.array(values, mask=missing) if missing.any() else pa.array(values)
+
+
+def _text(rows: pl.DataFrame, name: str) -> pa.Array:
+    if name not in rows.columns:
+        return pa.nulls(len(rows), pa.string())
+    column = rows[name].to_arrow(compat_level=pl.CompatLevel.oldest())
+    return column.cast(pa.string())

@@ -1,0 +1,122 @@
+"""The state of the fold: everything that earlier entries of the journal have left behind.
+
+A snapshot of it changes cost, never meaning: the state read from a snapshot and the state folded from the beginning
+of the journal give the same bytes from then on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from rating.counters import Counters
+from rating.dedupe import Seen
+from rating.directory import no_spells
+from rating.sessions import Sessions
+from rating.vocabulary import Vocabulary
+from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
+from schemas.plans import Plan, ZoneSet
+
+SNAPSHOT_VERSION = 1
+
+
+class _Facts(msgspec.Struct, forbid_unknown_fields=True):
+    """What a snapshot keeps beside its tables."""
+
+    snapshot_version: int
+    offset: int
+    clock_us: int
+    generation: int
+    vocabulary: dict[str, list[str]]
+    accounts: tuple[Account, ...]
+    zones: tuple[ZoneSet, ...]
+    plans: tuple[Plan, ...]
+    pools: tuple[Pool, ...]
+    addons: tuple[Addon, ...]
+    addon_used: dict[str, int]
+
+
+@dataclass
+class State:
+    """What the fold carries from entry to entry.
+
+    `offset` is the journal offset of the next entry, `clock_us` the latest arrival time seen, `generation` counts the
+    catalogue entries applied. `seen` is kept by the driver beside the snapshot (it can be far larger than memory).
+    """
+
+    catalogue: Catalogue = field(default_factory=Catalogue)
+    plan_history: pl.DataFrame = field(default_factory=no_spells)
+    pool_history: pl.DataFrame = field(default_factory=no_spells)
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    counters: Counters = field(default_factory=Counters)
+    sessions: Sessions = field(default_factory=Sessions)
+    addon_used: dict[str, int] = field(default_factory=dict)
+    seen: Seen = field(default_factory=Seen)
+    offset: int = 0
+    clock_us: int = 0
+    generation: int = 0
+
+    def snapshot(self) -> tuple[bytes, dict[str, pa.Table]]:
+        """Facts as JSON, and the tables cards, plan_history, pool_history, counters and sessions."""
+        catalogue = self.catalogue
+        facts = _Facts(
+            snapshot_version=SNAPSHOT_VERSION,
+            offset=self.offset,
+            clock_us=self.clock_us,
+            generation=self.generation,
+            vocabulary=self.vocabulary.to_dict(),
+            accounts=catalogue.accounts,
+            zones=catalogue.zones,
+            plans=catalogue.plans,
+            pools=catalogue.pools,
+            addons=catalogue.addons,
+            addon_used=self.addon_used,
+        )
+        tables = {
+            "cards": catalogue.cards.to_arrow(compat_level=pl.CompatLevel.oldest()),
+            "plan_history": self.plan_history.to_arrow(compat_level=pl.CompatLevel.oldest()),
+            "pool_history": self.pool_history.to_arrow(compat_level=pl.CompatLevel.oldest()),
+            "counters": self.counters.to_table(),
+            "sessions": self.sessions.to_table(),
+        }
+        return msgspec.json.encode(facts), tables
+
+    @classmethod
+    def restore(cls, facts_json: bytes, tables: dict[str, pa.Table], seen: Seen) -> State:
+        """The state that `snapshot` wrote, with the seen keys that the driver kept.
+
+        Raises ValueError where the snapshot is of another version.
+        """
+        facts = msgspec.json.decode(facts_json, type=_Facts)
+        if facts.snapshot_version != SNAPSHOT_VERSION:
+            raise ValueError(f"found snapshot version {facts.snapshot_version}; expected {SNAPSHOT_VERSION}")
+        frames = {name: _frame(tables[name]) for name in ("cards", "plan_history", "pool_history")}
+        return cls(
+            catalogue=Catalogue(
+                accounts=facts.accounts,
+                zones=facts.zones,
+                plans=facts.plans,
+                pools=facts.pools,
+                addons=facts.addons,
+                cards=frames["cards"].select(pl.col(name).cast(dtype) for name, dtype in CARD_SCHEMA.items()),
+            ),
+            plan_history=frames["plan_history"],
+            pool_history=frames["pool_history"],
+            vocabulary=Vocabulary(facts.vocabulary),
+            counters=Counters.from_table(tables["counters"]),
+            sessions=Sessions.from_table(tables["sessions"]),
+            addon_used=facts.addon_used,
+            seen=seen,
+            offset=facts.offset,
+            clock_us=facts.clock_us,
+            generation=facts.generation,
+        )
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

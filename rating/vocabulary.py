@@ -1,0 +1,52 @@
+"""Names that counters refer to by number, in order of first appearance and kept for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+KINDS: Final = ("accounts", "plans", "pools", "meters", "cycles", "versions")
+
+
+class Names:
+    """A list of distinct names; a name's number is its place."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.names: list[str] = []
+        self.rows: dict[str, int] = {}
+        for name in names:
+            self.row(name)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def row(self, name: str) -> int:
+        """The number of the name, a new one where it was not there."""
+        row = self.rows.setdefault(name, len(self.names))
+        if row == len(self.names):
+            self.names.append(name)
+        return row
+
+
+class Vocabulary:
+    """The names of a state: accounts, plans, pools (and devices, as `device:<id>`), meters, cycles, plan versions.
+
+    A cycle is written `<months>/<anchor day>`, a plan version `<plan>@<version>`.
+    """
+
+    def __init__(self, names: dict[str, list[str]] | None = None) -> None:
+        kept = names or {}
+        self.accounts = Names(kept.get("accounts", ()))
+        self.plans = Names(kept.get("plans", ()))
+        self.pools = Names(kept.get("pools", ()))
+        self.meters = Names(kept.get("meters", ()))
+        self.cycles = Names(kept.get("cycles", ()))
+        self.versions = Names(kept.get("versions", ()))
+
+    def to_dict(self) -> dict[str, list[str]]:
+        """Every list of names, for the snapshot."""
+        return {kind: list(getattr(self, kind).names) for kind in KINDS}
+
+    def copy(self) -> Vocabulary:
+        """The same names, to be grown apart."""
+        return Vocabulary(self.to_dict())

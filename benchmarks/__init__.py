@@ -1,0 +1,1 @@
+"""Measurements of Weir; see README.md beside this file."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import msgspec
 import polars as pl
 
 from pipeline.catalogue.cards import CardSet
 from pipeline.catalogue.findings import Findings, choice
 from pipeline.catalogue.merge import Known
 from rating.iccid import eid_valid_column, luhn_valid_column
+from schemas.cards import Pool
 from schemas.plans import Cycle
 
 STATUSES = ("inventory", "test_ready", "testing", "silent", "activated", "suspended", "deactivated", "cancelled")
@@ -76,18 +76,6 @@ def _check_values(cards: CardSet, frame: pl.DataFrame, findings: Findings) -> No
     cards.report(frame.filter(pl.col("term_months") < 1), "term_months", "1 or more, or nothing", findings)
     bad = frame.filter(pl.col("pool_until") < pl.col("pool_from"))
     cards.report(bad, "pool_until", "a day that is not before pool_from", findings)
-    written = frame["custom"].drop_nulls().unique()
-    if written.len():
-        objects = written.map_elements(_is_object, return_dtype=pl.Boolean)
-        bad = frame.filter(pl.col("custom").is_in(written.filter(~objects).implode()))
-        cards.report(bad, "custom", 'a JSON object such as {"site": "Kiel"}', findings)
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(msgspec.json.decode(text), dict)
-    except msgspec.DecodeError:
-        return False
 
 
 def _check_names(
@@ -158,21 +146,24 @@ def _check_pools(cards: CardSet, frame: pl.DataFrame, staying: pl.DataFrame, kno
         pool, plan = pools.get(pool_id), plans.get(plan_id)
         if pool is None or plan is None:
             continue
-        bad = members.filter((pl.col("pool") == pool_id) & (pl.col("plan") == plan_id))
         norm = norms.get(pool_id, plan)
-        if plan.type == "single":
-            cards.report(bad, "plan", f"a plan that pools (same_tier, dynamic, static) in pool {pool_id}", findings)
-            continue
-        if pool.kind == "same_tier" and plan.tier != norm.tier:
-            cards.report(bad, "plan", f"the one tier of pool {pool_id}: {norm.tier}, not {plan.tier}", findings)
-        currency = pool.currency or norm.currency
-        if plan.currency != currency:
-            cards.report(bad, "plan", f"a plan in the currency of pool {pool_id}, {currency}", findings)
-        if plan.cycle != pool.cycle:
-            expected = (
-                f"a plan with the cycle of pool {pool_id}, {pool.cycle.months} months from day {pool.cycle.anchor_day}"
-            )
+        for expected in _misfits(pool, plan, norm):
+            bad = members.filter((pl.col("pool") == pool_id) & (pl.col("plan") == plan_id))
             cards.report(bad, "plan", expected, findings)
+
+
+def _misfits(pool: Pool, plan: _Member, norm: _Member) -> Iterator[str]:
+    """What the pool would need instead of this plan; `norm` is the plan of its first member."""
+    if plan.type == "single":
+        yield f"a plan that pools (same_tier, dynamic, static) in pool {pool.id}"
+        return
+    if pool.kind == "same_tier" and plan.tier != norm.tier:
+        yield f"the one tier of pool {pool.id}: {norm.tier}, not {plan.tier}"
+    currency = pool.currency or norm.currency
+    if plan.currency != currency:
+        yield f"a plan in the currency of pool {pool.id}, {currency}"
+    if plan.cycle != pool.cycle:
+        yield f"a plan with the cycle of pool {pool.id}, {pool.cycle.months} months from day {pool.cycle.anchor_day}"
 
 
 def _pools_of(accounts: dict[str, str], found: str) -> str:

@@ -192,7 +192,19 @@ def _typed(rows: pl.DataFrame, names: list[str], source: Source, findings: Findi
                 pl.col("found").is_not_null() & pl.col(name).is_null()
             )
             only.report(unread, name, expected, findings)
+    if "custom" in place:
+        written = typed["custom"].drop_nulls().unique()
+        wrong = [text for text in written if not _is_object(text)]
+        unread = typed.filter(pl.col("custom").is_in(wrong)).with_columns(source=pl.lit(0))
+        only.report(unread, "custom", 'a JSON object such as {"site": "Kiel"}', findings)
     return typed
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 def _custom(columns: dict[str, str]) -> pl.Expr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from typing import Any
 
 import msgspec
@@ -19,8 +20,13 @@ def conform(entry: Entry[dict[str, Any]], kind: type[msgspec.Struct], findings: 
     table without the field, with the text, is returned, so that one look at the file finds all that is wrong.
     """
     shape = _Shape(entry, findings)
-    repaired = shape.check(entry.value, inspect.type_info(kind), ())
+    repaired = shape.check(entry.value, _shape_of(kind), ())
     return repaired if shape.clear else None
+
+
+@functools.cache
+def _shape_of(kind: type[msgspec.Struct]) -> inspect.Type:
+    return inspect.type_info(kind)
 
 
 class _Shape:

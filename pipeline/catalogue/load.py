@@ -73,7 +73,7 @@ def load_catalogue(paths: Sequence[Path], known: Catalogue | None = None, *, che
         plans=tuple(entry.value for entry in plans),
         pools=tuple(entry.value for entry in pools),
         addons=tuple(entry.value for entry in addons),
-        cards=rows.select(CARD_SCHEMA).rechunk(),
+        cards=rows.select(*CARD_SCHEMA).rechunk(),
     )
 
 

@@ -84,7 +84,9 @@ def _load_file(path: Path) -> Mapping:
         with path.open("rb") as file:
             data = file.read(_MAX_MAPPING_BYTES + 1)
     except OSError as error:
-        raise MappingError(f"{path}: cannot be read ({error.strerror or error}); expected a mapping file in TOML") from None
+        raise MappingError(
+            f"{path}: cannot be read ({error.strerror or error}); expected a mapping file in TOML"
+        ) from None
     if len(data) > _MAX_MAPPING_BYTES:
         raise MappingError(f"{path}: found more than {_MAX_MAPPING_BYTES} bytes; expected a mapping file in TOML")
     try:
@@ -145,7 +147,7 @@ def _format_problems(mapping: Mapping) -> Iterator[str]:
         if form.explode:
             yield f"format.explode: found {form.explode!r}; expected none, a CSV record has no arrays"
     if form.records and form.type != "json":
-        yield f"format.records: found {form.records!r}; expected it only with type = \"json\""
+        yield f'format.records: found {form.records!r}; expected it only with type = "json"'
     for name, path in (("records", form.records), ("explode", form.explode)):
         if path and not all(path.split(".")):
             yield f"format.{name}: found {path!r}; expected names joined with dots"
@@ -176,7 +178,11 @@ def _field_problems(place: str, target: str, field: Field) -> Iterator[str]:
     if target not in TARGETS:
         yield f"{place}: found an unknown field; expected one of {', '.join(TARGETS)}"
         return
-    given = [name for name, value in (("from", field.from_), ("join", field.join), ("value", field.value)) if value is not None]
+    given = [
+        name
+        for name, value in (("from", field.from_), ("join", field.join), ("value", field.value))
+        if value is not None
+    ]
     if len(given) != 1 or (field.value is None and not field.paths):
         yield f"{place}: found {' and '.join(given) or 'no source'}; expected exactly one of from, join, value"
     if (field.unit or field.unit_from or field.base != 1024) and target not in QUANTITY_TARGETS:

@@ -36,9 +36,9 @@ def reject_frame(rows: object, reason: str, messages: object) -> pl.DataFrame:
         pl.lit(None, dtype=pl.String).alias("record_key"),
         pl.lit(reason, dtype=pl.String).alias("reason"),
         pl.lit(None, dtype=pl.String).alias("field"),
-        (pl.lit(messages, dtype=pl.String) if isinstance(messages, str) else pl.Series(messages, dtype=pl.String)).alias(
-            "message"
-        ),
+        (
+            pl.lit(messages, dtype=pl.String) if isinstance(messages, str) else pl.Series(messages, dtype=pl.String)
+        ).alias("message"),
     )
 
 

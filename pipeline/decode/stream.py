@@ -91,19 +91,25 @@ class ByteStream:
     def __enter__(self) -> ByteStream:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _seek(self, offset: int) -> None:
         if self._inflate is None:
             if offset > self._size:
-                raise SourceError(f"{self.path}: ends before byte {offset}, where reading stopped; the file has changed")
+                raise SourceError(
+                    f"{self.path}: ends before byte {offset}, where reading stopped; the file has changed"
+                )
             self.offset = offset
             return
         while self.offset < offset:
             count = len(self.peek(min(_READ_BYTES, offset - self.offset)))
             if not count:
-                raise SourceError(f"{self.path}: ends before byte {offset}, where reading stopped; the file has changed")
+                raise SourceError(
+                    f"{self.path}: ends before byte {offset}, where reading stopped; the file has changed"
+                )
             self.skip(count)
 
     def _read_plain(self, count: int) -> bytes:

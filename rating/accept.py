@@ -16,6 +16,7 @@ import polars as pl
 from rating.apply import Compiled
 from rating.book import Book
 from rating.dedupe import DAY_US, Seen, content_digest, digest, first_in_batch
+from rating.groups import distinct
 from rating.index import Ints, Words
 from schemas.usage import REJECT_SCHEMA, Direction, UsageBatch
 
@@ -169,23 +170,20 @@ def _judge_repeats(verdict: np.ndarray, known: np.ndarray, high: np.ndarray, low
 def _spots(rows: pl.DataFrame) -> tuple[Ints, list[tuple[str, str, str]]]:
     """The distinct places of a batch, and which one each record was used in."""
     names = [name for name in ("plmn", "country", "zone") if name in rows.columns]
+    if not names:
+        return np.zeros(len(rows), np.int64), [("", "", "")]
     code = np.zeros(len(rows), np.int64)
-    words: list[list[str]] = []
     for name in names:
-        column = rows[name].fill_null("")
-        distinct = column.unique().sort()
-        words.append(distinct.to_list())
-        ranks = column.replace_strict(distinct, np.arange(len(distinct)), return_dtype=pl.Int64).to_numpy()
-        code = code * len(distinct) + ranks
-    present, spot = np.unique(code, return_inverse=True)
-    spots = []
-    for value in present.tolist():
-        found = {"plmn": "", "country": "", "zone": ""}
-        for name, known in zip(reversed(names), reversed(words), strict=True):
-            value, rank = divmod(value, len(known))
-            found[name] = known[rank]
-        spots.append((found["plmn"], found["country"], found["zone"]))
-    return spot.astype(np.int64), spots
+        physical = rows[name].cast(pl.Categorical).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+        ranks = distinct(physical)
+        code = code * len(ranks[0]) + ranks[1]
+    present, spot = distinct(code)
+    sample = np.zeros(len(present), np.int64)
+    sample[spot] = np.arange(len(spot))
+    shown = rows[sample].select(
+        (pl.col(name).fill_null("") if name in names else pl.lit("")).alias(name) for name in ("plmn", "country", "zone")
+    )
+    return spot, shown.rows()
 
 
 def _rejects(

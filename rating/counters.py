@@ -6,11 +6,13 @@ billing cycle. Rows appear at first use and leave once their cycle can take no m
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
+from rating.groups import Groups, distinct
 from rating.index import Ints, KeyIndex
 
 METER_BITS: Final = 12
@@ -35,6 +37,15 @@ COLUMNS: Final = (
 def counter_key(subject: Ints, meter: Ints, cycle: Ints) -> Ints:
     """int64[n]: one number for subject (< 2**31), meter (< 2**12) and cycle (< 2**20)."""
     return (subject << (METER_BITS + CYCLE_BITS)) | (meter << CYCLE_BITS) | cycle
+
+
+def counter_groups(subject: Ints, meter: Ints, cycle: Ints) -> Groups:
+    """Group by counter; `keys` are counter keys, in ascending order of subject within a batch's meters and cycles."""
+    codes, code = distinct((meter << CYCLE_BITS) | cycle)
+    # Few codes on top of a subject leave room to sort key and place as one number.
+    groups = Groups.of(subject * len(codes) + code)
+    first = groups.order[groups.starts]
+    return replace(groups, keys=counter_key(subject[first], meter[first], cycle[first]))
 
 
 class Counters:

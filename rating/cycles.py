@@ -8,6 +8,7 @@ import numpy as np
 
 from rating.accept import Accepted, local_days
 from rating.book import Book
+from rating.groups import distinct
 from rating.index import Ints
 
 _NUMBER_BITS = 14  # of a cycle's code: 6 bits of cycle kind, 14 of its number
@@ -58,7 +59,7 @@ def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycl
             continue
         whole = slice(None) if len(at) == count else at
         number = book.cycle_calendars[row].index(accepted.day[whole]).astype(np.int64)
-        numbers, inverse = np.unique(number, return_inverse=True)
+        numbers, inverse = distinct(number)
         for zone, time_zone in enumerate(book.time_zones):
             closes = np.array(
                 [time_zone.midnight_us(book.cycle_calendars[row].end_day(int(n)) + 1) for n in numbers], np.int64
@@ -72,6 +73,6 @@ def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycl
                 number[over] = book.cycle_calendars[row].index(today)
                 late[whole] |= over
         code[whole] = cycle_code(row, number)
-    codes, inverse = np.unique(code, return_inverse=True)
+    codes, inverse = distinct(code)
     days = np.array([cycle_days(book, int(one)) for one in codes], np.int64).reshape(-1, 2)
     return Cycles(code, days[inverse, 0], days[inverse, 1], late)

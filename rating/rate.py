@@ -14,10 +14,10 @@ from rating.accept import Accepted
 from rating.apply import Compiled
 from rating.book import NO_CAP, RECORD_BASIS, SESSION_BASIS, Book
 from rating.burn import draw, trial_days
-from rating.counters import Counters, counter_key
+from rating.counters import METER_BITS, Counters, counter_groups
 from rating.cycles import Cycles
 from rating.entries import Entries
-from rating.groups import Groups
+from rating.groups import Groups, distinct
 from rating.index import Ints
 from rating.pools import Pools
 from rating.sessions import Sessions
@@ -78,8 +78,7 @@ def rate_entries(
     cycle = cycles.code[record]
     meter = book.rates.meter[entries.rate]
     subject = np.where(pooled, pool_subject(pool_of), sim_subject(card)) if some_pooled else sim_subject(card)
-    key = counter_key(subject, meter, cycle)
-    groups = Groups.of(key)
+    groups = counter_groups(subject, meter, cycle)
     rows = counters.rows(groups.keys)
     billable = groups.before(entries.billable[groups.order], counters["billable"][rows])
     before = groups.scatter(billable)
@@ -146,7 +145,7 @@ def _regroup(
     """Groups and counters by another meter; the ones at hand where it is the same throughout."""
     if np.array_equal(meter, other):
         return groups, rows
-    regrouped = Groups.of(counter_key(subject, other, cycle))
+    regrouped = counter_groups(subject, other, cycle)
     return regrouped, counters.rows(regrouped.keys)
 
 
@@ -163,7 +162,7 @@ def _draw_test(counters: Counters, compiled: Compiled, accepted: Accepted, recor
     at = at[(first <= day) & (day <= last)]
     if len(at):
         card = accepted.card[record[at]]
-        groups = Groups.of(counter_key(sim_subject(card), np.full(len(at), TEST_METER), np.zeros(len(at), np.int64)))
+        groups = counter_groups(sim_subject(card), np.full(len(at), TEST_METER), np.zeros(len(at), np.int64))
         rows = counters.rows(groups.keys)
         taken[at], counters["test"][rows] = draw(groups, counters["test"][rows], wanted[at], book.test_units[version[at]])
     return taken
@@ -194,13 +193,18 @@ def _sizes(
     at = np.flatnonzero(pool_of >= 0)
     if len(at):
         # Few distinct combinations of meter, cycle and local day of arrival; each is one look-up for all its entries.
-        moments = np.stack([meter[at], cycles.code[record[at]], today[record[at]]])
-        distinct, inverse = np.unique(moments, axis=1, return_inverse=True)
-        inverse = inverse.reshape(-1)
-        for place, (one_meter, code, now) in enumerate(distinct.T.tolist()):
-            here = at[inverse == place]
+        code, now = cycles.code[record[at]], today[record[at]]
+        moments, moment = distinct((distinct(code)[1] << METER_BITS | meter[at]) * 4 + now - now.min())
+        for place in range(len(moments)):
+            here = at[moment == place]
             sample = record[here[0]]
-            sizes = pools.sizes(one_meter, code, int(cycles.start_day[sample]), int(cycles.end_day[sample]), now)
+            sizes = pools.sizes(
+                int(meter[here[0]]),
+                int(cycles.code[sample]),
+                int(cycles.start_day[sample]),
+                int(cycles.end_day[sample]),
+                int(today[sample]),
+            )
             size[here] = sizes[pool_of[here]]
     return size
 
@@ -213,7 +217,7 @@ def _within_cap(
     Counts the SIM's own usage in the cycle, pooled or not, so that a card can always be asked for its total.
     """
     at = np.flatnonzero(pooled)
-    groups = Groups.of(counter_key(sim_subject(card[at]), meter[at], cycle[at]))
+    groups = counter_groups(sim_subject(card[at]), meter[at], cycle[at])
     rows = counters.rows(groups.keys)
     amount = entries.billable[at]
     before = groups.scatter(groups.before(amount[groups.order], counters["billable"][rows]))

@@ -13,6 +13,7 @@ from rating.accept import Accepted
 from rating.apply import Compiled
 from rating.cycles import Cycles, cycle_label
 from rating.entries import Entries
+from rating.groups import distinct
 from rating.index import Ints
 from rating.pools import DEVICE_PREFIX
 from rating.rate import Rating
@@ -96,7 +97,7 @@ def rated_table(
     iccids = names.subjects.take(pa.array(accepted.card[record]))
     up, down = volumes
     zone = names.zone_of[version, accepted.zone[record]]
-    codes, code = np.unique(cycles.code[record], return_inverse=True)
+    codes, code = distinct(cycles.code[record])
     spots = accepted.spots or [("", "", "")]
     spot = accepted.spot[record]
 

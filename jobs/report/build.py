@@ -10,7 +10,7 @@ import duckdb
 import polars as pl
 
 from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
-from jobs.report.sections import SECTION_SQL, fee_rows, scan_sql
+from jobs.report.sections import SECTION_SQL, lines_sql, scan_sql
 from rating.errors import InputError, UsageError
 from rating.views import StateViews
 from schemas.usage import REASONS
@@ -43,7 +43,7 @@ def build_report(
             table = rows.to_arrow_table()
             scratch.register(f"scan_{name}", table)
         _register_views(scratch, views, cycle, accounts, window.by_subject)
-        scratch.execute(f"CREATE TABLE lines AS SELECT * FROM scan_lines UNION ALL BY NAME {fee_rows()}")
+        scratch.execute(lines_sql())
         sections = {name: _section(scratch, name) for name in SECTIONS if name != "rejected"}
 
     sections["rejected"] = _rejected(connection, window) if accounts is None else _rejected_none()

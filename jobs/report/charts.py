@@ -1,4 +1,4 @@
-"""Inline SVG charts for the page: text stays text, colours come from the page's style, and nothing is loaded."""
+"""Charts of the page, as inline SVG and lists: text stays text, colours come from the page, nothing is loaded."""
 
 from __future__ import annotations
 
@@ -83,23 +83,17 @@ def column_chart(chart: Columns) -> Markup:
     return Markup("".join(parts))
 
 
-def bar_chart(rows: Sequence[tuple[str, Fraction, str]], alt: str) -> Markup:
-    """Horizontal bars, one a row: label, value, and the value as text. Negative values get no bar, only their text."""
-    height, label_width, text_width = 26, 210, 150
+def bar_chart(rows: Sequence[tuple[str, Fraction, str]]) -> Markup:
+    """Horizontal bars as a list: label, value as text, and a bar as wide as its share of the largest value."""
     top = max([value for _, value, _ in rows] + [Fraction()]) or Fraction(1)
-    span = _WIDTH - label_width - text_width
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {height * len(rows)}" role="img" aria-label="{escape(alt)}" class="chart">']
-    for at, (label, value, text) in enumerate(rows):
-        middle = height * at + height / 2
-        width = float(max(value, Fraction()) * span / top)
-        shown = label if len(label) <= 28 else label[:27] + "…"
+    parts = ['<ul class="bars">']
+    for label, value, text in rows:
+        share = float(max(value, Fraction()) * 100 / top)
         parts.append(
-            f"<g><title>{escape(label)}: {escape(text)}</title>"
-            f'<text class="name" x="{label_width - 10}" y="{middle + 4:.1f}" text-anchor="end">{escape(shown)}</text>'
-            f'<rect class="s-main" x="{label_width}" y="{middle - 8:.1f}" width="{width:.1f}" height="16" rx="2"/>'
-            f'<text class="name" x="{label_width + width + 8:.1f}" y="{middle + 4:.1f}">{escape(text)}</text></g>'
+            f'<li><span class="of">{escape(label)}</span> <span class="is">{escape(text)}</span>'
+            f'<span class="track"><i class="s-main" style="width:{share:.1f}%"></i></span></li>'
         )
-    parts.append("</svg>")
+    parts.append("</ul>")
     return Markup("".join(parts))
 
 

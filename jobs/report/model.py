@@ -80,7 +80,7 @@ _COLUMNS = {
         Column("from_allowance", "quantity", "From allowance"),
         Column("from_addon", "quantity", "From add-on"),
         Column("overage", "quantity", "Overage"),
-        Column("percent", "percent", "Percent"),
+        Column("percent", "percent", "Used %"),
         Column("late_records", "count", "Late records"),
         Column("late_quantity", "quantity", "Late quantity"),
         Column("late_charge", "amount", "Of it late"),
@@ -92,7 +92,7 @@ _COLUMNS = {
         Column("amount", "amount", "Amount"),
         Column("total", "amount", "Total"),
         Column("forecast", "quantity", "Forecast"),
-        Column("forecast_percent", "percent", "Forecast percent"),
+        Column("forecast_percent", "percent", "Forecast %"),
     )
 }
 

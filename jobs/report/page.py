@@ -17,7 +17,7 @@ from jobs.report.cells import Cell, Table, amount_cell, table
 from jobs.report.charts import Columns, Series, bar_chart, column_chart
 from jobs.report.model import Report
 from jobs.report.place import file_stem, placed
-from jobs.report.text import amounts_as_text, quantity_text, size_text
+from jobs.report.text import amounts_as_text, printable, quantity_text, size_text
 
 _CHARTED_CURRENCIES = 3
 _BARS = 10
@@ -37,6 +37,7 @@ class Figure:
     caption: str
     svg: Markup
     legend: Sequence[tuple[str, str]] = ()
+    values: Sequence[str] = ()  # the chart in words, one line a column
 
 
 def write_html(report: Report, out: Path) -> list[Path]:
@@ -75,7 +76,8 @@ def _month(report: Report) -> str:
 
 def _headlines(report: Report) -> list[tuple[str, list[tuple[str, Cell]]]]:
     rows = amounts_as_text(report.sections["totals"]).to_dicts()
-    named = (("Total", "total"), ("Usage charges", "charge"), ("Adjustments", "adjustments"), ("Fees", "fees"))
+    total = "Total so far" if report.is_open else "Total"
+    named = ((total, "total"), ("Usage charges", "charge"), ("Adjustments", "adjustments"), ("Fees", "fees"))
     return [(row["currency"], [(title, amount_cell(row[name])) for title, name in named]) for row in rows]
 
 
@@ -89,6 +91,9 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
             over = int(rows["overage"].sum())
             covered = f"{quantity_text(over, service)} past the allowances" if over else "all within the allowances"
             facts.append((title, quantity_text(int(rows["used"].sum()), service), covered))
+            if service == "data" and rows["forecast"].count():
+                ahead = int(rows["forecast"].sum())
+                facts.append(("Data forecast", size_text(ahead), f"by {report.cycle_until}, if use goes on as so far"))
     silent = report.cards - report.cards_used
     facts.append(
         (
@@ -147,13 +152,14 @@ def _data_by_day(report: Report, data: pl.DataFrame) -> Figure:
     by_day = {day: sum((layer.values[at] for layer in series), Fraction()) for at, day in enumerate(days)}
     peak = max(by_day, key=lambda day: (by_day[day], day))
     total = sum(by_day.values())
-    alt = f"Data by day: {size_text(int(total))} in all, most on {peak} with {size_text(int(by_day[peak]))}."
+    alt = f"{size_text(int(total))} in all, most on {peak} with {size_text(int(by_day[peak]))}."
     chart = Columns(_day_labels(report, days), tips, series, _size_tick, 1024, alt)
     return Figure(
         "Data by day",
-        "Billed data by local day of use, by what covered it. " + alt.removeprefix("Data by day: ").capitalize(),
+        f"Billed data by local day of use, by what covered it. {alt}",
         column_chart(chart),
         [(title, style) for _, title, style in layers],
+        tips,
     )
 
 
@@ -166,19 +172,19 @@ def _charge_by_day(report: Report, currency: str, rows: pl.DataFrame) -> Figure:
     whole, most = _plain(sum(values, Fraction())), _plain(values[peak])
     alt = f"{whole} {currency} in all, most on {days[peak]} with {most} {currency}."
     chart = Columns(_day_labels(report, days), tips, [Series("Charge", "s-main", values)], _plain, 10, alt)
-    return Figure(f"Usage charges by day, {currency}", f"Adjustments included, fees not. {alt}", column_chart(chart))
+    caption = f"Adjustments included, fees not. {alt}"
+    return Figure(f"Usage charges by day, {currency}", caption, column_chart(chart), values=tips)
 
 
 def _by_owner(section: pl.DataFrame, whose: str, key: str, currency: str) -> Figure:
     sums = section.group_by(key).agg(pl.col("total").sum()).sort(["total", key], descending=[True, False])
-    rows = [(owner or "none", Fraction(total)) for owner, total in sums.iter_rows()]
+    rows = [(printable(owner or "none"), Fraction(total)) for owner, total in sums.iter_rows()]
     rest = rows[_BARS:]
     if rest:
         rows = [*rows[:_BARS], (f"{len(rest):,} others", sum((total for _, total in rest), Fraction()))]
     bars = [(owner, total, f"{_plain(total)} {currency}") for owner, total in rows]
-    alt = f"Total by {whose}: " + "; ".join(f"{owner} {text}" for owner, _, text in bars) + "."
     return Figure(
-        f"Total by {whose}, {currency}", "Usage charges, adjustments and fees, highest first.", bar_chart(bars, alt)
+        f"Total by {whose}, {currency}", "Usage charges, adjustments and fees, highest first.", bar_chart(bars)
     )
 
 
@@ -217,7 +223,7 @@ def _tables(report: Report) -> list[Table]:
         table(
             "pools",
             pools,
-            "pool_id kind account_id members service size used percent overage currency charge adjustments fees total "
+            "pool_id kind account_id members service size used percent overage currency total "
             "forecast forecast_percent",
             caption="SIMs that share an allowance, fullest first.",
         ),

@@ -48,13 +48,21 @@ def _key(key: str) -> str:
     return f"{key}::VARCHAR AS {key}" if key in _TEXT_KEYS else key
 
 
-def fee_rows() -> str:
-    """Fees as rows of `lines`: service `fees`, no usage, the amount in `fees`."""
+def lines_sql() -> str:
+    """The table `lines`: what the scan of that name gave, and fees as rows of service `fees` with no usage.
+
+    Each row has how many seconds of its subject's cycle have elapsed, of how many; null where that cycle is closed.
+    """
     amount = _DECIMAL.format("amount_nanos")
-    return (
-        "(SELECT account_id, 'fee' AS kind, name AS fee, CASE WHEN subject_kind = 'sim' THEN subject END AS iccid, "
+    fees = (
+        "SELECT account_id, 'fee' AS kind, name AS fee, CASE WHEN subject_kind = 'sim' THEN subject END AS iccid, "
         f"subject_kind, subject, plan_id, plan_version, '{FEES_SERVICE}' AS service, currency, "
-        f"{amount} AS fees FROM fees)"
+        f"{amount} AS fees FROM fees"
+    )
+    return (
+        "CREATE TABLE lines AS "
+        "SELECT * FROM scan_lines LEFT JOIN progress USING (subject_kind, subject, service) "
+        f"UNION ALL BY NAME {fees}"
     )
 
 
@@ -78,21 +86,17 @@ _FORECAST = (
 )
 
 
-def _forecast_by(keys: str) -> str:
-    """Forecast by `keys`, from the usage of each (elapsed, whole) pair as one sum, so that rounding stays below it."""
-    return (
-        f"SELECT {keys}, {_FORECAST} FROM (SELECT {keys}, elapsed_s, cycle_s, sum(used) AS used "
-        "FROM lines LEFT JOIN progress USING (subject_kind, subject, service) GROUP BY ALL) GROUP BY ALL"
-    )
+def _by_service(keys: str, where: str = "true") -> str:
+    """Measures, amounts and forecast by `keys`, which include service and currency.
 
-
-def _by_service(keys: str) -> str:
-    """Measures, amounts and forecast by `keys`, which include service and currency."""
+    The forecast takes the usage of each (elapsed, whole) pair as one sum, so that rounding stays below a unit each.
+    """
     same = " AND ".join(f"usage.{key.strip()} IS NOT DISTINCT FROM ahead.{key.strip()}" for key in keys.split(","))
     return (
         f"SELECT * FROM (SELECT usage.*, unit, forecast FROM (SELECT {keys}, {_SIMS}, {_QUANTITY_SUMS}, "
-        f"{_AMOUNT_SUMS}, {_TOTAL} "
-        f"FROM lines GROUP BY ALL) AS usage LEFT JOIN ({_forecast_by(keys)}) AS ahead ON {same} "
+        f"{_AMOUNT_SUMS}, {_TOTAL} FROM lines WHERE {where} GROUP BY ALL) AS usage LEFT JOIN ("
+        f"SELECT {keys}, {_FORECAST} FROM (SELECT {keys}, elapsed_s, cycle_s, sum(used) AS used FROM lines "
+        f"WHERE {where} GROUP BY ALL) GROUP BY ALL) AS ahead ON {same} "
         "LEFT JOIN units ON units.service = usage.service)"
     )
 
@@ -110,6 +114,8 @@ _SUMMARY = (
 _PERCENT = (
     "CASE WHEN size > 0 THEN ((({}::HUGEINT * 20000 // size) + 1) // 2)::DECIMAL(29, 0) * 0.01::DECIMAL(3, 2) END"
 )
+
+_SHARED = "subject_kind IN ('pool', 'device')"
 
 SECTION_SQL: dict[str, str] = {
     "totals": f"""
@@ -137,27 +143,27 @@ SECTION_SQL: dict[str, str] = {
         FROM (
             SELECT usage.* EXCLUDE (subject_kind, subject), subject AS pool_id,
                 coalesce(pools.kind, subject_kind) AS kind, members, size
-            FROM ({_by_service("account_id, subject_kind, subject, service, currency")}) AS usage
+            FROM ({_by_service("account_id, subject_kind, subject, service, currency", _SHARED)}) AS usage
             LEFT JOIN pools ON pools.pool_id = subject AND pools.service = usage.service
                 AND (pools.kind = 'device') = (subject_kind = 'device')
-            WHERE subject_kind IN ('pool', 'device')
         )
         ORDER BY account_id, pool_id, {_SERVICE_RANK}, currency""",
     "sims": f"""
-        SELECT usage.* EXCLUDE (account_id), usage.account_id, status, plan_id, subject_kind, subject, allowance_size
-        FROM ({_by_service("account_id, iccid, service, currency")}) AS usage
-        LEFT JOIN (
-            SELECT account_id, iccid, service, currency, unnest(max(struct_pack(
-                at := last_used_at, plan_id := plan_id, subject_kind := subject_kind, subject := subject)))
+        SELECT usage.*, latest.plan_id AS plan_id, latest.subject_kind AS subject_kind, latest.subject AS subject,
+            status, allowance_size, unit
+        FROM (
+            SELECT account_id, iccid, service, currency, {_QUANTITY_SUMS}, {_AMOUNT_SUMS}, {_TOTAL}, {_FORECAST},
+                max(struct_pack(at := last_used_at, plan_id := plan_id, subject_kind := subject_kind,
+                    subject := subject)) AS latest
             FROM lines WHERE iccid IS NOT NULL GROUP BY account_id, iccid, service, currency
-        ) AS latest USING (account_id, iccid, service, currency)
-        LEFT JOIN cards USING (iccid)
+        ) AS usage
+        LEFT JOIN (SELECT iccid, status FROM cards) USING (iccid)
         LEFT JOIN (
             SELECT subject AS iccid, service, sum(allowance_size)::BIGINT AS allowance_size
             FROM counters WHERE subject_kind = 'sim' GROUP BY ALL
         ) AS own USING (iccid, service)
-        WHERE iccid IS NOT NULL
-        ORDER BY usage.account_id, iccid, {_SERVICE_RANK}, currency""",
+        LEFT JOIN units USING (service)
+        ORDER BY account_id, iccid, {_SERVICE_RANK}, currency""",
     "rates": f"""
         SELECT *, {_NET} FROM scan_rates LEFT JOIN units USING (service)
         ORDER BY plan_id, plan_version, rate, {_SERVICE_RANK}, currency""",

@@ -147,7 +147,9 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, content: Words | N
     )
 
 
-def _judge_repeats(verdict: np.ndarray, known: np.ndarray, high: np.ndarray, low: np.ndarray, content: np.ndarray) -> None:
+def _judge_repeats(
+    verdict: np.ndarray, known: np.ndarray, high: np.ndarray, low: np.ndarray, content: np.ndarray
+) -> None:
     """Within the batch, the first record of a key that can be rated stands; what comes after it repeats it."""
     first = first_in_batch(high, low)
     places = np.arange(len(first))
@@ -181,7 +183,8 @@ def _spots(rows: pl.DataFrame) -> tuple[Ints, list[tuple[str, str, str]]]:
     sample = np.zeros(len(present), np.int64)
     sample[spot] = np.arange(len(spot))
     shown = rows[sample].select(
-        (pl.col(name).fill_null("") if name in names else pl.lit("")).alias(name) for name in ("plmn", "country", "zone")
+        (pl.col(name).fill_null("") if name in names else pl.lit("")).alias(name)
+        for name in ("plmn", "country", "zone")
     )
     return spot, shown.rows()
 
@@ -207,7 +210,9 @@ def _rejects(
         + "/"
         + pl.col("direction").replace_strict({int(d): d.name.lower() for d in Direction}, return_dtype=pl.String),
     )
-    number = pl.coalesce(*(pl.format(name.upper() + " {}", name) for name in ("iccid", "imsi", "msisdn")), pl.lit("no number"))
+    number = pl.coalesce(
+        *(pl.format(name.upper() + " {}", name) for name in ("iccid", "imsi", "msisdn")), pl.lit("no number")
+    )
     time = pl.col("used_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     received = pl.from_epoch(pl.Series([batch.received_at_us]), "us").dt.strftime("%Y-%m-%dT%H:%M:%SZ")[0]
     place = pl.format("PLMN {}, country {}", pl.col("plmn").fill_null("none"), pl.col("country").fill_null("none"))

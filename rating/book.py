@@ -39,7 +39,7 @@ def meter_name(rate: Rate) -> str:
     """The name of the running total that a rate counts on: its own, or service/direction/zone@band."""
     if rate.counter is not None:
         return rate.counter
-    parts = [rate.service]
+    parts: list[str] = [rate.service]
     if rate.direction != "any":
         parts.append(rate.direction)
     if rate.zone is not None:
@@ -170,7 +170,9 @@ class Book:
         self._places: dict[tuple[str, str, str], Ints] = {}
         self.cycle_calendars = [_calendar(name) for name in vocabulary.cycles.names]
         if len(vocabulary.meters) > MOST_METERS:
-            raise PlanError(f"found {len(vocabulary.meters)} counters; expected at most {MOST_METERS}: let rates share `counter`")
+            raise PlanError(
+                f"found {len(vocabulary.meters)} counters; expected at most {MOST_METERS}: let rates share `counter`"
+            )
 
     def _zones_of_accounts(self) -> tuple[list[ZoneCalendar], Ints]:
         names: dict[str, int] = {}
@@ -216,7 +218,7 @@ class Book:
         for row, (plan, version) in enumerate(self.versions):
             self._compile_version(row, plan, version, rates)
         # Whether a record finds a rate in any band; one counted both ways may be rated up and down.
-        self.rated_at = (self.rate_at >= 0).any(axis=4)
+        self.rated_at: np.ndarray = np.any(self.rate_at >= 0, axis=4)
         both_ways = self.rated_at[:, Service.DATA, Direction.UP] & self.rated_at[:, Service.DATA, Direction.DOWN]
         self.rated_at[:, Service.DATA, Direction.BOTH] |= both_ways
 

@@ -59,7 +59,9 @@ class Addons:
     `used[k]` belongs to the k-th add-on of the catalogue, `units` and `expires_day` likewise.
     """
 
-    def __init__(self, addons: tuple[Addon, ...], directory: Directory, used: dict[str, int], data_base: int = 1024) -> None:
+    def __init__(
+        self, addons: tuple[Addon, ...], directory: Directory, used: dict[str, int], data_base: int = 1024
+    ) -> None:
         card_of = {iccid: row for row, iccid in enumerate(directory.cards["iccid"])} if addons else {}
         self.addons = addons
         self.card = np.array([card_of.get(addon.iccid, -1) for addon in addons], np.int64)
@@ -88,7 +90,9 @@ class Addons:
             )
             at, addon = at[acts], addon[acts]
             groups = Groups.of(addon)
-            part, self.used[groups.keys] = draw(groups, self.used[groups.keys], wanted[at] - taken[at], self.units[addon])
+            part, self.used[groups.keys] = draw(
+                groups, self.used[groups.keys], wanted[at] - taken[at], self.units[addon]
+            )
             taken[at] += part
         return taken
 
@@ -119,6 +123,10 @@ def trial_days(book: Book, directory: Directory, card: Ints, version: Ints) -> t
     months = book.test_months[version]
     begins = first.astype("datetime64[D]")
     month = begins.astype("datetime64[M]")
-    last = (month + months).astype("datetime64[D]").astype(np.int64) + (begins - month.astype("datetime64[D]")).astype(np.int64) - 1
+    last = (
+        (month + months).astype("datetime64[D]").astype(np.int64)
+        + (begins - month.astype("datetime64[D]")).astype(np.int64)
+        - 1
+    )
     last = np.minimum(last, directory.activated_on[card] - 1)
     return first, np.where(book.test_units[version] > 0, last, first - 1)

@@ -40,15 +40,19 @@ def reverse(
 
     `row` is a rated row as a dict of RATED's columns; the result is one too, of kind `reversal`.
     """
-    adjusted = dict(row) | {name: -row[name] for name in _GIVEN_BACK} | {
-        "kind": "reversal",
-        "charge_nanos": -row["charge_nanos"],
-        "received_at": batch.received_at_us,
-        "source": batch.source,
-        "source_row": source_row,
-        "journal_partition": partition,
-        "journal_offset": offset,
-    }
+    adjusted = (
+        dict(row)
+        | {name: -row[name] for name in _GIVEN_BACK}
+        | {
+            "kind": "reversal",
+            "charge_nanos": -row["charge_nanos"],
+            "received_at": batch.received_at_us,
+            "source": batch.source,
+            "source_row": source_row,
+            "journal_partition": partition,
+            "journal_offset": offset,
+        }
+    )
     for name in ("volume_up_bytes", "volume_down_bytes"):
         adjusted[name] = None if row[name] is None else -row[name]
     place = _Place.find(counters, compiled, row)
@@ -98,7 +102,7 @@ class _Place:
         if row["subject_kind"] != "sim":
             name = row["subject"] if row["subject_kind"] == "pool" else DEVICE_PREFIX + row["subject"]
             pool = book.vocabulary.pools.rows[name]
-        subject = int(pool_subject(np.int64(pool))) if pool >= 0 else int(sim_subject(np.int64(card)))
+        subject = pool_subject(pool) if pool >= 0 else sim_subject(card)
         meter = book.vocabulary.meters.rows[row["rate"]]
         own = np.flatnonzero((counters.subject == subject) & (counters.meter == meter))
         codes = [int(code) for code in counters.cycle[own] if cycle_label(book, int(code)) == row["cycle"]]
@@ -120,7 +124,7 @@ class _Place:
             key = counter_key(np.array([who]), np.array([what]), np.array([code]))
             return int(counters.rows(key)[0])
 
-        sim = at(int(sim_subject(np.int64(card))), meter) if pool >= 0 else None
+        sim = at(sim_subject(card), meter) if pool >= 0 else None
         return cls(at(subject, meter), at(subject, bucket_meter), at(subject, price_meter), price, sim)
 
     def give_back(self, counters: Counters, compiled: Compiled, row: Row) -> Row:

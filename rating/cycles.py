@@ -58,7 +58,7 @@ def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycl
         if not len(at):
             continue
         whole = slice(None) if len(at) == count else at
-        number = book.cycle_calendars[row].index(accepted.day[whole]).astype(np.int64)
+        number = book.cycle_calendars[row].index(accepted.day[whole].astype(np.int32)).astype(np.int64)
         numbers, inverse = distinct(number)
         for zone, time_zone in enumerate(book.time_zones):
             closes = np.array(
@@ -70,7 +70,7 @@ def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycl
             over = here & (received_us > closes[inverse] + book.grace_us[accepted.account[whole]])
             if over.any():
                 today = local_days(book, accepted.account[whole][over], np.full(int(over.sum()), received_us))
-                number[over] = book.cycle_calendars[row].index(today)
+                number[over] = book.cycle_calendars[row].index(today.astype(np.int32))
                 late[whole] |= over
         code[whole] = cycle_code(row, number)
     codes, inverse = distinct(code)

@@ -133,7 +133,9 @@ class Directory:
     ) -> None:
         self.cards = cards
         self.iccids: pa.StringArray = cards["iccid"].to_arrow().cast(pa.string())
-        self.account = cards["account"].replace_strict(accounts, return_dtype=pl.Int64).to_numpy() if len(cards) else _no()
+        self.account = (
+            cards["account"].replace_strict(accounts, return_dtype=pl.Int64).to_numpy() if len(cards) else _no()
+        )
         self.plans = Spells(plan_history, len(cards), plans)
         self.pools = Spells(pool_history, len(cards), pools)
         self.term_ends = term_ends(cards, plan_months or {})
@@ -182,7 +184,8 @@ def term_ends(cards: pl.DataFrame, plan_months: dict[str, int]) -> Ints:
     The term is the card's `term_months`, else that of its plan in `plan_months`, from the month of activation on.
     """
     months = pl.coalesce(
-        pl.col("term_months").cast(pl.Int64), pl.col("plan").replace_strict(plan_months, default=None, return_dtype=pl.Int64)
+        pl.col("term_months").cast(pl.Int64),
+        pl.col("plan").replace_strict(plan_months, default=None, return_dtype=pl.Int64),
     )
     ends = cards.select(
         end=(pl.col("activated_on").dt.month_start().dt.offset_by(months.cast(pl.String) + "mo") - pl.duration(days=1))

@@ -121,7 +121,9 @@ class Engine:
             return Step(records=1, rejects=_refusal(correction, "conflict", "record_key", found)), []
         if not originals:
             state.offset += 1
-            found = f"key {correction['corrects_key']!r}, which stands for no rated record; expected one not yet reversed"
+            found = (
+                f"key {correction['corrects_key']!r}, which stands for no rated record; expected one not yet reversed"
+            )
             return Step(records=1, rejects=_refusal(correction, "unknown_key", "corrects_key", found)), []
         offset = state.offset
         replaced = Step(records=1, rated_records=1)
@@ -246,9 +248,7 @@ class Engine:
         counters = state.counters
         grace_us = int(book.grace_us.max(initial=0)) + 2 * DAY_US  # any zone's midnight, and an hour ahead
         codes = np.unique(counters.cycle)
-        gone = [
-            code for code in codes.tolist() if (cycle_days(book, code)[1] + 1) * DAY_US + grace_us < state.clock_us
-        ]
+        gone = [code for code in codes.tolist() if (cycle_days(book, code)[1] + 1) * DAY_US + grace_us < state.clock_us]
         lasting = counters.meter == 0xFFF
         keep = ~np.isin(counters.cycle, gone) | lasting
         if not keep.all():

@@ -82,7 +82,9 @@ def _split(
     version = accepted.version[whole.record]
     zone = book.account_zone[accepted.account[whole.record]]
     plain = np.flatnonzero(~banded)
-    pieces = [(plain, np.zeros(len(plain), np.int64), whole.raw[plain], whole.rate[plain], None)]
+    pieces: list[tuple[Ints, Ints, Ints, Ints, Ints | None]] = [
+        (plain, np.zeros(len(plain), np.int64), whole.raw[plain], whole.rate[plain], None)
+    ]
     for row in np.unique(version[banded]).tolist():
         for place, time_zone in enumerate(book.time_zones):
             at = np.flatnonzero(banded & (version == row) & (zone == place))

@@ -127,4 +127,3 @@ def _version_allowances(book: Book) -> Ints:
         rates = rates[rates >= 0]
         table[version, book.rates.meter[rates]] = book.rates.allowance[rates]
     return table
-

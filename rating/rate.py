@@ -7,6 +7,7 @@ that interval, so charges of a subject sum to F(total) in any order and any batc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,12 +27,15 @@ from schemas.usage import Service
 TEST_METER = 0xFFF  # the meter of test usage, which no plan can name
 
 
-def sim_subject(card: Ints) -> Ints:
+_Number = TypeVar("_Number", int, Ints)
+
+
+def sim_subject(card: _Number) -> _Number:
     """The subject of cards as billing entities."""
     return card << 1
 
 
-def pool_subject(pool: Ints) -> Ints:
+def pool_subject(pool: _Number) -> _Number:
     """The subject of pools (and devices) as billing entities."""
     return (pool << 1) | 1
 
@@ -164,7 +168,9 @@ def _draw_test(counters: Counters, compiled: Compiled, accepted: Accepted, recor
         card = accepted.card[record[at]]
         groups = counter_groups(sim_subject(card), np.full(len(at), TEST_METER), np.zeros(len(at), np.int64))
         rows = counters.rows(groups.keys)
-        taken[at], counters["test"][rows] = draw(groups, counters["test"][rows], wanted[at], book.test_units[version[at]])
+        taken[at], counters["test"][rows] = draw(
+            groups, counters["test"][rows], wanted[at], book.test_units[version[at]]
+        )
     return taken
 
 
@@ -210,7 +216,14 @@ def _sizes(
 
 
 def _within_cap(
-    counters: Counters, book: Book, card: Ints, meter: Ints, cycle: Ints, entries: Entries, pooled: np.ndarray, rest: Ints
+    counters: Counters,
+    book: Book,
+    card: Ints,
+    meter: Ints,
+    cycle: Ints,
+    entries: Entries,
+    pooled: np.ndarray,
+    rest: Ints,
 ) -> Ints:
     """int64[n]: what each pooled entry may ask of its pool: usage of the SIM beyond its cap may not (P8).
 

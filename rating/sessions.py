@@ -170,4 +170,3 @@ def _growth(name: str) -> pl.Expr:
     """What a column grew by since the record before; all of it in a new session or segment; -1 where not reported."""
     before = pl.when(pl.col("restarted") | (pl.col(f"{name}_before") < 0)).then(0).otherwise(pl.col(f"{name}_before"))
     return pl.when(pl.col(name) < 0).then(_UNKNOWN).otherwise(pl.col(name) - before).alias(f"{name}_growth")
-

@@ -23,6 +23,7 @@ class Known:
     zones: Mapping[str, ZoneSet | None]
     plans: Mapping[str, Plan | None]
     pools: Mapping[str, Pool | None]
+    accounts_in_force: Mapping[str, Account]
     plans_in_force: Mapping[str, Plan]
     pools_in_force: Mapping[str, Pool]
 
@@ -45,6 +46,7 @@ def merge(
         zones=_merged(in_force.zones, tables["zones"], zones),
         plans=merged_plans,
         pools=_merged(in_force.pools, tables["pools"], pools),
+        accounts_in_force={account.id: account for account in in_force.accounts},
         plans_in_force=plans_in_force,
         pools_in_force={pool.id: pool for pool in in_force.pools},
     )

@@ -36,8 +36,6 @@ def check_zones(entry: Entry[ZoneSet], findings: Findings) -> None:
             homes.append(zone.name)
             if len(homes) > 1:
                 findings.add(entry, (*where, "home"), True, f"one home zone: {homes[0]} is it")
-        if not zone.countries and not zone.plmns:
-            findings.add(entry, where, Text("neither countries nor plmns"), "at least one of them")
         for place, country in enumerate(zone.countries):
             if country not in countries():
                 meant = _OFTEN_MEANT.get(country.upper(), country.upper())

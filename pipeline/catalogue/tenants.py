@@ -24,6 +24,11 @@ def check_account(entry: Entry[Account], known: Known, findings: Findings) -> No
         findings.add(entry, ("time_zone",), account.time_zone, expected)
     if not 0 <= account.grace_hours <= MOST_GRACE_HOURS:
         findings.add(entry, ("grace_hours",), account.grace_hours, f"0 to {MOST_GRACE_HOURS}")
+    before = known.accounts_in_force.get(account.id)
+    if before is not None and before.time_zone != account.time_zone:
+        found = Text(f"{account.time_zone}, but {before.time_zone} is in force")
+        expected = f"{before.time_zone}: give an account with another time zone another id"
+        findings.add(entry, ("time_zone",), found, expected)
     if account.parent is None:
         return
     if account.parent not in known.accounts:

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
-import tomllib
 from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import msgspec
 import polars as pl
 import pytest
 
 from jobs.fleet import TENANTS
 from jobs.generate import BAD_REASONS, HEADER, Generated, generate
+from pipeline.catalogue.load import load_catalogue
 from rating.errors import StorageError, UsageError
 from rating.iccid import luhn_valid_column
-from schemas.cards import Account, Pool
-from schemas.plans import Plan, ZoneSet
 
 FILES = ("catalogue.toml", "cards.csv", "usage.csv")
-
-
-class FleetFile(msgspec.Struct, forbid_unknown_fields=True):
-    """What the generated catalogue holds."""
-
-    zones: tuple[ZoneSet, ...]
-    plans: tuple[Plan, ...]
-    accounts: tuple[Account, ...]
-    pools: tuple[Pool, ...] = ()
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +72,8 @@ def test_repeats_are_near_and_far(made: Generated) -> None:
 
 
 def test_catalogue_follows_the_documents(made: Generated) -> None:
-    """The catalogue reads as plans, zones, accounts and pools, and every card refers to what is in it."""
-    fleet = msgspec.convert(tomllib.loads(made.catalogue.read_text()), FleetFile, strict=False)
+    """The catalogue is one that `weir apply` takes, with every card on a plan and in a pool that fit."""
+    fleet = load_catalogue([made.catalogue, made.cards_file])
     cards = pl.read_csv(made.cards_file, infer_schema=False)
     plans = {plan.id: plan for plan in fleet.plans}
     pools = {pool.id: pool for pool in fleet.pools}

@@ -9,37 +9,12 @@ from typing import Any
 
 import polars as pl
 
-from jobs.report.model import SECTIONS, Column
+from jobs.report.model import SECTIONS, Column, telling_columns
 from jobs.report.text import amounts_as_text, printable, quantity_text
 
 TABLE_ROWS = 100
 
 SERVICE_NAMES = {"data": "Data", "sms": "SMS", "voice": "Voice", "fees": "Fees"}
-
-# Columns that say nothing where every row has nothing in them.
-_OPTIONAL = {
-    "name",
-    "parent",
-    "members",
-    "size",
-    "allowance_size",
-    "from_test",
-    "from_addon",
-    "percent",
-    "late_records",
-    "late_quantity",
-    "late_charge",
-    "adjustment_rows",
-    "adjustment_quantity",
-    "adjustments",
-    "sms_used",
-    "voice_used_s",
-    "data_overage_bytes",
-    "fees",
-    "forecast",
-    "forecast_percent",
-    "zone",
-}
 
 
 @dataclass(frozen=True)
@@ -79,9 +54,7 @@ def table(
     """The first `limit` rows of a section with the given columns, without optional columns that hold nothing."""
     plan = SECTIONS[section]
     known = {column.name: column for column in plan.columns}
-    kept = tuple(
-        known[column] for column in columns.split() if column not in _OPTIONAL or _holds_something(frame[column])
-    )
+    kept = telling_columns([known[column] for column in columns.split()], frame)
     shown = frame.head(limit)
     cells = [_cells(shown, column) for column in kept]
     return Table(
@@ -92,11 +65,6 @@ def table(
         rows=[list(row) for row in zip(*cells, strict=True)],
         more=frame.height - shown.height,
     )
-
-
-def _holds_something(values: pl.Series) -> bool:
-    filled = values.drop_nulls()
-    return filled.len() > 0 if filled.dtype == pl.String else bool((filled != 0).any())
 
 
 def _cells(frame: pl.DataFrame, column: Column) -> list[Cell]:

@@ -7,6 +7,7 @@ service (bytes, messages, seconds). Every writer takes its columns, titles and f
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -193,6 +194,42 @@ SECTIONS: dict[str, SectionPlan] = {
         ),
     )
 }
+
+# Columns that say nothing where every row has nothing in them.
+_OPTIONAL = {
+    "name",
+    "parent",
+    "members",
+    "size",
+    "allowance_size",
+    "from_test",
+    "from_addon",
+    "percent",
+    "late_records",
+    "late_quantity",
+    "late_charge",
+    "adjustment_rows",
+    "adjustment_quantity",
+    "adjustments",
+    "sms_used",
+    "voice_used_s",
+    "data_overage_bytes",
+    "fees",
+    "forecast",
+    "forecast_percent",
+    "zone",
+}
+
+
+def telling_columns(columns: Sequence[Column], frame: pl.DataFrame) -> tuple[Column, ...]:
+    """`columns` without those optional ones that are null, empty or zero in every row of `frame`."""
+    return tuple(column for column in columns if column.name not in _OPTIONAL or _tells(frame[column.name]))
+
+
+def _tells(values: pl.Series) -> bool:
+    filled = values.drop_nulls()
+    return filled.len() > 0 if filled.dtype == pl.String else bool((filled != 0).any())
+
 
 UNITS = {"data": "bytes", "sms": "messages", "voice": "seconds"}
 FEES_SERVICE = "fees"  # the `service` of the rows that carry fees

@@ -12,7 +12,7 @@ import xlsxwriter
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
-from jobs.report.model import SECTIONS, Column, Report, SectionPlan
+from jobs.report.model import SECTIONS, Column, Report, SectionPlan, telling_columns
 from jobs.report.place import file_stem, placed
 from jobs.report.text import amounts_as_text
 
@@ -24,8 +24,9 @@ _SLICE = 50_000
 def write_xlsx(report: Report, out: Path) -> list[Path]:
     """One workbook: numbers are numbers; each amount stands twice, as a number and as exact decimal text.
 
-    Texts are written as strings, never as formulas or links. A section with more rows than a sheet takes is left to
-    the CSV file, and its sheet says so. The same report gives the same bytes.
+    Columns in which no row has anything are left out. Texts are written as strings, never as formulas or links. A
+    section with more rows than a sheet takes is left to the CSV file, and its sheet says so. The same report gives
+    the same bytes.
     """
     path = out / f"{file_stem(report)}.xlsx"
     with placed(path) as unfinished:
@@ -95,7 +96,7 @@ def _write_section(sheet: Worksheet, plan: SectionPlan, frame: pl.DataFrame, for
     sheet.write_string(1, 0, plan.caption)
     sheet.freeze_panes(_HEADER_ROW + 1, 0)
     writers: list[tuple[str, Callable[..., Any], Format]] = []
-    for column in plan.columns:
+    for column in telling_columns(plan.columns, frame):
         for title, source, write, style, width in _cells(sheet, column):
             sheet.set_column(len(writers), len(writers), width)
             sheet.write_string(_HEADER_ROW, len(writers), title, formats["header"])

@@ -10,10 +10,10 @@ from pipeline.catalogue.lines import Path
 from rating.book import allowance_units, meter_name
 from rating.errors import PlanError
 from rating.increments import IncrementBook, IncrementSpec
-from rating.money import parse_amount, parse_decimal
+from rating.money import DECIMALS, parse_amount, parse_decimal
 from rating.quantity import parse_quantity
 from rating.tariff import PriceBook, PriceSpec
-from schemas.plans import Amount, Fee, Quantity, Rate
+from schemas.plans import Amount, Fee, Quantity, Rate, Rounding
 
 T = TypeVar("T")
 
@@ -129,9 +129,14 @@ def _check_compiled(context: RateContext[T], field: Path, rate: Rate, findings: 
     entry, data_base = context.entry, context.data_base
     before = len(findings.all)
     _check_price(context, (*field, "price"), rate, findings)
-    if len(findings.all) == before:
+    readable = len(findings.all) == before
+    rounding = rate.rounding
+    if not 0 <= rounding.decimals <= DECIMALS:
+        findings.add(entry, (*field, "rounding", "decimals"), rounding.decimals, f"0 to {DECIMALS}")
+        rounding = Rounding()
+    if readable:
         try:
-            PriceBook.compile([PriceSpec(rate.price, rate.rounding, rate.service, data_base)])
+            PriceBook.compile([PriceSpec(rate.price, rounding, rate.service, data_base)])
         except PlanError as error:
             findings.plan_error(entry, (*field, "price"), error)
     increment = rate.increment

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jobs.report.model import Report
@@ -43,4 +43,5 @@ def placed(path: Path) -> Iterator[Path]:
             f"{path}: cannot write the report: {error.strerror or error}; free the way and try again"
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that matters is the first one
+            unfinished.unlink(missing_ok=True)

@@ -6,6 +6,9 @@ import unicodedata
 
 import polars as pl
 
+# Unicode categories that can steer a terminal or hide text: control, format, surrogate, private, unassigned, breaks.
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
 _SIZES = ("bytes", "KB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -62,7 +65,7 @@ def printable(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    if character == " " or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+    if unicodedata.category(character) not in UNPRINTABLE:
         return character
     code = ord(character)
     if code < 0x100:

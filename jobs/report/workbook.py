@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import xlsxwriter
+from xlsxwriter.exceptions import FileCreateError
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
@@ -44,8 +45,15 @@ def write_xlsx(report: Report, out: Path) -> list[Path]:
             for name, plan in SECTIONS.items():
                 _write_section(book.add_worksheet(plan.title[:31]), plan, report.sections[name], formats)
         finally:
-            book.close()
+            _close(book)
     return [path]
+
+
+def _close(book: xlsxwriter.Workbook) -> None:
+    try:
+        book.close()
+    except FileCreateError as error:  # what the library makes of an OSError
+        raise OSError(str(error)) from error
 
 
 def _formats(book: xlsxwriter.Workbook) -> dict[str, Format]:

@@ -28,7 +28,8 @@ from schemas.usage import REJECT_SCHEMA, USAGE_REQUIRED, USAGE_SCHEMA, Direction
 _SERVICES = {service.name.lower(): int(service) for service in Service}
 _DIRECTIONS = {direction.name.lower(): int(direction) for direction in Direction}
 _RECORD_TYPES = {kind.name.lower(): int(kind) for kind in RecordType}
-_DATA_DIRECTIONS = (int(Direction.BOTH), int(Direction.UP), int(Direction.DOWN))
+_DATA_ONLY = (int(Direction.UP), int(Direction.DOWN))
+_CALLS_ONLY = (int(Direction.MO), int(Direction.MT))
 
 
 def mediate(raw: pl.DataFrame, mapping: Mapping, source: str = "") -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -91,7 +92,7 @@ def _test(condition: Condition, texts: SourceText) -> pl.Series:
 
 def _unmatched(mapping: Mapping, texts: SourceText) -> pl.DataFrame:
     condition = mapping.records[0].conditions[0]
-    faults = Faults(texts.count)
+    faults = texts.faults
     found = texts.column(condition.field)
     known = sorted({value for rule in mapping.records for test in rule.conditions for value in test.in_ or ()})
     expected = f"one of {', '.join(known)}" if known else "a record that a rule of the mapping applies to"
@@ -104,7 +105,7 @@ def _unmatched(mapping: Mapping, texts: SourceText) -> pl.DataFrame:
 
 
 def _apply(rule: RecordRule, mapping: Mapping, texts: SourceText) -> tuple[pl.DataFrame, pl.DataFrame]:
-    faults = Faults(texts.count)
+    faults = texts.faults
     fields = mapping.rule_fields(rule)
     columns: dict[str, pl.Series] = {}
     key = _key(rule, texts, faults)
@@ -192,11 +193,11 @@ def _direction(
     if codes is None or codes.null_count():
         default = both.new_from_index(0, texts.count) if is_data.all() else both.zip_with(is_data, mo)
         codes = default if codes is None else codes.fill_null(default)
-    fits = codes.is_in(_DATA_DIRECTIONS) == is_data
-    if not fits.all():
+    stray = codes.is_in(_DATA_ONLY) & ~is_data | codes.is_in(_CALLS_ONLY) & is_data
+    if stray.any():
         name = fields["direction"].label if "direction" in fields else "direction"
         shown = codes.replace_strict(list(_DIRECTIONS.values()), list(_DIRECTIONS), return_dtype=pl.String)
-        faults.add(~fits, "bad_value", name, shown, "both, up or down for data, mo or mt for sms and voice")
+        faults.add(stray, "bad_value", name, shown, "both, up, down for data; both, mo, mt for sms and voice")
     return codes
 
 

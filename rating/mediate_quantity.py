@@ -1,4 +1,4 @@
-"""Decimal text to whole units, exactly (F2): bytes from B to TB, seconds from ms to h, rounded half-up, never a float."""
+"""Decimal text to whole units, exactly (F2): bytes from B to TB, seconds from ms to h, rounded half-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Source text of the target fields: picked, joined, defaulted, matched and mapped by value (F2); and what is at fault."""
+"""Source text of the target fields: picked, joined, defaulted, matched, mapped by value (F2); and its faults."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import polars as pl
 
 from schemas.mapping import SOURCE_ELEMENT, SOURCE_NAME, SOURCE_ROW, Field
 from schemas.usage import REJECT_SCHEMA
+
+MAX_TEXT_BYTES = 512
 
 _SHOWN_CHARS = 60
 
@@ -58,11 +60,15 @@ class Faults:
 
 
 class SourceText:
-    """The raw columns of a batch; an empty text is null, an absent column is None."""
+    """The raw columns of a batch; an empty text is null, an absent column is None.
+
+    A text of more than MAX_TEXT_BYTES is a fault of its record, found as its column is first read.
+    """
 
     def __init__(self, raw: pl.DataFrame, source: str) -> None:
         self.raw = raw
         self.source = source
+        self.faults = Faults(raw.height)
         self._known: dict[str, pl.Series | None] = {}
 
     @property
@@ -88,7 +94,15 @@ class SourceText:
         if path not in self.raw.columns:
             return self.constant("0") if path == SOURCE_ELEMENT else None
         column = self.raw[path]
-        return None if column.null_count() == len(column) else without_empty(column)
+        if column.null_count() == len(column):
+            return None
+        lengths = column.str.len_bytes()
+        if lengths.min() == 0:
+            column = column.zip_with((lengths > 0).fill_null(False), self.constant(None))
+        if (lengths > MAX_TEXT_BYTES).any():
+            self.faults.add(lengths > MAX_TEXT_BYTES, "too_long", path, column, f"at most {MAX_TEXT_BYTES} bytes")
+            column = column.zip_with((lengths <= MAX_TEXT_BYTES).fill_null(False), self.constant(None))
+        return column
 
     def of(self, target: str, spec: Field) -> pl.Series | None:
         """The text of a target field before its pattern and values are applied; None where no record has any."""
@@ -124,10 +138,8 @@ class SourceText:
 
 def without_empty(text: pl.Series) -> pl.Series:
     """`text` with null for ""."""
-    empty = text.str.len_bytes() == 0
-    if not empty.any():
-        return text
-    return text.zip_with(~empty.fill_null(False), pl.Series([None], dtype=pl.String))
+    empty = (text == "").fill_null(False)
+    return text.zip_with(~empty, pl.Series([None], dtype=pl.String)) if empty.any() else text
 
 
 def match_pattern(text: pl.Series, spec: Field, faults: Faults) -> pl.Series:

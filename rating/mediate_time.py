@@ -109,10 +109,10 @@ def _parse_iso(text: pl.Series, zone: str) -> pl.Series:
         us[rows] = value
         known[rows] = good
         fixed[rows] = match.group(8) is not None or match.group(9) is not None
-        if good.all() and same.all():
-            rest = rest[:0]
-        else:
-            rest = rest[~known[rest]]
+        leader = rest[0]
+        rest = rest[~known[rest]]
+        if len(rest) and rest[0] == leader:  # laid out well, but no real time
+            rest = rest[1:]
     for row in rest.tolist():
         match = _ISO.fullmatch(text[row])
         if match is not None:
@@ -130,7 +130,7 @@ def _parse_iso(text: pl.Series, zone: str) -> pl.Series:
 
 
 def _read_layout(block: Bytes, layout: re.Match[str]) -> tuple[Ints, Flags]:
-    """Microseconds of rows laid out like `layout`, uint8[n, size]; and which rows are laid out so and are real times."""
+    """Microseconds of rows laid out like `layout`, uint8[n, size]; and which of them are so, and real times."""
     good = np.ones(len(block), np.bool_)
 
     def number(group: int, most: int | None = None) -> Ints:

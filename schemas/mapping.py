@@ -47,7 +47,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     pass
 
 
-class Format(_Document):
+class Format(_Document, frozen=True):
     """What the bytes of a source are; gzip and zstd around them are found by their magic number.
 
     `delimiter`, `quote`, `header` and `columns` are of CSV; `records` is the path of the record array of a JSON
@@ -64,13 +64,13 @@ class Format(_Document):
     explode: str = ""
 
 
-class Volumes(_Document):
+class Volumes(_Document, frozen=True):
     """Whether quantities are the usage of the record, or running totals of its session (F3)."""
 
     mode: Literal["delta", "cumulative"] = "delta"
 
 
-class Condition(_Document):
+class Condition(_Document, frozen=True):
     """A test of one source field, compared as text; every test that is given must hold."""
 
     field: str
@@ -79,7 +79,7 @@ class Condition(_Document):
     present: bool | None = None
 
 
-class Field(_Document):
+class Field(_Document, frozen=True):
     """Where one target field comes from and how its text is read; exactly one of `from`, `join`, `value` is given."""
 
     from_: str | tuple[str, ...] | None = msgspec.field(default=None, name="from")
@@ -119,7 +119,7 @@ class Field(_Document):
         return (self.time,) if isinstance(self.time, str) else self.time
 
 
-class RecordRule(_Document):
+class RecordRule(_Document, frozen=True):
     """One usage record out of each source record for which every condition of `when` holds."""
 
     when: Condition | tuple[Condition, ...] = ()
@@ -135,7 +135,7 @@ class RecordRule(_Document):
         return (self.when,) if isinstance(self.when, Condition) else self.when
 
 
-class Mapping(_Document):
+class Mapping(_Document, frozen=True):
     """A feed: its name in every record, its format, and the rules that make usage of it."""
 
     name: str

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from pipeline.decode.lines import Position
@@ -28,7 +30,9 @@ class Chunk:
     header: bytes | None = None
 
 
-def reject_frame(rows: object, reason: str, messages: object) -> pl.DataFrame:
+def reject_frame(
+    rows: Sequence[int] | npt.NDArray[np.int64], reason: str, messages: str | Sequence[str] | pl.Series
+) -> pl.DataFrame:
     """REJECT_SCHEMA rows of one reason for whole lines: row numbers, and a message each or one for all."""
     numbers = pl.Series("source_row", rows, dtype=pl.Int64)
     return pl.DataFrame({"source_row": numbers}).select(

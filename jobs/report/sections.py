@@ -144,8 +144,12 @@ SECTION_SQL: dict[str, str] = {
             SELECT usage.* EXCLUDE (subject_kind, subject), subject AS pool_id,
                 coalesce(pools.kind, subject_kind) AS kind, members, size
             FROM ({_by_service("account_id, subject_kind, subject, service, currency", _SHARED)}) AS usage
-            LEFT JOIN pools ON pools.pool_id = subject AND pools.service = usage.service
-                AND (pools.kind = 'device') = (subject_kind = 'device')
+            LEFT JOIN (
+                SELECT pool_id, kind, max(members) AS members FROM pools GROUP BY ALL
+            ) AS pools ON pools.pool_id = subject AND (pools.kind = 'device') = (subject_kind = 'device')
+            LEFT JOIN (
+                SELECT pool_id, kind, service, sum(size)::BIGINT AS size FROM pools GROUP BY ALL
+            ) AS sizes ON sizes.pool_id = subject AND sizes.kind = pools.kind AND sizes.service = usage.service
         )
         ORDER BY account_id, pool_id, {_SERVICE_RANK}, currency""",
     "sims": f"""

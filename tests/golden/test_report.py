@@ -1,24 +1,19 @@
 """The monthly report of the small history, as CSV and JSON, is just what was reviewed and checked in.
 
-`python tests/golden/test_report.py` writes the files anew; read the difference before committing it.
+`python -m tests.golden.test_report` writes the files anew; read the difference before committing it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-import sys
 import tempfile
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
 
 from jobs.report import build_report, write_report
 from tests.rated_rows import history, rated_table, reject_table, small_events, small_views
 
-GOLDEN = ROOT / "tests" / "golden" / "report"
+GOLDEN = Path(__file__).resolve().parent / "report"
 AS_OF = dt.datetime(2026, 10, 21, 9, 30, tzinfo=dt.UTC)
 
 

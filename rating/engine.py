@@ -48,6 +48,7 @@ class Step:
     rated: pa.Table = field(default_factory=RATED.empty_table)
     rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECT_SCHEMA))
     gaps: pa.Table = field(default_factory=GAPS.empty_table)
+    charges: dict[str, int] = field(default_factory=dict)  # nanos by currency of all rated rows
 
 
 class Engine:
@@ -144,7 +145,7 @@ class Engine:
             state.seen.add(high, low, content, today)
             state.offset += 1
         table = pa.concat_tables([reversal_table(undone), replaced.rated])
-        return Step(records=1, rated_records=1, rated=table, gaps=replaced.gaps), undone
+        return Step(records=1, rated_records=1, rated=table, gaps=replaced.gaps, charges=charges_of(table)), undone
 
     def _usage(self, batch: UsageBatch, content: Words | None = None) -> Step:
         state, compiled = self.state, self.compiled
@@ -197,6 +198,7 @@ class Engine:
             rated=rated,
             rejects=step.rejects,
             gaps=gaps,
+            charges=charges_of(rated),
         )
 
     def _today(self, accepted: Accepted, received_us: int) -> Ints:
@@ -291,7 +293,24 @@ def join(steps: list[Step]) -> Step:
         rated=pa.concat_tables([step.rated for step in steps]),
         rejects=pl.concat([step.rejects for step in steps]),
         gaps=pa.concat_tables([step.gaps for step in steps]),
+        charges={
+            currency: sum(step.charges.get(currency, 0) for step in steps)
+            for currency in sorted({currency for step in steps for currency in step.charges})
+        },
     )
+
+
+def charges_of(rated: pa.Table) -> dict[str, int]:
+    """Nanos by currency of rated rows."""
+    totals: dict[str, int] = {}
+    for chunk in rated.select(["currency", "charge_nanos"]).to_batches():
+        code = chunk.column("currency").indices.to_numpy(zero_copy_only=False)
+        nanos = chunk.column("charge_nanos").to_numpy()
+        for number, currency in enumerate(chunk.column("currency").dictionary.to_pylist()):
+            of_currency = code == number
+            if of_currency.any():
+                totals[currency] = totals.get(currency, 0) + int(nanos[of_currency].sum())
+    return totals
 
 
 def _running(key: Ints, amounts: Ints, held: Ints) -> Ints:

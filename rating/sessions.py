@@ -19,7 +19,7 @@ from rating.dedupe import digest
 from rating.index import Ints, KeyIndex
 
 KEEP_DAYS: Final = 35  # a session that has been silent for longer is over
-_COLUMNS: Final = ("quantity", "up", "down", "sequence", "used_us", "seen_day", "units", "overage")
+_COLUMNS: Final = ("quantity", "up", "down", "sequence", "used_us", "seen_day", "records", "units", "overage")
 _REPORTED: Final = ("quantity", "up", "down", "sequence", "used_us")  # as last reported by the feed
 _UNKNOWN: Final = -1
 

@@ -1,0 +1,66 @@
+"""The command line: `weir`. Each command is a few lines over a function of jobs/ or pipeline/.
+
+Exit status: 0 done (also with rejected records), 2 bad usage or configuration, 3 the world failed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from jobs import cli_feeds, cli_ingest, cli_read
+from jobs.cli_context import Data
+from jobs.console import err
+from rating.errors import InputError, WorldError
+
+app = typer.Typer(
+    name="weir",
+    help="Rate usage records of IoT SIM cards: load plans and cards, ingest carrier feeds, read totals and reports.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    data: Annotated[
+        Path, typer.Option(envvar="WEIR_DATA", metavar="DIR", help="The data directory.", show_default=True)
+    ] = Path("weir-data"),
+) -> None:
+    """Options of all commands."""
+    context.obj = Data(data)
+
+
+cli_ingest.register(app)
+cli_read.register(app)
+cli_feeds.register(app)
+
+
+def main() -> None:
+    """Run `weir`; errors become a message on standard error and the exit status."""
+    try:
+        status = app(standalone_mode=False)
+    except InputError as error:
+        err.print(f"weir: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except WorldError as error:
+        err.print(f"weir: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(3)
+    except click.exceptions.Abort:
+        err.print("weir: interrupted; give the same command again to go on from the last checkpoint", markup=False)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)

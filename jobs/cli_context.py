@@ -1,0 +1,53 @@
+"""What the commands share: the data directory and the ways to open it, and how times are given."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.embedded import Embedded
+from rating.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data directory that a command works on."""
+
+    path: Path
+
+    def write(self) -> Embedded:
+        """Open it to write; made where it is not there yet."""
+        return Embedded.open(self.path, write=True)
+
+    def read(self) -> Embedded:
+        """Open it to read, beside a process that writes."""
+        return Embedded.open(self.path, write=False)
+
+
+def data_of(context: typer.Context) -> Data:
+    """The data directory given before the command."""
+    data = context.find_object(Data)
+    assert data is not None
+    return data
+
+
+def parse_instant(text: str | None, option: str) -> dt.datetime | None:
+    """An ISO 8601 time with its offset (UTC where it has none). Raises UsageError where it is none."""
+    if text is None:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: found {text!r}; expected an ISO 8601 time such as 2026-11-01T00:00:00Z") from error
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
+
+
+def micros(moment: dt.datetime) -> int:
+    """Microseconds since 1970 UTC."""
+    return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)

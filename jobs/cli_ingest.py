@@ -1,0 +1,96 @@
+"""Commands that change the data directory: apply, ingest, compact, generate, demo."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs import compact as compaction
+from jobs import demo as demonstration
+from jobs.cli_context import Json, data_of, parse_instant
+from jobs.console import out, progress_bar, show
+from jobs.generate import generate, render_generated
+from jobs.ingest import ingest_files, render_tally
+from pipeline.catalogue import load_catalogue
+from pipeline.feeds import load_mapping
+
+Files = Annotated[list[Path], typer.Argument(metavar="FILE…", help="One or more files.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(apply)
+    app.command()(ingest)
+    app.command()(compact)
+    app.command("generate")(generate_fleet)
+    app.command()(demo)
+
+
+def apply(context: typer.Context, files: Files, as_json: Json = False) -> None:
+    """Load accounts, plans, zones, pools and cards from TOML and CSV files; all of them, or nothing."""
+    with data_of(context).write() as driver:
+        change = load_catalogue(files, known=driver.engine.state.catalogue)
+        driver.apply(change)
+    counts = {
+        "accounts": len(change.accounts),
+        "zones": len(change.zones),
+        "plans": len(change.plans),
+        "pools": len(change.pools),
+        "addons": len(change.addons),
+        "cards": len(change.cards),
+    }
+    named = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
+    show(counts, as_json, lambda console: console.print(f"applied {named}", highlight=False))
+
+
+def ingest(
+    context: typer.Context,
+    files: Files,
+    feed: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="A ready mapping by name, or your own file.")],
+    as_of: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time of arrival (ISO 8601) of these files; now by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rate the usage records of feed files. Each ends rated, duplicate or rejected."""
+    mapping = load_mapping(feed)
+    moment = parse_instant(as_of, "--as-of")
+    started = time.monotonic()
+    with data_of(context).write() as driver:
+        tally = ingest_files(driver, mapping, files, moment)
+    seconds = time.monotonic() - started
+    show(tally.to_dict() | {"seconds": round(seconds, 3)}, as_json, lambda _: render_tally(out, tally, seconds))
+
+
+def compact(context: typer.Context, as_json: Json = False) -> None:
+    """Merge small history files; readers do not notice."""
+    compacted = compaction.compact(data_of(context).path)
+    show(compacted.as_json(), as_json, lambda console: compaction.render(compacted, console))
+
+
+def generate_fleet(
+    cards: Annotated[int, typer.Option(min=1, help="Cards of the fleet.")] = 20_000,
+    records: Annotated[int, typer.Option(min=1, help="Usage records in the month.")] = 500_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 1,
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("fleet"),
+    pools: Annotated[int | None, typer.Option(min=0, help="Pools; one for 2,500 cards by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make up a fleet: a catalogue, a card list and a month of usage in the plain feed."""
+    made = generate(out_dir, cards, records, seed, pools=pools)
+    show(made.as_json(), as_json, lambda console: render_generated(made, console))
+
+
+def demo(
+    context: typer.Context,
+    cards: Annotated[int, typer.Option(min=1, help="Cards of the made-up fleet.")] = 20_000,
+    records: Annotated[int, typer.Option(min=1, help="Usage records of the made-up fleet.")] = 500_000,
+    as_json: Json = False,
+) -> None:
+    """Show the whole journey: example catalogue, sample feeds, a made-up fleet, a report."""
+    with progress_bar() as bar:
+        shown = demonstration.run(data_of(context).path, cards, records, bar)
+    show(shown.as_json(), as_json, lambda console: demonstration.render(shown, console))

@@ -1,0 +1,275 @@
+"""The embedded driver: journal, state, history and rejects in one data directory; needs nothing but Python.
+
+    file -> decode, mediate (reading thread) -> fold (here) -> journal, history, rejects (writing thread)
+
+Every so many records all of it becomes durable in one atomic checkpoint, together with how far the files have been
+read. Killed at any moment, the same command goes on from the last checkpoint and ends with the same bytes as a run
+that nothing disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from pipeline import journal
+from pipeline.background import Background
+from pipeline.datadir import Checkpoint, DataDirectory
+from pipeline.decode import CHUNK_BYTES, Chunk, Position, open_source
+from pipeline.journal import Journal
+from pipeline.land import Landing
+from pipeline.prefetch import prefetch
+from pipeline.progress import Facts, Progress, Source, Tally
+from pipeline.rejects import reject_table
+from pipeline.seen import SeenFiles
+from pipeline.snapshot import restore_state, stage_state
+from rating.dedupe import DAY_US
+from rating.engine import Engine, Step
+from rating.errors import UsageError
+from rating.mediate import mediate
+from schemas.cards import Catalogue
+from schemas.mapping import Mapping
+from schemas.tables import RATED
+from schemas.usage import RecordType, UsageBatch
+
+CHECKPOINT_RECORDS: Final = 2_000_000
+_CHECKPOINT_VARIABLE: Final = "WEIR_CHECKPOINT_RECORDS"
+_BYTES_OF_A_RECORD: Final = 64  # chunks are cut so that a checkpoint comes about when it should
+
+Watch = Callable[[Progress, int], None]  # is told of an ingest and the bytes of its file that have been folded
+
+
+def checkpoint_records() -> int:
+    """Records between two checkpoints: $WEIR_CHECKPOINT_RECORDS, else two million.
+
+    Raises UsageError where the variable is no positive number.
+    """
+    text = os.environ.get(_CHECKPOINT_VARIABLE)
+    if text is None:
+        return CHECKPOINT_RECORDS
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"${_CHECKPOINT_VARIABLE}: found {text!r}; expected a whole number of records, 1 or more")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A chunk of a file after mediation: what is folded, what is rejected, and how to find raw lines."""
+
+    chunk: Chunk
+    start: Position
+    usage: pl.DataFrame
+    rejects: pl.DataFrame
+
+
+def read_usage(path: Path, mapping: Mapping, start: Position | None, chunk_bytes: int) -> Iterator[Reading]:
+    """Decode and mediate a feed file chunk by chunk."""
+    at = start or Position()
+    for chunk in open_source(path, mapping, start=start, chunk_bytes=chunk_bytes):
+        usage, rejects = mediate(chunk.raw, mapping, path.name)
+        if len(chunk.rejects):
+            rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
+        yield Reading(chunk, at, usage, rejects)
+        at = chunk.end
+
+
+class Embedded:
+    """One data directory under one process: apply catalogues, ingest files; a context manager."""
+
+    def __init__(self, directory: DataDirectory) -> None:
+        self.directory = directory
+        self.facts = msgspec.convert(directory.manifest.meta, Facts) if directory.manifest.meta else Facts()
+        state = restore_state(directory)
+        self.seen = SeenFiles(directory, state.clock_us // DAY_US)
+        state.seen = self.seen.seen
+        self.engine = Engine(state)
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool) -> Self:
+        """Open a data directory to write (made if need be) or to read.
+
+        Raises LockedError, StorageError or UsageError as DataDirectory.open does.
+        """
+        directory = DataDirectory.open(path, write=write)
+        try:
+            return cls(directory)
+        except BaseException:
+            directory.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.directory.close()
+
+    def apply(self, change: Catalogue) -> None:
+        """Let a catalogue take effect, durably. Raises PlanError, with nothing changed, where it cannot."""
+        self.engine.check(change)
+        with Background() as background, self.directory.begin() as checkpoint:
+            entries = Journal(checkpoint, background, self.engine.state.offset)
+            entries.append(journal.Apply(change))
+            self.engine.apply(change)
+            self._commit(checkpoint, entries, None)
+
+    def ingest(
+        self,
+        mapping: Mapping,
+        paths: Sequence[Path],
+        as_of_us: int,
+        *,
+        fixed_as_of: bool,
+        watch: Watch = lambda progress, offset: None,
+    ) -> Tally:
+        """Rate the records of files; each ends rated, duplicate or rejected, durably on return.
+
+        Where the same files of the same feed were under way when a process died, this goes on from there, with the
+        arrival time it began with unless `fixed_as_of`. Returns the tally of the whole ingest.
+        """
+        progress = self._resume(mapping, [Source.of(path) for path in paths], as_of_us, fixed_as_of)
+        every = checkpoint_records()
+        while progress.file < len(progress.sources):
+            self._ingest_stretch(mapping, progress, every, watch)
+        return progress.tally
+
+    def originals(self, corrections: pl.DataFrame) -> pa.Table:
+        """The committed rated rows of the keys that REVERSE and REPLACE records correct, in journal order (F6)."""
+        files = [str(self.directory.locate(entry)) for entry in self.directory.manifest.group("rated")]
+        if not files:
+            return RATED.empty_table()
+        keys = corrections["corrects_key"].drop_nulls().unique().to_list()
+        rows = ds.dataset(files, schema=RATED, format="parquet").to_table(filter=ds.field("record_key").isin(keys))
+        return rows.sort_by([("journal_offset", "ascending"), ("part", "ascending")])
+
+    def _resume(self, mapping: Mapping, sources: list[Source], as_of_us: int, fixed: bool) -> Progress:
+        if self.engine.state.generation == 0:
+            raise UsageError("there is no catalogue yet: load accounts, plans and cards first with `weir apply FILE…`")
+        for progress in self.facts.under_way:
+            same = progress.feed == mapping.name and progress.sources == sources
+            if same and (not fixed or progress.as_of_us == as_of_us):
+                return progress
+        return Progress(mapping.name, sources, as_of_us)
+
+    def _ingest_stretch(self, mapping: Mapping, progress: Progress, every: int, watch: Watch) -> None:
+        """Fold up to the next checkpoint and commit it. `progress` and `facts` move on only with the commit."""
+        with Background() as background, self.directory.begin() as checkpoint:
+            moved = msgspec.convert(msgspec.to_builtins(progress), Progress)
+            stretch = _Stretch(self, checkpoint, background, mapping, moved)
+            stretch.run(every, watch)
+            self.facts.total.add(stretch.tally)
+            moved.tally.add(stretch.tally)
+            self.facts.under_way = [one for one in self.facts.under_way if not _same(one, moved)]
+            if moved.file < len(moved.sources):
+                self.facts.under_way.append(moved)
+            self._commit(checkpoint, stretch.journal, stretch.landing)
+        for name in Progress.__struct_fields__:
+            setattr(progress, name, getattr(moved, name))
+
+    def _commit(self, checkpoint: Checkpoint, entries: Journal, landing: Landing | None) -> None:
+        """Make everything since the last checkpoint durable at once."""
+        self.engine.expire()
+        if landing is not None:
+            landing.finish()
+        entries.finish()
+        self.seen.save(checkpoint)
+        self.facts.generation = stage_state(self.directory, checkpoint, self.engine, self.facts.generation)
+        checkpoint.commit(msgspec.to_builtins(self.facts))
+
+
+def _same(one: Progress, other: Progress) -> bool:
+    return (one.feed, one.sources, one.as_of_us) == (other.feed, other.sources, other.as_of_us)
+
+
+class _Stretch:
+    """The work between two checkpoints of an ingest."""
+
+    def __init__(
+        self, driver: Embedded, checkpoint: Checkpoint, background: Background, mapping: Mapping, progress: Progress
+    ) -> None:
+        self.driver = driver
+        self.mapping = mapping
+        self.progress = progress
+        self.tally = Tally()
+        self.journal = Journal(checkpoint, background, driver.engine.state.offset)
+        self.landing = Landing(checkpoint, background)
+
+    def run(self, every: int, watch: Watch) -> None:
+        """Fold chunks until `every` records have been read or the files end; or until a correction needs a commit."""
+        progress = self.progress
+        chunk_bytes = min(CHUNK_BYTES, max(1 << 16, every * _BYTES_OF_A_RECORD))
+        while progress.file < len(progress.sources):
+            source = progress.sources[progress.file]
+            start = Position(progress.offset, progress.row) if progress.row else None
+            for reading in prefetch(read_usage(Path(source.path), self.mapping, start, chunk_bytes)):
+                if not self._fold(reading, source):
+                    return
+                watch(progress, reading.chunk.end.offset)
+                progress.offset, progress.row, progress.folded = reading.chunk.end.offset, reading.chunk.end.row, 0
+                if self.tally.records >= every:
+                    return
+            progress.file, progress.offset, progress.row, progress.folded = progress.file + 1, 0, 0, 0
+
+    def _fold(self, reading: Reading, source: Source) -> bool:
+        """Fold what is left of a chunk; False where a checkpoint must come first.
+
+        Corrections look up the rows that they correct in the committed history (F6), so everything before them is
+        committed first.
+        """
+        progress = self.progress
+        for start, end, corrects in _runs(reading.usage, progress.folded):
+            if corrects and self.tally.records:
+                progress.offset, progress.row, progress.folded = reading.start.offset, reading.start.row, start
+                return False
+            rows = reading.usage.slice(start, end - start)
+            batch = UsageBatch(
+                self.mapping.name, source.name, progress.as_of_us, self.mapping.volumes.mode == "cumulative", rows
+            )
+            originals = self.driver.originals(rows) if corrects else None
+            self.journal.append(journal.Usage(batch, originals))
+            self._take(self.driver.engine.usage(batch, originals), reading, source)
+        if len(reading.rejects):
+            self._reject(reading.rejects, reading, source)
+            self.tally.records += len(reading.rejects)
+        return True
+
+    def _take(self, step: Step, reading: Reading, source: Source) -> None:
+        self.landing.add("rated", step.rated)
+        self.landing.add("gaps", step.gaps)
+        self.tally.records += step.records
+        self.tally.rated += step.rated_records
+        self.tally.duplicate += step.duplicates
+        self.tally.missing_partials += int(pc.sum(step.gaps["missing"]).as_py() or 0)
+        self.tally.add_charges(step.charges)
+        if len(step.rejects):
+            self._reject(step.rejects, reading, source)
+
+    def _reject(self, rejects: pl.DataFrame, reading: Reading, source: Source) -> None:
+        table = reject_table(rejects, reading.chunk, self.mapping.name, source, self.progress.as_of_us)
+        self.landing.add("rejected", table)
+        counts = rejects.group_by("reason").len()
+        self.tally.add_rejects(dict(counts.sort("reason").iter_rows()))
+
+
+def _runs(usage: pl.DataFrame, start: int) -> Iterator[tuple[int, int, bool]]:
+    """Stretches of rows from `start` on that are all corrections, or none of them: first, end, corrections."""
+    if "record_type" not in usage.columns:
+        if start < len(usage):
+            yield start, len(usage), False
+        return
+    corrects = (usage["record_type"].fill_null(0) >= int(RecordType.REVERSE)).slice(start)
+    lengths = corrects.rle()
+    for length, value in lengths.struct.unnest().iter_rows():
+        yield start, start + length, bool(value)
+        start += length

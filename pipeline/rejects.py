@@ -1,0 +1,33 @@
+"""Rejected records with their raw bytes (F5): what is kept of them, exported for correction and replayed."""
+
+from __future__ import annotations
+
+import polars as pl
+import pyarrow as pa
+
+from pipeline.decode import Chunk
+from pipeline.progress import Source
+from schemas.tables import REJECTED
+
+
+def reject_table(rejects: pl.DataFrame, chunk: Chunk, feed: str, source: Source, received_at_us: int) -> pa.Table:
+    """Rows of schemas.tables.REJECTED for rejects of a chunk (REJECT_SCHEMA): each with its raw bytes and place."""
+    count = len(rejects)
+    rows = rejects["source_row"].to_list()
+    raw = pa.array(chunk.raw_lines(rows), pa.binary())
+    columns: dict[str, pa.Array] = {
+        "reject_id": pa.array([f"{source.fingerprint}:{row}" for row in rows], pa.string()),
+        "feed": pa.array([feed] * count, pa.string()),
+        "source": pa.array([source.name] * count, pa.string()),
+        "source_row": pa.array(rows, pa.int64()),
+        "received_at": pa.array([received_at_us] * count, pa.timestamp("us", "UTC")),
+        "reason": rejects["reason"].to_arrow().cast(pa.string()),
+        "field": rejects["field"].to_arrow().cast(pa.string()),
+        "message": rejects["message"].to_arrow().cast(pa.string()),
+        "record_key": rejects["record_key"].to_arrow().cast(pa.string()),
+        "raw": raw,
+        "raw_header": pa.array([chunk.header] * count, pa.binary()),
+    }
+    for name in ("feed", "source", "reason", "field"):
+        columns[name] = columns[name].dictionary_encode()
+    return pa.table(columns, schema=REJECTED)

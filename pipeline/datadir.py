@@ -227,6 +227,10 @@ class Checkpoint:
 
         return self.stage(group, path, write, rows=rows, facts=facts)
 
+    def staged(self, entry: FileEntry) -> Path:
+        """Where a file that this checkpoint staged is until the commit."""
+        return staged_path(self._directory.path, entry.path)
+
     def retire(self, *entries: FileEntry) -> None:
         """Leave committed files out of the next manifest; they are deleted after the commit."""
         self._retired.update(entry.path for entry in entries)

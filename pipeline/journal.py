@@ -223,7 +223,7 @@ def _frames(content: bytes, path: Path) -> Iterator[tuple[int, int, int, bytes]]
         at += _FRAME.size
         payload = content[at : at + size_bytes]
         if len(payload) != size_bytes or _checksum(offset, count, payload) != checksum:
-            raise _damaged(path, f"an entry does not fit its checksum")
+            raise _damaged(path, "an entry does not fit its checksum")
         at += size_bytes
         yield offset, count, kind, payload
 

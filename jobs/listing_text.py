@@ -1,0 +1,225 @@
+"""Cards, pools, rejected records and status as tables for a terminal.
+
+Values are never markup, and no character of them can steer the terminal: each passes through `printable`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from jobs.gauges import Gauge, PoolDetail
+from jobs.listing import CardDetail, Page, RejectedList
+from jobs.report.text import amounts_as_text, printable, quantity_text
+
+_BAR_CELLS = 20
+
+
+def safe(value: object, style: str = "") -> Text:
+    """Any value as text that is safe to print; nothing for None."""
+    if value is None:
+        return Text("–", style="dim")
+    if isinstance(value, dt.datetime):
+        value = value.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Text(
+        printable(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)), style
+    )
+
+
+def render_cards(page: Page) -> RenderableType:
+    """Cards, one a row, with the usage of the open cycle."""
+    table = _table("Cards", "ICCID Account Plan Pool Status", "Data Allowance SMS Voice Charge", "Tags")
+    for row in amounts_as_text(page.rows).iter_rows(named=True):
+        over = "bold red" if row["over_quota"] else ""
+        table.add_row(
+            *(safe(row[name]) for name in ("iccid", "account_id", "plan_id", "pool_id", "status")),
+            _quantity(row["data_used_bytes"], "data", over),
+            _quantity(row["data_allowance_bytes"], "data"),
+            _quantity(row["sms_used"], "sms"),
+            _quantity(row["voice_used_s"], "voice"),
+            _amount(row["charge"], row["currency"]),
+            safe(", ".join(row["tags"] or [])),
+        )
+    return Group(table, _range(page))
+
+
+def _range(page: Page) -> Text:
+    if not page.rows.height:
+        return Text(f"none of {page.total:,}" if page.total else "none")
+    return Text(f"{page.offset + 1:,} to {page.offset + page.rows.height:,} of {page.total:,}", style="dim")
+
+
+def render_card(card: CardDetail) -> RenderableType:
+    """One card: basics, counters, add-ons, totals of this and last cycle, and their days."""
+    parts: list[RenderableType] = [_pairs(f"Card {printable(card.basics['iccid'])}", _basics(card.basics))]
+    if card.counters.height:
+        table = _table("Counters", "Cycle Counter Of", "Used Allowance Left Add-on Overage Charge")
+        for row in amounts_as_text(card.counters).iter_rows(named=True):
+            service, size = row["service"], row["allowance_size"]
+            left = None if size is None else size - (row["allowance_used"] or 0)
+            table.add_row(
+                safe(f"{row['cycle_from']} to {row['cycle_until']}"),
+                safe(row["counter"]),
+                safe("card" if row["subject_kind"] == "sim" else f"{row['subject_kind']} {row['subject']}"),
+                *(_quantity(value, service) for value in (row["billable"], size, left, row["addon_used"])),
+                _quantity(row["overage"], service, "bold red" if row["overage"] else ""),
+                _amount(row["charge"], row["currency"]),
+            )
+        parts.append(table)
+    if card.addons.height:
+        table = _table("Add-ons", "Add-on Service Bought Expires", "Size Used Left")
+        for row in card.addons.iter_rows(named=True):
+            sizes = (row["size"], row["used"], row["size"] - row["used"])
+            table.add_row(
+                *(safe(row[name]) for name in ("addon_id", "service", "purchased_at", "expires_on")),
+                *(_quantity(value, row["service"]) for value in sizes),
+            )
+        parts.append(table)
+    parts.append(_usage_table("Usage by cycle", "Cycle", "cycle", card.cycles))
+    parts.append(_usage_table("Usage by day", "Day", "day", card.days))
+    return Group(*parts)
+
+
+def _basics(basics: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
+    for name, value in basics.items():
+        if name == "tags":
+            yield "tags", ", ".join(value) if value else None
+        else:
+            yield name.removesuffix("_id").replace("_", " "), str(value) if value is not None else None
+
+
+def _usage_table(title: str, heading: str, key: str, frame: pl.DataFrame) -> RenderableType:
+    if not frame.height:
+        return Text(f"{title}: none in this and the last cycle")
+    table = _table(title, f"{heading} Service", "Records Used Allowance Add-on Overage Charge")
+    for row in amounts_as_text(frame).iter_rows(named=True):
+        quantities = (row["used"], row["from_allowance"], row["from_addon"], row["overage"])
+        table.add_row(
+            safe(row[key]),
+            safe(row["service"]),
+            safe(row["records"]),
+            *(_quantity(value, row["service"]) for value in quantities),
+            _amount(row["charge"], row["currency"]),
+        )
+    return table
+
+
+def render_pools(gauges: Sequence[Gauge]) -> RenderableType:
+    """Gauges of pools, one a row."""
+    if not gauges:
+        return Text("no pools")
+    table = _table("Pools", "Pool Account Kind", "Members", "Service Cycle Gauge", "Used Size Overage", "Outlook")
+    for gauge in gauges:
+        table.add_row(
+            *(safe(value) for value in (gauge.pool_id, gauge.account_id, gauge.kind, gauge.members)),
+            *(safe(value) for value in (gauge.service, gauge.cycle)),
+            gauge_bar(gauge),
+            *(_quantity(value, gauge.service) for value in (gauge.used, gauge.size, gauge.overage)),
+            safe(outlook(gauge)),
+        )
+    return table
+
+
+def render_pool(pool: PoolDetail) -> RenderableType:
+    """One pool: its gauges and the members that use the most."""
+    first = pool.gauges[0]
+    basics = (("account", first.account_id), ("kind", first.kind), ("members", first.members))
+    parts: list[RenderableType] = [_pairs(f"Pool {printable(first.pool_id)}", basics), render_pools(pool.gauges)]
+    table = _table(f"Most used in {first.cycle}", "ICCID Service", "Used Overage Charge")
+    for row in amounts_as_text(pool.top).iter_rows(named=True):
+        quantities = (_quantity(value, row["service"]) for value in (row["used"], row["overage"]))
+        table.add_row(safe(row["iccid"]), safe(row["service"]), *quantities, _amount(row["charge"], row["currency"]))
+    parts.append(table if pool.top.height else Text("no usage in this cycle yet"))
+    return Group(*parts)
+
+
+def gauge_bar(gauge: Gauge) -> Text:
+    """The gauge as a bar of block characters and the percentage."""
+    if gauge.percent is None:
+        return Text("no size", style="dim")
+    percent = Decimal(gauge.percent)
+    filled = min(_BAR_CELLS, int(percent * _BAR_CELLS / 100))
+    style = "red" if percent >= 100 else "yellow" if percent >= 80 else "green"
+    return Text("█" * filled + "░" * (_BAR_CELLS - filled) + f" {percent} %", style=style)
+
+
+def outlook(gauge: Gauge) -> str:
+    """When the pool runs out, in words."""
+    if not gauge.is_open:
+        return "closed"
+    if gauge.used_up:
+        return "used up"
+    if gauge.runs_out_on is not None:
+        return f"runs out on {gauge.runs_out_on}"
+    if gauge.size == 0:
+        return "no size"
+    return f"lasts to {gauge.cycle_until}"
+
+
+def render_rejected(rejected: RejectedList) -> RenderableType:
+    """Rejected records: counts by reason, then the newest with what was wrong and the raw line."""
+    if not rejected.by_reason.height:
+        return Text("no rejected records")
+    reasons = _table("Rejected by reason", "Reason", "Records", "Meaning")
+    for row in rejected.by_reason.iter_rows(named=True):
+        reasons.add_row(safe(row["reason"]), safe(row["records"]), safe(row["meaning"]))
+    newest = _table("Newest", "Received Source", "Row", "Reason Field What Line")
+    for row in rejected.page.rows.iter_rows(named=True):
+        newest.add_row(
+            safe(row["received_at"]),
+            safe(row["source"]),
+            safe(row["source_row"]),
+            *(safe(row[name]) for name in ("reason", "field", "message", "preview")),
+        )
+    return Group(reasons, newest, _range(rejected.page))
+
+
+def render_status(status: Mapping[str, Any]) -> RenderableType:
+    """What the data directory holds, one fact a line."""
+    return _pairs("Status", ((name.replace("_", " "), _fact(value)) for name, value in status.items()))
+
+
+def _fact(value: object) -> object:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_fact(each)}" for name, each in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(each) for each in value) or "none"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _pairs(title: str, pairs: Iterable[tuple[str, object]]) -> Table:
+    table = Table(title=Text(title), title_justify="left", title_style="bold", show_header=False, box=None)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(safe(name), safe(value))
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    """A table whose headings are given in groups: words on the left, then numbers on the right, and in turn."""
+    table = Table(title=Text(printable(title)), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for at, group in enumerate(headings):
+        for heading in group.split():
+            table.add_column(
+                heading,
+                justify="right" if at % 2 else "left",
+                overflow="fold",
+                no_wrap=heading in ("ICCID", "Charge"),
+            )
+    return table
+
+
+def _quantity(value: int | None, service: str, style: str = "") -> Text:
+    return safe(None) if value is None else Text(quantity_text(value, service), style=style)
+
+
+def _amount(amount: str | None, currency: str | None) -> Text:
+    return safe(None) if amount is None else safe(f"{amount} {currency or ''}".rstrip())

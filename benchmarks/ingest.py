@@ -66,7 +66,7 @@ def measure(folder: Path, fleet: dict[str, Any], rounds: int) -> dict[str, list[
         (folder / "floor.parquet").unlink()
         data = folder / "data"
         shutil.rmtree(data, ignore_errors=True)
-        run([WEIR, "--data", str(data), "apply", fleet["catalogue"], fleet["cards_file"], "--as-of", AS_OF, "--json"])
+        run([WEIR, "--data", str(data), "apply", fleet["catalogue"], fleet["cards_file"], "--json"])
         ingest = [
             WEIR,
             "--data",

@@ -119,7 +119,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Generated:
 def applied(fleet: Generated, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory with the catalogue and no usage."""
     data = tmp_path_factory.mktemp("applied") / "data"
-    finish(start(data, "apply", str(fleet.catalogue), str(fleet.cards_file), "--as-of", AS_OF))
+    finish(start(data, "apply", str(fleet.catalogue), str(fleet.cards_file)))
     return data
 
 

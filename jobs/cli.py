@@ -13,7 +13,7 @@ from typing import Annotated
 import click
 import typer
 
-from jobs import cli_feeds, cli_ingest, cli_read
+from jobs import cli_feeds, cli_ingest, cli_read, cli_rejected
 from jobs.cli_context import Data
 from jobs.console import err
 from rating.errors import InputError, WorldError
@@ -41,6 +41,7 @@ def common(
 
 cli_ingest.register(app)
 cli_read.register(app)
+cli_rejected.register(app)
 cli_feeds.register(app)
 
 

@@ -85,12 +85,14 @@ def generate_fleet(
 
 
 def demo(
-    context: typer.Context,
+    folder: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Where everything goes; an earlier demo there is replaced.")
+    ] = Path("weir-demo"),
     cards: Annotated[int, typer.Option(min=1, help="Cards of the made-up fleet.")] = 20_000,
     records: Annotated[int, typer.Option(min=1, help="Usage records of the made-up fleet.")] = 500_000,
     as_json: Json = False,
 ) -> None:
     """Show the whole journey: example catalogue, sample feeds, a made-up fleet, a report."""
     with progress_bar() as bar:
-        shown = demonstration.run(data_of(context).path, cards, records, bar)
+        shown = demonstration.run(folder, cards, records, bar)
     show(shown.as_json(), as_json, lambda console: demonstration.render(shown, console))

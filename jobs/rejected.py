@@ -84,7 +84,7 @@ def _text(raw: bytes | None) -> tuple[str | None, str | None]:
 
 
 def replay(driver: Embedded, path: Path, mappings: Iterable[Mapping], as_of: dt.datetime | None) -> Tally:
-    """Ingest the records of an export again, feed by feed; those of feeds in `mappings` by these, else by the ready ones.
+    """Ingest the records of an export again, feed by feed, by `mappings` where they have it, else by the ready ones.
 
     Raises SourceError where the file cannot be read, and CatalogueError naming the lines that are no export.
     """

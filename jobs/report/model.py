@@ -55,7 +55,6 @@ _COLUMNS = {
         Column("subject", "text", "Billing entity"),
         Column("fee", "text", "Fee"),
         Column("rate", "text", "Rate"),
-        Column("zone", "text", "Zone"),
         Column("country", "text", "Country"),
         Column("reason", "text", "Reason"),
         Column("meaning", "text", "Meaning"),

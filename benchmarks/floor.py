@@ -61,7 +61,7 @@ def rated_frame(source: Path) -> pl.LazyFrame:
         "part": pl.lit(0, pl.Int16),
         "kind": pl.lit("usage"),
         "feed": pl.lit("plain"),
-        "account_id": pl.when(own == "898839").then(pl.lit("acme")).otherwise(pl.lit("borealis")),
+        "account_id": pl.when(own == "898839").then(pl.lit("alder")).otherwise(pl.lit("birch")),
         "subject_kind": pl.lit("sim"),
         "subject": pl.col("iccid"),
         "cycle": pl.lit("2026-10"),

@@ -5,12 +5,10 @@ Exit status: 0 done (also with rejected records), 2 bad usage or configuration, 
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from jobs import cli_feeds, cli_ingest, cli_read, cli_rejected
@@ -48,20 +46,13 @@ cli_feeds.register(app)
 def main() -> None:
     """Run `weir`; errors become a message on standard error and the exit status."""
     try:
-        status = app(standalone_mode=False)
+        app()
     except InputError as error:
-        err.print(f"weir: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2)
+        _fail(error, 2)
     except WorldError as error:
-        err.print(f"weir: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(3)
-    except click.exceptions.Abort:
-        err.print("weir: interrupted; give the same command again to go on from the last checkpoint", markup=False)
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(status if isinstance(status, int) else 0)
+        _fail(error, 3)
+
+
+def _fail(error: Exception, status: int) -> NoReturn:
+    err.print(f"weir: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(status)

@@ -75,9 +75,8 @@ def report(
         made = build_report(moment.connection, moment.views, cycle, account, moment.as_of)
     files = write_report(made, out, formats or FORMATS)
     document = made.as_dict() | {"files": [str(path) for path in files]}
-    show(
-        document, as_json, lambda console: [console.print(shown_path(path), soft_wrap=True) for path in files] and None
-    )
+    listed = "\n".join(shown_path(path) for path in files)
+    show(document, as_json, lambda console: console.print(listed, soft_wrap=True, highlight=False))
 
 
 def cards(

@@ -58,8 +58,8 @@ class PlanFacts(NamedTuple):
 MB = 1024 * 1024
 
 TENANTS = (
-    Tenant("acme", "Acme Meters", "UTC", "898839", "901401", (_DE, _EU, _US + _NORTH + _FAR)),
-    Tenant("borealis", "Borealis Logistics", "Europe/Berlin", "898841", "901402", (_DE, _EU, _US + _NORTH + _FAR)),
+    Tenant("alder", "Alder Meters", "UTC", "898839", "901401", (_DE, _EU, _US + _NORTH + _FAR)),
+    Tenant("birch", "Birch Logistics", "Europe/Berlin", "898841", "901402", (_DE, _EU, _US + _NORTH + _FAR)),
     # The last of them has card numbers of 20 digits.
     Tenant("cumulus", "Cumulus Trackers", "America/New_York", "8986037", "901403", (_US, _NORTH, _DE + _EU + _FAR)),
 )
@@ -76,12 +76,12 @@ PLANS = {
 }
 
 GROUPS = (
-    Group("acme", 0.22, (("fleet-single", 1.0),)),
-    Group("acme", 0.20, (("dynamic-100", 0.7), ("dynamic-250", 0.3)), "dynamic"),
-    Group("acme", 0.10, (("static-member", 1.0),), "static"),
-    Group("borealis", 0.14, (("zoned-single", 1.0),)),
-    Group("borealis", 0.08, (("tier-30", 1.0),), "same_tier", alone="zoned-single"),
-    Group("borealis", 0.10, (("eu-dynamic-150", 1.0),), "dynamic", alone="zoned-single"),
+    Group("alder", 0.22, (("fleet-single", 1.0),)),
+    Group("alder", 0.20, (("dynamic-100", 0.7), ("dynamic-250", 0.3)), "dynamic"),
+    Group("alder", 0.10, (("static-member", 1.0),), "static"),
+    Group("birch", 0.14, (("zoned-single", 1.0),)),
+    Group("birch", 0.08, (("tier-30", 1.0),), "same_tier", alone="zoned-single"),
+    Group("birch", 0.10, (("eu-dynamic-150", 1.0),), "dynamic", alone="zoned-single"),
     Group("cumulus", 0.06, (("fleet-single", 1.0),)),
     Group("cumulus", 0.06, (("tracker-device", 1.0),), devices=True),
     Group("cumulus", 0.04, (("static-member", 1.0),), "static"),

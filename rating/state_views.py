@@ -12,6 +12,7 @@ from rating.accept import local_days
 from rating.book import SERVICES
 from rating.cycles import cycle_code, cycle_days, cycle_label
 from rating.engine import Engine
+from rating.errors import InputError
 from rating.fee_views import fees_view
 from rating.index import Ints
 from rating.pools import DEVICE_PREFIX
@@ -54,7 +55,7 @@ def _cycles(engine: Engine, today: Ints, label: str | None) -> list[int]:
         if label is not None:
             try:
                 codes.add(int(cycle_code(kind, np.array([calendar.index_of_label(label)]))[0]))
-            except ValueError:
+            except InputError:
                 continue  # no cycle of this kind begins on that day
     return sorted(codes)
 
@@ -124,7 +125,7 @@ def _counters(engine: Engine) -> pl.DataFrame:
             "cycle": _named(code, labels),
             "cycle_from": pl.Series(days[code, 0]).cast(pl.Int32).cast(pl.Date),
             "cycle_until": pl.Series(days[code, 1]).cast(pl.Int32).cast(pl.Date),
-            "billable": counters["billable"][at],
+            "billable": counters["billable"][at] + counters["in_pool"][at],
             "allowance_size": counters["size"][at],
             "allowance_used": counters["allowance"][at],
             "addon_used": counters["addon"][at],

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.background import Background
 from pipeline.datadir import Checkpoint
+from pipeline.manifest import FileEntry
 from pipeline.partition import by_cycle_and_day
 from schemas.tables import TABLES
 
@@ -87,7 +88,7 @@ class Landing:
             stage_table(self._checkpoint, name, path, pa.concat_tables(pieces))
 
 
-def stage_table(checkpoint: Checkpoint, name: str, path: str, table: pa.Table) -> None:
+def stage_table(checkpoint: Checkpoint, name: str, path: str, table: pa.Table) -> FileEntry:
     """Stage one Parquet file with these rows of the table `name`; the same rows give the same bytes."""
     table = _with_used_words(table.unify_dictionaries())
     if name == "rated":
@@ -96,7 +97,7 @@ def stage_table(checkpoint: Checkpoint, name: str, path: str, table: pa.Table) -
     def write(target: Path) -> None:
         write_parquet(table, target)
 
-    checkpoint.stage(name, path, write, rows=table.num_rows)
+    return checkpoint.stage(name, path, write, rows=table.num_rows)
 
 
 _RATED_FILE = pa.schema([field.with_nullable(field.name in RATED_NULLABLE) for field in TABLES["rated"]])

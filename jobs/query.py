@@ -1,0 +1,191 @@
+"""SQL over the history: DuckDB reads the committed Parquet files in place (Q5).
+
+A connection sees one checkpoint: the files that the manifest named when it was made, whatever is written meanwhile.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+from decimal import Decimal
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobs.report.text import printable
+from pipeline.datadir import DataDirectory
+from pipeline.manifest import Manifest
+from rating.errors import InputError, UsageError
+from rating.views import StateViews
+from schemas.tables import TABLES
+
+SHOWN_ROWS = 100
+STATE_TABLES = ("accounts", "cards", "counters", "pools", "fees")
+
+
+def connect(data: Path | DataDirectory, state: StateViews | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the views `rated`, `rejected`, `gaps`, `daily`, `cycles` of what is committed now.
+
+    With `state` also the tables `accounts`, `cards`, `counters`, `pools` and `fees`. A table without rows has its
+    columns all the same. Times are shown in UTC. Raises UsageError where there is no data directory, StorageError
+    where it is damaged.
+    """
+    directory = data if isinstance(data, DataDirectory) else DataDirectory.open(data, write=False)
+    return directory.read(lambda manifest: _connect(directory, manifest, state))
+
+
+def _connect(directory: DataDirectory, manifest: Manifest, state: StateViews | None) -> duckdb.DuckDBPyConnection:
+    # Nothing is ever fetched from the network, and no variable of this program is taken for a table.
+    options: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "python_enable_replacements": False,
+    }
+    connection = duckdb.connect(config=options)
+    connection.execute("SET TimeZone = 'UTC'")
+    for name, schema in TABLES.items():
+        files = [directory.locate(entry) for entry in manifest.group(name)]
+        if files:
+            listed = ", ".join(_literal(file) for file in files)
+            connection.execute(
+                f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
+            )
+        else:
+            plain = pa.schema([(field.name, _plain(field.type)) for field in schema])
+            connection.register(name, plain.empty_table())
+    connection.execute(resources.files("jobs").joinpath("views.sql").read_text())
+    if state is not None:
+        for name in STATE_TABLES:
+            connection.register(name, getattr(state, name).to_arrow())
+    return connection
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _literal(path: Path) -> str:
+    """A path as an SQL string that DuckDB takes literally, not as a glob."""
+    text = str(path.absolute()).replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
+    return "'" + text.replace("'", "''") + "'"
+
+
+def run_sql(data: Path | DataDirectory, sql: str, state: StateViews | None = None) -> pa.Table:
+    """The rows of one reading statement (SELECT, FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE).
+
+    When a compaction replaces files meanwhile the statement runs again over the new ones. Raises InputError with
+    DuckDB's message where the statement is wrong, UsageError where it is none that reads.
+    """
+    directory = data if isinstance(data, DataDirectory) else DataDirectory.open(data, write=False)
+    _require_reading(sql)
+
+    def run(manifest: Manifest) -> pa.Table:
+        with _connect(directory, manifest, state) as connection:
+            relation = connection.sql(sql)
+            return relation.to_arrow_table() if relation is not None else pa.table({})
+
+    try:
+        return directory.read(run, vanished=lambda failure: isinstance(failure, duckdb.IOException))
+    except duckdb.Error as failure:
+        raise InputError(f"the query cannot be answered: {failure}") from failure
+
+
+def _require_reading(sql: str) -> None:
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as failure:
+        raise InputError(f"the query cannot be read: {failure}") from failure
+    if len(statements) != 1:
+        raise UsageError(f'found {len(statements)} statements; give one, such as "select * from cycles limit 10"')
+    kind = statements[0].type
+    if kind != duckdb.StatementType.SELECT:
+        raise UsageError(
+            f"found {kind.name} statement; the history is only read: give a SELECT, FROM, WITH, DESCRIBE, SHOW or "
+            "SUMMARIZE, and redirect the output of --csv to export"
+        )
+
+
+def rows_as_json(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as JSON values: decimals as text (whole ones as integers), dates and times in ISO 8601, bytes as text.
+
+    Columns of the same name are told apart by a number.
+    """
+    names = _unique(table.column_names)
+    columns = [[_json_value(value) for value in column.to_pylist()] for column in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _unique(names: list[str]) -> list[str]:
+    taken: set[str] = set()
+    unique = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in taken or (number > 1 and candidate in names):
+            number += 1
+            candidate = f"{name}_{number}"
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        if value.as_tuple().exponent == 0:
+            return int(value)
+        text = format(value, "f")
+        return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+    if isinstance(value, dt.datetime):
+        if value.tzinfo is None:
+            return value.isoformat()
+        return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def rows_as_csv(table: pa.Table) -> str:
+    """Rows as CSV with a header line; nothing for null, times in ISO 8601."""
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(table.column_names)
+    columns = [[_json_value(value) for value in column.to_pylist()] for column in table.columns]
+    writer.writerows(zip(*columns, strict=True))
+    return target.getvalue()
+
+
+def render(table: pa.Table, console: Console, shown_rows: int = SHOWN_ROWS) -> None:
+    """Draw the first rows as a table, and say how many there are."""
+    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    shown = table.slice(0, shown_rows)
+    for field in table.schema:
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
+        drawn.add_column(Text(printable(field.name)), justify="right" if number else "left", overflow="fold")
+    columns = [[_cell(_json_value(value)) for value in column.to_pylist()] for column in shown.columns]
+    for row in zip(*columns, strict=True):
+        drawn.add_row(*row)
+    console.print(drawn)
+    if table.num_rows > shown_rows:
+        console.print(f"{shown_rows:,} of {table.num_rows:,} rows; all of them with --csv or --json", highlight=False)
+    else:
+        console.print(f"{table.num_rows:,} {'row' if table.num_rows == 1 else 'rows'}", highlight=False)
+
+
+def _cell(value: Any) -> Text:
+    if value is None:
+        return Text("–", style="dim")
+    return Text(printable(str(value)))

@@ -112,9 +112,7 @@ def shifted(segments: Sequence[Segment], free_units: int) -> list[Segment]:
         segment._replace(above=segment.above + free_units, origin=segment.origin + free_units) for segment in segments
     ]
     moved[0] = moved[0]._replace(above=free_units)
-    first = constant(BEFORE_FIRST_UNIT, segments[0].cost(0))
-    # A segment that began above unit 0 begins just where the moved first one does, and replaces it.
-    return [first, *(segment for segment, after in _pairs(moved) if after is None or after.above > segment.above)]
+    return [constant(BEFORE_FIRST_UNIT, segments[0].cost(0)), *moved]
 
 
 def bounded(segments: Sequence[Segment], minimum: Fraction | None, maximum: Fraction | None) -> list[Segment]:

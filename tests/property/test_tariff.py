@@ -14,7 +14,7 @@ from schemas.plans import Price, Rounding, Tier
 from tests.price_reference import reference_cost
 from tests.strategies import amounts, price_specs
 
-UNITS = st.integers(-1, 6000) | st.integers(-1, 10**6)
+UNITS = st.sampled_from([-1, 0, 1]) | st.integers(-1, 6000) | st.integers(-1, 10**6)
 
 
 def rounded(spec: PriceSpec, value: Fraction) -> int:

@@ -6,11 +6,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rating.errors import PlanError
 from rating.money import MAX_NANOS, format_amount, muldiv, parse_amount, round_nanos
+from schemas.plans import RoundMode
 
 LARGE = st.integers(0, 2**62)
 
@@ -82,12 +83,24 @@ def test_rounding_goes_to_a_neighbour(value: Fraction, decimals: int) -> None:
 
 
 @given(st.lists(st.tuples(LARGE, LARGE, st.integers(1, 2**61)), min_size=1, max_size=20))
+@example([(2**61 - 2, 2**61 - 3, 2**61 - 1), (2**62, 2**61, 2**61)])
+@example([(2**43 - 2, 2**62 - 1, 2**43 - 1)])
 def test_muldiv_is_exact(rows: list[tuple[int, int, int]]) -> None:
     """Products of up to 124 bits are divided without losing a digit, wherever the quotient fits."""
     rows = [(a, min(b, 2**61 * c // max(a, 1)), c) for a, b, c in rows]
     a, b, c = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     quotient, remainder = muldiv(a, b, c)
     assert [divmod(a * b, c) for a, b, c in rows] == list(zip(quotient.tolist(), remainder.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("half_even", [20, 20, 40]), ("half_up", [20, 30, 40]), ("up", [20, 30, 40]), ("down", [10, 20, 30])],
+)
+def test_rounding_of_halves(mode: RoundMode, expected: list[int]) -> None:
+    """15, 25 and 35 nanos to tens of a nano, and the same below zero."""
+    assert expected == [round_nanos(Fraction(value), 8, mode) for value in (15, 25, 35)]
+    assert expected == [-round_nanos(Fraction(-value), 8, mode) for value in (15, 25, 35)]
 
 
 def test_muldiv_broadcasts_and_takes_nothing() -> None:

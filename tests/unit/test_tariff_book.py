@@ -38,6 +38,23 @@ def test_units_above_the_limit_are_refused_and_not_wrapped() -> None:
         book.cumulative(zero, units)
 
 
+@pytest.mark.parametrize("end", [4_611_685, 4_611_686, 4_611_687, 4_611_688])
+def test_the_limit_near_the_end_of_a_tier(end: int) -> None:
+    """At 1000 a unit 64 bits hold 4,611,686 units, wherever the tier ends and another begins."""
+    tiers = (Tier(to=end, price="1000"), Tier(price="1000"))
+    book = PriceBook.compile([PriceSpec(Price(model="graduated", tiers=tiers))])
+    assert [4_611_686] == book.unit_limit.tolist()
+
+
+def test_a_tier_that_can_never_be_paid_is_the_limit() -> None:
+    """A tier whose fee alone leaves 64 bits cannot be entered; the units before it are rated."""
+    tiers = (Tier(to="1 GB", price="0.01", per="1 MB"), Tier(flat="99999999999999999999"))
+    book = PriceBook.compile([PriceSpec(Price(model="graduated", tiers=tiers))])
+    assert [2**30] == book.unit_limit.tolist()
+    zero = np.zeros(1, np.int64)
+    assert [10_240_000_000] == book.charge(zero, zero, zero + 2**30).tolist()
+
+
 @pytest.mark.parametrize(
     ("price", "named"),
     [

@@ -10,10 +10,12 @@ left alone, which bounds the work and memory of a merge.
 
 from __future__ import annotations
 
+import mmap
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -82,6 +84,14 @@ class _Source:
     columns: Columns
     last_day: int
     run: Run | None = None
+    pages: mmap.mmap | None = None
+
+
+class _Held(NamedTuple):
+    """A committed run's file, and its pages as they are mapped."""
+
+    entry: FileEntry
+    pages: mmap.mmap
 
 
 class SeenFiles:
@@ -92,11 +102,11 @@ class SeenFiles:
     """
 
     def __init__(self, directory: DataDirectory, today: int = 0) -> None:
-        self._entries: dict[int, FileEntry] = {}
+        self._held: dict[int, _Held] = {}
         runs = []
         for entry in directory.manifest.group(GROUP):
-            run = load_run(directory.locate(entry))
-            self._entries[id(run)] = entry
+            run, pages = load_run(directory.locate(entry))
+            self._held[id(run)] = _Held(entry, pages)
             runs.append(run)
             today = max(today, run.last_day)
         self.seen = Seen(runs, today)
@@ -107,32 +117,38 @@ class SeenFiles:
         If the checkpoint is not committed afterwards, this object must not be used any more.
         """
         seen = self.seen
+        sources = []
         for run in seen.runs:
+            held = self._held[id(run)]
+            # What lookups touched since the last checkpoint would otherwise add up to all of it.
+            held.pages.madvise(mmap.MADV_DONTNEED)
             if seen.expired(run):
-                checkpoint.retire(self._entries[id(run)])
-        sources = [[_Source(run.columns, run.last_day, run)] for run in seen.runs if not seen.expired(run)]
+                checkpoint.retire(held.entry)
+            else:
+                sources.append([_Source(run.columns, run.last_day, run, held.pages)])
         recent = seen.seal()
         if len(recent):
             sources.append([_Source(recent, int(recent.day.max()))])
-        runs, entries = [], {}
+        runs, held_now = [], {}
         for part, group in enumerate(_planned(sources)):
-            run, entry = self._kept_or_written(checkpoint, group, part)
+            run, held = self._kept_or_written(checkpoint, group, part)
             runs.append(run)
-            entries[id(run)] = entry
-        self._entries = entries
+            held_now[id(run)] = held
+        self._held = held_now
         seen.replace_runs(runs)
 
-    def _kept_or_written(self, checkpoint: Checkpoint, group: list[_Source], part: int) -> tuple[Run, FileEntry]:
+    def _kept_or_written(self, checkpoint: Checkpoint, group: list[_Source], part: int) -> tuple[Run, _Held]:
         if len(group) == 1 and group[0].run is not None:
-            return group[0].run, self._entries[id(group[0].run)]
+            return group[0].run, self._held[id(group[0].run)]
         for source in group:
             if source.run is not None:
-                checkpoint.retire(self._entries[id(source.run)])
+                checkpoint.retire(self._held[id(source.run)].entry)
         written: list[Run] = []
 
         def write(target: Path) -> None:
             with target.open("wb") as file:
-                written.append(write_run(file, [source.columns for source in group]))
+                pages = [source.pages for source in group if source.pages is not None]
+                written.append(write_run(file, [source.columns for source in group], pages))
 
         entry = checkpoint.stage(
             GROUP,
@@ -140,7 +156,8 @@ class SeenFiles:
             write,
             rows=sum(len(source.columns) for source in group),
         )
-        return replace(written[0], columns=map_columns(checkpoint.staged(entry))), entry
+        columns, pages = map_columns(checkpoint.staged(entry))
+        return replace(written[0], columns=columns), _Held(entry, pages)
 
 
 def _planned(sources: list[list[_Source]]) -> list[list[_Source]]:
@@ -174,10 +191,11 @@ def _level(keys: int) -> int:
     return level
 
 
-def write_run(file: BinaryIO, parts: list[Columns]) -> Run:
+def write_run(file: BinaryIO, parts: list[Columns], pages: Sequence[mmap.mmap] = ()) -> Run:
     """Write the keys of parts, each in order of `lo`, as one run file; the run that it holds, without its columns.
 
-    Memory is bounded by the filter and one slice, whatever the number of keys.
+    Memory is bounded by the filter and one slice, whatever the number of keys: `pages` that parts are mapped from are
+    given up slice by slice.
     """
     keys = sum(len(part) for part in parts)
     layout = _Layout(keys, words_for(keys))
@@ -201,6 +219,8 @@ def write_run(file: BinaryIO, parts: list[Columns]) -> Run:
             file.seek(start + size * at)
             file.write(np.ascontiguousarray(column).data)
         at += len(piece)
+        for mapped in pages:
+            mapped.madvise(mmap.MADV_DONTNEED)
     file.seek(layout.filter)
     file.write(words.data)
     file.write(fence.data)
@@ -210,28 +230,34 @@ def write_run(file: BinaryIO, parts: list[Columns]) -> Run:
     return Run(Columns(nothing, nothing, nothing, np.empty(0, np.uint16)), words, fence, first_day, last_day)
 
 
-def load_run(path: Path) -> Run:
-    """The run of a file: filter and fence in memory, columns mapped. StorageError where the file is damaged."""
+def load_run(path: Path) -> tuple[Run, mmap.mmap]:
+    """The run of a file, filter and fence in memory, and the pages its columns are mapped from.
+
+    StorageError where the file is damaged.
+    """
     with storage_errors(path, "read seen keys"), path.open("rb") as file:
         layout, first_day, last_day = _read_header(file, path)
         file.seek(layout.filter)
         words = np.fromfile(file, np.uint64, layout.words)
         fence = np.fromfile(file, np.uint64, layout.fences)
-    return Run(map_columns(path), words, fence, first_day, last_day)
+    columns, pages = map_columns(path)
+    return Run(columns, words, fence, first_day, last_day), pages
 
 
-def map_columns(path: Path) -> Columns:
-    """The columns of a run file, mapped: pages are read when touched, and can be given up when memory is short."""
+def map_columns(path: Path) -> tuple[Columns, mmap.mmap]:
+    """The columns of a run file, mapped: pages are read when touched, and can be given up at any time."""
     with storage_errors(path, "read seen keys"), path.open("rb") as file:
         layout, _, _ = _read_header(file, path)
-        whole = np.asarray(np.memmap(file, np.uint8, mode="r"))
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    whole = np.frombuffer(pages, np.uint8)
     lo, hi, content, filter_ = layout.lo, layout.hi, layout.content, layout.filter
-    return Columns(
+    columns = Columns(
         whole[lo:hi].view(np.uint64),
         whole[hi:content].view(np.uint64),
         whole[content:filter_].view(np.uint64),
         whole[layout.day :].view(np.uint16),
     )
+    return columns, pages
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[_Layout, int, int]:

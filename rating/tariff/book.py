@@ -100,11 +100,6 @@ class PriceBook:
     def __len__(self) -> int:
         return len(self.specs)
 
-    def representable(self, price: PriceIndex, units: Ints) -> npt.NDArray[np.bool_]:
-        """Which rows `charge` and `cumulative` can rate: units at most the price's `unit_limit`."""
-        fits: npt.NDArray[np.bool_] = units <= self.unit_limit[price]
-        return fits
-
     def cumulative(self, price: PriceIndex, units: Ints) -> tuple[Ints, Ints]:
         """F(units) of each row before rounding: whole nanos, and the rest in parts of `denominator[price]`.
 

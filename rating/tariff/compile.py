@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from itertools import pairwise
 
 from rating.errors import PlanError
@@ -65,13 +64,6 @@ def unit_limit(segments: Sequence[Segment]) -> int:
             if reaches < end:
                 return max(reaches, segment.above)
     return MAX_UNITS_RATED
-
-
-def exact_at(segments: Sequence[Segment], units: int) -> Fraction:
-    """F(units) in nanos as a fraction, and 0 for units below zero (not entered): the definition the book must meet."""
-    if units < 0:
-        return Fraction(0)
-    return next(segment for segment in reversed(segments) if segment.above < units).cost(units)
 
 
 def _check_fields(spec: PriceSpec) -> None:

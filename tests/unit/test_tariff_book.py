@@ -30,7 +30,6 @@ def test_units_above_the_limit_are_refused_and_not_wrapped() -> None:
     book = PriceBook.compile([PriceSpec(Price(model="flat", price="1000", per="1 MB"))])
     limit = int(book.unit_limit[0])
     units, zero = np.array([limit, limit + 1]), np.zeros(2, np.int64)
-    assert [True, False] == book.representable(zero, units).tolist()
     assert book.charge(zero[:1], zero[:1], units[:1])[0] > 4_600_000_000 * 10**9
     with pytest.raises(OverflowError, match=f"price 0 can rate {limit} units"):
         book.charge(zero, zero, units)

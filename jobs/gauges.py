@@ -77,7 +77,7 @@ class PoolDetail:
 def list_pools(
     views: StateViews, as_of: dt.datetime, *, account: str | None = None, cycle: str | None = None
 ) -> list[Gauge]:
-    """Gauges of all pools and shared devices, fullest first: those of the open cycles, or of the cycle named.
+    """Gauges of all pools, then of shared devices, fullest first: those of the open cycles, or of the cycle named.
 
     `account` covers the accounts below it. Raises UsageError for an account that does not exist.
     """
@@ -86,7 +86,12 @@ def list_pools(
         pools = pools.filter(pl.col("account_id").is_in(account_tree(views.accounts, account)))
     gauges = _gauges(views, pools if cycle is None else pools.filter(pl.col("cycle") == cycle), as_of)
     shown = [gauge for gauge in gauges if cycle is not None or gauge.is_open]
-    return sorted(shown, key=lambda gauge: (-Decimal(gauge.percent or 0), gauge.pool_id, gauge.service))
+    return sorted(shown, key=_fullest_first)
+
+
+def _fullest_first(gauge: Gauge) -> tuple[bool, bool, Decimal, str, str]:
+    percent = Decimal(gauge.percent or 0)
+    return (gauge.kind == "device", gauge.percent is None, -percent, gauge.pool_id, gauge.service)
 
 
 def pool_detail(

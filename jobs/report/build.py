@@ -231,7 +231,8 @@ def _notes(account: str | None, window: _Window) -> tuple[str, ...]:
     if window.is_open:
         notes.append(
             "The cycle is open: all figures are so far. A forecast is the usage so far, divided by the days elapsed "
-            "(at least one), times the days of the cycle; it covers usage and makes no claim on charges."
+            "(at least one), times the days of the cycle, with late usage of earlier cycles counted once; it covers "
+            "usage and makes no claim on charges."
         )
     if account is not None:
         notes.append(

@@ -119,8 +119,11 @@ def _amount_cells(texts: list[str | None]) -> list[Cell]:
 
 
 def amount_cell(text: str, decimals: int = 2) -> Cell:
-    """An amount with thousands separated; what lies past the second decimal is set apart, and nothing is rounded."""
+    """An amount with thousands separated; what lies past the second decimal is set apart, and nothing is rounded.
+
+    It is as wide as one with so many decimals: figure spaces stand where there are no more digits.
+    """
     whole, _, fraction = text.removeprefix("-").partition(".")
-    padded = fraction.ljust(max(decimals, 2), "0")
+    padded = fraction.ljust(2, "0").ljust(decimals, "\u2007")
     sign = "-" if text.startswith("-") else ""
     return Cell("amount", f"{sign}{int(whole):,}.{padded[:2]}", faint=padded[2:], exact=text)

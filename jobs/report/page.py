@@ -128,15 +128,27 @@ def _figures(report: Report) -> list[Figure]:
     return figures
 
 
-def _calendar(report: Report, days: pl.DataFrame) -> list[dt.date]:
-    """Every day of the cycle, and before them the days of late usage that it took in."""
-    first = report.cycle_from
-    whole = [first + dt.timedelta(days=at) for at in range(report.cycle_days)]
-    return sorted(set(days["day"].to_list()) - set(whole)) + whole
+def _columns_of(report: Report, rows: pl.DataFrame) -> tuple[list[dt.date | None], pl.DataFrame]:
+    """The columns of a chart by day, one for each day of the cycle, and `rows` with that as `day`.
+
+    Where the cycle took in late usage of earlier days, the first column, None, stands for all of it.
+    """
+    days: list[dt.date | None] = [report.cycle_from + dt.timedelta(days=at) for at in range(report.cycle_days)]
+    inside = pl.col("day").is_between(report.cycle_from, report.cycle_until)
+    placed_rows = rows.with_columns(pl.when(inside).then(pl.col("day")).alias("day"))
+    return ([None, *days] if placed_rows["day"].null_count() else days), placed_rows
+
+
+def _day_name(day: dt.date | None) -> str:
+    return "late, of earlier days" if day is None else day.isoformat()
+
+
+def _most(day: dt.date | None) -> str:
+    return "most of it late, of earlier days," if day is None else f"most on {day}"
 
 
 def _data_by_day(report: Report, data: pl.DataFrame) -> Figure:
-    days = _calendar(report, data)
+    days, data = _columns_of(report, data)
     sums = {
         row["day"]: row for row in data.group_by("day").agg(pl.col(name).sum() for name, _, _ in _LAYERS).to_dicts()
     }
@@ -148,12 +160,12 @@ def _data_by_day(report: Report, data: pl.DataFrame) -> Figure:
     tips = []
     for at, day in enumerate(days):
         parts = [f"{layer.name.lower()} {size_text(int(layer.values[at]))}" for layer in series if layer.values[at]]
-        tips.append(f"{day}: {', '.join(parts) or 'no data'}")
+        tips.append(f"{_day_name(day)}: {', '.join(parts) or 'no data'}")
     by_day = {day: sum((layer.values[at] for layer in series), Fraction()) for at, day in enumerate(days)}
-    peak = max(by_day, key=lambda day: (by_day[day], day))
+    peak = max(days, key=lambda day: by_day[day])
     total = sum(by_day.values())
-    alt = f"{size_text(int(total))} in all, most on {peak} with {size_text(int(by_day[peak]))}."
-    chart = Columns(_day_labels(report, days), tips, series, _size_tick, 1024, alt)
+    alt = f"{size_text(int(total))} in all, {_most(peak)} with {size_text(int(by_day[peak]))}."
+    chart = Columns(_day_labels(days), tips, series, _size_tick, 1024, alt)
     return Figure(
         "Data by day",
         f"Billed data by local day of use, by what covered it. {alt}",
@@ -164,14 +176,14 @@ def _data_by_day(report: Report, data: pl.DataFrame) -> Figure:
 
 
 def _charge_by_day(report: Report, currency: str, rows: pl.DataFrame) -> Figure:
-    days = _calendar(report, rows)
+    days, rows = _columns_of(report, rows)
     sums = {day: Fraction(total) for day, total in rows.group_by("day").agg(pl.col("total").sum()).iter_rows()}
     values = [sums.get(day, Fraction()) for day in days]
-    tips = [f"{day}: {_plain(value)} {currency}" for day, value in zip(days, values, strict=True)]
-    peak = max(range(len(days)), key=lambda at: (values[at], at))
+    tips = [f"{_day_name(day)}: {_plain(value)} {currency}" for day, value in zip(days, values, strict=True)]
+    peak = max(range(len(days)), key=lambda at: values[at])
     whole, most = _plain(sum(values, Fraction())), _plain(values[peak])
-    alt = f"{whole} {currency} in all, most on {days[peak]} with {most} {currency}."
-    chart = Columns(_day_labels(report, days), tips, [Series("Charge", "s-main", values)], _plain, 10, alt)
+    alt = f"{whole} {currency} in all, {_most(days[peak])} with {most} {currency}."
+    chart = Columns(_day_labels(days), tips, [Series("Charge", "s-main", values)], _plain, 10, alt)
     caption = f"Adjustments included, fees not. {alt}"
     return Figure(f"Usage charges by day, {currency}", caption, column_chart(chart), values=tips)
 
@@ -188,8 +200,8 @@ def _by_owner(section: pl.DataFrame, whose: str, key: str, currency: str) -> Fig
     )
 
 
-def _day_labels(report: Report, days: Sequence[dt.date]) -> list[str]:
-    return [str(day.day) if day >= report.cycle_from else f"{day.day}.{day.month}." for day in days]
+def _day_labels(days: Sequence[dt.date | None]) -> list[str]:
+    return ["late" if day is None else str(day.day) for day in days]
 
 
 def _size_tick(value: Fraction) -> str:
@@ -208,7 +220,7 @@ def _tables(report: Report) -> list[Table]:
     summary = "currency sims data_used_bytes data_overage_bytes sms_used voice_used_s charge adjustments fees total"
     usage = "records used from_test from_allowance from_addon overage"
     pools = sections["pools"].sort(
-        ["percent", "account_id", "pool_id"], descending=[True, False, False], nulls_last=True, maintain_order=True
+        pl.col("kind") == "device", -pl.col("percent"), "account_id", "pool_id", nulls_last=True, maintain_order=True
     )
     dearest = report.dearest_sims()
     tables = [
@@ -225,7 +237,8 @@ def _tables(report: Report) -> list[Table]:
             pools,
             "pool_id kind account_id members service size used percent overage currency total "
             "forecast forecast_percent",
-            caption="SIMs that share an allowance, fullest first.",
+            caption="SIMs that share an allowance: pools, then devices, fullest first.",
+            limit=50,
         ),
         table(
             "sims",

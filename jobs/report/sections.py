@@ -79,10 +79,11 @@ _TOTAL = (
 )
 _NET = "(charge + adjustments)::DECIMAL(38, 9) AS total"
 
-# The linear forecast of an open cycle; usage of a closed one counts as it is, and no open part means no forecast.
+# The linear forecast of an open cycle, late usage of earlier ones counted once; usage of a closed one counts as it is,
+# and no open part means no forecast.
 _FORECAST = (
     "CASE WHEN count(cycle_s) > 0 THEN sum(CASE WHEN cycle_s IS NULL THEN used "
-    "ELSE used::HUGEINT * cycle_s // elapsed_s END)::BIGINT END AS forecast"
+    "ELSE late_quantity + (used - late_quantity)::HUGEINT * cycle_s // elapsed_s END)::BIGINT END AS forecast"
 )
 
 
@@ -95,7 +96,8 @@ def _by_service(keys: str, where: str = "true") -> str:
     return (
         f"SELECT * FROM (SELECT usage.*, unit, forecast FROM (SELECT {keys}, {_SIMS}, {_QUANTITY_SUMS}, "
         f"{_AMOUNT_SUMS}, {_TOTAL} FROM lines WHERE {where} GROUP BY ALL) AS usage LEFT JOIN ("
-        f"SELECT {keys}, {_FORECAST} FROM (SELECT {keys}, elapsed_s, cycle_s, sum(used) AS used FROM lines "
+        f"SELECT {keys}, {_FORECAST} FROM (SELECT {keys}, elapsed_s, cycle_s, sum(used) AS used, "
+        "sum(late_quantity) AS late_quantity FROM lines "
         f"WHERE {where} GROUP BY ALL) GROUP BY ALL) AS ahead ON {same} "
         "LEFT JOIN units ON units.service = usage.service)"
     )

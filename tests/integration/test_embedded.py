@@ -1,0 +1,216 @@
+"""The embedded driver over real directories: journal, checkpoints, resumption, refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.generate import Generated, generate
+from pipeline import journal
+from pipeline.catalogue import load_catalogue
+from pipeline.embedded import Embedded
+from pipeline.feeds import load_mapping
+from rating.engine import Engine
+from rating.errors import LockedError, SourceError, StorageError, UsageError
+from rating.state import State
+
+AS_OF_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z
+WEIR = str(Path(sys.executable).with_name("weir"))
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Generated:
+    """A made-up fleet of 300 cards and 6,000 records."""
+    return generate(tmp_path_factory.mktemp("fleet"), 300, 6000, seed=7, bad_share="0.01")
+
+
+def loaded(data: Path, fleet: Generated) -> None:
+    """Make a data directory that holds the fleet's catalogue."""
+    with Embedded.open(data, write=True) as driver:
+        driver.apply(load_catalogue([fleet.catalogue, fleet.cards_file]))
+
+
+def ingest(data: Path, fleet: Generated) -> dict[str, object]:
+    """Ingest the fleet's usage; the tally for machines."""
+    with Embedded.open(data, write=True) as driver:
+        return driver.ingest(load_mapping("plain"), [fleet.usage], AS_OF_US, fixed_as_of=True).to_dict()
+
+
+def rated_rows(data: Path) -> pl.DataFrame:
+    """All landed rated rows in journal order."""
+    with Embedded.open(data, write=False) as driver:
+        files = [driver.directory.locate(entry) for entry in driver.directory.manifest.group("rated")]
+    return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files]).sort("journal_offset", "part")
+
+
+def test_every_record_ends_as_the_generator_foretold(fleet: Generated, tmp_path: Path) -> None:
+    """Rated, duplicate and rejected by reason are what was written into the file (F5)."""
+    loaded(tmp_path, fleet)
+    tally = ingest(tmp_path, fleet)
+    assert tally["rated"] == fleet.rated
+    assert tally["duplicate"] == fleet.duplicate
+    assert tally["rejected"] == fleet.rejected
+    assert tally["records"] == fleet.records
+    assert len(rated_rows(tmp_path)) == fleet.rated
+
+
+def test_the_same_file_again_is_all_duplicates_and_moves_nothing(fleet: Generated, tmp_path: Path) -> None:
+    """F4: what was rated is a duplicate now; what was refused is refused again."""
+    loaded(tmp_path, fleet)
+    ingest(tmp_path, fleet)
+    with Embedded.open(tmp_path, write=False) as driver:
+        before = driver.engine.state.counters.to_table()
+    again = ingest(tmp_path, fleet)
+    with Embedded.open(tmp_path, write=False) as driver:
+        assert driver.engine.state.counters.to_table().equals(before)
+    assert again["rated"] == 0
+    assert again["charge"] == {}
+    assert len(rated_rows(tmp_path)) == fleet.rated
+
+
+def test_the_journal_folded_anew_gives_the_state_and_the_rows(
+    fleet: Generated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot changes cost, never meaning: without any, the journal gives the same counters and rated rows."""
+    monkeypatch.setenv("WEIR_CHECKPOINT_RECORDS", "1000")
+    loaded(tmp_path, fleet)
+    ingest(tmp_path, fleet)
+    engine = Engine(State())
+    steps = []
+    with Embedded.open(tmp_path, write=False) as driver:
+        for offset, entry in journal.read(driver.directory):
+            assert offset == engine.state.offset
+            if isinstance(entry, journal.Apply):
+                engine.apply(entry.catalogue)
+            elif isinstance(entry, journal.Usage):
+                steps.append(engine.usage(entry.batch, entry.originals))
+        assert engine.state.counters.to_table().equals(driver.engine.state.counters.to_table())
+        assert engine.state.offset == driver.engine.state.offset
+        assert driver.directory.manifest.checkpoint > 4
+    folded = pl.from_arrow(pa.concat_tables([step.rated for step in steps]))
+    assert isinstance(folded, pl.DataFrame)
+    landed = rated_rows(tmp_path)
+    text = [pl.col(pl.Categorical).cast(pl.String)]
+    assert folded.with_columns(text).equals(landed.select(folded.columns).with_columns(text))
+
+
+def test_checkpoints_at_other_places_give_the_same_rows(
+    fleet: Generated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the stream is cut changes files, never rows."""
+    for name, every in (("few", "100000"), ("many", "700")):
+        monkeypatch.setenv("WEIR_CHECKPOINT_RECORDS", every)
+        loaded(tmp_path / name, fleet)
+        ingest(tmp_path / name, fleet)
+    few, many = rated_rows(tmp_path / "few"), rated_rows(tmp_path / "many")
+    assert few.equals(many)
+
+
+def test_a_second_writer_is_refused_by_name(fleet: Generated, tmp_path: Path) -> None:
+    """The refusal names the process that holds the directory, and readers are not refused."""
+    loaded(tmp_path, fleet)
+    with Embedded.open(tmp_path, write=True):
+        with pytest.raises(LockedError, match=str(os.getpid())):
+            Embedded.open(tmp_path, write=True)
+        done = subprocess.run(
+            [WEIR, "--data", str(tmp_path), "ingest", "--feed", "plain", str(fleet.usage)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 3
+        assert str(os.getpid()) in done.stderr
+        Embedded.open(tmp_path, write=False).directory.close()
+
+
+def test_a_full_disk_stops_with_nothing_half_done(fleet: Generated, tmp_path: Path) -> None:
+    """Past the file size limit of the process the command ends with status 3; given again, it completes."""
+    loaded(tmp_path, fleet)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "lock"}
+    words = [WEIR, "--data", str(tmp_path), "ingest", "--feed", "plain", str(fleet.usage), "--json"]
+    words += ["--as-of", "2026-11-01T12:00:00Z"]
+    limited = f"ulimit -f 64; exec {' '.join(words)}"  # 64 KiB, and SIGXFSZ is ignored by Python
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "ulimit" in done.stderr
+    after = {path: path.read_bytes() for path in before}
+    assert after == before
+    again = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert json.loads(again.stdout)["rated"] == fleet.rated
+
+
+def test_an_unreadable_file_stops_with_nothing_half_done(fleet: Generated, tmp_path: Path) -> None:
+    """A file that is not there is the world's failure, and nothing of the others is taken in."""
+    loaded(tmp_path, fleet)
+    with Embedded.open(tmp_path, write=True) as driver:
+        checkpoint = driver.directory.manifest.checkpoint
+        with pytest.raises(SourceError, match="missing.csv"):
+            driver.ingest(load_mapping("plain"), [fleet.usage, tmp_path / "missing.csv"], AS_OF_US, fixed_as_of=True)
+    with Embedded.open(tmp_path, write=False) as driver:
+        assert driver.directory.manifest.checkpoint == checkpoint
+
+
+def test_ingest_without_a_catalogue_says_what_comes_first(fleet: Generated, tmp_path: Path) -> None:
+    """Nothing could be rated, so nothing is taken in."""
+    with Embedded.open(tmp_path, write=True) as driver, pytest.raises(UsageError, match="weir apply"):
+        driver.ingest(load_mapping("plain"), [fleet.usage], AS_OF_US, fixed_as_of=True)
+
+
+def test_a_damaged_state_is_refused(fleet: Generated, tmp_path: Path) -> None:
+    """A state file that was cut short is a clear refusal, not a guess."""
+    loaded(tmp_path, fleet)
+    ingest(tmp_path, fleet)
+    counters = next((tmp_path / "state").rglob("counters.arrow"))
+    counters.write_bytes(counters.read_bytes()[:100])
+    with pytest.raises(StorageError, match="backup"):
+        Embedded.open(tmp_path, write=True)
+
+
+CORRECTED = """record_key,iccid,service,volume_up_bytes,volume_down_bytes,used_at,plmn,record_type,corrects_key
+undo-1,{iccid},data,0,0,2026-10-20T10:00:00Z,{plmn},reverse,{first}
+swap-1,{iccid},data,0,1000,2026-10-20T10:00:00Z,{plmn},replace,{second}
+undo-2,{iccid},data,0,0,2026-10-20T10:00:00Z,{plmn},reverse,{first}
+"""
+
+
+def test_corrections_are_adjustment_rows_beside_the_landed_ones(fleet: Generated, tmp_path: Path) -> None:
+    """F6: a reversal and a replacement by key add rows; a second reversal of the same record is refused."""
+    loaded(tmp_path, fleet)
+    ingest(tmp_path, fleet)
+    before = rated_rows(tmp_path)
+    data = before.filter((pl.col("service") == "data") & (pl.col("subject_kind") == "sim"))
+    first, second = data.row(0, named=True), data.row(1, named=True)
+    file = tmp_path.parent / "corrections.csv"
+    file.write_text(
+        CORRECTED.format(
+            iccid=second["iccid"], plmn=second["plmn"], first=first["record_key"], second=second["record_key"]
+        )
+    )
+    with Embedded.open(tmp_path, write=True) as driver:
+        tally = driver.ingest(load_mapping("plain"), [file], AS_OF_US, fixed_as_of=True).to_dict()
+    assert (tally["rated"], tally["rejected"]) == (2, {"unknown_key": 1})
+    after = rated_rows(tmp_path)
+    assert after.head(len(before)).equals(before)
+    added = after.tail(len(after) - len(before))
+    assert added["kind"].cast(pl.String).to_list() == ["reversal", "reversal", "usage"]
+    assert added["quantity_raw"].to_list() == [-first["quantity_raw"], -second["quantity_raw"], 1000]
+
+
+def test_the_history_is_readable_in_place(fleet: Generated, tmp_path: Path) -> None:
+    """The Parquet files are partitioned by cycle and day, each row in the partition of its own."""
+    loaded(tmp_path, fleet)
+    ingest(tmp_path, fleet)
+    for file in (tmp_path / "history" / "rated").rglob("*.parquet"):
+        table = pq.read_table(file, partitioning=None)
+        day = file.parent.name.removeprefix("day=")
+        cycle = file.parent.parent.name.removeprefix("cycle=")
+        assert {str(one) for one in set(table["day"].to_pylist())} == {day}
+        assert set(table["cycle"].to_pylist()) == {cycle}

@@ -61,7 +61,7 @@ def catalogue_from_bytes(data: bytes) -> Catalogue:
     try:
         documents = msgspec.json.decode(data[start : start + text_length], type=_Documents)
         cards = pl.read_ipc_stream(io.BytesIO(data[start + text_length :])).select(_CARD_COLUMNS)
-    except (msgspec.MsgspecError, pl.exceptions.PolarsError, OSError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, pl.exceptions.PolarsError, OSError) as error:
         raise StorageError(f"a catalogue entry is damaged: {error}; restore a backup") from error
     return Catalogue(
         accounts=documents.accounts,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from rating.apply import Compiled
@@ -21,7 +22,9 @@ from rating.index import Ints, Words
 from schemas.usage import REJECT_SCHEMA, Direction, UsageBatch
 
 FUTURE_US: Final = 3_600_000_000  # T5: dated at most one hour ahead of arrival
-MOST_UNITS: Final = 1 << 45  # a single record of 32 TiB is a fault of the feed, not usage
+# What a single record can be of data, SMS and voice: 32 TiB, a million messages or a year of speech; more is a fault
+# of the feed, not usage.
+MOST_UNITS: Final = np.array([1 << 45, 1 << 20, 1 << 25], np.int64)
 
 _FINE, _UNKNOWN_CARD, _TOO_LARGE, _FUTURE, _NO_PLAN, _NO_RATE, _DUPLICATE, _CONFLICT = range(8)
 _REASONS: Final = {
@@ -117,7 +120,7 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, content: Words | N
         spot, spots = _spots(rows)
         slots = book.zone_slots(spots)
         zone = slots[book.version_zone_key[version], spot] if len(book.versions) else np.zeros(count, np.int64)
-        rated = book.rated_at[version, service, direction, zone] if len(book.versions) else np.zeros(count, bool)
+        rated = _rated(book, version, service, direction, zone, rows)
         verdict[~rated] = _NO_RATE
         verdict[version < 0] = _NO_PLAN
     else:
@@ -125,7 +128,7 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, content: Words | N
         spots = []
     quantity = rows["quantity"].to_numpy()
     verdict[used_us > batch.received_at_us + FUTURE_US] = _FUTURE
-    verdict[quantity > MOST_UNITS] = _TOO_LARGE
+    verdict[quantity > MOST_UNITS[service]] = _TOO_LARGE
     verdict[unknown] = _UNKNOWN_CARD
 
     if known.any():
@@ -142,9 +145,30 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, content: Words | N
     )
     return Acceptance(
         accepted=everything if len(place) == count else everything.take(place),
-        rejects=_rejects(rows, verdict, batch, compiled, version, plan),
+        rejects=_rejects(rows, verdict, batch, compiled, version, plan, service),
         duplicates=int(np.count_nonzero(verdict == _DUPLICATE)),
     )
+
+
+def _rated(
+    book: Book, version: Ints, service: Ints, direction: Ints, zone: Ints, rows: pl.DataFrame
+) -> npt.NDArray[np.bool_]:
+    """bool[n]: whether the plan version of each record has a rate for it.
+
+    Where only up and down have rates, a record needs to know how much went which way.
+    """
+    if not len(book.versions):
+        return np.zeros(len(rows), bool)
+    rated: npt.NDArray[np.bool_] = book.rated_at[version, service, direction, zone]
+    if book.split_directions.any():
+        at = np.flatnonzero(rated & ~book.rated_whole[version, service, direction, zone])
+        if len(at):
+            known = [rows[name].is_not_null().to_numpy() for name in _VOLUMES if name in rows.columns]
+            rated[at] = len(known) == len(_VOLUMES) and np.logical_and(*known)[at]
+    return rated
+
+
+_VOLUMES: Final = ("volume_up_bytes", "volume_down_bytes")
 
 
 def _judge_repeats(
@@ -190,7 +214,13 @@ def _spots(rows: pl.DataFrame) -> tuple[Ints, list[tuple[str, str, str]]]:
 
 
 def _rejects(
-    rows: pl.DataFrame, verdict: np.ndarray, batch: UsageBatch, compiled: Compiled, version: Ints, plan: Ints
+    rows: pl.DataFrame,
+    verdict: np.ndarray,
+    batch: UsageBatch,
+    compiled: Compiled,
+    version: Ints,
+    plan: Ints,
+    service: Ints,
 ) -> pl.DataFrame:
     at = np.flatnonzero((verdict != _FINE) & (verdict != _DUPLICATE))
     if not len(at):
@@ -218,7 +248,7 @@ def _rejects(
     place = pl.format("PLMN {}, country {}", pl.col("plmn").fill_null("none"), pl.col("country").fill_null("none"))
     messages = {
         _UNKNOWN_CARD: pl.format("found {}, which no card has; expected a card of the catalogue", number),
-        _TOO_LARGE: pl.format("found {} units; expected at most {}", "quantity", pl.lit(MOST_UNITS)),
+        _TOO_LARGE: pl.format("found {} units; expected at most {}", "quantity", pl.Series(MOST_UNITS[service[at]])),
         _FUTURE: pl.format("found {}; expected at most one hour after arrival at " + received, time),
         _NO_PLAN: pl.format("found {} without a plan in force on {}; expected one", number, time),
         _NO_RATE: pl.format(

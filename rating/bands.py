@@ -11,7 +11,7 @@ import datetime as dt
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from rating.errors import PlanError
 from rating.money import Ints, muldiv
 from schemas.plans import Band
 
-NO_BAND = -1
+NO_BAND: Final = -1
 MAX_PARTS = 32_767
 _WEEKDAY, _WEEKEND, _HOLIDAY = range(3)
 _KINDS = {
@@ -62,6 +62,16 @@ def split(
 ) -> Parts:
     """`Timetable.split` for the timetable of these bands; timetables are kept from call to call."""
     return timetable(zone, tuple(bands), tuple(holidays)).split(start_us, end_us, quantity)
+
+
+def bands_in_use(bands: Sequence[Band], holidays: Sequence[dt.date]) -> set[int]:
+    """Positions in `bands` of those that hold at some time of some day; NO_BAND where none does at some time.
+
+    Raises PlanError naming the band whose times cannot be read.
+    """
+    pieces = [piece for number, band in enumerate(bands) for piece in _pieces(number, band)]
+    kinds = (_WEEKDAY, _WEEKEND, *((_HOLIDAY,) if holidays else ()))
+    return {band for kind in kinds for _, band in _day(pieces, kind)}
 
 
 @lru_cache(maxsize=512)

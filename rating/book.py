@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from rating.bands import bands_in_use
 from rating.calendar import CycleCalendar, ZoneCalendar
 from rating.errors import PlanError
 from rating.increments import IncrementBook, IncrementSpec
@@ -192,8 +193,10 @@ class Book:
         zone_rows: dict[ZoneKey, int] = {}
         ordered: list[tuple[int, Plan, PlanVersion]] = []
         for plan in plans:
-            for version in sorted(plan.versions, key=lambda version: version.effective):
-                ordered.append((self.vocabulary.versions.row(f"{plan.id}@{version.version}"), plan, version))
+            ordered.extend(
+                (self.vocabulary.versions.row(f"{plan.id}@{version.version}"), plan, version)
+                for version in sorted(plan.versions, key=lambda version: version.effective)
+            )
         ordered.sort(key=lambda entry: entry[0])
         self.versions = [(plan, version) for _, plan, version in ordered]
         rows = {(plan.id, version.version): row for row, plan, version in ordered}
@@ -219,6 +222,7 @@ class Book:
             self._compile_version(row, plan, version, rates)
         # Whether a record finds a rate in any band; one counted both ways may be rated up and down.
         self.rated_at: np.ndarray = np.any(self.rate_at >= 0, axis=4)
+        self.rated_whole = self.rated_at.copy()
         both_ways = self.rated_at[:, Service.DATA, Direction.UP] & self.rated_at[:, Service.DATA, Direction.DOWN]
         self.rated_at[:, Service.DATA, Direction.BOTH] |= both_ways
 
@@ -248,9 +252,26 @@ class Book:
             self.banded[row, service] |= rate.band is not None
             if rate.service == "data" and rate.direction != "any":
                 self.split_directions[row] = True
+        if self.banded[row].any():
+            self._check_bands(row, plan, version)
         if version.test is not None:
             self.test_units[row] = parse_quantity(version.test.amount, "data", version.data_base)
             self.test_months[row] = version.test.months
+
+    def _check_bands(self, row: int, plan: Plan, version: PlanVersion) -> None:
+        """A record that finds a rate in one band finds one at any time of any day; else PlanError."""
+        slots = sorted(band + 1 for band in bands_in_use(version.bands, version.holidays))
+        rated = self.rate_at[row][..., slots] >= 0
+        halves = np.argwhere(rated.any(axis=-1, keepdims=True) & ~rated)
+        if not len(halves):
+            return
+        service, _, _, slot = halves[0]
+        missing = slots[slot]
+        when = f"in band {version.bands[missing - 1].name!r}" if missing else "outside its bands"
+        raise PlanError(
+            f"plan {plan.id} version {version.version}, bands: found rates for {list(SERVICES)[service]} in some bands "
+            f"and none {when}; expected a rate there, or one without a band for all other times"
+        )
 
     def _compile_pools(self, rates: _Rates) -> None:
         names = self.vocabulary.pools.names

@@ -1,9 +1,9 @@
 """Corrections: a rated record is reversed or replaced by key; landed rows never change (F6).
 
-A reversal gives units back to the counters in the opposite of burn order (overage first, then add-ons, then the
-allowance, then test units) and costs F(after) - F(before) of the counter as it stands now, so that charges of a
-subject go on summing to F(total). Where the price does not run over the cycle, or the cycle takes no more usage, it
-is the opposite of the original row.
+A reversal gives test units and add-ons back as they were taken. Of allowance and overage it gives back overage first
+where more was counted since (that usage moves into the allowance that comes free), and costs F(after) - F(before) of
+the counter as it stands now, so that charges of a subject go on summing to F(total). The last record of a counter,
+one whose price does not run over the cycle, and one whose cycle takes no more usage are taken back as they were.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from rating.apply import Compiled
-from rating.book import CYCLE_BASIS, DIRECTIONS, SERVICES
+from rating.book import CYCLE_BASIS, DIRECTIONS, SERVICES, Book
 from rating.counters import Counters, counter_key
-from rating.cycles import cycle_code, cycle_label
+from rating.cycles import cycle_code, cycle_days, cycle_label
 from rating.pools import DEVICE_PREFIX
-from rating.rate import pool_subject, sim_subject
+from rating.rate import TEST_METER, pool_subject, sim_subject
 from schemas.tables import RATED
 from schemas.usage import Direction, UsageBatch
 
@@ -27,10 +27,19 @@ Row = dict[str, Any]
 _GIVEN_BACK = ("quantity_raw", "billable_quantity", "from_test", "from_allowance", "from_addon", "overage")
 
 
-def outstanding(originals: list[Row]) -> list[Row]:
-    """The rows of one key that no reversal has taken back yet."""
-    reversed_parts = {row["part"] for row in originals if row["kind"] == "reversal"}
-    return [row for row in originals if row["kind"] == "usage" and row["part"] not in reversed_parts]
+def outstanding(originals: list[Row], feed: str) -> list[Row]:
+    """The rows of one key of a feed that no reversal has taken back yet, last part first.
+
+    A row that was rated again (P10) stands with what its adjustments have made of it.
+    """
+    rows = [row for row in originals if row["feed"] == feed]
+    reversed_parts = {row["part"] for row in rows if row["kind"] == "reversal"}
+    standing = {row["part"]: dict(row) for row in rows if row["kind"] == "usage" and row["part"] not in reversed_parts}
+    for row in rows:
+        if row["kind"] == "rerate" and row["part"] in standing:
+            for name in (*_GIVEN_BACK, "charge_nanos"):
+                standing[row["part"]][name] += row[name]
+    return [standing[part] for part in sorted(standing, reverse=True)]
 
 
 def reverse(
@@ -55,7 +64,7 @@ def reverse(
     )
     for name in ("volume_up_bytes", "volume_down_bytes"):
         adjusted[name] = None if row[name] is None else -row[name]
-    place = _Place.find(counters, compiled, row)
+    place = _Place.find(counters, compiled, row, batch.received_at_us)
     if place is None:
         today = compiled.book.time_zones[place_zone(compiled, row)].local_day(np.array([batch.received_at_us]))
         adjusted["cycle"] = _open_cycle(compiled, row, int(today[0]))
@@ -90,11 +99,12 @@ def _open_cycle(compiled: Compiled, row: Row, today: int) -> str:
 class _Place:
     """Where a rated row counted: its counters, and the rate that priced it."""
 
-    def __init__(self, total: int, bucket: int, price_row: int, price: int, sim: int | None) -> None:
-        self.total, self.bucket, self.price_row, self.price, self.sim = total, bucket, price_row, price, sim
+    def __init__(self, total: int, bucket: int, price_row: int, price: int, sim: int | None, test: int | None) -> None:
+        self.total, self.bucket, self.price_row, self.price = total, bucket, price_row, price
+        self.sim, self.test = sim, test
 
     @classmethod
-    def find(cls, counters: Counters, compiled: Compiled, row: Row) -> _Place | None:
+    def find(cls, counters: Counters, compiled: Compiled, row: Row, received_us: int) -> _Place | None:
         book = compiled.book
         service = int(SERVICES[row["service"]])
         card = int(compiled.directory.row_of(row["iccid"]))
@@ -109,9 +119,16 @@ class _Place:
         if not codes:
             return None
         code = codes[-1]
+        account = book.vocabulary.accounts.rows[row["account_id"]]
+        closes = book.time_zones[book.account_zone[account]].midnight_us(cycle_days(book, code)[1] + 1)
+        if received_us > closes + int(book.grace_us[account]):
+            return None
         plan = book.vocabulary.versions.rows[f"{row['plan_id']}@{row['plan_version']}"]
         direction = int(DIRECTIONS.get(row["direction"], Direction.BOTH))
-        rates = np.unique(book.rate_at[plan, service, direction])
+        zones = [
+            book.zone_name(plan, slot) for slot in range(1 + len(book.zone_keys[book.version_zone_key[plan]].zones))
+        ]
+        rates = np.unique(book.rate_at[plan, service, direction, zones.index(row["zone"])])
         price = next(int(rate) for rate in rates if rate >= 0 and int(book.rates.meter[rate]) == meter)
         bucket_meter, price_meter = meter, meter
         if pool >= 0:
@@ -125,47 +142,62 @@ class _Place:
             return int(counters.rows(key)[0])
 
         sim = at(sim_subject(card), meter) if pool >= 0 else None
-        return cls(at(subject, meter), at(subject, bucket_meter), at(subject, price_meter), price, sim)
+        test = None
+        if row["from_test"]:
+            test = int(counters.rows(counter_key(*(np.array([n]) for n in (sim_subject(card), TEST_METER, 0))))[0])
+        return cls(at(subject, meter), at(subject, bucket_meter), at(subject, price_meter), price, sim, test)
 
     def give_back(self, counters: Counters, compiled: Compiled, row: Row) -> Row:
         """Move the counters back and say what that makes of the adjustment."""
         book = compiled.book
         units = row["billable_quantity"]
-        overage_now = int(counters["overage"][self.price_row])
-        overage = min(units, overage_now)
-        addon = min(units - overage, row["from_addon"])
-        allowance = min(units - overage - addon, int(counters["allowance"][self.bucket]))
-        test = units - overage - addon - allowance
-        compiled.addons.give_back(int(compiled.directory.row_of(row["iccid"])), int(SERVICES[row["service"]]), addon)
-        charge = -row["charge_nanos"]
-        if book.rates.basis[self.price] == CYCLE_BASIS and not book.rates.capacity[self.price]:
-            price = np.array([self.price])
-            entered = book.rates.allowance[self.price] == 0 and self.sim is None
-
-            def cost(before: int, after: int) -> int:
-                ends = [-1 if end == 0 and not entered else end for end in (before, after)]
-                return int(book.prices.charge(price, np.array([ends[0]]), np.array([ends[1]]))[0])
-
-            fee = row["charge_nanos"] - cost(row["overage_before"], row["overage_before"] + row["overage"])
-            if entered and row["counter_before"] == 0 and row["overage_before"] == 0:
-                fee = 0  # the first record of the cycle also entered the price; that stays
-            charge = cost(overage_now, overage_now - overage) - fee
         before = int(counters["billable"][self.total])
-        for counter in {self.total} | ({self.sim} if self.sim is not None else set()):
-            counters["billable"][counter] -= units
-            counters["raw"][counter] -= row["quantity_raw"]
-        counters["test"][self.total] -= test
-        counters["addon"][self.total] -= addon
+        overage_now = int(counters["overage"][self.price_row])
+        by_cycle = bool(book.rates.basis[self.price] == CYCLE_BASIS and not book.rates.capacity[self.price])
+        allowance, overage = row["from_allowance"], row["overage"]
+        if by_cycle and before != row["counter_after"]:
+            # Usage since then found the allowance smaller by these units; what it paid for takes their place in it.
+            overage = min(allowance + overage, overage_now)
+            allowance = row["from_allowance"] + row["overage"] - overage
+        card, service = int(compiled.directory.row_of(row["iccid"])), int(SERVICES[row["service"]])
+        compiled.addons.give_back(card, service, row["from_addon"])
+        counters["records"][self.total] -= 1
+        counters["billable"][self.total] -= units
+        counters["raw"][self.total] -= row["quantity_raw"]
+        counters["test"][self.total] -= row["from_test"]
+        counters["addon"][self.total] -= row["from_addon"]
+        if self.sim is not None:
+            counters["in_pool"][self.sim] -= units
+        if self.test is not None:
+            counters["test"][self.test] -= row["from_test"]
         counters["allowance"][self.bucket] -= allowance
+        charge = self._charge(counters, book, row, overage_now, overage) if by_cycle else -row["charge_nanos"]
         counters["overage"][self.price_row] -= overage
         counters["charge_nanos"][self.price_row] += charge
         return {
-            "from_test": -test,
             "from_allowance": -allowance,
-            "from_addon": -addon,
             "overage": -overage,
             "charge_nanos": charge,
             "counter_before": before,
             "counter_after": before - units,
             "overage_before": overage_now,
         }
+
+    def _charge(self, counters: Counters, book: Book, row: Row, overage_now: int, overage: int) -> int:
+        """What comes back: F(after) - F(before) of the counter as it stands, and the connect fee of the record.
+
+        A price without allowance stays entered, at the cost of no units, until no record of the counter stands.
+        """
+        entered = book.rates.allowance[self.price] == 0 and self.sim is None
+
+        def cost(before: int, after: int) -> int:
+            most = int(book.prices.unit_limit[self.price])
+            ends = [np.array([-1 if end == 0 and not entered else min(end, most)]) for end in (before, after)]
+            return int(book.prices.charge(np.array([self.price]), *ends)[0])
+
+        entry = cost(-1, 0) if entered else 0
+        fee = row["charge_nanos"] - cost(row["overage_before"], row["overage_before"] + row["overage"])
+        if entered and row["counter_before"] == 0 and row["overage_before"] == 0 and fee >= entry:
+            fee -= entry  # the first record of the cycle entered the price
+        left = entry if entered and counters["records"][self.total] == 0 else 0
+        return int(cost(overage_now, overage_now - overage) - fee - left)

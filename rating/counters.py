@@ -26,6 +26,7 @@ COLUMNS: Final = (
     "allowance",
     "addon",
     "overage",  # and priced
+    "in_pool",  # units of a SIM that its pool or device is charged for, beside its own
     "peak",  # largest billable quantity of one record (capacity prices)
     "charge_nanos",
     "size",  # the allowance as last seen

@@ -45,12 +45,15 @@ def add_spells(history: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
         & (pl.col("from_day") <= pl.col("from_day_new"))
         & (pl.col("until_day") >= pl.col("from_day_new"))
     )
-    continued = touched.filter(same).select("card", pl.col("until_day_new").alias("new_until"))
+    continued = touched.filter(same).select("card", pl.col("from_day").alias("since"), "until_day_new")
     changed = fresh.join(continued, on="card", how="anti")
     kept = (
         history.join(continued, on="card", how="left")
-        .with_columns(until_day=pl.coalesce("new_until", "until_day"))
-        .drop("new_until")
+        .filter(pl.col("since").is_null() | (pl.col("from_day") <= pl.col("since")))
+        .with_columns(
+            until_day=pl.when(pl.col("from_day") == pl.col("since")).then("until_day_new").otherwise("until_day")
+        )
+        .drop("since", "until_day_new")
         .join(changed.select("card", pl.col("from_day").alias("cut")), on="card", how="left")
         .filter(pl.col("cut").is_null() | (pl.col("from_day") < pl.col("cut")))
         .with_columns(until_day=pl.min_horizontal("until_day", pl.col("cut") - 1))

@@ -18,7 +18,7 @@ import pyarrow as pa
 from rating.accept import Accepted, accept, local_days
 from rating.apply import Compiled, apply, check
 from rating.corrections import Row, outstanding, reversal_table, reverse
-from rating.cycles import assign, cycle_days
+from rating.cycles import Cycles, assign, cycle_days
 from rating.dedupe import DAY_US, Seen, content_digest, digest
 from rating.entries import enter
 from rating.groups import Groups
@@ -101,7 +101,7 @@ class Engine:
         steps = []
         for place, correction in enumerate(batch.rows.iter_rows(named=True)):
             one = UsageBatch(batch.feed, batch.source, batch.received_at_us, False, batch.rows[place : place + 1])
-            rows = outstanding(known.get(correction["corrects_key"] or "", []))
+            rows = outstanding(known.get(correction["corrects_key"] or "", []), batch.feed)
             step, undone = self._correction(one, correction, rows)
             known.setdefault(correction["corrects_key"] or "", []).extend(undone)
             steps.append(step)
@@ -162,6 +162,31 @@ class Engine:
         )
         if not len(accepted):
             return step
+        rated, gaps = self.rate(batch, accepted, offset)
+        return Step(
+            records=step.records,
+            rated_records=step.rated_records,
+            duplicates=step.duplicates,
+            rated=rated,
+            rejects=step.rejects,
+            gaps=gaps,
+            charges=charges_of(rated),
+        )
+
+    def rate(
+        self,
+        batch: UsageBatch,
+        accepted: Accepted,
+        offset: int,
+        cycles: Cycles | None = None,
+        today: Ints | None = None,
+    ) -> tuple[pa.Table, pa.Table]:
+        """The rated rows and gaps of the accepted records of a batch, of which there is one at least.
+
+        `cycles` and `today` (local day of arrival, int64 a record) are given where they do not follow from the
+        arrival of the batch (P10).
+        """
+        state, compiled = self.state, self.compiled
         rows = batch.rows if len(accepted) == len(batch.rows) else batch.rows[accepted.place]
         raw = rows["quantity"].to_numpy()
         up, down = _volume(rows, "volume_up_bytes"), _volume(rows, "volume_down_bytes")
@@ -171,10 +196,12 @@ class Engine:
             growth = deltas(state.sessions, session, rows)
             raw, up, down = growth.quantity, growth.up, growth.down
             gaps = self._gaps(batch, rows, accepted, growth.gaps, offset)
-        if len(session) and (session >= 0).any():
-            units = _running(session, raw, state.sessions["units"])
+        ran = np.flatnonzero(session >= 0)
+        if len(ran):
+            units[ran] = _running(session[ran], raw[ran], state.sessions["units"])
         pool = compiled.pools.of(accepted.card, accepted.plan, accepted.service, accepted.day)
-        cycles = assign(compiled.book, accepted, pool, batch.received_at_us)
+        if cycles is None:
+            cycles = assign(compiled.book, accepted, pool, batch.received_at_us)
         entries = enter(compiled.book, accepted, raw, up, down, rows, units)
         rating = rate_entries(
             state.counters,
@@ -186,20 +213,12 @@ class Engine:
             pool,
             session,
             connects,
-            self._today(accepted, batch.received_at_us),
+            self._today(accepted, batch.received_at_us) if today is None else today,
         )
         rated = rated_table(
             compiled, self.names, batch, offset, self.partition, accepted, entries, cycles, rating, (up, down)
         )
-        return Step(
-            records=step.records,
-            rated_records=step.rated_records,
-            duplicates=step.duplicates,
-            rated=rated,
-            rejects=step.rejects,
-            gaps=gaps,
-            charges=charges_of(rated),
-        )
+        return rated, gaps
 
     def _today(self, accepted: Accepted, received_us: int) -> Ints:
         accounts = np.arange(len(self.state.catalogue.accounts))
@@ -207,7 +226,11 @@ class Engine:
         return today[accepted.account]
 
     def _sessions(self, batch: UsageBatch, rows: pl.DataFrame, accepted: Accepted) -> tuple[Ints, Ints, Ints]:
-        """Session row (-1: none needed), units counted before, and whether a connect fee falls due, of each record."""
+        """Session row (-1: none needed), units counted before, and whether a connect fee falls due, of each record.
+
+        Records that name a session are partials of it, and the fee is due with the first of them to arrive; one that
+        names none is a session of its own.
+        """
         count, sessions = len(rows), self.state.sessions
         session = np.full(count, -1, np.int64)
         units = np.zeros(count, np.int64)
@@ -215,14 +238,15 @@ class Engine:
         if not batch.cumulative and not self.compiled.book.uses_sessions:
             return session, units, connects
         day = batch.received_at_us // DAY_US
-        session = sessions.rows(batch.feed, rows, day)
-        if "record_type" in rows.columns:
-            kind = rows["record_type"].fill_null(int(RecordType.EVENT)).to_numpy()
-            earlier = _running(session, np.ones(count, np.int64), sessions["records"])
-            further = (kind == RecordType.INTERIM) | (kind == RecordType.STOP)
-            connects = (~further | (earlier == 0)).astype(np.int64)
+        if batch.cumulative:
+            at = np.arange(count)
+        elif "session_id" in rows.columns:
+            at = np.flatnonzero(rows["session_id"].is_not_null().to_numpy())
         else:
-            _running(session, np.ones(count, np.int64), sessions["records"])
+            at = np.zeros(0, np.int64)
+        if len(at):
+            session[at] = sessions.rows(batch.feed, rows if len(at) == count else rows[at], day)
+            connects[at] = _running(session[at], np.ones(len(at), np.int64), sessions["records"]) == 0
         return session, units, connects
 
     def _gaps(

@@ -38,8 +38,8 @@ def enter(
 ) -> Entries:
     """The entries of accepted records with their rates and billable quantities.
 
-    `raw`, `up`, `down` (-1: unknown) are the units of each record, `rows` its usage; `session_units` is what its
-    session had counted before it, for increments that run over the session.
+    `raw`, `up`, `down` (-1: unknown) are the units of each record, `rows` the usage of the accepted ones;
+    `session_units` is what its session had counted before it, for increments that run over the session.
     """
     record = np.arange(len(accepted))
     part = np.zeros(len(accepted), np.int64)
@@ -78,7 +78,9 @@ def _split(
     book: Book, accepted: Accepted, whole: Entries, banded: np.ndarray, rows: pl.DataFrame, session_units: Ints
 ) -> Entries:
     """Entries with those on banded plans split at the boundaries of their bands."""
-    started, ended = _span(accepted, rows)
+    seconds = np.zeros(len(accepted), np.int64)
+    np.add.at(seconds, whole.record, whole.raw)
+    started, ended = _span(accepted, rows, seconds)
     version = accepted.version[whole.record]
     zone = book.account_zone[accepted.account[whole.record]]
     plain = np.flatnonzero(~banded)
@@ -117,16 +119,15 @@ def _split(
     return Entries(record, part, whole.direction[entry], raw, billable, rate)
 
 
-def _span(accepted: Accepted, rows: pl.DataFrame) -> tuple[Ints, Ints]:
+def _span(accepted: Accepted, rows: pl.DataFrame, seconds: Ints) -> tuple[Ints, Ints]:
     """When each accepted record began and ended; from its own time and duration where the feed does not say."""
     used = pl.Series("used_at", accepted.used_us)
 
     def instants(name: str) -> pl.Series:
         if name not in rows.columns:
             return pl.Series([None] * len(used), dtype=pl.Int64)
-        return rows[name].to_physical().gather(accepted.place)
+        return rows[name].to_physical()
 
-    seconds = rows["quantity"].gather(accepted.place).to_numpy()
     lasts = np.where(accepted.service == Service.VOICE, seconds * 1_000_000, 0)
     begins = instants("started_at").fill_null(used).to_numpy()
     ends = instants("ended_at").fill_null(pl.Series(begins + lasts)).to_numpy()

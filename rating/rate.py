@@ -120,15 +120,19 @@ def rate_entries(
 
     counters["overage"][price_rows] += price_groups.totals(ordered)
     counters["charge_nanos"][price_rows] += price_groups.totals(charge[price_groups.order])
-    last = groups.order[np.append(groups.starts[1:], len(groups.order)) - 1]
     counters["records"][rows] += np.diff(np.append(groups.starts, len(groups.order)))
     counters["raw"][rows] += groups.totals(entries.raw[groups.order])
     counters["billable"][rows] += groups.totals(entries.billable[groups.order])
     counters["test"][rows] += groups.totals(from_test[groups.order])
     counters["addon"][rows] += groups.totals(from_addon[groups.order])
-    counters["size"][rows] = size[last]
-    counters["plan_version"][rows] = version[last]
-    counters["account"][rows] = accepted.account[record[last]]
+    for own, own_rows in ((price_groups, price_rows), (bucket_groups, bucket_rows), (groups, rows)):
+        last = own.order[np.append(own.starts[1:], len(own.order)) - 1]
+        counters["plan_version"][own_rows] = version[last]
+        counters["account"][own_rows] = accepted.account[record[last]]
+        if own is bucket_groups:
+            counters["size"][own_rows] = size[last]
+        if own is bucket_groups is price_groups is groups:
+            break
     return Rating(
         subject=subject,
         from_test=from_test,
@@ -200,7 +204,8 @@ def _sizes(
     if len(at):
         # Few distinct combinations of meter, cycle and local day of arrival; each is one look-up for all its entries.
         code, now = cycles.code[record[at]], today[record[at]]
-        moments, moment = distinct((distinct(code)[1] << METER_BITS | meter[at]) * 4 + now - now.min())
+        days, day = distinct(now)
+        moments, moment = distinct((distinct(code)[1] << METER_BITS | meter[at]) * len(days) + day)
         for place in range(len(moments)):
             here = at[moment == place]
             sample = record[here[0]]
@@ -227,16 +232,14 @@ def _within_cap(
 ) -> Ints:
     """int64[n]: what each pooled entry may ask of its pool: usage of the SIM beyond its cap may not (P8).
 
-    Counts the SIM's own usage in the cycle, pooled or not, so that a card can always be asked for its total.
+    Counts what the SIM uses in pools in the cycle, so that a card can always be asked for its total.
     """
     at = np.flatnonzero(pooled)
     groups = counter_groups(sim_subject(card[at]), meter[at], cycle[at])
     rows = counters.rows(groups.keys)
     amount = entries.billable[at]
-    before = groups.scatter(groups.before(amount[groups.order], counters["billable"][rows]))
-    counters["billable"][rows] += groups.totals(amount[groups.order])
-    counters["raw"][rows] += groups.totals(entries.raw[at][groups.order])
-    counters["records"][rows] += np.diff(np.append(groups.starts, len(groups.order)))
+    before = groups.scatter(groups.before(amount[groups.order], counters["in_pool"][rows]))
+    counters["in_pool"][rows] += groups.totals(amount[groups.order])
     allowed = rest.copy()
     cap = book.rates.sim_cap[entries.rate[at]]
     capped = cap < NO_CAP
@@ -277,7 +280,7 @@ def _price(
     after[(entered < 0) & (after == 0)] = -1
     basis = book.rates.basis[price]
     if basis.any():
-        alone = basis == RECORD_BASIS
+        alone = (basis == RECORD_BASIS) | ((basis == SESSION_BASIS) & (session < 0))
         before[alone] = -1
         after[alone] = np.where((entered[alone] >= 0) | (overage[alone] > 0), overage[alone], -1)
         at = np.flatnonzero((basis == SESSION_BASIS) & (session >= 0))
@@ -300,6 +303,10 @@ def _price(
         before[at] = np.where(groups.scatter(earlier)[at] > 0, groups.scatter(earlier)[at], -1)
         after[at] = np.where(groups.scatter(reached)[at] > 0, groups.scatter(reached)[at], -1)
         counters["peak"][rows] = reached[np.append(groups.starts[1:], len(groups.order)) - 1]
+    if after.max() > book.prices.unit_limit.min():
+        # Units past what 64 bits can price (some billion of the currency) are free; F stays a function, so T6 holds.
+        limit = book.prices.unit_limit[price]
+        before, after = np.minimum(before, limit), np.minimum(after, limit)
     fee = connects * (book.rates.connect_fee_nanos[price] > 0)
     return book.prices.charge(price, before, after, fee if fee.any() else None)
 

@@ -83,7 +83,7 @@ def rated_table(
 ) -> pa.Table:
     """The rated rows of a batch, in journal order; a row of schemas.tables.RATED an entry."""
     book, record = compiled.book, entries.record
-    whole = len(record) == len(batch.rows)
+    whole = len(record) == len(accepted) == len(batch.rows)
     rows = batch.rows if whole else batch.rows[accepted.place[record]]
     version = accepted.version[record]
     kind = rating.subject & 1
@@ -95,7 +95,10 @@ def rated_table(
         place[pooled] += len(compiled.directory)
     count = len(record)
     iccids = names.subjects.take(pa.array(accepted.card[record]))
-    up, down = volumes
+    # A record's volumes stand on its first part, so that they can be summed; quantity_raw is each part's own.
+    up, down = (volume[record] for volume in volumes)
+    if entries.part.any():
+        up, down = (np.where(entries.part == 0, volume, -1) for volume in (up, down))
     zone = names.zone_of[version, accepted.zone[record]]
     codes, code = distinct(cycles.code[record])
     spots = accepted.spots or [("", "", "")]
@@ -124,8 +127,8 @@ def rated_table(
         "zone": _words(zone, names.zones),
         "country": _spelled(spot, [country for _, country, _ in spots]),
         "plmn": _spelled(spot, [plmn for plmn, _, _ in spots]),
-        "volume_up_bytes": _known(up[record]),
-        "volume_down_bytes": _known(down[record]),
+        "volume_up_bytes": _known(up),
+        "volume_down_bytes": _known(down),
         "quantity_raw": pa.array(entries.raw),
         "billable_quantity": pa.array(entries.billable),
         "from_test": pa.array(rating.from_test),
@@ -152,10 +155,7 @@ def _words(codes: Ints, words: Sequence[str]) -> pa.Array:
     """A dictionary column of `words` by code; -1 is null."""
     indices = codes.astype(np.int32)
     missing = indices < 0
-    if missing.any():
-        indices = pa.array(indices, mask=missing)
-    else:
-        indices = pa.array(indices)
+    indices = pa.array(indices, mask=missing) if missing.any() else pa.array(indices)
     return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.string()), safe=False)
 
 

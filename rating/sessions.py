@@ -19,8 +19,9 @@ from rating.dedupe import digest
 from rating.index import Ints, KeyIndex
 
 KEEP_DAYS: Final = 35  # a session that has been silent for longer is over
-_COLUMNS: Final = ("quantity", "up", "down", "sequence", "used_us", "seen_day", "records", "units", "overage")
-_REPORTED: Final = ("quantity", "up", "down", "sequence", "used_us")  # as last reported by the feed
+_REPORTED: Final = ("quantity", "up", "down", "sequence")  # as last reported by the feed
+_NEWEST: Final = ("newest_sequence", "newest_us")  # the largest so far
+_COLUMNS: Final = (*_REPORTED, *_NEWEST, "seen_day", "records", "units", "overage")
 _UNKNOWN: Final = -1
 
 
@@ -62,7 +63,7 @@ class Sessions:
 
     def _forget(self, rows: Ints) -> None:
         for column in _COLUMNS:
-            self[column][rows] = _UNKNOWN if column in _REPORTED else 0
+            self[column][rows] = _UNKNOWN if column in (*_REPORTED, *_NEWEST) else 0
 
     def drop_silent(self, day: int) -> None:
         """Drop the sessions that were last heard of more than KEEP_DAYS before `day`."""
@@ -115,30 +116,48 @@ def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> Deltas:
             "up": column("volume_up_bytes"),
             "down": column("volume_down_bytes"),
             "sequence": column("sequence"),
+            "newest_sequence": column("sequence"),
+            "newest_us": rows["used_at"].to_physical(),
             "used_us": rows["used_at"].to_physical(),
         }
     )
     known = np.unique(session)
     held = pl.DataFrame({"place": np.full(len(known), -1), "session": known}).with_columns(
-        *(pl.Series(name, sessions[name][known]) for name in _REPORTED)
+        *(pl.Series(name, sessions[name][known]) for name in (*_REPORTED, *_NEWEST)),
+        used_us=pl.lit(_UNKNOWN, pl.Int64),
     )
     numbered = pl.col("sequence") >= 0
     frame = pl.concat([held, frame]).sort("session", "place", maintain_order=True)
+    frame = frame.with_columns(pl.col(name).cum_max().over("session") for name in _NEWEST).with_columns(
+        pl.col(name).shift(1).over("session").fill_null(_UNKNOWN).alias(f"{name}_before") for name in _NEWEST
+    )
+    # A lower number at a later time is a session that numbers its records anew, not an old record.
     frame = frame.with_columns(
-        newest_sequence=pl.col("sequence").cum_max().shift(1).over("session").fill_null(_UNKNOWN),
-        newest_used=pl.col("used_us").cum_max().shift(1).over("session").fill_null(_UNKNOWN),
-    ).with_columns(
-        stale=pl.when(numbered & (pl.col("newest_sequence") >= 0))
-        .then(pl.col("sequence") <= pl.col("newest_sequence"))
-        .otherwise(pl.col("used_us") < pl.col("newest_used"))
+        stale=pl.when(numbered & (pl.col("newest_sequence_before") >= 0))
+        .then(
+            (pl.col("sequence") <= pl.col("newest_sequence_before")) & (pl.col("used_us") <= pl.col("newest_us_before"))
+        )
+        .otherwise(pl.col("used_us") < pl.col("newest_us_before"))
         & (pl.col("place") >= 0)
     )
     fresh = frame.filter(~pl.col("stale"))
     fresh = fresh.with_columns(
         pl.col(name).shift(1).over("session").fill_null(_UNKNOWN).alias(f"{name}_before")
-        for name in ("quantity", "up", "down", "sequence")
+        for name in ("quantity", "sequence")
+    ).with_columns(segment=(pl.col("quantity") < pl.col("quantity_before")).cum_sum().over("session"))
+    # A record that knows no directions says nothing about them: they stand as last reported in the segment.
+    fresh = fresh.with_columns(
+        pl.when(pl.col(name) >= 0).then(pl.col(name)).forward_fill().over("session", "segment").fill_null(_UNKNOWN)
+        .alias(f"{name}_reached")
+        for name in ("up", "down")
+    ).with_columns(
+        pl.col(f"{name}_reached").shift(1).over("session", "segment").fill_null(_UNKNOWN).alias(f"{name}_before")
+        for name in ("up", "down")
+    )  # fmt: skip
+    restarted = pl.any_horizontal(
+        pl.col("quantity") < pl.col("quantity_before"),
+        *((pl.col(name) >= 0) & (pl.col(name) < pl.col(f"{name}_before")) for name in ("up", "down")),
     )
-    restarted = pl.any_horizontal(pl.col(name) < pl.col(f"{name}_before") for name in ("quantity", "up", "down"))
     fresh = fresh.with_columns(restarted=restarted).with_columns(
         _growth("quantity"), _growth("up"), _growth("down"),
         missing=pl.when((pl.col("sequence_before") >= 0) & numbered)
@@ -148,7 +167,10 @@ def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> Deltas:
     last = fresh.group_by("session", maintain_order=True).last()
     at = last["session"].to_numpy()
     for name in _REPORTED:
-        sessions[name][at] = last[name].to_numpy()
+        sessions[name][at] = last[f"{name}_reached" if name in ("up", "down") else name].to_numpy()
+    newest = frame.group_by("session", maintain_order=True).agg(pl.col(name).last() for name in _NEWEST)
+    for name in _NEWEST:
+        sessions[name][newest["session"].to_numpy()] = newest[name].to_numpy()
     fresh = fresh.filter(pl.col("place") >= 0)
     place = fresh["place"].to_numpy()
     quantity = np.zeros(len(rows), np.int64)

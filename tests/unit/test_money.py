@@ -83,7 +83,8 @@ def test_rounding_goes_to_a_neighbour(value: Fraction, decimals: int) -> None:
 
 
 @given(st.lists(st.tuples(LARGE, LARGE, st.integers(1, 2**61)), min_size=1, max_size=20))
-@example([(2**61 - 2, 2**61 - 3, 2**61 - 1), (2**62, 2**61, 2**61)])
+@example([(2**61 - 2, 2**61 - 3, 2**61 - 1)])
+@example([(2**62, 2**61, 2**61)])
 @example([(2**43 - 2, 2**62 - 1, 2**43 - 1)])
 def test_muldiv_is_exact(rows: list[tuple[int, int, int]]) -> None:
     """Products of up to 124 bits are divided without losing a digit, wherever the quotient fits."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +20,10 @@ from jobs.gauges import Gauge, PoolDetail
 from jobs.listing import CardDetail, Page, RejectedList
 from jobs.report.text import amounts_as_text, printable, quantity_text
 
-_BAR_CELLS = 20
+_BAR_CELLS = 10
+_FOLDING = {"Tags", "Meaning", "What", "Line", "Source"}  # headings of columns whose long texts go over several lines
+_FOLDED_CELLS = 16  # what such a column needs at least
+_GAUGES_SHOWN = 50
 
 
 def safe(value: object, style: str = "") -> Text:
@@ -35,7 +39,13 @@ def safe(value: object, style: str = "") -> Text:
 
 def render_cards(page: Page) -> RenderableType:
     """Cards, one a row, with the usage of the open cycle."""
-    table = _table("Cards", "ICCID Account Plan Pool Status", "Data Allowance SMS Voice Charge", "Tags")
+    table = _table(
+        "Cards",
+        "ICCID Account Plan Pool Status",
+        "Data Allowance SMS Voice Charge",
+        "Tags",
+        give_way="Tags Voice SMS Pool Allowance Plan Account Status",
+    )
     for row in amounts_as_text(page.rows).iter_rows(named=True):
         over = "bold red" if row["over_quota"] else ""
         table.add_row(
@@ -60,7 +70,12 @@ def render_card(card: CardDetail) -> RenderableType:
     """One card: basics, counters, add-ons, totals of this and last cycle, and their days."""
     parts: list[RenderableType] = [_pairs(f"Card {printable(card.basics['iccid'])}", _basics(card.basics))]
     if card.counters.height:
-        table = _table("Counters", "Cycle Counter Of", "Used Allowance Left Add-on Overage Charge")
+        table = _table(
+            "Counters",
+            "Cycle Counter Of",
+            "Used Allowance Left Add-on Overage Charge",
+            give_way="Add-on Allowance Of Left Cycle",
+        )
         for row in amounts_as_text(card.counters).iter_rows(named=True):
             service, size = row["service"], row["allowance_size"]
             left = None if size is None else size - (row["allowance_used"] or 0)
@@ -74,7 +89,7 @@ def render_card(card: CardDetail) -> RenderableType:
             )
         parts.append(table)
     if card.addons.height:
-        table = _table("Add-ons", "Add-on Service Bought Expires", "Size Used Left")
+        table = _table("Add-ons", "Add-on Service Bought Expires", "Size Used Left", give_way="Bought Service Size")
         for row in card.addons.iter_rows(named=True):
             sizes = (row["size"], row["used"], row["size"] - row["used"])
             table.add_row(
@@ -84,7 +99,7 @@ def render_card(card: CardDetail) -> RenderableType:
         parts.append(table)
     parts.append(_usage_table("Usage by cycle", "Cycle", "cycle", card.cycles))
     parts.append(_usage_table("Usage by day", "Day", "day", card.days))
-    return Group(*parts)
+    return _spaced(parts)
 
 
 def _basics(basics: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
@@ -98,7 +113,12 @@ def _basics(basics: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
 def _usage_table(title: str, heading: str, key: str, frame: pl.DataFrame) -> RenderableType:
     if not frame.height:
         return Text(f"{title}: none in this and the last cycle")
-    table = _table(title, f"{heading} Service", "Records Used Allowance Add-on Overage Charge")
+    table = _table(
+        title,
+        f"{heading} Service",
+        "Records Used Allowance Add-on Overage Charge",
+        give_way="Records Add-on Allowance Overage",
+    )
     for row in amounts_as_text(frame).iter_rows(named=True):
         quantities = (row["used"], row["from_allowance"], row["from_addon"], row["overage"])
         table.add_row(
@@ -115,8 +135,16 @@ def render_pools(gauges: Sequence[Gauge]) -> RenderableType:
     """Gauges of pools, one a row."""
     if not gauges:
         return Text("no pools")
-    table = _table("Pools", "Pool Account Kind", "Members", "Service Cycle Gauge", "Used Size Overage", "Outlook")
-    for gauge in gauges:
+    table = _table(
+        "Pools",
+        "Pool Account Kind",
+        "Members",
+        "Service Cycle Gauge",
+        "Used Size Overage",
+        "Outlook",
+        give_way="Overage Kind Members Account Cycle Size Used",
+    )
+    for gauge in gauges[:_GAUGES_SHOWN]:
         table.add_row(
             *(safe(value) for value in (gauge.pool_id, gauge.account_id, gauge.kind, gauge.members)),
             *(safe(value) for value in (gauge.service, gauge.cycle)),
@@ -124,7 +152,8 @@ def render_pools(gauges: Sequence[Gauge]) -> RenderableType:
             *(_quantity(value, gauge.service) for value in (gauge.used, gauge.size, gauge.overage)),
             safe(outlook(gauge)),
         )
-    return table
+    more = len(gauges) - _GAUGES_SHOWN
+    return Group(table, Text(f"and {more:,} more; all of them with --json", style="dim")) if more > 0 else table
 
 
 def render_pool(pool: PoolDetail) -> RenderableType:
@@ -132,12 +161,12 @@ def render_pool(pool: PoolDetail) -> RenderableType:
     first = pool.gauges[0]
     basics = (("account", first.account_id), ("kind", first.kind), ("members", first.members))
     parts: list[RenderableType] = [_pairs(f"Pool {printable(first.pool_id)}", basics), render_pools(pool.gauges)]
-    table = _table(f"Most used in {first.cycle}", "ICCID Service", "Used Overage Charge")
+    table = _table(f"Most used in {first.cycle}", "ICCID Service", "Used Overage Charge", give_way="Service Overage")
     for row in amounts_as_text(pool.top).iter_rows(named=True):
         quantities = (_quantity(value, row["service"]) for value in (row["used"], row["overage"]))
         table.add_row(safe(row["iccid"]), safe(row["service"]), *quantities, _amount(row["charge"], row["currency"]))
     parts.append(table if pool.top.height else Text("no usage in this cycle yet"))
-    return Group(*parts)
+    return _spaced(parts)
 
 
 def gauge_bar(gauge: Gauge) -> Text:
@@ -170,7 +199,7 @@ def render_rejected(rejected: RejectedList) -> RenderableType:
     reasons = _table("Rejected by reason", "Reason", "Records", "Meaning")
     for row in rejected.by_reason.iter_rows(named=True):
         reasons.add_row(safe(row["reason"]), safe(row["records"]), safe(row["meaning"]))
-    newest = _table("Newest", "Received Source", "Row", "Reason Field What Line")
+    newest = _table("Newest", "Received Source", "Row", "Reason Field What Line", give_way="Source Received Row Field")
     for row in rejected.page.rows.iter_rows(named=True):
         newest.add_row(
             safe(row["received_at"]),
@@ -178,7 +207,7 @@ def render_rejected(rejected: RejectedList) -> RenderableType:
             safe(row["source_row"]),
             *(safe(row[name]) for name in ("reason", "field", "message", "preview")),
         )
-    return Group(reasons, newest, _range(rejected.page))
+    return _spaced([reasons, Group(newest, _range(rejected.page))])
 
 
 def render_status(status: Mapping[str, Any]) -> RenderableType:
@@ -194,6 +223,11 @@ def _fact(value: object) -> object:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _spaced(parts: Sequence[RenderableType]) -> Group:
+    """The parts with an empty line between each two."""
+    return Group(*[each for part in parts for each in (Text(""), part)][1:])
+
+
 def _pairs(title: str, pairs: Iterable[tuple[str, object]]) -> Table:
     table = Table(title=Text(title), title_justify="left", title_style="bold", show_header=False, box=None)
     table.add_column(style="dim", no_wrap=True)
@@ -203,18 +237,51 @@ def _pairs(title: str, pairs: Iterable[tuple[str, object]]) -> Table:
     return table
 
 
-def _table(title: str, *headings: str) -> Table:
+@dataclass
+class Listing:
+    """A table that leaves out columns, the least telling first, where the terminal is too narrow for all of them."""
+
+    title: str
+    headings: tuple[tuple[str, Literal["left", "right"]], ...]
+    give_way: tuple[str, ...]  # headings, in the order in which they are left out
+    rows: list[tuple[Text, ...]] = field(default_factory=list)
+
+    def add_row(self, *cells: Text) -> None:
+        """One row, a cell for each heading."""
+        self.rows.append(cells)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = {heading: len(heading) for heading, _ in self.headings}
+        for row in self.rows:
+            for (heading, _), cell in zip(self.headings, row, strict=True):
+                widths[heading] = max(widths[heading], cell.cell_len)
+        for heading in _FOLDING & widths.keys():
+            widths[heading] = min(widths[heading], _FOLDED_CELLS)
+        left_out: list[str] = []
+        for heading in self.give_way:
+            if sum(widths.values()) + 2 * (len(widths) - 1) <= options.max_width:
+                break
+            del widths[heading]
+            left_out.append(heading)
+        table = Table(
+            title=Text(printable(self.title)), title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
+        for heading, justify in self.headings:
+            if heading in widths:
+                folds = heading in _FOLDING
+                table.add_column(heading, justify=justify, no_wrap=not folds, overflow="fold" if folds else "ellipsis")
+        for row in self.rows:
+            table.add_row(*(cell for (heading, _), cell in zip(self.headings, row, strict=True) if heading in widths))
+        yield table
+        if left_out:
+            yield Text(f"no room for: {', '.join(left_out)}; widen the terminal or use --json", style="dim")
+
+
+def _table(title: str, *headings: str, give_way: str = "") -> Listing:
     """A table whose headings are given in groups: words on the left, then numbers on the right, and in turn."""
-    table = Table(title=Text(printable(title)), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for at, group in enumerate(headings):
-        for heading in group.split():
-            table.add_column(
-                heading,
-                justify="right" if at % 2 else "left",
-                overflow="fold",
-                no_wrap=heading in ("ICCID", "Charge"),
-            )
-    return table
+    sides = ("left", "right")
+    named = tuple((heading, sides[at % 2]) for at, group in enumerate(headings) for heading in group.split())
+    return Listing(title, named, tuple(give_way.split()))  # type: ignore[arg-type]
 
 
 def _quantity(value: int | None, service: str, style: str = "") -> Text:

@@ -323,8 +323,31 @@ def test_empty_directory_lists_nothing(tmp_path: Path) -> None:
     assert "cards             0" in shown(render_status(engine_status(empty, StateViews(), NOW, {})))
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_tables_fit_the_terminal(connection: duckdb.DuckDBPyConnection, width: int) -> None:
+    """A narrow terminal gets fewer columns and is told which; identifiers and amounts are never cut."""
+    for renderable in (
+        render_cards(list_cards(small_views(), NOW)),
+        render_card(card_detail(connection, small_views(), "8949000000000000001", NOW)),
+        render_pool(pool_detail(connection, small_views(), "fleet", NOW)),
+    ):
+        text = shown(renderable, width)
+        assert all(len(line) <= width for line in text.splitlines())
+        assert "…" not in text
+    cards = shown(render_cards(list_cards(small_views(), NOW)), width)
+    assert "0.007340032 USD" in cards
+    assert ("no room for: Tags" in cards) == (width < 130)
+
+
+def test_long_lists_of_pools_are_cut_with_a_word() -> None:
+    """After fifty gauges the table says how many more there are."""
+    gauges = list_pools(_pool_views(1, 2), NOW) * 53
+    assert "and 3 more; all of them with --json" in shown(render_pools(gauges))
+    assert "more" not in shown(render_pools(gauges[:50]))
+
+
 def test_gauge_bar_and_safe_text() -> None:
-    """The bar fills by twentieths and stops at its end; None is a dash, numbers have separators."""
-    assert "█" * 10 + "░" * 10 + " 50.00 %" == gauge_bar(_gauge(1, 2, NOW)).plain
-    assert "█" * 20 + " 500.00 %" == gauge_bar(_gauge(10, 2, NOW)).plain
+    """The bar fills by tenths and stops at its end; None is a dash, numbers have separators."""
+    assert "█" * 5 + "░" * 5 + " 50.00 %" == gauge_bar(_gauge(1, 2, NOW)).plain
+    assert "█" * 10 + " 500.00 %" == gauge_bar(_gauge(10, 2, NOW)).plain
     assert ["–", "1,234", "2026-10-21 12:00:00 UTC"] == [safe(value).plain for value in (None, 1234, NOW)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -127,6 +128,16 @@ def test_forecast_is_linear_in_local_time(tmp_path: Path) -> None:
     assert pool["forecast"] == report.sections["services"]["forecast"][0]
     assert Decimal("120.00") == pool["percent"]
     assert Decimal("372.50") == pool["forecast_percent"]
+
+
+def test_late_usage_is_counted_once_in_a_forecast(tmp_path: Path) -> None:
+    """Usage of an earlier cycle that is charged in this one adds to the forecast as it is, not by the pace."""
+    own = Event("8901000000000000004", 2, 1000, account="=globex", plan="us-flat", currency="USD")
+    connection = history(tmp_path, rated_table([own, replace(own, quantity=7, late=True)]))
+    as_of = dt.datetime(2026, 10, 11, 4, tzinfo=dt.UTC)  # ten days into October in New York
+    report = build_report(connection, small_views(), "2026-10", None, as_of)
+    assert [3100 + 7] == report.sections["services"]["forecast"].to_list()
+    assert [3100 + 7] == report.sections["sims"].filter(pl.col("service") == "data")["forecast"].to_list()
 
 
 def test_forecast_starts_from_one_day(tmp_path: Path) -> None:

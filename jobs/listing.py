@@ -94,7 +94,7 @@ def list_cards(
     """Cards by ICCID that meet every filter given, with the usage of the cycle that is open at `as_of` (Q1).
 
     `account` covers the accounts below it, `search` is a part of any identifier, name, tag or custom field, in any
-    case. `over_quota`: usage of the card itself has gone past its allowance in this cycle. Usage of a card that
+    case. `over_quota`: the card has an allowance of its own and has gone past it in this cycle. Usage of a card that
     shares a pool or device is counted there and null here. Raises UsageError for an account that does not exist.
     """
     _require_page(limit, offset)
@@ -145,7 +145,7 @@ def _usage_of_cards(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
         pl.col("allowance_size").filter(service == "data").sum().alias("data_allowance_bytes"),
         billable.filter(service == "sms").sum().alias("sms_used"),
         billable.filter(service == "voice").sum().alias("voice_used_s"),
-        (pl.col("overage") > 0).any().alias("over_quota"),
+        ((pl.col("allowance_size") > 0) & (pl.col("overage") > 0)).any().alias("over_quota"),
         nanos_as_amount(pl.col("charge_nanos").cast(pl.Int128).sum()).alias("charge"),
         pl.col("currency").max(),
     )

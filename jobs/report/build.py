@@ -97,14 +97,17 @@ class _Window:
 def _require_cycle(
     connection: duckdb.DuckDBPyConnection, views: StateViews, cycle: str, accounts: list[str] | None
 ) -> None:
-    where = "" if accounts is None else "WHERE list_contains($accounts, account_id::VARCHAR)"
-    found = connection.execute(
-        f"SELECT DISTINCT cycle::VARCHAR FROM rated {where}", None if accounts is None else {"accounts": accounts}
-    ).fetchall()
-    fees = views.fees if accounts is None else views.fees.filter(pl.col("account_id").is_in(accounts))
-    cycles = {row[0] for row in found} | set(fees["cycle"].to_list())
+    """A cycle exists where somebody has usage in it, and for accounts where they have usage or fees in it."""
+    rated = connection.execute("SELECT DISTINCT cycle::VARCHAR, account_id::VARCHAR FROM rated").fetchall()
+    used = {*rated, *views.counters.select("cycle", "account_id").unique().iter_rows()}
+    cycles = {label for label, _ in used}
+    whose = "the history"
+    if accounts is not None:
+        fees = views.fees.select("cycle", "account_id").unique().iter_rows()
+        billed = used | {(label, owner) for label, owner in fees if label in cycles}
+        cycles = {label for label, owner in billed if owner in accounts}
+        whose = "the history of the account and those below it"
     if cycle not in cycles:
-        whose = "the history" if accounts is None else f"the history of account {accounts[0]!r} and those below it"
         there = f"there are: {_some(sorted(cycles, reverse=True))}" if cycles else "nothing has been rated yet"
         raise InputError(f"no cycle {cycle!r} in {whose}; {there}")
 

@@ -40,7 +40,7 @@ def placed(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot write the report: {error.strerror or error}; free the way and try again"
+            f"{path}: cannot write the report: {error.strerror or error}; make room there or name another place"
         ) from error
     finally:
         with suppress(OSError):  # the error that matters is the first one

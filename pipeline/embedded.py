@@ -118,7 +118,7 @@ class Embedded:
     def apply(self, change: Catalogue) -> None:
         """Let a catalogue take effect, durably. Raises PlanError, with nothing changed, where it cannot."""
         self.engine.check(change)
-        with Background() as background, self.directory.begin() as checkpoint:
+        with self.directory.begin() as checkpoint, Background() as background:
             entries = Journal(checkpoint, background, self.engine.state.offset)
             entries.append(journal.Apply(change))
             self.engine.apply(change)
@@ -164,7 +164,7 @@ class Embedded:
 
     def _ingest_stretch(self, mapping: Mapping, progress: Progress, every: int, watch: Watch) -> None:
         """Fold up to the next checkpoint and commit it. `progress` and `facts` move on only with the commit."""
-        with Background() as background, self.directory.begin() as checkpoint:
+        with self.directory.begin() as checkpoint, Background() as background:
             moved = msgspec.convert(msgspec.to_builtins(progress), Progress)
             stretch = _Stretch(self, checkpoint, background, mapping, moved)
             stretch.run(every, watch)

@@ -53,9 +53,8 @@ def load_mapping(name_or_path: str | Path) -> Mapping:
     path = Path(text)
     if path.suffix == ".toml" or path.is_file():
         return _load_file(path)
-    raise MappingError(
-        f"feed {text!r} is not a ready mapping; expected one of {', '.join(ready) or '(none)'}, or a path to a .toml file"
-    )
+    names = ", ".join(ready)
+    raise MappingError(f"feed {text!r} is not a ready mapping; expected one of {names}, or the path of a .toml file")
 
 
 def ready_mappings() -> list[Mapping]:
@@ -213,12 +212,12 @@ def _field_problems(place: str, target: str, field: Field) -> Iterator[str]:
 
 def _path_problems(mapping: Mapping) -> Iterator[str]:
     form = mapping.format
-    for path in mapping.sources():
+    for path, required in mapping.sources().items():
         if path.startswith("@"):
-            yield f"source {path!r}: found an unknown pseudo field; expected one of {', '.join(PSEUDO_SOURCES)} in a key"
+            yield f"source {path!r}: found an unknown pseudo field; expected one of {', '.join(PSEUDO_SOURCES)}"
         elif form.type == "csv":
-            if form.columns and path not in form.columns:
-                yield f"source {path!r}: found no such column; expected one of format.columns: {', '.join(form.columns)}"
+            if form.columns and required and path not in form.columns:
+                yield f"source {path!r}: found no such column in format.columns; expected one of {list(form.columns)}"
         elif path.startswith(DOCUMENT_PREFIX) and form.type != "json":
             yield f'source {path!r}: found a path of the document; expected it only with type = "json"'
         elif not all(path.split(".")):

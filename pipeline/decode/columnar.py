@@ -101,8 +101,8 @@ def _parquet_batches(
                 column = facts.column(index)
                 if column.total_uncompressed_size > MAX_COLUMN_BYTES or column.num_values > MAX_COLUMN_VALUES:
                     raise SourceError(
-                        f"{path}: row group {group} holds {column.num_values} values in {column.total_uncompressed_size} "
-                        f"bytes of {column.path_in_schema}; write it with smaller row groups"
+                        f"{path}: row group {group} holds {column.num_values} values, "
+                        f"{column.total_uncompressed_size} bytes, of {column.path_in_schema}; write smaller row groups"
                     )
             row = first
             for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=sorted(wanted)):

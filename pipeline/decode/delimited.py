@@ -20,6 +20,8 @@ from pipeline.decode.text import TextLines, decode_lines
 from rating.errors import MappingError
 from schemas.mapping import Mapping
 
+MAX_COLUMNS = 4096
+
 _NEWLINE, _RETURN = 10, 13
 _BOM = b"\xef\xbb\xbf"
 
@@ -62,8 +64,6 @@ class DelimitedDecoder:
             return None
         if b"\0" in data or (self._quote and self._quote.encode() in data) or not _is_utf8(data):
             return None
-        if data.startswith(_BOM):
-            return None
         delimiters = int(np.count_nonzero(block.bytes_view == ord(self._delimiter)))
         if delimiters != block.lines * (self._width - 1):
             return None
@@ -93,7 +93,8 @@ class DelimitedDecoder:
         """The needed columns of `data`, `lines` good lines, numbered from `first_row` on; None where Polars refuses."""
         try:
             frame = pl.read_csv(
-                data,
+                # Polars drops one byte order mark at the head of what it is given; here it is part of a field.
+                _BOM + data if data.startswith(_BOM) else data,
                 has_header=False,
                 schema=self._schema,
                 columns=[f"column_{index + 1}" for index in sorted(self._columns.values())],
@@ -143,9 +144,6 @@ class DelimitedDecoder:
         well_quoted = np.ones_like(blank)
         if text.has(self._quote):
             has_quotes, well_quoted = self._judge_quotes(text)
-        # Polars would drop a byte order mark at the head of what it is given.
-        if len(blank) and text.data.startswith(_BOM):
-            has_quotes[0], well_quoted[0] = True, False
         good = fits & well_quoted & ~blank
         odd = has_quotes & ~good & ~blank
         return good, odd, ~good & ~odd & ~blank
@@ -195,8 +193,9 @@ class DelimitedDecoder:
         refused: list[int] = []
         messages: list[str] = []
         indices = list(self._columns.values())
+        contents = text.split()
         for line in lines.tolist():
-            content = text.line(line)
+            content = contents[line].decode("utf-8")
             try:
                 fields = next(
                     csv.reader([content], delimiter=self._delimiter, quotechar=self._quote or None, strict=True)
@@ -229,6 +228,8 @@ class DelimitedDecoder:
             raise MappingError(
                 f"{path}:1: found a first line that is no CSV header ({error}); expected column names"
             ) from None
+        if len(names) > MAX_COLUMNS:
+            raise MappingError(f"{path}:1: found {len(names)} columns; expected at most {MAX_COLUMNS}")
         return [name.strip() for name in names]
 
 

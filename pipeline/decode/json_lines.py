@@ -11,7 +11,7 @@ from pipeline.decode.text import decode_lines
 from schemas.mapping import Mapping
 
 # A line can explode into many records: smaller blocks keep a hostile file from filling the memory.
-EXPLODED_CHUNK_BYTES = 2 << 20
+EXPLODED_CHUNK_BYTES = 1 << 20
 
 
 class JsonLinesDecoder:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from rating.errors import SourceError
 
 BOMB_FLOOR_BYTES = 256 << 20
-BOMB_RATIO = 300
+BOMB_RATIO = 100
 
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
 _READ_BYTES = 1 << 20

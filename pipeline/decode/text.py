@@ -31,10 +31,9 @@ class TextLines:
         """Whether `character` (one ASCII character, or "") is anywhere in the lines."""
         return bool(character) and character.encode() in self.data
 
-    def line(self, index: int) -> str:
-        """Line `index` without its line end."""
-        text = self.data[self.starts[index] : self.newlines[index]].decode("utf-8")
-        return text[:-1] if text.endswith("\r") else text
+    def split(self) -> list[bytes]:
+        """Each line without its line end."""
+        return [line[:-1] if line.endswith(b"\r") else line for line in self.data.split(b"\n")[:-1]]
 
 
 def decode_lines(block: LineBlock, encoding: str) -> TextLines:
@@ -43,7 +42,8 @@ def decode_lines(block: LineBlock, encoding: str) -> TextLines:
     rejects: list[pl.DataFrame] = []
     if b"\0" in data:
         places = np.flatnonzero(block.bytes_view == 0)
-        bad = np.unique(np.searchsorted(block.newlines, places))
+        within = np.searchsorted(block.newlines, places)  # ascending
+        bad = within[np.diff(within, prepend=-1) > 0]
         rejects.append(reject_frame(bad + block.first_row, "malformed", "found a NUL byte; expected text"))
         data = _blanked(block, data, bad)
     if not data.isascii():

@@ -1,0 +1,1 @@
+"""Hostile input by hand and by chance."""

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import polars as pl
 from phone_iso3166.e212 import networks
 
-# Of a country code that several territories share, and that network codes tell apart, the main one.
-_SHARED = {"310": "US", "311": "US", "312": "US", "313": "US", "314": "US", "315": "US", "316": "US"}
+_UNITED_STATES = range(310, 317)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def country_of(plmn: str) -> str | None:
-    """ISO 3166 alpha-2 code of a PLMN or a bare MCC; None for test and international networks."""
+    """ISO 3166 alpha-2 code of a PLMN or a bare MCC; None for test, international and unknown networks.
+
+    Of a code that several territories share, an unlisted network counts as the one with the most networks.
+    """
     if not (plmn.isascii() and plmn.isdigit() and len(plmn) >= 3):
         return None
-    found = networks.get(int(plmn[:3]))
+    mcc = int(plmn[:3])
+    found = networks.get(mcc)
     if isinstance(found, dict):
-        shared = found.get(int(plmn[3:])) if len(plmn) > 3 else None
-        found = shared or _SHARED.get(plmn[:3]) or _most_common(list(found.values()))
-    return found if isinstance(found, str) and len(found) == 2 and found.isalpha() else None
+        found = found.get(int(plmn[3:]) if len(plmn) > 3 else -1) or _most_common(list(found.values()))
+    # The table lists the largest networks of the United States, 310-260 and 310-410 among them, under the Virgin
+    # Islands, which they serve too.
+    return "US" if mcc in _UNITED_STATES and found == "VI" else found
 
 
-def _most_common(countries: list[str]) -> str | None:
-    return max(sorted(set(countries)), key=countries.count) if countries else None
+def _most_common(countries: list[str]) -> str:
+    return max(sorted(set(countries)), key=countries.count)
 
 
 def distinct(text: pl.Series) -> tuple[pl.Series, pl.Series]:

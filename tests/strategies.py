@@ -71,8 +71,32 @@ def price_specs(draw: st.DrawFn) -> PriceSpec:
 def hostile_lines(good: list[bytes]) -> st.SearchStrategy[list[bytes]]:
     """Lines of a text feed: `good` ones, damaged ones and plain noise, none of them with a newline inside."""
     alphabet = st.sampled_from(
-        [b",", b'"', b'""', b"\r", b"\0", b"\xff", b"\xc3\xa9", b"\xef\xbb\xbf", b" ", b"a", b"1", b"-", b"{", b"}", b"[", b"]"]
-        + [b":", b"\\", b"\\u0000", b"null", b"1e999", b"NaN", b'{"id":', b'"iccid":"8944"']
+        [
+            b",",
+            b'"',
+            b'""',
+            b"\r",
+            b"\x00",
+            b"\xff",
+            b"\xc3\xa9",
+            b"\xef\xbb\xbf",
+            b" ",
+            b"a",
+            b"1",
+            b"-",
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b":",
+            b"\\",
+            b"\\u0000",
+            b"null",
+            b"1e999",
+            b"NaN",
+            b'{"id":',
+            b'"iccid":"8944"',
+        ]
     )
     noise = st.lists(alphabet, max_size=12).map(b"".join)
     cut = st.tuples(st.sampled_from(good), st.integers(0, 60), noise).map(lambda d: d[0][: d[1]] + d[2] + d[0][d[1] :])

@@ -27,16 +27,43 @@ from schemas.mapping import Mapping
 from tests.feed_files import HEADERS, feed, good_line, run_feed
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "examples" / "feeds"
-TOKENS = [b'"', b",", b";", b"\0", b"\xff", b"\r", b"\n", b"\n\n", b"{", b"}", b"[", b"]", b"[" * 5000, b"\xef\xbb\xbf", b"\\"]
-TOKENS += [b"NaN", b"-1", b"1e999999", b"null", b"1" * 400, b"x" * 2000, b"\\ud800", b"\xf0\x9f\x92\xa9", b"'", b"\t", b" "]
+TOKENS = [
+    b'"',
+    b",",
+    b";",
+    b"\0",
+    b"\xff",
+    b"\r",
+    b"\n",
+    b"\n\n",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"[" * 5000,
+    b"\xef\xbb\xbf",
+    b"\\",
+]
+TOKENS += [
+    b"NaN",
+    b"-1",
+    b"1e999999",
+    b"null",
+    b"1" * 400,
+    b"x" * 2000,
+    b"\\ud800",
+    b"\xf0\x9f\x92\xa9",
+    b"'",
+    b"\t",
+    b" ",
+]
 
 
 def corpus() -> list[tuple[Mapping, bytes]]:
     """Mappings with a sample file each, in every format and compression."""
     found: list[tuple[Mapping, bytes]] = []
     for mapping in ready_mappings():
-        for path in sorted(SAMPLES.glob(f"{mapping.name}.*")):
-            found.append((mapping, path.read_bytes()))
+        found.extend((mapping, path.read_bytes()) for path in sorted(SAMPLES.glob(f"{mapping.name}.*")))
     for kind in ("csv", "csv-plain", "csv-headless", "ndjson"):
         lines = [good_line(kind, number) for number in range(40)]
         found.append((feed(kind), HEADERS.get(kind, b"") + b"\n".join(lines) + b"\n"))
@@ -53,10 +80,10 @@ def corpus() -> list[tuple[Mapping, bytes]]:
         sink = io.BytesIO()
         pq.write_table(table, sink, row_group_size=64, compression=codec)
         found.append((feed("parquet"), sink.getvalue()))
-    for codec in (None, "zstd", "lz4"):
+    for packing in (None, "zstd", "lz4"):
         for opener in (pa.ipc.new_file, pa.ipc.new_stream):
             sink = io.BytesIO()
-            with opener(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+            with opener(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=packing)) as writer:
                 writer.write_table(table, max_chunksize=64)
             found.append((feed("arrow"), sink.getvalue()))
     return found
@@ -88,7 +115,8 @@ def check(mapping: Mapping, path: Path, chunk_bytes: int) -> str:
     try:
         usage, rejects, _ = run_feed(path, mapping)
     except WeirError as error:
-        assert str(path) in str(error), str(error)
+        if str(path) not in str(error):
+            raise AssertionError(f"an error does not name the file: {error}") from error
         return type(error).__name__
     cut_usage, cut_rejects, ends = run_feed(path, mapping, chunk_bytes)
     assert usage.equals(cut_usage), "usage depends on the chunk size"

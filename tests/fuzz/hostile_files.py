@@ -73,7 +73,10 @@ HOSTILE: dict[str, tuple[Mapping, Callable[[], bytes]]] = {
     "csv: lines of nothing": (feed("csv"), lambda: _csv(b"")),
     "csv: records of nothing": (feed("csv"), lambda: _csv(b",,,")),
     "csv: records of bad numbers": (feed("csv"), lambda: _csv(b"a,b,1e-9999,x")),
-    "csv: UTF-16": (feed("csv"), lambda: "id,iccid,bytes,at\n".encode("utf-16") + "é,a,1,2\n".encode("utf-16") * 600_000),
+    "csv: UTF-16": (
+        feed("csv"),
+        lambda: "id,iccid,bytes,at\n".encode("utf-16") + "é,a,1,2\n".encode("utf-16") * 600_000,
+    ),
     "csv: a gzip bomb of zeros": (feed("csv"), lambda: _gzip_bomb(b"\0", HEADERS["csv"])),
     "csv: a gzip bomb of lines": (feed("csv"), lambda: _gzip_bomb(b"a\n", HEADERS["csv"])),
     "csv: a zstd bomb": (feed("csv-headless"), lambda: _zstd_bomb(b"\0")),

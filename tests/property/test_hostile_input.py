@@ -28,6 +28,16 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hostile") / "feed"
 
 
+def _run_or_refuse(path: Path, kind: str) -> None:
+    """Any other exception than a WeirError, or one that does not name the file, fails the test."""
+    refusal = ""
+    try:
+        run_feed(path, feed(kind))
+    except WeirError as error:
+        refusal = str(error)
+    assert not refusal or str(path) in refusal
+
+
 @pytest.mark.parametrize("kind", [*TEXT_FEEDS, "json", "parquet", "arrow"])
 @settings(max_examples=60)
 @given(content=st.binary(max_size=300), packed=st.booleans())
@@ -36,10 +46,7 @@ def test_any_bytes_end_in_records_rejects_or_an_error_of_ours(
 ) -> None:
     """No bytes make a decoder raise anything but a WeirError."""
     target.write_bytes(gzip.compress(content, 1) if packed else content)
-    try:
-        run_feed(target, feed(kind))
-    except WeirError as error:
-        assert str(target) in str(error)
+    _run_or_refuse(target, kind)
 
 
 @pytest.mark.parametrize("kind", TEXT_FEEDS)
@@ -172,8 +179,6 @@ _TEXTS = (
             "mo",
             "2026-10-01T00:00:00Z",
             "1e-999999",
-        ]
-        + [
             "2026-02-30",
             "31/10/2026 10:00:00",
             "9" * 40,
@@ -238,9 +243,4 @@ def test_damaged_columnar_files_end_in_an_error_of_ours(target: Path, kind: str,
         content[place] = value
     cut = data.draw(st.integers(0, len(content)) | st.just(len(content)))
     target.write_bytes(bytes(content[:cut]))
-    try:
-        usage, rejects, _ = run_feed(target, feed(kind))
-    except WeirError as error:
-        assert str(target) in str(error)
-    else:
-        assert usage.height + rejects.height >= 0
+    _run_or_refuse(target, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -61,8 +62,10 @@ def ingest(
     started = time.monotonic()
     with data_of(context).write() as driver:
         tally = ingest_files(driver, mapping, files, moment)
-    seconds = time.monotonic() - started
-    show(tally.to_dict() | {"seconds": round(seconds, 3)}, as_json, lambda _: render_tally(out, tally, seconds))
+        seconds = time.monotonic() - started
+        show(tally.to_dict() | {"seconds": round(seconds, 3)}, as_json, lambda _: render_tally(out, tally, seconds))
+        sys.stdout.flush()
+        driver.acknowledge()
 
 
 def compact(context: typer.Context, as_json: Json = False) -> None:

@@ -92,5 +92,7 @@ def replay_rejected(
     started = time.monotonic()
     with data_of(context).write() as driver:
         tally = rejected.replay(driver, file, [load_mapping(path) for path in mapping or []], moment)
-    seconds = time.monotonic() - started
-    show(tally.to_dict() | {"seconds": round(seconds, 3)}, as_json, lambda _: render_tally(out, tally, seconds))
+        seconds = time.monotonic() - started
+        show(tally.to_dict() | {"seconds": round(seconds, 3)}, as_json, lambda _: render_tally(out, tally, seconds))
+        sys.stdout.flush()
+        driver.acknowledge()

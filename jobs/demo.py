@@ -82,6 +82,7 @@ def run(folder: Path, cards: int, records: int, bar: Progress) -> Demonstration:
 
             started = time.monotonic()
             tally = driver.ingest(mapping, [path], micros(ARRIVAL), fixed_as_of=True, watch=watch)
+            driver.acknowledge()
             seconds += time.monotonic() - started
             label = f"{mapping.name} (fleet)" if path == fleet.usage else mapping.name
             tallies[label] = tally

@@ -136,13 +136,22 @@ class Embedded:
         """Rate the records of files; each ends rated, duplicate or rejected, durably on return.
 
         Where the same files of the same feed were under way when a process died, this goes on from there, with the
-        arrival time it began with unless `fixed_as_of`. Returns the tally of the whole ingest.
+        arrival time it began with unless `fixed_as_of`. Returns the tally of the whole ingest; until `acknowledge`
+        says that it has been told, the same ingest gives the same tally again and changes nothing.
         """
         progress = self._resume(mapping, [Source.of(path) for path in paths], as_of_us, fixed_as_of)
         every = checkpoint_records()
         while progress.file < len(progress.sources):
             self._ingest_stretch(mapping, progress, every, watch)
         return progress.tally
+
+    def acknowledge(self) -> None:
+        """The tallies of all ingests that have ended have been told: the same files given again are a new ingest."""
+        ended = [one for one in self.facts.under_way if one.file == len(one.sources)]
+        if ended:
+            self.facts.under_way = [one for one in self.facts.under_way if one not in ended]
+            with self.directory.begin() as checkpoint:
+                checkpoint.commit(msgspec.to_builtins(self.facts))
 
     def originals(self, corrections: pl.DataFrame) -> pa.Table:
         """The committed rated rows of the keys that REVERSE and REPLACE records correct, in journal order (F6)."""
@@ -170,9 +179,7 @@ class Embedded:
             stretch.run(every, watch)
             self.facts.total.add(stretch.tally)
             moved.tally.add(stretch.tally)
-            self.facts.under_way = [one for one in self.facts.under_way if not _same(one, moved)]
-            if moved.file < len(moved.sources):
-                self.facts.under_way.append(moved)
+            self.facts.under_way = [*(one for one in self.facts.under_way if not _same(one, moved)), moved]
             self._commit(checkpoint, stretch.journal, stretch.landing)
         for name in Progress.__struct_fields__:
             setattr(progress, name, getattr(moved, name))

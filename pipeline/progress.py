@@ -82,7 +82,7 @@ class Tally(msgspec.Struct):
 
 
 class Progress(msgspec.Struct):
-    """An ingest under way. `file` is the place in `sources` of the file being read.
+    """An ingest under way, or ended and not yet told. `file` is the place in `sources` of the file being read.
 
     The next chunk of it starts at `offset` (bytes, uncompressed) and `row`; of that chunk `folded` usage records are
     done already.

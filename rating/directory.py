@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from rating.dedupe import digest
 from rating.index import Ints, KeyIndex
@@ -135,7 +134,6 @@ class Directory:
         plan_months: dict[str, int] | None = None,
     ) -> None:
         self.cards = cards
-        self.iccids: pa.StringArray = cards["iccid"].to_arrow().cast(pa.string())
         self.account = (
             cards["account"].replace_strict(accounts, return_dtype=pl.Int64).to_numpy() if len(cards) else _no()
         )

@@ -31,7 +31,7 @@ from schemas.cards import Catalogue
 from schemas.tables import GAPS, RATED
 from schemas.usage import REJECT_SCHEMA, RecordType, UsageBatch
 
-BATCH_ROWS: Final = 1 << 18  # larger batches are folded in slices: their working columns stay in the cache
+BATCH_ROWS: Final = 1 << 17  # larger batches are folded in slices: their working columns stay in the cache
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class Engine:
         frame = gaps.select("after_sequence", "before_sequence", "missing").with_columns(
             feed=pl.lit(batch.feed),
             session_id=rows["session_id"].gather(at) if "session_id" in rows.columns else pl.lit(None, pl.String),
-            iccid=pl.Series(self.names.subjects.take(pa.array(accepted.card[at])).to_pylist(), dtype=pl.String),
+            iccid=self.names.iccids.gather(accepted.card[at]),
             service=pl.Series([names[number] for number in accepted.service[at]], dtype=pl.String),
             received_at=pl.lit(batch.received_at_us).cast(pl.Datetime("us", "UTC")),
             journal_partition=pl.lit(self.partition, pl.Int32),

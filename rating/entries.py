@@ -7,8 +7,10 @@ boundary of time bands is split at it. The parts of a record are numbered from 0
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from rating.accept import Accepted
@@ -16,6 +18,8 @@ from rating.bands import split
 from rating.book import Book
 from rating.index import Ints
 from schemas.usage import Direction, Service
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,14 @@ class Entries:
     billable: Ints  # units after increments (P3)
     rate: Ints
 
+    split: bool = False  # whether some record became several entries
+
     def __len__(self) -> int:
         return len(self.record)
+
+    def of(self, column: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
+        """A column of the accepted records as one of the entries."""
+        return column[self.record] if self.split else column
 
 
 def enter(
@@ -59,7 +69,8 @@ def enter(
     rate = book.rate_at[version, service, direction, zone, 0]
     banded = book.banded[version, service]
     if not banded.any():
-        return Entries(record, part, direction, raw, _billable(book, rate, raw, session_units[record]), rate)
+        split = len(record) > len(accepted)
+        return Entries(record, part, direction, raw, _billable(book, rate, raw, session_units[record]), rate, split)
     return _split(book, accepted, Entries(record, part, direction, raw, raw, rate), banded, rows, session_units)
 
 
@@ -116,7 +127,7 @@ def _split(
     record = whole.record[entry]
     begins = np.flatnonzero(np.diff(record, prepend=-1))
     part = np.arange(len(record)) - np.repeat(begins, np.diff(np.append(begins, len(record))))
-    return Entries(record, part, whole.direction[entry], raw, billable, rate)
+    return Entries(record, part, whole.direction[entry], raw, billable, rate, len(record) > len(accepted))
 
 
 def _span(accepted: Accepted, rows: pl.DataFrame, seconds: Ints) -> tuple[Ints, Ints]:

@@ -75,11 +75,12 @@ def rate_entries(
     """
     book = compiled.book
     record = entries.record
-    card, version, service = accepted.card[record], accepted.version[record], accepted.service[record]
-    pool_of = pool[record]
+    of = entries.of
+    card, version, service = of(accepted.card), of(accepted.version), of(accepted.service)
+    pool_of = of(pool)
     pooled = pool_of >= 0
     some_pooled = bool(pooled.any())
-    cycle = cycles.code[record]
+    cycle = of(cycles.code)
     meter = book.rates.meter[entries.rate]
     subject = np.where(pooled, pool_subject(pool_of), sim_subject(card)) if some_pooled else sim_subject(card)
     groups = counter_groups(subject, meter, cycle)
@@ -105,9 +106,7 @@ def rate_entries(
     from_allowance, held = draw(bucket_groups, counters["allowance"][bucket_rows], allowed, size)
     counters["allowance"][bucket_rows] = held
     rest = rest - from_allowance
-    from_addon = compiled.addons.draw(
-        card, np.where(pooled, -1, service), accepted.used_us[record], accepted.day[record], rest
-    )
+    from_addon = compiled.addons.draw(card, np.where(pooled, -1, service), of(accepted.used_us), of(accepted.day), rest)
     overage = rest - from_addon
 
     ordered = overage[price_groups.order]
@@ -115,7 +114,7 @@ def rate_entries(
     entered = _entered(counters, book, groups, rows, entries.rate, pooled)
     charge = _price(
         book, sessions, counters, price_groups, price_rows, price, overage_before, overage, entered,
-        session[record], connects[record] * (entries.part == 0),
+        of(session), of(connects) * (entries.part == 0),
     )  # fmt: skip
 
     counters["overage"][price_rows] += price_groups.totals(ordered)

@@ -28,7 +28,8 @@ _DIRECTIONS = [direction.name.lower() for direction in Direction]
 class Names:
     """Arrow arrays of the names that rated rows point to; they change only with the catalogue."""
 
-    subjects: pa.StringArray  # ICCIDs of all cards, then ids of all pools and devices
+    iccids: pl.Series  # of all cards
+    pools: pl.Series  # ids of all pools and devices
     subject_kinds: Ints  # of pools: 1 pool, 2 device
     meters: list[str]
     zones: list[str]
@@ -44,7 +45,6 @@ class Names:
         """The names of a compiled catalogue."""
         book = compiled.book
         pools = book.vocabulary.pools.names
-        ids = pa.array([name.removeprefix(DEVICE_PREFIX) for name in pools], pa.string())
         zones: dict[str, int] = {}
         zone_of = np.full((max(len(book.versions), 1), book.rate_at.shape[3]), -1, np.int64)
         currencies: dict[str, int] = {}
@@ -56,7 +56,8 @@ class Names:
         currency = [currencies.setdefault(plan.currency, len(currencies)) for plan, _ in book.versions]
         plans = book.vocabulary.plans
         return cls(
-            subjects=pa.concat_arrays([compiled.directory.iccids, ids]),
+            iccids=compiled.directory.cards["iccid"],
+            pools=pl.Series([name.removeprefix(DEVICE_PREFIX) for name in pools], dtype=pl.String),
             subject_kinds=np.array([2 if name.startswith(DEVICE_PREFIX) else 1 for name in pools], np.int64),
             meters=book.vocabulary.meters.names,
             zones=list(zones),
@@ -85,24 +86,28 @@ def rated_table(
     book, record = compiled.book, entries.record
     whole = len(record) == len(accepted) == len(batch.rows)
     rows = batch.rows if whole else batch.rows[accepted.place[record]]
-    version = accepted.version[record]
+    of = entries.of
+    version = of(accepted.version)
     kind = rating.subject & 1
-    place = rating.subject >> 1
     pooled = np.flatnonzero(kind)
     if len(pooled):
-        kind[pooled] = names.subject_kinds[place[pooled]]
-        place = place.copy()
-        place[pooled] += len(compiled.directory)
+        pool = rating.subject[pooled] >> 1
+        kind[pooled] = names.subject_kinds[pool]
     count = len(record)
-    iccids = names.subjects.take(pa.array(accepted.card[record]))
+    named = "iccid" in rows.columns and not rows["iccid"].null_count()
+    iccid = rows["iccid"] if named else names.iccids.gather(of(accepted.card))
+    iccids = subjects = _arrow_text(iccid)
+    if len(pooled):
+        pool_ids = names.pools.gather(np.where(kind > 0, rating.subject >> 1, 0))
+        subjects = _arrow_text(pool_ids.zip_with(pl.Series(kind > 0), iccid))
     # A record's volumes stand on its first part, so that they can be summed; quantity_raw is each part's own.
-    up, down = (volume[record] for volume in volumes)
+    up, down = (of(volume) for volume in volumes)
     if entries.part.any():
         up, down = (np.where(entries.part == 0, volume, -1) for volume in (up, down))
-    zone = names.zone_of[version, accepted.zone[record]]
-    codes, code = distinct(cycles.code[record])
+    zone = names.zone_of[version, of(accepted.zone)]
+    codes, code = distinct(of(cycles.code))
     spots = accepted.spots or [("", "", "")]
-    spot = accepted.spot[record]
+    spot = of(accepted.spot)
 
     def constant(value: str) -> pa.Array:
         return _words(np.zeros(count, np.int32), [value])
@@ -112,15 +117,15 @@ def rated_table(
         "part": pa.array(entries.part.astype(np.int16)),
         "kind": constant("usage"),
         "feed": constant(batch.feed),
-        "account_id": _words(accepted.account[record], book.vocabulary.accounts.names),
+        "account_id": _words(of(accepted.account), book.vocabulary.accounts.names),
         "iccid": iccids,
         "subject_kind": _words(kind, ["sim", "pool", "device"]),
-        "subject": iccids if not len(pooled) else names.subjects.take(pa.array(place)),
-        "service": _words(accepted.service[record], _SERVICES),
+        "subject": subjects,
+        "service": _words(of(accepted.service), _SERVICES),
         "direction": _words(entries.direction, _DIRECTIONS),
-        "used_at": pa.array(accepted.used_us[record]).view(pa.timestamp("us", "UTC")),
+        "used_at": pa.array(of(accepted.used_us)).view(pa.timestamp("us", "UTC")),
         "cycle": _words(code, [cycle_label(book, int(one)) for one in codes]),
-        "day": pa.array(accepted.day[record].astype(np.int32)).view(pa.date32()),
+        "day": pa.array(of(accepted.day).astype(np.int32)).view(pa.date32()),
         "plan_id": _words(names.plan_of_version[version], names.plan_ids),
         "plan_version": pa.array(names.version_number[version].astype(np.int32)),
         "rate": _words(book.rates.meter[entries.rate], names.meters),
@@ -137,7 +142,7 @@ def rated_table(
         "overage": pa.array(rating.overage),
         "charge_nanos": pa.array(rating.charge_nanos),
         "currency": _words(names.currency_of_version[version], names.currencies),
-        "late": pa.array(cycles.late[record]),
+        "late": pa.array(of(cycles.late)),
         "counter_before": pa.array(rating.counter_before),
         "counter_after": pa.array(rating.counter_after),
         "overage_before": pa.array(rating.overage_before),
@@ -146,7 +151,7 @@ def rated_table(
         "source": constant(batch.source),
         "source_row": pa.array(rows["source_row"].to_numpy()),
         "journal_partition": pa.array(np.full(count, partition, np.int32)),
-        "journal_offset": pa.array(offset + accepted.place[record]),
+        "journal_offset": pa.array(offset + of(accepted.place)),
     }
     return pa.table(columns, schema=RATED)
 
@@ -175,5 +180,8 @@ def _known(values: Ints) -> pa.Array:
 def _text(rows: pl.DataFrame, name: str) -> pa.Array:
     if name not in rows.columns:
         return pa.nulls(len(rows), pa.string())
-    column = rows[name].to_arrow(compat_level=pl.CompatLevel.oldest())
-    return column.cast(pa.string())
+    return _arrow_text(rows[name])
+
+
+def _arrow_text(column: pl.Series) -> pa.Array:
+    return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())

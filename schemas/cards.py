@@ -16,7 +16,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     pass
 
 
-class Account(_Document):
+class Account(_Document, frozen=True):
     """A tenant that owns SIMs (T1, T5). `time_zone` is an IANA name; all its windows are cut in it."""
 
     id: str
@@ -28,14 +28,14 @@ class Account(_Document):
     tags: tuple[str, ...] = ()
 
 
-class PoolSize(_Document):
+class PoolSize(_Document, frozen=True):
     """The bought size of a static pool for one service."""
 
     service: ServiceName
     amount: Quantity
 
 
-class Pool(_Document):
+class Pool(_Document, frozen=True):
     """SIMs that share an allowance (P7). `overage` are the rates past it; without one the member's plan prices."""
 
     id: str
@@ -51,7 +51,7 @@ class Pool(_Document):
     fees: tuple[Fee, ...] = ()
 
 
-class Addon(_Document):
+class Addon(_Document, frozen=True):
     """A bought add-on of one card (C5): acts from `purchased_at`, ends with the local day `expires_on`."""
 
     id: str

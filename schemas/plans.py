@@ -22,7 +22,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     pass
 
 
-class Tier(_Document):
+class Tier(_Document, frozen=True):
     """One tier of a graduated, volume or capacity price: up to and including `to` (cumulative; None: no end).
 
     Within it a unit costs `price` for each `per` units; `package` charges started packages of `per` instead. `flat`
@@ -36,7 +36,7 @@ class Tier(_Document):
     flat: Amount = "0"
 
 
-class Price(_Document):
+class Price(_Document, frozen=True):
     """A price model (P2), a cumulative function F of overage units; a record costs F(after) - F(before).
 
     flat: `price` for each `per`. package: `price` for each started `per`. block: `connect_fee` and started `per`
@@ -59,14 +59,14 @@ class Price(_Document):
     basis: Literal["cycle", "record", "session"] = "cycle"
 
 
-class IncrementStart(_Document):
+class IncrementStart(_Document, frozen=True):
     """From `start` units of the record (or session) on, usage is counted in steps of `step` (P3 rate group start)."""
 
     start: Quantity
     step: Quantity
 
 
-class Increment(_Document):
+class Increment(_Document, frozen=True):
     """How a quantity becomes a billable quantity (P3): at least `minimum`, then whole steps of `step`."""
 
     minimum: Quantity = 0
@@ -76,7 +76,7 @@ class Increment(_Document):
     per: Literal["record", "session"] = "record"
 
 
-class Rounding(_Document):
+class Rounding(_Document, frozen=True):
     """Where cost is rounded, once (P3): cumulative cost of the cycle, or the cost of each record."""
 
     decimals: int = 9
@@ -84,7 +84,7 @@ class Rounding(_Document):
     at: Literal["cycle", "record"] = "cycle"
 
 
-class Rate(_Document):
+class Rate(_Document, frozen=True):
     """Allowance, increment and price of one service, direction, zone and time band within a plan version.
 
     `zone` None: any zone; `band` None: any time. Rates that give the same `counter` share one running total and
@@ -106,7 +106,7 @@ class Rate(_Document):
     sim_cap: Quantity | None = None
 
 
-class Band(_Document):
+class Band(_Document, frozen=True):
     """A named time band (P4) in the account's zone: from `start` to `end` local time on `days`.
 
     Higher `weight` wins where bands overlap. `end` "24:00" is the end of the day.
@@ -119,7 +119,7 @@ class Band(_Document):
     weight: int = 0
 
 
-class Fee(_Document):
+class Fee(_Document, frozen=True):
     """A fee that is not usage: once at activation, or each cycle, by days where `prorate` (P9)."""
 
     name: str
@@ -128,14 +128,14 @@ class Fee(_Document):
     prorate: bool = True
 
 
-class TestAllowance(_Document):
+class TestAllowance(_Document, frozen=True):
     """Test usage before activation (P6, C2): `amount` of data or `months`, whichever ends first."""
 
     amount: Quantity = "30 MB"
     months: int = 3
 
 
-class PlanVersion(_Document):
+class PlanVersion(_Document, frozen=True):
     """A plan as in force from the local day `effective` (in the account's zone) on (P1)."""
 
     version: int
@@ -150,14 +150,14 @@ class PlanVersion(_Document):
     test: TestAllowance | None = None
 
 
-class Cycle(_Document):
+class Cycle(_Document, frozen=True):
     """The billing cycle (T2): `months` long, beginning on day `anchor_day` (1 to 28)."""
 
     months: int = 1
     anchor_day: int = 1
 
 
-class Plan(_Document):
+class Plan(_Document, frozen=True):
     """A rate plan with its versions (P1). `voucher` is the plan voucher key (B2), where the operator uses one."""
 
     id: str
@@ -172,7 +172,7 @@ class Plan(_Document):
     term_months: int | None = None
 
 
-class Zone(_Document):
+class Zone(_Document, frozen=True):
     """A named list of countries (ISO alpha-2) and PLMNs; a PLMN wins over its country (P5)."""
 
     name: str
@@ -181,7 +181,7 @@ class Zone(_Document):
     home: bool = False
 
 
-class ZoneSet(_Document):
+class ZoneSet(_Document, frozen=True):
     """The zones that plans refer to by `id`; exactly one may be home."""
 
     id: str

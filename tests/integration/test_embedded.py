@@ -41,7 +41,9 @@ def loaded(data: Path, fleet: Generated) -> None:
 def ingest(data: Path, fleet: Generated) -> dict[str, object]:
     """Ingest the fleet's usage; the tally for machines."""
     with Embedded.open(data, write=True) as driver:
-        return driver.ingest(load_mapping("plain"), [fleet.usage], AS_OF_US, fixed_as_of=True).to_dict()
+        tally = driver.ingest(load_mapping("plain"), [fleet.usage], AS_OF_US, fixed_as_of=True).to_dict()
+        driver.acknowledge()
+        return tally
 
 
 def rated_rows(data: Path) -> pl.DataFrame:
@@ -74,6 +76,19 @@ def test_the_same_file_again_is_all_duplicates_and_moves_nothing(fleet: Generate
     assert again["rated"] == 0
     assert again["charge"] == {}
     assert len(rated_rows(tmp_path)) == fleet.rated
+
+
+def test_a_tally_that_was_never_told_is_told_again(fleet: Generated, tmp_path: Path) -> None:
+    """Dying between the last commit and the report costs nothing: the same ingest says the same and adds nothing."""
+    loaded(tmp_path, fleet)
+    with Embedded.open(tmp_path, write=True) as driver:
+        told = driver.ingest(load_mapping("plain"), [fleet.usage], AS_OF_US, fixed_as_of=True).to_dict()
+        checkpoint = driver.directory.manifest.checkpoint
+    with Embedded.open(tmp_path, write=True) as driver:
+        again = driver.ingest(load_mapping("plain"), [fleet.usage], AS_OF_US, fixed_as_of=True).to_dict()
+        assert again == told
+        assert driver.directory.manifest.checkpoint == checkpoint
+        assert driver.facts.total.to_dict() == told
 
 
 def test_the_journal_folded_anew_gives_the_state_and_the_rows(

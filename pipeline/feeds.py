@@ -99,6 +99,8 @@ def _located(message: str, document: Any) -> str:
     """`field: found X; expected Y` out of a validation message that carries a `$.path`."""
     match = re.fullmatch(r"(.*?)(?: - at `(?:key in )?\$\.?(.*)`)?", message, re.DOTALL)
     what, path = (match.group(1), match.group(2) or "") if match else (message, "")
+    if "[...]" in path:
+        path = _named_key(path, document)
     found: Any = document
     for step in re.findall(r"[^.\[\]]+", path):
         try:
@@ -111,6 +113,20 @@ def _located(message: str, document: Any) -> str:
         return f"{place}: found an unknown key; expected a key of the mapping language"
     shown = "a table" if isinstance(found, dict) else "a list" if isinstance(found, list) else repr(found)
     return f"{path or 'mapping'}: found {shown}; expected: {what}"
+
+
+def _named_key(path: str, document: Any) -> str:
+    """`path` with the name of the field table at fault in place of its "[...]"."""
+    before, _, after = path.partition("[...]")
+    fields: Any = document
+    for step in re.findall(r"[^.\[\]]+", before):
+        fields = fields[int(step)] if isinstance(fields, list) else fields[step]
+    for name, value in fields.items():
+        try:
+            msgspec.convert(value, Field)
+        except msgspec.ValidationError:
+            return f"{before}.{name}{after}"
+    return path
 
 
 def _problems(mapping: Mapping) -> Iterator[str]:

@@ -117,8 +117,8 @@ class DelimitedDecoder:
         good, odd, ragged = self._judge(text)
         rows: list[pl.DataFrame] = []
         if good.any():
-            kept = np.repeat(good, text.lengths)
-            frame = self._parse(text.bytes_view[kept].tobytes(), int(good.sum()), quoted=text.has(self._quote))
+            kept = text.without(np.flatnonzero(~good))
+            frame = self._parse(kept, int(good.sum()), quoted=text.has(self._quote))
             if frame is None:
                 odd |= good
             else:
@@ -163,9 +163,8 @@ class DelimitedDecoder:
             # Parity starts anew on each line: an odd line must not turn its neighbours inside out.
             before = np.concatenate([np.zeros(1, np.uint8), inside[text.newlines[:-1]]])
             is_delimiter &= inside == np.repeat(before, text.lengths)
-        if not len(text.starts):
-            return np.zeros(0, np.int64)
-        return np.add.reduceat(is_delimiter, text.starts, dtype=np.int64) + 1
+        before = np.searchsorted(np.flatnonzero(is_delimiter), text.newlines)
+        return np.diff(before, prepend=0) + 1
 
     def _judge_quotes(self, text: TextLines) -> tuple[Flags, Flags]:
         """Per line: has quotes; and each quote opens at a field's start, closes at its end, or is doubled."""

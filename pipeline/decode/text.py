@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -31,6 +32,10 @@ class TextLines:
         """Whether `character` (one ASCII character, or "") is anywhere in the lines."""
         return bool(character) and character.encode() in self.data
 
+    def without(self, left_out: npt.NDArray[np.int64]) -> bytes:
+        """The bytes of all lines but those whose numbers (0-based, ascending) are given."""
+        return b"".join(_spans(self.data, self.starts[left_out], self.newlines[left_out] + 1))
+
     def split(self) -> list[bytes]:
         """Each line without its line end."""
         return [line[:-1] if line.endswith(b"\r") else line for line in self.data.split(b"\n")[:-1]]
@@ -57,24 +62,36 @@ def decode_lines(block: LineBlock, encoding: str) -> TextLines:
 
 
 def _blanked(block: LineBlock, data: bytes, bad: npt.NDArray[np.int64]) -> bytes:
-    keep = np.ones(block.lines, np.bool_)
-    keep[bad] = False
-    kept = np.repeat(keep, block.newlines - block.starts + 1)
-    kept[block.newlines] = True
-    return block.bytes_view[kept].tobytes()
+    return b"".join(_spans(data, block.starts[bad], block.newlines[bad]))
+
+
+def _spans(data: bytes, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Iterator[memoryview]:
+    """What is left of `data` between the stretches from `starts` to `ends`, which are ascending and apart."""
+    view = memoryview(data)
+    at = 0
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        yield view[at:start]
+        at = end
+    yield view[at:]
 
 
 def _decode_each(data: bytes, encoding: str) -> tuple[bytes, npt.NDArray[np.int64]]:
-    lines = data.split(b"\n")[:-1]
+    """The lines in UTF-8, those that are not `encoding` left blank; and their numbers. Only lines that are not ASCII
+    are looked at one by one."""
+    view = np.frombuffer(data, np.uint8)
+    newlines = np.flatnonzero(view == 10)
+    within = np.searchsorted(newlines, np.flatnonzero(view >= 128))  # ascending
+    lines = within[np.diff(within, prepend=-1) > 0]
+    starts = np.where(lines > 0, newlines[lines - 1] + 1, 0)
     bad: list[int] = []
-    for index, line in enumerate(lines):
-        if line.isascii():
-            continue
+    pieces: list[bytes | memoryview] = []
+    for line, untouched, start, end in zip(
+        lines.tolist(), _spans(data, starts, newlines[lines]), starts.tolist(), newlines[lines].tolist(), strict=False
+    ):
+        pieces.append(untouched)
         try:
-            lines[index] = (
-                line if line.decode(encoding) and encoding == "utf-8" else line.decode(encoding).encode("utf-8")
-            )
+            pieces.append(data[start:end].decode(encoding).encode("utf-8"))
         except UnicodeDecodeError:
-            bad.append(index)
-            lines[index] = b""
-    return b"\n".join(lines) + b"\n", np.array(bad, np.int64)
+            bad.append(line)
+    pieces.append(memoryview(data)[int(newlines[lines[-1]]) if len(lines) else 0 :])
+    return b"".join(pieces), np.array(bad, np.int64)

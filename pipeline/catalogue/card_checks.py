@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from pipeline.catalogue.cards import CardSet
-from pipeline.catalogue.findings import Findings, choice
+from pipeline.catalogue.findings import SHOWN, Findings, choice
 from pipeline.catalogue.merge import Known
 from rating.iccid import eid_valid_column, luhn_valid_column
 from schemas.cards import Pool
@@ -83,8 +83,14 @@ def _check_names(
 ) -> None:
     unknown = set(frame[column].drop_nulls().unique()) - set(legal)
     if unknown:
-        words = {name: choice(name, legal, noun) for name in unknown}
-        cards.report(frame.filter(pl.col(column).is_in(list(unknown))), column, words.__getitem__, findings)
+        hinted: dict[str, str] = {}
+
+        def words(name: str) -> str:
+            if name not in hinted and len(hinted) < SHOWN:  # looking for near misses takes its time
+                hinted[name] = choice(name, legal, noun)
+            return hinted.get(name, noun.removesuffix(": one of"))
+
+        cards.report(frame.filter(pl.col(column).is_in(list(unknown))), column, words, findings)
 
 
 def _check_duplicates(cards: CardSet, frame: pl.DataFrame, staying: pl.DataFrame, findings: Findings) -> None:
@@ -142,14 +148,18 @@ def _check_pools(cards: CardSet, frame: pl.DataFrame, staying: pl.DataFrame, kno
         for pool_id, plan_id in pair.unique(maintain_order=True).iter_rows():
             if plan_id in plans and plans[plan_id].type != "single":
                 norms.setdefault(pool_id, plans[plan_id])
+    misfits: dict[str, list[str]] = {"pool": [], "plan": [], "expected": []}
     for pool_id, plan_id in members.select("pool", "plan").unique(maintain_order=True).iter_rows():
         pool, plan = pools.get(pool_id), plans.get(plan_id)
         if pool is None or plan is None:
             continue
-        norm = norms.get(pool_id, plan)
-        for expected in _misfits(pool, plan, norm):
-            bad = members.filter((pl.col("pool") == pool_id) & (pl.col("plan") == plan_id))
-            cards.report(bad, "plan", expected, findings)
+        for expected in _misfits(pool, plan, norms.get(pool_id, plan)):
+            misfits["pool"].append(pool_id)
+            misfits["plan"].append(plan_id)
+            misfits["expected"].append(expected)
+    if misfits["pool"]:
+        bad = members.join(pl.DataFrame(misfits), on=["pool", "plan"], maintain_order="left_right")
+        cards.report(bad, "plan", None, findings)
 
 
 def _misfits(pool: Pool, plan: _Member, norm: _Member) -> Iterator[str]:

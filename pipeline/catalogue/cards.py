@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ MOST_LIKE_IT = 1000  # findings of one kind that are told one by one
 
 _DATES = [name for name, kind in CARD_SCHEMA.items() if kind == pl.Date()]
 _DELIMITERS = ",;\t"
+_MOST_COLUMNS = 500
 
 
 class CardEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,21 +76,29 @@ class CardSet:
         self.sources.append(source)
         self._frames.append(rows.with_columns(origin).select(*CARD_SCHEMA, *ORIGIN_SCHEMA))
 
-    def report(self, bad: pl.DataFrame, column: str, expected: str | Callable[[Any], str], findings: Findings) -> None:
-        """Add a finding for each row of `bad`: its value of `column` is wrong, or what its `found` says, if any."""
+    def report(
+        self, bad: pl.DataFrame, column: str, expected: str | Callable[[Any], str] | None, findings: Findings
+    ) -> None:
+        """Add a finding for each row of `bad`: its value of `column` is wrong.
+
+        Where `bad` has a column `found`, that says in words what was found; `expected` None: its `expected` says what
+        would be right.
+        """
         in_words = "found" in bad.columns
-        shown_column = "found" if in_words else column
-        for source, row, value in bad.head(MOST_LIKE_IT).select("source", "row", shown_column).iter_rows():
+        columns = ["source", "row", "found" if in_words else column]
+        words = bad["expected"].head(MOST_LIKE_IT).to_list() if expected is None else []
+        for place, (source, row, value) in enumerate(bad.head(MOST_LIKE_IT).select(columns).iter_rows()):
             origin = self.sources[source]
             found = Text("nothing") if value is None else Text(value) if in_words else value
-            words = expected if isinstance(expected, str) else expected(value)
-            findings.place(origin.file, origin.line(row), origin.headers.get(column, column), found, words)
+            right = words[place] if expected is None else expected if isinstance(expected, str) else expected(value)
+            findings.place(origin.file, origin.line(row), origin.headers.get(column, column), found, right)
         if bad.height > MOST_LIKE_IT:
             source, row = bad.select("source", "row").row(MOST_LIKE_IT)
             origin = self.sources[source]
             more = Text(f"{bad.height - MOST_LIKE_IT} more cards like this, from here on")
-            words = expected if isinstance(expected, str) else "as above"
-            findings.place(origin.file, origin.line(row), column, more, words)
+            findings.place(
+                origin.file, origin.line(row), column, more, expected if isinstance(expected, str) else "as above"
+            )
 
 
 def add_toml_cards(entries: list[Entry[CardEntry]], cards: CardSet) -> None:
@@ -111,8 +121,15 @@ def add_card_list(data: bytes, file: str, cards: CardSet, findings: Findings) ->
         return
     data = text.encode()  # without its byte order mark
     delimiter = max(_DELIMITERS, key=text[: text.find("\n")].count)
-    headers = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    try:
+        headers = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    except csv.Error as error:
+        findings.place(file, 1, "header", Text(f"what is not CSV ({error})"), f"a header of {', '.join(CARD_SCHEMA)}")
+        return
     before = len(findings.all)
+    if len(headers) > _MOST_COLUMNS:
+        findings.place(file, 1, "header", Text(f"{len(headers)} columns"), f"at most {_MOST_COLUMNS}")
+        return
     names = _names(headers, file, findings)
     if len(findings.all) > before:
         return
@@ -128,10 +145,9 @@ def add_card_list(data: bytes, file: str, cards: CardSet, findings: Findings) ->
         pl.when(pl.all() != "").then(pl.all()).name.keep()  # an empty cell says nothing
     )
     rows = cells.with_row_index("row").filter(~pl.all_horizontal(pl.col(columns).is_null()))
-    quoted = '"' in text
     source = Source(
         file,
-        lambda row: _exact_line(text, delimiter, row) if quoted else row + 2,
+        _line_of(text, delimiter),
         {name: header for name, header in zip(names, headers, strict=True) if name in CARD_SCHEMA},
     )
     cards.add(source, _typed(rows, names, source, findings))
@@ -239,10 +255,17 @@ def _malformed(text: str, file: str, delimiter: str, width: int, said: str, find
         findings.place(file, 0, "file", Text(f"what is not CSV ({said.splitlines()[0]})"), "a CSV card list")
 
 
-def _exact_line(text: str, delimiter: str, row: int) -> int:
-    """The line of a row of a file with quoted text, which may run over several lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    next(reader)
-    for _ in range(row):
-        next(reader, None)
-    return reader.line_num + 1
+def _line_of(text: str, delimiter: str) -> Callable[[int], int]:
+    """The line of each row. Quoted text may run over several lines; then they are counted, once, when first asked."""
+    if '"' not in text:
+        return lambda row: row + 2
+    ends: list[int] = []  # the last line of the header and of each row
+
+    def line(row: int) -> int:
+        if not ends:
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            with suppress(csv.Error):  # a cell longer than the reader takes; the rows before it are counted
+                ends.extend(reader.line_num for _ in reader)
+        return ends[min(row, len(ends) - 1)] + 1
+
+    return line

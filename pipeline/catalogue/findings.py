@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -12,6 +13,9 @@ from pipeline.catalogue.lines import Lines, Path
 from rating.errors import CatalogueError, Finding, PlanError
 
 SHOWN = 50  # findings that the text of an error prints
+MOST = 2_000  # findings that are looked for
+_SEARCHED = 1_000  # names among which a near miss is looked for
+_SHOWN_CHARACTERS = 60
 _LISTED = 12  # legal choices that a finding prints
 
 _PLAN_ERROR = re.compile(r"(?:(?P<where>[\w.\[\]]+): )?found (?P<found>.*?); expected (?P<expected>.*)", re.DOTALL)
@@ -40,19 +44,25 @@ class Entry(Generic[T]):
         return self.lines.line(self.path + field)
 
 
+class EnoughFound(Exception):
+    """MOST findings are there: more would help nobody and take their time."""
+
+
 class Findings:
-    """What is wrong so far."""
+    """What is wrong so far. Raises EnoughFound when there are MOST of them."""
 
     def __init__(self) -> None:
         self.all: list[Finding] = []
 
     def add(self, entry: Entry[T], field: Path, found: object, expected: str) -> None:
         """Add a finding about one field of an entry; `found` is shown as a TOML value unless it is Text."""
-        self.all.append(Finding(entry.file, entry.line(*field), dotted(entry.name, field), shown(found), expected))
+        self.place(entry.file, entry.line(*field), dotted(entry.name, field), found, expected)
 
     def place(self, file: str, line: int, field: str, found: object, expected: str) -> None:
         """Add a finding about a place that no entry stands for."""
         self.all.append(Finding(file, line, field, shown(found), expected))
+        if len(self.all) >= MOST:
+            raise EnoughFound
 
     def plan_error(self, entry: Entry[T], field: Path, error: PlanError) -> None:
         """Add what a PlanError says about a field; the field path that it begins with, if any, is within `field`."""
@@ -72,7 +82,8 @@ class Findings:
         error = CatalogueError(findings)
         text = [str(finding) for finding in findings[:SHOWN]]
         if len(findings) > SHOWN:
-            text.append(f"... and {len(findings) - SHOWN} more findings")
+            more = "more findings" if len(self.all) < MOST else "more findings, and there may be others"
+            text.append(f"... and {len(findings) - SHOWN} {more}")
         error.args = ("\n".join(text),)
         raise error
 
@@ -87,13 +98,13 @@ NOTHING = Text("nothing")
 
 
 def shown(value: object) -> str:
-    """Return a value as the file writes it, cut to 60 characters; Text as it is."""
+    """Return a value as the file writes it, cut short; Text as it is."""
     if isinstance(value, Text):
         return str(value)
     if isinstance(value, FloatText):
         text = str(value)
     elif isinstance(value, str):
-        text = '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        text = json.dumps(value[:_SHOWN_CHARACTERS], ensure_ascii=False)  # control characters escaped
     elif isinstance(value, bool):
         text = str(value).lower()
     elif isinstance(value, dict):
@@ -102,7 +113,7 @@ def shown(value: object) -> str:
         text = f"an array of {len(value)}"
     else:
         text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
 def dotted(name: str, field: Path) -> str:
@@ -113,9 +124,12 @@ def dotted(name: str, field: Path) -> str:
 
 def choice(found: object, legal: Iterable[str], noun: str = "one of") -> str:
     """Return what would be right where one of `legal` belongs: the choices, some of many, and a near miss by name."""
-    names = sorted(set(legal))
-    if not names:
+    if isinstance(legal, Collection) and len(legal) > _SEARCHED:
+        return f"{noun} {len(legal)} names"
+    distinct = set(legal)
+    if not distinct:
         return f"{noun.removesuffix(': one of')}: there is none"
+    names = sorted(distinct)
     near = difflib.get_close_matches(str(found), names, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]}?" if near else ""
     if len(names) <= _LISTED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from pipeline.catalogue.cards import CardEntry, CardSet, add_card_list, add_toml
 from pipeline.catalogue.codes import is_id
 from pipeline.catalogue.conform import conform
 from pipeline.catalogue.files import TABLES, read_bytes, toml_entries
-from pipeline.catalogue.findings import Entry, Findings, Text
+from pipeline.catalogue.findings import EnoughFound, Entry, Findings, Text
 from pipeline.catalogue.merge import Known, merge
 from pipeline.catalogue.plans import check_plan, check_zones
 from pipeline.catalogue.tenants import check_account, check_addons, check_pool
@@ -39,11 +40,20 @@ def load_catalogue(paths: Sequence[Path], known: Catalogue | None = None, *, che
     cannot be read at all.
     """
     findings = Findings()
-    in_force = known if known is not None else Catalogue()
+    catalogue: Catalogue | None = None
+    with suppress(EnoughFound):
+        catalogue = _checked([Path(path) for path in paths], known or Catalogue(), findings, check_digits)
+    findings.raise_any()
+    assert catalogue is not None
+    return catalogue
+
+
+def _checked(paths: Sequence[Path], in_force: Catalogue, findings: Findings, check_digits: bool) -> Catalogue:
+    """What the files say; of use only if nothing was added to `findings`."""
     tables: dict[str, list[Entry[dict[str, Any]]]] = {name: [] for name in TABLES}
     cards = CardSet()
     for path in paths:
-        _read(Path(path), tables, cards, findings)
+        _read(path, tables, cards, findings)
     accounts = _shaped(tables["accounts"], Account, findings)
     zones = _shaped(tables["zones"], ZoneSet, findings)
     plans = _shaped(tables["plans"], Plan, findings)
@@ -66,7 +76,6 @@ def load_catalogue(paths: Sequence[Path], known: Catalogue | None = None, *, che
     rows = cards.frame()
     staying = in_force.cards.join(rows.select("iccid"), on="iccid", how="anti")
     check_addons(addons, pl.concat([staying.select("iccid", "plan"), rows.select("iccid", "plan")]), names, findings)
-    findings.raise_any()
     return Catalogue(
         accounts=tuple(entry.value for entry in accounts),
         zones=tuple(entry.value for entry in zones),

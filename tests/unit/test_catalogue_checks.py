@@ -361,6 +361,8 @@ def test_the_text_of_an_error_is_cut_but_the_findings_are_not(tmp_path: Path) ->
         (b"accounts = [1]\n", 1, "found 1; expected a table"),
         (b"x = " + b"[" * 5000 + b"]" * 5000, 0, "nested too deeply"),
         (b"x = " + b"9" * 5000, 0, "what is not TOML"),
+        (b"a" + b".a" * 200_000 + b" = 1", 0, "a key of more than 100 parts"),
+        (b"x = 1\n" * 700_000, 0, "put long card lists into a CSV file"),
         (b"\x1f\x8bnot gzip", 0, "damaged compressed data"),
         (gzip.compress(b"x = 1" * 100)[:-20], 0, "damaged compressed data"),
         (b"\x28\xb5\x2f\xfdnot zstd", 0, "damaged compressed data"),

@@ -13,7 +13,7 @@ from typing import Annotated
 import duckdb
 import typer
 
-from jobs import gauges, listing, listing_text
+from jobs import gauges, listing, listing_text, midnight
 from jobs.cli_context import Data, Json, data_of, parse_instant
 from jobs.console import show, shown_path
 from jobs.explained import explain_key, render_explained
@@ -26,6 +26,9 @@ from rating.views import StateViews
 
 AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="Look from this time; the latest arrival by default.")]
 AccountOption = Annotated[str | None, typer.Option(metavar="ID", help="This account and those below it.")]
+UntilMidnight = Annotated[
+    bool, typer.Option("--until-midnight", help="Usage until 24:00 of the previous local day, not live.")
+]
 Limit = Annotated[int, typer.Option(min=0, help="Rows to show at most.")]
 # Computing these takes the whole state, so a query pays for them only where it may name one.
 _STATE_TABLES = ("accounts", "cards", "counters", "pools", "fees")
@@ -86,19 +89,21 @@ def cards(
     pool: Annotated[str | None, typer.Option(metavar="ID", help="Cards in this pool now.")] = None,
     status: Annotated[str | None, typer.Option(help="Network status.")] = None,
     tag: Annotated[str | None, typer.Option(help="Cards with this tag.")] = None,
-    search: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Part of a number, tag or custom field.")
-    ] = None,
+    search: Annotated[str | None, typer.Option(metavar="TEXT", help="Part of a number, tag or custom field.")] = None,
     over_quota: Annotated[bool, typer.Option("--over-quota", help="Past their allowance in this cycle.")] = False,
     limit: Limit = 50,
     offset: Offset = 0,
+    until_midnight: UntilMidnight = False,
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
     """Cards with their usage in the open cycle, by any filter."""
     with reading(data_of(context), as_of) as moment:
+        views, shown = moment.views, midnight.Reading(moment.as_of)
+        if until_midnight:
+            views, shown = midnight.until_midnight(moment.connection, views, moment.as_of)
         page = listing.list_cards(
-            moment.views,
+            views,
             moment.as_of,
             account=account,
             plan=plan,
@@ -109,6 +114,7 @@ def cards(
             over_quota=over_quota,
             limit=limit,
             offset=offset,
+            reading=shown,
         )
     show(page.as_dict(), as_json, lambda console: console.print(listing_text.render_cards(page)))
 
@@ -116,12 +122,15 @@ def cards(
 def card(
     context: typer.Context,
     iccid: Annotated[str, typer.Argument(metavar="ICCID", help="Or its IMSI or MSISDN.")],
+    until_midnight: UntilMidnight = False,
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
     """One card: basics, counters, add-ons, usage of this and the last cycle by day."""
     with reading(data_of(context), as_of) as moment:
-        detail = listing.card_detail(moment.connection, moment.views, iccid, moment.as_of)
+        detail = listing.card_detail(
+            moment.connection, moment.views, iccid, moment.as_of, until_midnight=until_midnight
+        )
     show(detail.as_dict(), as_json, lambda console: console.print(listing_text.render_card(detail)))
 
 

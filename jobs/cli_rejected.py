@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import polars as pl
 import typer
 
 from jobs import listing, listing_text, rejected
@@ -17,11 +16,15 @@ from jobs.ingest import render_tally
 from jobs.query import connect
 from pipeline.feeds import load_mapping
 from rating.errors import UsageError
-from schemas.usage import REASONS
 
 group = typer.Typer(name="rejected", help="Rejected records: list them, export them for correction, replay them.")
 
 Reason = Annotated[str | None, typer.Option(metavar="CODE", help="Only this reason.")]
+Feed = Annotated[str | None, typer.Option(metavar="NAME", help="Only this feed.")]
+Open = Annotated[bool, typer.Option("--open", help="Only what has not been rated since, by its key or its place.")]
+Mappings = Annotated[
+    list[Path] | None, typer.Option(metavar="FILE.toml", help="Your own mapping that records came by; may be repeated.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,56 +37,58 @@ def rejected_records(context: typer.Context, as_json: Json = False) -> None:
     """Without a further word: list."""
     if context.invoked_subcommand is None:
         list_rejected(context, as_json=as_json)
+    elif as_json:
+        raise UsageError(f"found --json before {context.invoked_subcommand}; expected it after")
 
 
 @group.command("list")
 def list_rejected(
     context: typer.Context,
     reason: Reason = None,
+    feed: Feed = None,
+    only_open: Open = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows to show at most.")] = 20,
     offset: Annotated[int, typer.Option(min=0, help="Rows to leave out first.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Counts by reason, and the newest with what was wrong and the raw line."""
     with connect(data_of(context).path) as connection:
-        found = listing.list_rejected(connection, reason=reason, limit=limit, offset=offset)
-    show(found.as_dict(), as_json, lambda console: console.print(listing_text.render_rejected(found)))
+        table = rejected.table_of(connection, only_open)
+        found = listing.list_rejected(connection, reason=reason, feed=feed, limit=limit, offset=offset, table=table)
+    document = {"only_open": only_open} | found.as_dict()
+    show(document, as_json, lambda console: console.print(listing_text.render_rejected(found, only_open=only_open)))
 
 
 @group.command("export")
 def export_rejected(
     context: typer.Context,
     reason: Reason = None,
-    feed: Annotated[str | None, typer.Option(metavar="NAME", help="Only this feed.")] = None,
+    feed: Feed = None,
+    only_open: Open = False,
+    mapping: Mappings = None,
     out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Standard output by default.")] = None,
 ) -> None:
     """Write rejected records as NDJSON; correct `raw`, then give the file to `weir rejected replay`."""
-    if reason is not None and reason not in REASONS:
-        raise UsageError(f"--reason: found {reason!r}; expected one of {', '.join(REASONS)}")
+    rejected.require_reason(reason)
+    own = [load_mapping(path) for path in mapping or []]
     with connect(data_of(context).path) as connection:
-        rows = pl.from_arrow(
-            connection.execute(
-                "SELECT * FROM rejected WHERE ($1 IS NULL OR reason = $1) AND ($2 IS NULL OR feed = $2) "
-                "ORDER BY received_at, source, source_row",
-                [reason, feed],
-            ).to_arrow_table()
-        )
-    assert isinstance(rows, pl.DataFrame)
+        rows = rejected.select(connection, reason=reason, feed=feed, only_open=only_open)
     if out_file is None:
-        rejected.export(rows, sys.stdout.buffer)
+        exported = rejected.export(rows, sys.stdout.buffer, own)
     else:
         with out_file.open("wb") as file:
-            count = rejected.export(rows, file)
-        err.print(f"exported {count:,} records to {out_file}", highlight=False)
+            exported = rejected.export(rows, file, own)
+        err.print(rejected.render_exported(exported, out_file), highlight=False, markup=False, soft_wrap=True)
+    note = rejected.unread_note(exported)
+    if note is not None:
+        err.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
 @group.command("replay")
 def replay_rejected(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An export, corrected.")],
-    mapping: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE.toml", help="Your own mappings that its records came by.")
-    ] = None,
+    mapping: Mappings = None,
     as_of: Annotated[str | None, typer.Option(metavar="TIME", help="Time of arrival; now by default.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,11 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-out = Console()
+from jobs.report.text import printable
+
+_PIPED_CELLS = 200  # a pipe has no width of its own: tables take what they need, long texts go over several lines
+
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_CELLS)
 err = Console(stderr=True)
 
 
@@ -22,6 +27,11 @@ def show(document: Any, as_json: bool, render: Callable[[Console], None]) -> Non
         sys.stdout.write("\n")
     else:
         render(out)
+
+
+def printable_lines(text: str) -> str:
+    """`text` with its line breaks, and nothing else that could steer a terminal."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def progress_bar() -> Progress:

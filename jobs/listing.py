@@ -16,6 +16,8 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from jobs import midnight
+from jobs.midnight import Reading
 from jobs.report.build import account_tree
 from jobs.report.model import json_rows
 from jobs.report.text import printable
@@ -35,10 +37,12 @@ class Page:
     total: int
     offset: int
     rows: pl.DataFrame
+    reading: Reading | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The page as JSON values."""
-        return {"total": self.total, "offset": self.offset, "rows": json_rows(self.rows)}
+        about = {} if self.reading is None else self.reading.as_dict()
+        return {**about, "total": self.total, "offset": self.offset, "rows": json_rows(self.rows)}
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,16 @@ class CardDetail:
     addons: pl.DataFrame
     cycles: pl.DataFrame
     days: pl.DataFrame
+    reading: Reading
 
     def as_dict(self) -> dict[str, Any]:
         """The card as JSON values."""
         frames = {"counters": self.counters, "addons": self.addons, "cycles": self.cycles, "days": self.days}
-        return {**json_values(self.basics), **{name: json_rows(frame) for name, frame in frames.items()}}
+        return {
+            **json_values(self.basics),
+            **self.reading.as_dict(),
+            **{name: json_rows(frame) for name, frame in frames.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -90,12 +99,14 @@ def list_cards(
     over_quota: bool = False,
     limit: int = 50,
     offset: int = 0,
+    reading: Reading | None = None,
 ) -> Page:
     """Cards by ICCID that meet every filter given, with the usage of the cycle that is open at `as_of` (Q1).
 
     `account` covers the accounts below it, `search` is a part of any identifier, name, tag or custom field, in any
-    case. `over_quota`: the card has an allowance of its own and has gone past it in this cycle. Usage of a card that
-    shares a pool or device is counted there and null here. Raises UsageError for an account that does not exist.
+    case. `over_quota`: the card has an allowance of its own and has gone past it in this cycle. What a card that shares
+    a pool or device costs is counted there and zero here. `reading` says which usage `views` hold (T7). Raises
+    UsageError for an account that does not exist.
     """
     _require_page(limit, offset)
     cards = views.cards
@@ -113,7 +124,7 @@ def list_cards(
     if over_quota:
         cards = cards.filter(pl.col("over_quota").fill_null(False))
     rows = cards.sort("iccid").slice(offset, limit)
-    return Page(cards.height, offset, rows)
+    return Page(cards.height, offset, rows, reading or Reading(as_of))
 
 
 def _require_page(limit: int, offset: int) -> None:
@@ -156,8 +167,18 @@ def nanos_as_amount(nanos: pl.Expr) -> pl.Expr:
     return (nanos.cast(pl.Decimal(38, 0)).cast(pl.Decimal(38, 9)) / pl.lit(10**9)).cast(pl.Decimal(38, 9))
 
 
-def card_detail(connection: duckdb.DuckDBPyConnection, views: StateViews, card: str, as_of: dt.datetime) -> CardDetail:
-    """The card with this ICCID, IMSI or MSISDN. Raises UsageError where there is none."""
+def card_detail(
+    connection: duckdb.DuckDBPyConnection,
+    views: StateViews,
+    card: str,
+    as_of: dt.datetime,
+    *,
+    until_midnight: bool = False,
+) -> CardDetail:
+    """The card with this ICCID, IMSI or MSISDN; live, or until 24:00 of its previous local day (T7).
+
+    Raises UsageError where there is none.
+    """
     found = views.cards.filter(pl.col("iccid") == card)
     if not found.height:
         found = views.cards.filter((pl.col("imsi") == card) | (pl.col("msisdn") == card))
@@ -166,6 +187,10 @@ def card_detail(connection: duckdb.DuckDBPyConnection, views: StateViews, card: 
         raise UsageError(f"{count} with ICCID, IMSI or MSISDN {card!r}; find one with: weir cards --search TEXT")
     basics = found.row(0, named=True)
     iccid = basics["iccid"]
+    reading = Reading(as_of)
+    if until_midnight:
+        views, reading = midnight.until_midnight(connection, views, as_of, iccid)
+        reading = reading.of_zone(_zone_of(views, basics["account_id"]))
     shared = [("sim", iccid), ("device", basics["device_id"]), ("pool", basics["pool_id"])]
     mine = pl.any_horizontal(
         (pl.col("subject_kind") == kind) & (pl.col("subject") == subject) for kind, subject in shared if subject
@@ -174,6 +199,8 @@ def card_detail(connection: duckdb.DuckDBPyConnection, views: StateViews, card: 
         ["cycle_from", "subject_kind", "counter"], descending=[True, False, False]
     )
     days = _days_of_card(connection, iccid, _label_now(counters, basics["account_id"], views, as_of))
+    if reading.until is not None:
+        days = days.filter(pl.col("day") <= max(reading.until.values()))
     cycles = days.group_by("cycle", "service", "currency").agg(
         pl.col("records", "used", "from_test", "from_allowance", "from_addon", "overage", "charge").sum()
     )
@@ -183,13 +210,17 @@ def card_detail(connection: duckdb.DuckDBPyConnection, views: StateViews, card: 
         addons=views.addons.filter(pl.col("iccid") == iccid).sort("expires_on", "purchased_at", "addon_id"),
         cycles=cycles.sort(["cycle", "service", "currency"], descending=[True, False, False]),
         days=days,
+        reading=reading,
     )
+
+
+def _zone_of(views: StateViews, account_id: str) -> str:
+    return dict(views.accounts.select("account_id", "time_zone").iter_rows()).get(account_id) or "UTC"
 
 
 def _label_now(counters: pl.DataFrame, account_id: str, views: StateViews, as_of: dt.datetime) -> str:
     """The label of the card's open cycle; the calendar month where no counter says otherwise."""
-    zone = dict(views.accounts.select("account_id", "time_zone").iter_rows()).get(account_id) or "UTC"
-    today = as_of.astimezone(zoneinfo.ZoneInfo(zone)).date()
+    today = as_of.astimezone(zoneinfo.ZoneInfo(_zone_of(views, account_id))).date()
     labels = counters.filter((pl.col("cycle_from") <= today) & (pl.col("cycle_until") >= today))["cycle"]
     return str(labels.max()) if labels.len() else f"{today:%Y-%m}"
 
@@ -218,27 +249,35 @@ def _frame(rows: duckdb.DuckDBPyRelation) -> pl.DataFrame:
 
 
 def list_rejected(
-    connection: duckdb.DuckDBPyConnection, *, reason: str | None = None, limit: int = 20, offset: int = 0
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    reason: str | None = None,
+    feed: str | None = None,
+    limit: int = 20,
+    offset: int = 0,
+    table: str = "rejected",
 ) -> RejectedList:
-    """Rejected records by reason, and the newest of `reason` (any where None), newest first (F5).
+    """Rejected records of `feed` (any where None) by reason, and the newest of `reason`, newest first (F5).
 
-    Raises UsageError for a reason that does not exist.
+    `table` is a view with the columns of `rejected`. Raises UsageError for a reason that does not exist.
     """
     _require_page(limit, offset)
     if reason is not None and reason not in REASONS:
         raise UsageError(f"no reason {reason!r}; there are: {', '.join(REASONS)}")
     counted = _frame(
         connection.sql(
-            "SELECT reason::VARCHAR AS reason, count(*) AS records FROM rejected GROUP BY 1 ORDER BY 2 DESC, 1"
+            f"SELECT reason::VARCHAR AS reason, count(*) AS records FROM {table} WHERE $1 IS NULL OR feed = $1 "
+            "GROUP BY 1 ORDER BY 2 DESC, 1",
+            params=[feed],
         )
     ).with_columns(meaning=pl.col("reason").replace_strict(REASONS, default=None, return_dtype=pl.String))
-    where = "" if reason is None else "WHERE reason = $3"
     newest = _frame(
         connection.sql(
             "SELECT reject_id, received_at, feed::VARCHAR AS feed, source::VARCHAR AS source, source_row, "
             "reason::VARCHAR AS reason, field::VARCHAR AS field, message, record_key, raw "
-            f"FROM rejected {where} ORDER BY received_at DESC, reject_id DESC LIMIT $1 OFFSET $2",
-            params=[limit, offset, *([reason] if reason else [])],
+            f"FROM {table} WHERE ($3 IS NULL OR reason = $3) AND ($4 IS NULL OR feed = $4) "
+            "ORDER BY received_at DESC, reject_id DESC LIMIT $1 OFFSET $2",
+            params=[limit, offset, reason, feed],
         )
     )
     raws = newest["raw"].to_list()

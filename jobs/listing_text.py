@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import polars as pl
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -57,7 +58,14 @@ def render_cards(page: Page) -> RenderableType:
             _amount(row["charge"], row["currency"]),
             safe(", ".join(row["tags"] or [])),
         )
-    return Group(table, _range(page))
+    parts: list[RenderableType] = [table, _range(page)]
+    if page.reading is not None:
+        parts.append(Text(page.reading.sentence(), style="dim"))
+        if page.rows.height and page.rows["cycle"].null_count() == page.rows.height:
+            parts.append(
+                Text("none of these was used in it yet; an earlier --as-of shows the cycle before", style="dim")
+            )
+    return Group(*parts)
 
 
 def _range(page: Page) -> Text:
@@ -68,7 +76,10 @@ def _range(page: Page) -> Text:
 
 def render_card(card: CardDetail) -> RenderableType:
     """One card: basics, counters, add-ons, totals of this and last cycle, and their days."""
-    parts: list[RenderableType] = [_pairs(f"Card {printable(card.basics['iccid'])}", _basics(card.basics))]
+    parts: list[RenderableType] = [
+        _pairs(f"Card {printable(card.basics['iccid'])}", _basics(card.basics)),
+        Text(card.reading.sentence(), style="dim"),
+    ]
     if card.counters.height:
         table = _table(
             "Counters",
@@ -192,22 +203,30 @@ def outlook(gauge: Gauge) -> str:
     return f"lasts to {gauge.cycle_until}"
 
 
-def render_rejected(rejected: RejectedList) -> RenderableType:
+def render_rejected(rejected: RejectedList, *, only_open: bool = False) -> RenderableType:
     """Rejected records: counts by reason, then the newest with what was wrong and the raw line."""
+    which = "Open" if only_open else "Rejected"
     if not rejected.by_reason.height:
-        return Text("no rejected records")
-    reasons = _table("Rejected by reason", "Reason", "Records", "Meaning")
+        return Text("no rejected records are open" if only_open else "no rejected records")
+    reasons = _table(f"{which} by reason", "Reason", "Records", "Meaning")
     for row in rejected.by_reason.iter_rows(named=True):
         reasons.add_row(safe(row["reason"]), safe(row["records"]), safe(row["meaning"]))
-    newest = _table("Newest", "Received Source", "Row", "Reason Field What Line", give_way="Source Received Row Field")
+    newest: list[RenderableType] = [Text("Newest", style="bold italic")]
     for row in rejected.page.rows.iter_rows(named=True):
-        newest.add_row(
-            safe(row["received_at"]),
-            safe(row["source"]),
-            safe(row["source_row"]),
-            *(safe(row[name]) for name in ("reason", "field", "message", "preview")),
+        place = Text.assemble(
+            safe(f"{row['source']}:{row['source_row']}", "bold"),
+            ("  arrived ", "dim"),
+            safe(row["received_at"], "dim"),
+            ("  feed ", "dim"),
+            safe(row["feed"], "dim"),
         )
-    return _spaced([reasons, Group(newest, _range(rejected.page))])
+        place.no_wrap, place.overflow = True, "ellipsis"
+        about = f"{row['reason']} {row['field']}" if row["field"] else row["reason"]
+        what = Text.assemble(safe(about, "red"), ": ", safe(row["message"]))
+        line = safe(row["preview"], "dim")
+        line.no_wrap, line.overflow = True, "ellipsis"
+        newest += [place, Padding(what, (0, 0, 0, 2)), Padding(line, (0, 0, 0, 2))]
+    return _spaced([reasons, Group(*newest, _range(rejected.page))])
 
 
 def render_status(status: Mapping[str, Any]) -> RenderableType:

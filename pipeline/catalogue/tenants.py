@@ -14,6 +14,7 @@ from pipeline.catalogue.rates import RateContext, check_amount, check_fees, chec
 from schemas.cards import Account, Addon, Pool
 
 MOST_GRACE_HOURS = 24 * 31
+MOST_LEVELS = 32
 
 
 def check_account(entry: Entry[Account], known: Known, findings: Findings) -> None:
@@ -41,6 +42,9 @@ def check_account(entry: Entry[Account], known: Known, findings: Findings) -> No
             findings.add(entry, ("parent",), account.parent, "an account that is not below this one")
             return
         seen.add(above)
+        if len(seen) > MOST_LEVELS:
+            findings.add(entry, ("parent",), account.parent, f"at most {MOST_LEVELS} accounts above one another")
+            return
         parent = known.accounts.get(above)
         above = parent.parent if parent is not None else None
 

@@ -16,7 +16,13 @@ def reject_table(rejects: pl.DataFrame, chunk: Chunk, feed: str, source: Source,
     rows = rejects["source_row"].to_list()
     raw = pa.array(chunk.raw_lines(rows), pa.binary())
     columns: dict[str, pa.Array] = {
-        "reject_id": pa.array([f"{source.fingerprint}:{row}" for row in rows], pa.string()),
+        "reject_id": pa.array(
+            [
+                f"{source.fingerprint}:{row}" if key is None else f"{source.fingerprint}:{row}:{key}"
+                for row, key in zip(rows, rejects["record_key"], strict=True)
+            ],
+            pa.string(),
+        ),
         "feed": pa.array([feed] * count, pa.string()),
         "source": pa.array([source.name] * count, pa.string()),
         "source_row": pa.array(rows, pa.int64()),

@@ -58,7 +58,7 @@ RATED = pa.schema(
 
 REJECTED = pa.schema(
     [
-        ("reject_id", pa.string()),  # <source digest>:<row>, the same whenever the same line is refused
+        ("reject_id", pa.string()),  # <source digest>:<row>[:<record key>], the same each time it is refused
         ("feed", _WORD),
         ("source", _WORD),
         ("source_row", pa.int64()),

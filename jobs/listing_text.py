@@ -62,9 +62,7 @@ def render_cards(page: Page) -> RenderableType:
     if page.reading is not None:
         parts.append(Text(page.reading.sentence(), style="dim"))
         if page.rows.height and page.rows["cycle"].null_count() == page.rows.height:
-            parts.append(
-                Text("none of these was used in it yet; an earlier --as-of shows the cycle before", style="dim")
-            )
+            parts.append(Text("none of these has usage in it yet; --as-of TIME shows an earlier cycle", style="dim"))
     return Group(*parts)
 
 

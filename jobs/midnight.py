@@ -113,4 +113,4 @@ def until_midnight(
         .join(sums, on=keys, how="left", maintain_order="left")
         .with_columns(pl.col(_SUMS).fill_null(0))
     )
-    return replace(views, counters=counted.select(COUNTERS_VIEW)), Reading(as_of, days)
+    return replace(views, counters=counted.select(list(COUNTERS_VIEW))), Reading(as_of, days)

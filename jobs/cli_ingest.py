@@ -30,10 +30,17 @@ def register(app: typer.Typer) -> None:
     app.command()(demo)
 
 
-def apply(context: typer.Context, files: Files, as_json: Json = False) -> None:
+def apply(
+    context: typer.Context,
+    files: Files,
+    no_check_digits: Annotated[
+        bool, typer.Option("--no-check-digits", help="Take ICCIDs and EIDs whose check digit is wrong.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Load accounts, plans, zones, pools and cards from TOML and CSV files; all of them, or nothing."""
     with data_of(context).write() as driver:
-        change = load_catalogue(files, known=driver.engine.state.catalogue)
+        change = load_catalogue(files, known=driver.engine.state.catalogue, check_digits=not no_check_digits)
         driver.apply(change)
     counts = {
         "accounts": len(change.accounts),

@@ -42,9 +42,10 @@ def counter_key(subject: Ints, meter: Ints, cycle: Ints) -> Ints:
 
 def counter_groups(subject: Ints, meter: Ints, cycle: Ints) -> Groups:
     """Group by counter; `keys` are counter keys, in ascending order of subject within a batch's meters and cycles."""
-    codes, code = distinct((meter << CYCLE_BITS) | cycle)
-    # Few codes on top of a subject leave room to sort key and place as one number.
-    groups = Groups.of(subject * len(codes) + code)
+    meters, by_meter = distinct(meter)
+    cycles, by_cycle = distinct(cycle)
+    # Few meters and cycles on top of a subject leave room to sort key and place as one number.
+    groups = Groups.of((subject * len(meters) + by_meter) * len(cycles) + by_cycle)
     first = groups.order[groups.starts]
     return replace(groups, keys=counter_key(subject[first], meter[first], cycle[first]))
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.decode import Chunk, open_source
+from pipeline.feed_lists import with_lists
 from pipeline.feeds import ready_mappings
 from rating.mediate import mediate
 from schemas.mapping import QUANTITY_TARGETS, TIME_TARGETS, Field, Mapping, RecordRule
@@ -84,6 +85,7 @@ def check(mapping: Mapping, path: Path, limit: int = DEFAULT_LIMIT) -> CheckRepo
 
     Raises SourceError when the file cannot be read, MappingError when it lacks a column that the mapping requires.
     """
+    mapping = with_lists(mapping, path.parent)
     records = usage_count = 0
     reasons: Counter[str] = Counter()
     rejects: list[RejectCheck] = []
@@ -232,7 +234,7 @@ def _add_samples(samples: dict[tuple[int, str], ColumnCheck], mapping: Mapping, 
             if sample_out is None and values.null_count() < len(values):
                 at = int(values.is_not_null().arg_max() or 0)
                 sample_out = _shown(target, values[at])
-                paths = rule.key if target == "record_key" else spec.paths if spec else ()
+                paths = (*rule.key, *rule.key_optional) if target == "record_key" else spec.paths if spec else ()
                 row = usage["source_row"][at]
                 found = [raw[path][row] for path in paths if path in raw.columns]
                 sample_in = " ".join(text for text in found if text is not None) or None
@@ -250,7 +252,8 @@ def _any_text(raw: pl.DataFrame, path: str) -> str | None:
 
 def _source(rule: RecordRule, target: str, spec: Field | None) -> str:
     if target == "record_key":
-        return " | ".join((*rule.key, *([repr(rule.key_suffix)] if rule.key_suffix else []))) or "file and row"
+        suffix = (repr(rule.key_suffix),) if rule.key_suffix else ()
+        return " | ".join((*rule.key, *rule.key_optional, *suffix)) or "file and row"
     if spec is None:
         return f"constant {rule.service if target == 'service' else rule.direction or '(by service)'}"
     if spec.value is not None:
@@ -273,7 +276,9 @@ def _reading(target: str, spec: Field | None) -> str:
         notes.append("MCC" if spec.mcc else "text")
     if spec.pattern is not None:
         notes.append(f"pattern {spec.pattern}")
-    if spec.values is not None:
+    if spec.lookup is not None:
+        notes.append(f"{spec.lookup.key} to {spec.lookup.value} by {spec.lookup.file}")
+    elif spec.values is not None:
         notes.append(", ".join(f"{key}={value}" for key, value in spec.values.items()))
     if spec.default is not None:
         notes.append(f"default {spec.default!r}")

@@ -24,6 +24,7 @@ import polars as pl
 
 from jobs.cli_context import micros
 from pipeline.embedded import Embedded
+from pipeline.feed_lists import with_lists
 from pipeline.feeds import load_mapping, ready_mappings
 from pipeline.progress import Tally
 from rating.errors import CatalogueError, Finding, SourceError, StorageError, UsageError
@@ -184,16 +185,18 @@ def replay(driver: Embedded, path: Path, mappings: Iterable[feed_mapping.Mapping
     """Ingest the records of an export again, feed by feed, by `mappings` where they have it, else by the ready ones.
 
     Given again after it was killed, it goes on; given again when done, all are duplicates. Raises SourceError where
-    the file cannot be read, CatalogueError naming the lines that cannot be replayed, before anything is rated.
+    the file cannot be read, CatalogueError naming the lines that cannot be replayed, MappingError where a list that a
+    mapping needs does not lie beside `path`, before anything is rated.
     """
     feeds = _read(path, {mapping.name: mapping for mapping in mappings})
+    listed = [with_lists(sources.mapping, path.parent) for sources in feeds]
     folder = driver.directory.path / "replay"
     moment = as_of or dt.datetime.now(dt.UTC)
     total = Tally()
     try:
         # Whatever lies there is of a replay that was killed; the same file writes the same again and goes on.
         shutil.rmtree(folder, ignore_errors=True)
-        written = [(sources.mapping, sources.write(folder)) for sources in feeds]
+        written = [(mapping, sources.write(folder)) for mapping, sources in zip(listed, feeds, strict=True)]
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise StorageError(f"{folder}: cannot be written: {error.strerror}; make room, then replay again") from error

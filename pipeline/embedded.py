@@ -26,6 +26,7 @@ from pipeline import journal
 from pipeline.background import Background
 from pipeline.datadir import Checkpoint, DataDirectory
 from pipeline.decode import CHUNK_BYTES, Chunk, Position, open_source
+from pipeline.feed_lists import with_lists
 from pipeline.journal import Journal
 from pipeline.land import Landing
 from pipeline.prefetch import prefetch
@@ -75,6 +76,7 @@ class Reading:
 def read_usage(path: Path, mapping: Mapping, start: Position | None, chunk_bytes: int) -> Iterator[Reading]:
     """Decode and mediate a feed file chunk by chunk."""
     at = start or Position()
+    mapping = with_lists(mapping, path.parent)
     for chunk in open_source(path, mapping, start=start, chunk_bytes=chunk_bytes):
         usage, rejects = mediate(chunk.raw, mapping, path.name)
         if len(chunk.rejects):

@@ -139,7 +139,7 @@ def _problems(mapping: Mapping) -> Iterator[str]:
         yield "records: found none; expected at least one [[records]] table"
     for number, rule in enumerate(mapping.records):
         yield from _rule_problems(f"records[{number}]", mapping, rule)
-    suffixes = [(rule.key, rule.key_suffix) for rule in mapping.records]
+    suffixes = [(rule.key, rule.key_optional, rule.key_suffix) for rule in mapping.records]
     exclusive = all(rule.conditions for rule in mapping.records)
     if len(set(suffixes)) < len(suffixes) and not exclusive:
         yield "records: found blocks with the same key; expected a key_suffix that tells their records apart"
@@ -174,6 +174,8 @@ def _rule_problems(place: str, mapping: Mapping, rule: RecordRule) -> Iterator[s
         yield from _field_problems(f"{place}.fields.{target}", target, field)
     if (rule.service is None) == ("service" not in fields):
         yield f"{place}.service: found {'both' if rule.service else 'none'}; expected a constant or fields.service"
+    if rule.key_optional and not rule.key:
+        yield f"{place}.key: found none beside key_optional; expected at least one path that always has a value"
     if rule.direction is not None and "direction" in fields:
         yield f"{place}.direction: found both; expected a constant or fields.direction"
     for condition in rule.conditions:
@@ -215,6 +217,11 @@ def _field_problems(place: str, target: str, field: Field) -> Iterator[str]:
         yield f"{place}.zone: found {field.zone!r}; expected an IANA time zone such as 'Europe/Berlin'"
     if field.mcc and target != "country":
         yield f"{place}.mcc: found on {target}; expected only on country"
+    if field.lookup is not None:
+        if field.values is not None:
+            yield f"{place}.lookup: found values as well; expected one of the two"
+        if Path(field.lookup.file).name != field.lookup.file:
+            yield f"{place}.lookup.file: found {field.lookup.file!r}; expected a file name without a folder"
     if field.pattern is not None:
         try:
             pl.Series([""]).str.extract(field.pattern, 0)

@@ -157,6 +157,9 @@ def _key(rule: RecordRule, texts: SourceText, faults: Faults) -> pl.Series | Non
             parts.append(part.alias(f"part_{len(parts)}"))
     if len(parts) < len(paths):
         return None
+    for path in rule.key_optional:
+        part = texts.column(path)
+        parts.append((texts.constant("") if part is None else part.fill_null("")).alias(f"part_{len(parts)}"))
     if rule.key_suffix:
         parts.append(texts.constant(rule.key_suffix).alias("suffix"))
     if len(parts) == 1:
@@ -220,7 +223,7 @@ def _field(target: str, spec: Field, texts: SourceText, faults: Faults) -> pl.Se
     text = texts.of(target, spec)
     if text is None:
         return None
-    text = map_values(match_pattern(text, spec, faults), spec, faults)
+    text = map_values(match_pattern(text, spec, faults), spec, faults, target=target)
     if target in QUANTITY_TARGETS:
         return _amount(spec, text, texts, faults)
     if target in TIME_TARGETS:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from schemas.mapping import SOURCE_ELEMENT, SOURCE_NAME, SOURCE_ROW, Field
+from schemas.mapping import CARD_TARGETS, SOURCE_ELEMENT, SOURCE_NAME, SOURCE_ROW, Field
 from schemas.usage import REJECT_SCHEMA
 
 MAX_TEXT_BYTES = 512
@@ -152,19 +152,26 @@ def match_pattern(text: pl.Series, spec: Field, faults: Faults) -> pl.Series:
     return without_empty(part)
 
 
-def map_values(text: pl.Series, spec: Field, faults: Faults, reason: str = "bad_value") -> pl.Series:
-    """`text` through the field's value map; a text that it does not name is a fault of `reason`."""
+def map_values(text: pl.Series, spec: Field, faults: Faults, reason: str = "bad_value", target: str = "") -> pl.Series:
+    """`text` through the field's value map; a text that it does not name is a fault of `reason`.
+
+    A card that the field's list does not hold is an unknown card.
+    """
     if spec.values is None:
         return text
+    expected = None
+    if spec.lookup is not None:
+        reason = "unknown_card" if target in CARD_TARGETS else "bad_value"
+        expected = f"a value that {spec.lookup.file} lists under {spec.lookup.key}"
     named = {key: value for key, value in spec.values.items() if key != "*"}
-    mapped = (
-        text.replace_strict(list(named), list(named.values()), default=spec.values.get("*"), return_dtype=pl.String)
-        if named
-        else text.clear(len(text)).fill_null(spec.values["*"])
-    )
+    rest = spec.values.get("*")
+    if named:
+        mapped = text.replace_strict(list(named), list(named.values()), default=rest, return_dtype=pl.String)
+    else:
+        mapped = pl.Series([rest], dtype=pl.String).new_from_index(0, len(text))
     mapped = mapped.zip_with(text.is_not_null(), pl.Series([None], dtype=pl.String))
     unknown = mapped.is_null() & text.is_not_null()
-    faults.add(unknown, reason, spec.label, text, f"one of {', '.join(named)}")
+    faults.add(unknown, reason, spec.label, text, expected or f"one of {', '.join(named)}")
     return mapped
 
 

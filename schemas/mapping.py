@@ -36,6 +36,7 @@ TARGETS: tuple[str, ...] = (
     "imei",
 )
 QUANTITY_TARGETS = ("volume_up_bytes", "volume_down_bytes", "quantity")
+CARD_TARGETS = ("iccid", "imsi", "msisdn")
 TIME_TARGETS = ("used_at", "started_at", "ended_at")
 
 SOURCE_NAME, SOURCE_ROW, SOURCE_ELEMENT = "@source", "@row", "@element"
@@ -79,6 +80,14 @@ class Condition(_Document, frozen=True):
     present: bool | None = None
 
 
+class Lookup(_Document, frozen=True):
+    """A list that turns the source text into another: a CSV of that name beside the source, two of its columns."""
+
+    file: str
+    key: str
+    value: str
+
+
 class Field(_Document, frozen=True):
     """Where one target field comes from and how its text is read; exactly one of `from`, `join`, `value` is given."""
 
@@ -92,6 +101,7 @@ class Field(_Document, frozen=True):
     empty: tuple[str, ...] = ()
     pattern: str | None = None
     values: dict[str, str] | None = None
+    lookup: Lookup | None = None
     unit: str | None = None
     unit_from: str | None = None
     base: Literal[1000, 1024] = 1024
@@ -120,12 +130,16 @@ class Field(_Document, frozen=True):
 
 
 class RecordRule(_Document, frozen=True):
-    """One usage record out of each source record for which every condition of `when` holds."""
+    """One usage record out of each source record for which every condition of `when` holds.
+
+    Its key is the texts of `key`, which must have a value, then of `key_optional`, then `key_suffix`, joined with "|".
+    """
 
     when: Condition | tuple[Condition, ...] = ()
     service: Literal["data", "sms", "voice"] | None = None
     direction: Literal["both", "up", "down", "mo", "mt"] | None = None
     key: tuple[str, ...] = ()
+    key_optional: tuple[str, ...] = ()
     key_suffix: str = ""
     fields: dict[str, Field] = {}
 
@@ -144,6 +158,12 @@ class Mapping(_Document, frozen=True):
     title: str = ""
     volumes: Volumes = Volumes()
     fields: dict[str, Field] = {}
+
+    @property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """The lists that its fields are looked up in, each once, in order."""
+        fields = [field for rule in self.records for field in self.rule_fields(rule).values()]
+        return tuple(dict.fromkeys(field.lookup for field in fields if field.lookup is not None))
 
     @property
     def cumulative(self) -> bool:
@@ -166,6 +186,8 @@ class Mapping(_Document, frozen=True):
         for rule in self.records:
             for path in rule.key:
                 need(path, True)
+            for path in rule.key_optional:
+                need(path, False)
             for condition in rule.conditions:
                 need(condition.field, True)
             for field in self.rule_fields(rule).values():

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from pipeline.decode import open_source
+from pipeline.feed_lists import with_lists
 from pipeline.feeds import READY_DIRECTORY, load_mapping, ready_mappings
 from rating.mediate import mediate
 from schemas.usage import REASONS, USAGE_SCHEMA, Direction, RecordType, Service
@@ -34,7 +35,7 @@ def sample(feed: str) -> Path:
 
 def outcomes(feed: str, chunk_bytes: int = 1 << 24) -> list[dict[str, Any]]:
     """What each line of the sample became, in source order, as the golden files write it."""
-    mapping = load_mapping(feed)
+    mapping = with_lists(load_mapping(feed), SAMPLES)
     found: list[dict[str, Any]] = []
     for chunk in open_source(sample(feed), mapping, chunk_bytes=chunk_bytes):
         usage, rejects = mediate(chunk.raw, mapping)
@@ -111,6 +112,7 @@ def test_mapping_is_documented(feed: str) -> None:
 
 
 def test_nothing_lies_about_unused() -> None:
-    """Golden files exist for ready mappings only."""
+    """Samples and golden files exist for ready mappings only."""
     assert FEEDS == sorted(mapping.name for mapping in ready_mappings())
     assert FEEDS == sorted(path.stem for path in GOLDEN.iterdir())
+    assert FEEDS == sorted(path.name.split(".")[0] for path in SAMPLES.iterdir() if path.name not in LISTS)

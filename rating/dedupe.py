@@ -181,9 +181,13 @@ class Seen:
         return known, content
 
     def add(self, hi: U64, lo: U64, content: U64, day: int) -> None:
-        """Enter keys that are unknown so far, each once; from now on `lookup` knows them."""
+        """Enter keys that are unknown so far, each once; from now on `lookup` knows them.
+
+        Keys of usage that is taken in as of an earlier day are kept from `today` on, so that taking it in again
+        changes nothing either.
+        """
         self._today = max(self._today, day)
-        self._recent.insert(Columns(lo, hi, content, np.full(len(lo), day, np.uint16)))
+        self._recent.insert(Columns(lo, hi, content, np.full(len(lo), self._today, np.uint16)))
 
     def recent(self) -> Columns:
         """The keys since the last checkpoint in order of `lo`; nothing changes."""

@@ -58,7 +58,7 @@ class Sessions:
                 self._columns[column] = grown
         self._forget(np.arange(before, count))
         self._forget(numbered[self["seen_day"][numbered] < day - KEEP_DAYS])
-        self["seen_day"][numbered] = day
+        self["seen_day"][numbered] = np.maximum(self["seen_day"][numbered], day)
         return numbered[inverse]
 
     def _forget(self, rows: Ints) -> None:

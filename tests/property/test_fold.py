@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rating.book import meter_name
+from rating.cycles import cycle_label
 from rating.engine import Engine, Step
+from rating.money import round_nanos
+from rating.rate import TEST_METER
 from rating.state import State
+from rating.tariff import PriceSpec
 from schemas.tables import GAPS, RATED
-from schemas.usage import UsageBatch
+from schemas.usage import RecordType, UsageBatch
+from tests.fold_case import us, usage
 from tests.fold_strategies import World, worlds
+from tests.price_reference import reference_cost
+from tests.reference import Model
+from tests.reference_terms import Outcome, allowance_of
+
+ARRIVED = dt.datetime(2026, 11, 2, tzinfo=dt.UTC)
 
 
 def start(world: World) -> Engine:
@@ -87,15 +102,212 @@ def assert_same(one: tuple[Engine, Step], other: tuple[Engine, Step]) -> None:
     assert held(one[0]) == held(other[0])
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(worlds(), st.lists(st.integers(1, 11), max_size=8))
 def test_any_batches_give_the_same(world: World, ends: list[int]) -> None:
     """However the stream is cut into batches, rated rows, rejects, duplicates and the state are the same."""
     assert_same(run(start(world), world), run(start(world), world, ends))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(worlds(), st.lists(st.integers(1, 11), max_size=3), st.integers(1, 6))
 def test_a_snapshot_changes_nothing(world: World, ends: list[int], after: int) -> None:
     """A state that is written and read back at any point goes on as if it had not been."""
     assert_same(run(start(world), world, ends), run(start(world), world, ends, snapshot_after=after))
+
+
+@settings(max_examples=60)
+@given(worlds())
+def test_the_fold_does_what_a_slow_model_does(world: World) -> None:
+    """Every rated row, reject and duplicate is the one that a model of one record at a time works out."""
+    engine, model = start(world), Model()
+    model.apply(world.catalogue)
+    for number, side in enumerate((world.before, world.after)):
+        if number:
+            engine.apply(world.change)
+            model.apply(world.change)
+        for batch in side:
+            step, outcome = engine.usage(batch), model.usage(batch)
+            assert outcome.rejects == step.rejects.select("source_row", "reason").rows()
+            assert outcome.duplicates == step.duplicates
+            rows = [{name: row[name] for name in expected} for row, expected in paired(step, outcome)]
+            assert outcome.rated == rows
+            gaps = [(gap["session_id"], gap["after_sequence"], gap["before_sequence"]) for gap in step.gaps.to_pylist()]
+            assert outcome.gaps == gaps
+
+
+def paired(step: Step, outcome: Outcome) -> Iterator[tuple[dict[str, object], dict[str, object]]]:
+    """Rows of the engine beside those of the model."""
+    rows = step.rated.to_pylist()
+    assert len(outcome.rated) == len(rows)
+    return zip(rows, outcome.rated, strict=True)
+
+
+def parts_of(world: World) -> Iterator[UsageBatch]:
+    """All usage of a world, in order."""
+    yield from world.before
+    yield from world.after
+
+
+@settings(max_examples=25)
+@given(worlds(), st.data())
+def test_duplicates_change_nothing(world: World, data: st.DataObject) -> None:
+    """Records that were rated and come again, in any order, are counted and leave everything else as it was."""
+    engine = start(world)
+    for batch in parts_of(world):
+        rated = engine.usage(batch).rated["source_row"].unique().to_pylist()
+        again = batch.rows.filter(pl.col("source_row").is_in(rated))
+        again = again[data.draw(st.permutations(range(len(again))))]
+        facts, tables = held(engine)
+        step = engine.usage(UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, again))
+        assert (len(again), len(again), 0, 0) == (step.records, step.duplicates, step.rated.num_rows, len(step.rejects))
+        engine.state.offset -= len(again)
+        assert (facts, tables) == held(engine)
+
+
+@settings(max_examples=30)
+@given(worlds())
+def test_everything_adds_up(world: World) -> None:
+    """Each record is rated, duplicate or rejected; parts sum to their record, and counters to the rated rows."""
+    engine, step = run(start(world), world)
+    assert step.records == sum(len(batch.rows) for batch in parts_of(world))
+    rows = step.rated.to_pylist()
+    assert step.records == len({row["journal_offset"] for row in rows}) + step.duplicates + len(step.rejects)
+    for row in rows:
+        burned = row["from_test"] + row["from_allowance"] + row["from_addon"] + row["overage"]
+        assert row["billable_quantity"] == burned == row["counter_after"] - row["counter_before"]
+    totals: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        subject = (row["subject_kind"], row["subject"], row["cycle"])
+        for column in ("from_allowance", "overage", "charge_nanos"):
+            totals[*subject, column] += row[column]
+        for column in ("quantity_raw", "billable_quantity", "from_test", "from_addon"):
+            totals[*subject, row["rate"], column] += row[column]
+        if row["subject_kind"] != "sim":
+            totals["sim", row["iccid"], row["cycle"], row["rate"], "in_pool"] += row["billable_quantity"]
+        totals["test", row["iccid"]] += row["from_test"]
+    assert +totals == counted(engine)
+
+
+def counted(engine: Engine) -> Counter[tuple[str, ...]]:
+    """What the counters hold, under the names that rated rows give it."""
+    counters, book = engine.state.counters, engine.compiled.book
+    totals: Counter[tuple[str, ...]] = Counter()
+    for row in range(len(counters)):
+        subject, meter, code = (int(column[row]) for column in (counters.subject, counters.meter, counters.cycle))
+        if meter == TEST_METER:
+            totals["test", engine.compiled.directory.cards["iccid"][subject >> 1]] += int(counters["test"][row])
+            continue
+        kind, name = "sim", engine.compiled.directory.cards["iccid"][subject >> 1] if not subject & 1 else ""
+        if subject & 1:
+            pool = book.vocabulary.pools.names[subject >> 1]
+            kind, name = ("device", pool.removeprefix("device:")) if pool.startswith("device:") else ("pool", pool)
+        cycle = cycle_label(book, code)
+        for column, shown in (
+            ("allowance", "from_allowance"),
+            ("overage", "overage"),
+            ("charge_nanos", "charge_nanos"),
+        ):
+            totals[kind, name, cycle, shown] += int(counters[column][row])
+        for column, shown in (
+            ("raw", "quantity_raw"), ("billable", "billable_quantity"), ("test", "from_test"), ("addon", "from_addon"),
+            ("in_pool", "in_pool"),
+        ):  # fmt: skip
+            totals[kind, name, cycle, book.vocabulary.meters.names[meter], shown] += int(counters[column][row])
+    return +totals
+
+
+def one_arrival(world: World) -> pl.DataFrame:
+    """All usage of a world as one frame, every key its own."""
+    rows = pl.concat([batch.rows for batch in parts_of(world)], how="diagonal")
+    keys = pl.Series("record_key", [f"k{number}" for number in range(len(rows))])
+    return rows.with_columns(keys)
+
+
+def arrive(engine: Engine, rows: pl.DataFrame) -> pa.Table:
+    """Fold the rows as one batch that arrived in early November."""
+    return engine.usage(UsageBatch("plain", "usage.csv", us(ARRIVED), False, rows)).rated
+
+
+def charged(engine: Engine, rated: pa.Table) -> dict[tuple[str, ...], int]:
+    """Nanos of each subject, counter and cycle that one price alone charges; each is checked to be R(F(total))."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rated.to_pylist():
+        groups.setdefault((row["subject_kind"], row["subject"], row["rate"], row["cycle"]), []).append(row)
+    found = {}
+    for group, rows in groups.items():
+        pool = next((p for p in engine.state.catalogue.pools if p.id == group[1]), None)
+        if (pool is not None and (pool.size or pool.overage)) or len({row["plan_id"] for row in rows}) > 1:
+            continue  # the price runs over more than this counter
+        plan = next(plan for plan in engine.state.catalogue.plans if plan.id == rows[0]["plan_id"])
+        rate = next(rate for rate in plan.versions[0].rates if meter_name(rate) == rows[0]["rate"])
+        spec = PriceSpec(rate.price, rate.rounding, rate.service, plan.versions[0].data_base)
+        total = sum(row["overage"] for row in rows)
+        stands = Counter[str]()
+        for row in rows:
+            stands[row["record_key"]] += -1 if row["kind"] == "reversal" else 1
+        entered = total > 0 or (
+            group[0] == "sim" and allowance_of(plan.versions[0], group[2]) == 0 and any(stands.values())
+        )
+        cost = reference_cost(spec, total) if entered else 0
+        found[group] = sum(row["charge_nanos"] for row in rows)
+        assert round_nanos(Fraction(cost), spec.rounding.decimals, spec.rounding.mode) == found[group]
+    return found
+
+
+@settings(max_examples=40)
+@given(worlds(cumulative_only=True), st.data())
+def test_charges_sum_to_the_price_of_the_total_in_any_order(world: World, data: st.DataObject) -> None:
+    """Plans that price cumulative usage alone charge R(F(total)) whatever the order of arrival (T6)."""
+    rows = one_arrival(world)
+    orders = [rows, rows[data.draw(st.permutations(range(len(rows))))]]
+    engines = [start(world) for _ in orders]
+    found = [charged(engine, arrive(engine, order)) for engine, order in zip(engines, orders, strict=True)]
+    assert found[0] == found[1]
+
+
+def take_back(engine: Engine, rated: pa.Table, keys: list[str], feed: str = "plain") -> pa.Table:
+    """Reverse records by key, one after the other."""
+    reversals = [
+        {"record_key": f"back {key}", "record_type": RecordType.REVERSE, "corrects_key": key, "quantity": 0}
+        for key in keys
+    ]
+    batch = usage(*reversals, feed=feed, received=ARRIVED)
+    step = engine.usage(batch, rated)
+    assert (len(keys), 0) == (step.rated_records, len(step.rejects))
+    return step.rated
+
+
+@settings(max_examples=40)
+@given(worlds(cumulative_only=True), st.data())
+def test_reversals_leave_the_price_of_what_stands(world: World, data: st.DataObject) -> None:
+    """Whatever is taken back, in whatever order, charges are R(F(total)) of what stands; with nothing left, nothing."""
+    engine = start(world)
+    rated = arrive(engine, one_arrival(world))
+    keys = data.draw(st.permutations(sorted(set(rated["record_key"].to_pylist()))))
+    some = data.draw(st.integers(0, len(keys)))
+    for part in (keys[:some], keys[some:]):
+        if part:
+            rated = pa.concat_tables([rated, take_back(engine, rated, part)])
+            charged(engine, rated)
+    sums = plain(rated).group_by(["subject", "rate", "cycle"]).aggregate([("charge_nanos", "sum")])
+    assert {0} >= set(sums["charge_nanos_sum"].to_pylist())
+    assert not counted(engine)
+
+
+@settings(max_examples=40)
+@given(worlds())
+def test_reversing_the_last_record_brings_the_counters_back(world: World) -> None:
+    """A record that is taken back at once, with any prices, allowances and add-ons, leaves all totals as they were."""
+    engine = start(world)
+    *earlier, last = list(parts_of(world))
+    for batch in earlier:
+        engine.usage(batch)
+    for place in range(min(len(last.rows), 4)):
+        before, used = counted(engine), engine.compiled.addons.usage()
+        one = UsageBatch("single", "usage.csv", us(ARRIVED), False, last.rows[place : place + 1])
+        rated = engine.usage(one).rated
+        if rated.num_rows:
+            back = take_back(engine, rated, [one.rows["record_key"][0]], "single")
+            assert sum(rated["charge_nanos"].to_pylist()) == -sum(back["charge_nanos"].to_pylist())
+            assert (before, used) == (counted(engine), engine.compiled.addons.usage())

@@ -1,0 +1,491 @@
+"""The fold once more, one record at a time in plain Python: slow, obvious, and without arrays.
+
+Worked out from the domain page and the words of schemas/plans.py. It keeps dicts and Fractions where the engine keeps
+columns, and shares with it only the reading of quantities and money, and the zones' clocks.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from fractions import Fraction
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from rating.money import round_nanos
+from rating.quantity import parse_quantity
+from rating.tariff import PriceSpec
+from schemas.cards import Account, Addon, Catalogue, Pool
+from schemas.plans import Cycle, Plan, PlanVersion, Rate, ZoneSet
+from schemas.usage import Direction, RecordType, Service, UsageBatch
+from tests.price_reference import reference_cost
+from tests.reference_terms import (
+    FOR_EVER,
+    LONG_AGO,
+    Day,
+    Outcome,
+    Row,
+    Session,
+    Spell,
+    add_months,
+    allowance_of,
+    band_at,
+    billable,
+    cycle_days,
+    cycle_kind,
+    cycle_name,
+    find_rate,
+    fixed_size,
+    follow,
+    growth,
+    held,
+    meter,
+    pool_rate,
+)  # fmt: skip
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MOST = {"data": 1 << 45, "sms": 1 << 20, "voice": 1 << 25}
+_CONTENT = (
+    "iccid", "imsi", "msisdn", "session_id", "corrects_key", "plmn", "volume_up_bytes", "volume_down_bytes",
+    "quantity", "used_at", "sequence", "service", "direction",
+)  # fmt: skip
+
+
+class Model:
+    """The slow engine."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
+        self.zones: dict[str, ZoneSet] = {}
+        self.plans: dict[str, Plan] = {}
+        self.pools: dict[str, Pool] = {}
+        self.addons: dict[str, Addon] = {}
+        self.cards: dict[str, Row] = {}
+        self.card_plans: dict[str, list[Spell]] = defaultdict(list)
+        self.card_pools: dict[str, list[Spell]] = defaultdict(list)
+        self.seen: dict[tuple[str, str], tuple[Any, int]] = {}
+        self.today = 0
+        self.sessions: dict[tuple[str, str, str], Session] = defaultdict(Session)
+        # By (kind and name of subject, meter, cycle): a dict of totals.
+        self.counters: dict[tuple[str, str, str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self.test_used: dict[str, int] = defaultdict(int)
+        self.addon_used: dict[str, int] = defaultdict(int)
+        self.offset = 0
+
+    # The catalogue
+
+    def apply(self, change: Catalogue) -> None:
+        """Upserts by id; plans and pools of cards become spells."""
+        self.accounts |= {account.id: account for account in change.accounts}
+        self.zones |= {zones.id: zones for zones in change.zones}
+        self.plans |= {plan.id: plan for plan in change.plans}
+        self.pools |= {pool.id: pool for pool in change.pools}
+        self.addons |= {addon.id: addon for addon in change.addons}
+        for card in change.cards.iter_rows(named=True):
+            self.cards[card["iccid"]] = card
+            if card["plan"] is not None:
+                spell = Spell(card["plan_from"] or LONG_AGO, FOR_EVER, card["plan"])
+                self.card_plans[card["iccid"]] = follow(self.card_plans[card["iccid"]], spell)
+            if card["pool"] is not None:
+                spell = Spell(card["pool_from"] or LONG_AGO, card["pool_until"] or FOR_EVER, card["pool"])
+                self.card_pools[card["iccid"]] = follow(self.card_pools[card["iccid"]], spell)
+        self.offset += 1
+
+    def version_on(self, plan: str | None, day: Day) -> PlanVersion | None:
+        """The plan version in force on a day (P1)."""
+        if plan is None:
+            return None
+        begun = [version for version in self.plans[plan].versions if version.effective <= day]
+        return max(begun, key=lambda version: version.effective, default=None)
+
+    def term_end(self, card: Row) -> Day:
+        """The last day of the term of a card (T3)."""
+        months = card["term_months"]
+        if months is None and card["plan"] is not None:
+            months = self.plans[card["plan"]].term_months
+        if months is None or card["activated_on"] is None:
+            return FOR_EVER
+        return add_months(card["activated_on"].replace(day=1), months) - dt.timedelta(days=1)
+
+    def local(self, account: str, moment: dt.datetime) -> dt.datetime:
+        """An instant on the clocks of an account (T1)."""
+        return moment.astimezone(ZoneInfo(self.accounts[account].time_zone))
+
+    # A batch
+
+    def usage(self, batch: UsageBatch) -> Outcome:
+        """Fold one record after the other."""
+        outcome = Outcome()
+        received = _EPOCH + dt.timedelta(microseconds=batch.received_at_us)
+        arrival = (received - _EPOCH).days
+        self.today = max(self.today, arrival)
+        for row in batch.rows.iter_rows(named=True):
+            record = {name: row.get(name) for name in _CONTENT} | {
+                "zone": row.get("zone"),
+                "country": row.get("country"),
+                "started_at": row.get("started_at"),
+                "ended_at": row.get("ended_at"),
+            }
+            key = (batch.feed, row["record_key"])
+            content = (tuple(record[name] for name in _CONTENT), row.get("record_type") or RecordType.EVENT)
+            offset, self.offset = self.offset, self.offset + 1
+            if key in self.seen and self.today - self.seen[key][1] <= 32:
+                if self.seen[key][0] == content:
+                    outcome.duplicates += 1
+                else:
+                    outcome.rejects.append((row["source_row"], "conflict"))
+                continue
+            reason = self.refusal(record, received)
+            if reason is not None:
+                outcome.rejects.append((row["source_row"], reason))
+                continue
+            self.seen[key] = (content, self.today)
+            for rated in self.rate(record, row["record_key"], batch, received, outcome):
+                outcome.rated.append(rated | {"source_row": row["source_row"], "journal_offset": offset})
+        return outcome
+
+    def card_of(self, record: Row) -> Row | None:
+        """The card of a record by ICCID, else IMSI, else MSISDN (F1)."""
+        for name in ("iccid", "imsi", "msisdn"):
+            if record[name] is not None:
+                owners = [card for card in self.cards.values() if card[name] == record[name]]
+                return owners[-1] if owners else None
+        return None
+
+    def refusal(self, record: Row, received: dt.datetime) -> str | None:
+        """Why a record cannot be rated, None where it can."""
+        card = self.card_of(record)
+        service = Service(record["service"]).name.lower()
+        if card is None:
+            return "unknown_card"
+        if record["quantity"] > _MOST[service]:
+            return "bad_value"
+        if record["used_at"] > received + dt.timedelta(hours=1):
+            return "future"
+        day = self.local(card["account"], record["used_at"]).date()
+        version = self.version_on(held(self.card_plans[card["iccid"]], day), day)
+        if version is None:
+            return "no_plan"
+        zone = self.zone_of(version, record)
+        ways = [way for way, _, _ in self.directions(version, record)]
+        bands = [None, *(band.name for band in version.bands)]
+        for way in ways:
+            if not any(find_rate(version, service, way, zone, band) for band in bands):
+                return "no_rate"
+        return None
+
+    def zone_of(self, version: PlanVersion, record: Row) -> str | None:
+        """The zone of a record: as the feed says, by PLMN, by country, or the default (P5)."""
+        zones = self.zones[version.zones].zones if version.zones is not None else ()
+        for found in (
+            [zone for zone in zones if record["zone"] and zone.name == record["zone"]],
+            [zone for zone in zones if record["plmn"] and record["plmn"] in zone.plmns],
+            [zone for zone in zones if record["country"] and record["country"] in zone.countries],
+            [zone for zone in zones if zone.name == version.default_zone],
+        ):
+            if found:
+                return found[0].name
+        return None
+
+    def directions(self, version: PlanVersion, record: Row) -> list[tuple[Direction, int | None, int | None]]:
+        """How a record is split by direction: (direction, volume up, volume down) of each part."""
+        way, up, down = Direction(record["direction"]), record["volume_up_bytes"], record["volume_down_bytes"]
+        by_direction = any(rate.service == "data" and rate.direction != "any" for rate in version.rates)
+        splits = record["service"] == Service.DATA and way == Direction.BOTH and by_direction
+        if splits and up is not None and down is not None:
+            return [(Direction.UP, up, None), (Direction.DOWN, None, down)]
+        return [(way, None, None)]
+
+    # One record
+
+    def rate(self, record: Row, key: str, batch: UsageBatch, received: dt.datetime, outcome: Outcome) -> list[Row]:
+        """The rated rows of one accepted record."""
+        card = self.card_of(record)
+        assert card is not None
+        account, service = card["account"], Service(record["service"]).name.lower()
+        day = self.local(account, record["used_at"]).date()
+        plan = self.plans[held(self.card_plans[card["iccid"]], day) or ""]
+        version = self.version_on(plan.id, day)
+        assert version is not None
+        raw, up, down = record["quantity"], record["volume_up_bytes"], record["volume_down_bytes"]
+        session = None
+        if record["session_id"] is not None or batch.cumulative:
+            name = (batch.feed, service, record["session_id"] or key)
+            arrival = (received - _EPOCH).days
+            if arrival - self.sessions[name].heard > 35:
+                del self.sessions[name]
+            session = self.sessions[name]
+            session.heard = max(session.heard, arrival)
+        if batch.cumulative:
+            assert session is not None
+            raw, up, down = growth(session, record, outcome)
+        connects, units_before = True, 0
+        if session is not None:
+            connects, units_before = session.records == 0, session.units
+            session.records += 1
+            session.units += raw
+        pool = self.pool_of(card, plan, service, day)
+        cycle, late = self.cycle_of(pool.cycle if isinstance(pool, Pool) else plan.cycle, account, day, received)
+        parts = self.parts(
+            record | {"quantity": raw, "volume_up_bytes": up, "volume_down_bytes": down}, card, version, units_before
+        )
+        rows = []
+        for number, (way, rate, part_raw, units) in enumerate(parts):
+            charged = self.charge(
+                card, plan, version, rate, way, pool, cycle, record["used_at"], day, received, units, part_raw,
+                session, connects and number == 0,
+            )  # fmt: skip
+            rows.append(
+                {
+                    "record_key": key, "part": number, "kind": "usage", "feed": batch.feed, "account_id": account,
+                    "iccid": card["iccid"], "service": service, "direction": way.name.lower(),
+                    "used_at": record["used_at"], "cycle": cycle_name(cycle, cycle_kind(pool, plan)), "day": day,
+                    "plan_id": plan.id, "plan_version": version.version, "rate": meter(rate),
+                    "zone": self.zone_of(version, record), "country": record["country"], "plmn": record["plmn"],
+                    "volume_up_bytes": up if number == 0 else None,
+                    "volume_down_bytes": down if number == 0 else None,
+                    "quantity_raw": part_raw, "billable_quantity": units, "currency": plan.currency, "late": late,
+                    "session_id": record["session_id"], "received_at": received,
+                }
+                | charged
+            )  # fmt: skip
+        return rows
+
+    def pool_of(self, card: Row, plan: Plan, service: str, day: Day) -> Pool | str | None:
+        """The pool that a record draws on, the device that stands for one, or None (P7, A1)."""
+        name = held(self.card_pools[card["iccid"]], day)
+        if name is not None:
+            return self.pools[name] if service in self.pools[name].services else None
+        return card["device"] if plan.entity == "device" else None
+
+    def cycle_of(self, cycle: Cycle, account: str, day: Day, received: dt.datetime) -> tuple[tuple[Day, Day], bool]:
+        """First and last day of the cycle that a record counts in, and whether it is late (T5)."""
+        first, last = cycle_days(cycle, day)
+        zone = ZoneInfo(self.accounts[account].time_zone)
+        after = last + dt.timedelta(days=1)
+        closes = dt.datetime(after.year, after.month, after.day, tzinfo=zone).astimezone(dt.UTC)
+        if received <= closes + dt.timedelta(hours=self.accounts[account].grace_hours):
+            return (first, last), False
+        return cycle_days(cycle, received.astimezone(zone).date()), True
+
+    def parts(
+        self, record: Row, card: Row, version: PlanVersion, units_before: int
+    ) -> list[tuple[Direction, Rate, int, int]]:
+        """(direction, rate, raw units, billable units) of each part of a record (P3, P4)."""
+        service = Service(record["service"]).name.lower()
+        zone = self.zone_of(version, record)
+        found = []
+        for way, up, down in self.directions(version, record):
+            raw = record["quantity"] if up is None and down is None else up or down or 0
+            spans: list[tuple[str | None, dt.timedelta]] = [(None, dt.timedelta(seconds=1))]
+            if any(rate.service == service and rate.band is not None for rate in version.rates):
+                start = record["started_at"] or record["used_at"]
+                lasts = dt.timedelta(seconds=record["quantity"] if service == "voice" else 0)
+                end = max(start, record["ended_at"] or start + lasts)
+                spans = self.bands(version, card["account"], start, end)
+            rates = [find_rate(version, service, way, zone, band) for band, _ in spans]
+            first = rates[0]
+            assert first is not None
+            if first.increment.per == "session":
+                total = billable(first, version, units_before + raw) - billable(first, version, units_before)
+            else:
+                total = billable(first, version, raw)
+            whole = sum((span for _, span in spans), dt.timedelta())
+            shares = [(raw, total)] if len(spans) == 1 else []
+            reached = dt.timedelta()
+            for _, span in spans if len(spans) > 1 else []:
+                earlier, reached = reached, reached + span
+                shares.append(tuple(units * reached // whole - units * earlier // whole for units in (raw, total)))  # type: ignore[arg-type]
+            for rate, (part_raw, part_billable) in zip(rates, shares, strict=True):
+                assert rate is not None
+                found.append((way, rate, part_raw, part_billable))
+        return found
+
+    def bands(
+        self, version: PlanVersion, account: str, start: dt.datetime, end: dt.datetime
+    ) -> list[tuple[str | None, dt.timedelta]]:
+        """The bands from start to end, and how long each lasted; clocks and bands change at quarters of an hour."""
+        spans: list[tuple[str | None, dt.timedelta]] = []
+        at = start
+        quarter = dt.timedelta(minutes=15)
+        while at < end or not spans:
+            until = min(end, _EPOCH + ((at - _EPOCH) // quarter + 1) * quarter)
+            band = band_at(version, self.local(account, at))
+            if spans and spans[-1][0] == band:
+                spans[-1] = (band, spans[-1][1] + (until - at))
+            else:
+                spans.append((band, until - at))
+            at = until
+            if end <= start:
+                break
+        return spans
+
+    def charge(
+        self,
+        card: Row,
+        plan: Plan,
+        version: PlanVersion,
+        rate: Rate,
+        way: Direction,
+        pool: Pool | str | None,
+        cycle: tuple[Day, Day],
+        used_at: dt.datetime,
+        day: Day,
+        received: dt.datetime,
+        units: int,
+        raw: int,
+        session: Session | None,
+        connects: bool,
+    ) -> Row:
+        """Burn in order, count and price one part (P6); returns the figures of its row."""
+        kind, name = ("sim", card["iccid"])
+        if pool is not None:
+            kind, name = ("pool", pool.id) if isinstance(pool, Pool) else ("device", pool)
+        label = cycle_name(cycle, cycle_kind(pool, plan))
+        total = self.counters[kind, name, meter(rate), label]
+        allowance = allowance_of(version, meter(rate))
+        plainly = pool is None and allowance == 0
+        entered = total["records"] > 0
+
+        from_test = min(units, self.test_left(card, version, rate.service, day))
+        self.test_used[card["iccid"]] += from_test
+        wants = allowed = units - from_test
+        bucket = total
+        if pool is None:
+            if (
+                rate.prorate_allowance
+                and card["activated_on"] is not None
+                and cycle[0] < card["activated_on"] <= cycle[1]
+            ):
+                days = (cycle[1] - cycle[0]).days + 1
+                allowance = allowance * ((cycle[1] - card["activated_on"]).days + 1) // days
+        else:
+            own = self.counters["sim", card["iccid"], meter(rate), label]
+            if rate.sim_cap is not None:
+                cap = parse_quantity(rate.sim_cap, rate.service, version.data_base)
+                allowed = min(allowed, max(0, cap - own["in_pool"]))
+            own["in_pool"] += units
+            now = min(max(self.local(card["account"], received).date(), cycle[0]), cycle[1])
+            allowance = self.pool_size(pool, meter(rate), rate.service, cycle, now)
+            if isinstance(pool, Pool) and fixed_size(pool, rate.service) is not None:
+                bucket = self.counters[kind, name, rate.service, label]
+        from_allowance = min(allowed, max(0, allowance - bucket["allowance"]))
+        bucket["allowance"] += from_allowance
+        from_addon = 0
+        if pool is None:
+            from_addon = self.burn_addons(card, rate.service, used_at, day, wants - from_allowance)
+        overage = wants - from_allowance - from_addon
+
+        price_rate, base = rate, version.data_base
+        if isinstance(pool, Pool):
+            own_rate = pool_rate(pool, rate.service, way)
+            price_rate, base = (own_rate, pool.data_base) if own_rate is not None else (rate, base)
+        priced = self.counters[kind, name, meter(price_rate), label]
+        overage_before = priced["overage"]
+        spec = PriceSpec(price_rate.price, price_rate.rounding, price_rate.service, base)
+        charge = self.cost(spec, priced, overage, plainly, entered, session, connects)
+        priced["overage"] += overage
+        priced["charge_nanos"] += charge
+        before = total["billable"]
+        for column, amount in (
+            ("records", 1), ("raw", raw), ("billable", units), ("test", from_test), ("addon", from_addon)
+        ):  # fmt: skip
+            total[column] += amount
+        return {
+            "subject_kind": kind, "subject": name, "from_test": from_test, "from_allowance": from_allowance,
+            "from_addon": from_addon, "overage": overage, "charge_nanos": charge, "counter_before": before,
+            "counter_after": before + units, "overage_before": overage_before,
+        }  # fmt: skip
+
+    def test_left(self, card: Row, version: PlanVersion, service: str, day: Day) -> int:
+        """Units of test allowance that a card may still burn on a day (C2)."""
+        if version.test is None or service != "data" or card["test_from"] is None:
+            return 0
+        last = add_months(card["test_from"], version.test.months) - dt.timedelta(days=1)
+        if card["activated_on"] is not None:
+            last = min(last, card["activated_on"] - dt.timedelta(days=1))
+        if not card["test_from"] <= day <= last:
+            return 0
+        amount = parse_quantity(version.test.amount, "data", version.data_base)
+        return max(0, amount - self.test_used[card["iccid"]])
+
+    def pool_size(self, pool: Pool | str, counter: str, service: str, cycle: tuple[Day, Day], now: Day) -> int:
+        """What a pool holds on a day (P7)."""
+        if isinstance(pool, Pool):
+            fixed = fixed_size(pool, service)
+            if fixed is not None:
+                return fixed
+        size = 0
+        for iccid, card in self.cards.items():
+            since: Day | None = None
+            for spell in self.card_pools[iccid]:
+                if isinstance(pool, Pool) and spell.target == pool.id and spell.first <= now <= spell.last:
+                    since = spell.first
+            best, by_device = 0, False
+            for spell in self.card_plans[iccid]:
+                if spell.first <= now and spell.last >= cycle[0]:
+                    versions = sorted(self.plans[spell.target].versions, key=lambda version: version.effective)
+                    ends = [*(version.effective for version in versions[1:]), FOR_EVER]
+                    best = max(
+                        [best]
+                        + [
+                            allowance_of(version, counter)
+                            for version, end in zip(versions, ends, strict=True)
+                            if version.effective <= now and end > cycle[0]
+                        ]
+                    )
+                    by_device |= self.plans[spell.target].entity == "device"
+            if isinstance(pool, str) and card["device"] == pool and by_device:
+                since = LONG_AGO
+            counts = card["status"] in (None, "activated", "suspended") and self.term_end(card) >= now
+            if since is None or not counts:
+                continue
+            if isinstance(pool, Pool) and pool.joining == "prorate":
+                days = (cycle[1] - cycle[0]).days + 1
+                best = best * ((cycle[1] - max(since, cycle[0])).days + 1) // days
+            size += best
+        return size
+
+    def burn_addons(self, card: Row, service: str, used_at: dt.datetime, day: Day, wants: int) -> int:
+        """What a record takes from the add-ons of its card, by expiry and purchase (P6)."""
+        taken = 0
+        for addon in sorted(self.addons.values(), key=lambda addon: (addon.expires_on, addon.purchased_at)):
+            own = addon.iccid == card["iccid"] and addon.service == service
+            if own and addon.purchased_at <= used_at and day <= addon.expires_on:
+                left = parse_quantity(addon.amount, service, 1024) - self.addon_used[addon.id]
+                part = min(left, wants - taken)
+                self.addon_used[addon.id] += part
+                taken += part
+        return taken
+
+    def cost(
+        self, spec: PriceSpec, priced: dict[str, int], overage: int, plainly: bool, entered: bool,
+        session: Session | None, connects: bool,
+    ) -> int:  # fmt: skip
+        """Nanos of a part: F(after) - F(before) over what the price accumulates over, rounded once (P2, P3)."""
+        price = spec.price
+        basis = "record" if price.basis == "session" and session is None else price.basis
+        before, after = priced["overage"], priced["overage"] + overage
+        unentered_before = not entered if plainly else before == 0
+        unentered_after = False if plainly else after == 0
+        if basis == "record":
+            before, after, unentered_before = 0, overage, True
+            unentered_after = not plainly and overage == 0
+        elif basis == "session" and session is not None:
+            before, after = session.overage, session.overage + overage
+            session.overage = after
+            unentered_before, unentered_after = before == 0, after == 0
+        if price.model == "capacity":
+            before, after = priced["peak"], max(priced["peak"], overage)
+            priced["peak"] = after
+            unentered_before, unentered_after = before == 0, after == 0
+        one = Fraction(0) if unentered_before else reference_cost(spec, before)
+        other = Fraction(0) if unentered_after else reference_cost(spec, after)
+        fee = Fraction(price.connect_fee) * 10**9 if connects else Fraction(0)
+
+        def rounded(value: Fraction) -> int:
+            return round_nanos(value, spec.rounding.decimals, spec.rounding.mode)
+
+        if spec.rounding.at == "record":
+            return rounded(fee + other - one)
+        return int(fee) + rounded(other) - rounded(one)

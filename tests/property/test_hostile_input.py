@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.feeds import parse_mapping
@@ -26,6 +26,12 @@ TEXT_FEEDS = ["csv", "csv-plain", "csv-headless", "ndjson"]
 def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A path for the file under test, written anew for each example."""
     return tmp_path_factory.mktemp("hostile") / "feed"
+
+
+def write_text(path: Path, content: bytes) -> None:
+    """Write a text feed; bytes that happen to begin like a packed file are another case, and left out here."""
+    assume(not content.startswith((b"\x1f\x8b", b"(\xb5/\xfd")))
+    path.write_bytes(content)
 
 
 def _run_or_refuse(path: Path, kind: str) -> None:
@@ -55,7 +61,7 @@ def test_any_bytes_end_in_records_rejects_or_an_error_of_ours(
 def test_every_line_ends_in_exactly_one_record_or_reject(target: Path, kind: str, data: st.DataObject) -> None:
     """Of a feed with one record a line, usage and rejects together are the lines that are not blank."""
     lines = data.draw(hostile_lines([good_line(kind, number) for number in range(3)]))
-    target.write_bytes(HEADERS.get(kind, b"") + b"\n".join(lines))
+    write_text(target, HEADERS.get(kind, b"") + b"\n".join(lines))
     usage, rejects, _ = run_feed(target, feed(kind))
     if kind == "ndjson":
         blank = [
@@ -78,7 +84,7 @@ def test_chunks_of_any_size_give_the_same_records(
 ) -> None:
     """Cutting a file elsewhere changes neither records nor rejects, and reading goes on at any chunk's end."""
     lines = data.draw(hostile_lines([good_line(kind, number) for number in range(3)]))
-    target.write_bytes(HEADERS.get(kind, b"") + b"\n".join(lines))
+    write_text(target, HEADERS.get(kind, b"") + b"\n".join(lines))
     mapping = feed(kind)
     usage, rejects, _ = run_feed(target, mapping)
     cut_usage, cut_rejects, ends = run_feed(target, mapping, chunk_bytes)
@@ -101,7 +107,7 @@ def test_a_bad_line_never_costs_its_neighbours(target: Path, kind: str, data: st
     between = [data.draw(hostile_lines(good[:1])) for _ in good]
     lines = [line for noise, own in zip(between, good, strict=True) for line in (*noise, own)]
     rows = [index for index, line in enumerate(lines) if line in good[1:]]
-    target.write_bytes(HEADERS.get(kind, b"") + b"\n".join(lines) + b"\n")
+    write_text(target, HEADERS.get(kind, b"") + b"\n".join(lines) + b"\n")
     usage, _, _ = run_feed(target, feed(kind))
     first = 2 if kind in HEADERS else 1
     kept = usage.filter(pl.col("source_row").is_in([row + first for row in rows]))
@@ -116,7 +122,7 @@ def test_a_bad_line_never_costs_its_neighbours(target: Path, kind: str, data: st
 )
 def test_exploded_records_account_for_every_line(target: Path, lines: list[bytes]) -> None:
     """A line that explodes into several records still ends in at least one record or reject."""
-    target.write_bytes(b"\n".join(lines))
+    write_text(target, b"\n".join(lines))
     usage, rejects, _ = run_feed(target, EXPLODED)
     seen = {*usage["source_row"].to_list(), *rejects["source_row"].to_list()}
     blank = {

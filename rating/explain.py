@@ -11,7 +11,7 @@ from rating.apply import Compiled
 from rating.book import CYCLE_BASIS, DIRECTIONS, RECORD_BASIS, SERVICES
 from rating.money import format_amount
 from rating.pools import DEVICE_PREFIX
-from schemas.plans import Price
+from schemas.plans import Increment, Price
 from schemas.usage import Direction
 
 _UNITS = {"data": "bytes", "sms": "messages", "voice": "seconds"}
@@ -40,7 +40,7 @@ def explain(compiled: Compiled, row: dict[str, Any]) -> list[ExplainedStep]:
         )
     ]
     if row["kind"] != "usage":
-        steps.append(ExplainedStep("adjustment", f"a {row['kind']} of an earlier row (F6)", _facts(row, "kind")))
+        steps.append(ExplainedStep("adjustment", _ADJUSTMENTS[row["kind"]], _facts(row, "kind")))
     late = "; its own cycle had closed, so it counts in the open one (T5)" if row["late"] else ""
     steps.append(
         ExplainedStep(
@@ -53,8 +53,8 @@ def explain(compiled: Compiled, row: dict[str, Any]) -> list[ExplainedStep]:
         ExplainedStep("plan", f"plan {version} was in force on that day (P1)", _facts(row, "plan_id", "plan_version"))
     )
     place = f"PLMN {row['plmn'] or 'none'}, country {row['country'] or 'none'}"
-    zone = f"zone {row['zone']}" if row["zone"] else "no zone"
-    steps.append(ExplainedStep("zone", f"{place} is {zone} (P5)", _facts(row, "plmn", "country", "zone")))
+    zone = f"in zone {row['zone']}" if row["zone"] else "in no zone that the plan tells apart"
+    steps.append(ExplainedStep("zone", f"{place}: {zone} (P5)", _facts(row, "plmn", "country", "zone")))
     steps.append(_increment_step(compiled, row, unit))
     steps.append(
         ExplainedStep(
@@ -65,7 +65,8 @@ def explain(compiled: Compiled, row: dict[str, Any]) -> list[ExplainedStep]:
         )
     )
     parts = [f"{row[name]} from {label}" for name, label in _BURNS if row[name]]
-    parts.append(f"{row['overage']} overage")
+    if row["overage"] or not parts:
+        parts.append(f"{row['overage']} overage")
     steps.append(
         ExplainedStep(
             "burn", f"of {row['billable_quantity']} {unit}: {', '.join(parts)} (P6)",
@@ -76,6 +77,10 @@ def explain(compiled: Compiled, row: dict[str, Any]) -> list[ExplainedStep]:
     return steps
 
 
+_ADJUSTMENTS = {
+    "reversal": "a reversal: the quantities and what they cost are taken back (F6)",
+    "rerate": "rated again: what is new less what was charged before (P10)",
+}
 _BURNS = (("from_test", "the test allowance"), ("from_allowance", "the allowance"), ("from_addon", "add-ons"))
 
 
@@ -111,8 +116,18 @@ def _increment_step(compiled: Compiled, row: dict[str, Any], unit: str) -> Expla
     if own is not None:
         spec = compiled.book.increment_specs[own].increment
         facts |= {"minimum": spec.minimum, "step": spec.step, "round": spec.round, "per": spec.per}
-        text += f": at least {spec.minimum}, in steps of {spec.step}, rounded {spec.round}, per {spec.per} (P3)"
+        facts |= {"starts": [{"start": group.start, "step": group.step} for group in spec.starts]}
+        text += f": {describe_increment(spec)} (P3)"
     return ExplainedStep("increment", text, facts)
+
+
+def describe_increment(spec: Increment) -> str:
+    """An increment in words, such as "at least 60 s, in steps of 1 s, rounded up, per record"."""
+    if spec.round == "none":
+        return "as it came"
+    least = [f"at least {spec.minimum}"] if str(spec.minimum) != "0" else []
+    later = [f"from {group.start} on in steps of {group.step}" for group in spec.starts]
+    return ", ".join([*least, f"in steps of {spec.step}", *later, f"rounded {spec.round}", f"per {spec.per}"])
 
 
 def _price_step(compiled: Compiled, row: dict[str, Any], unit: str) -> ExplainedStep:

@@ -143,7 +143,11 @@ def pools(
 ) -> None:
     """Pools now: size, used, percent, and the day they run out."""
     with reading(data_of(context), as_of) as moment:
-        found = gauges.list_pools(moment.views, moment.as_of, account=account, cycle=cycle)
+        windows = gauges.windows_of(moment.driver.engine, moment.views)
+        found = gauges.list_pools(moment.views, moment.as_of, account=account, cycle=cycle, windows=windows)
+        held = sorted(set(moment.views.pools["cycle"]))
+    if cycle is not None and cycle not in held:
+        raise UsageError(f"--cycle: found {cycle!r}; expected a cycle that is still held: {', '.join(held) or 'none'}")
     document = [gauge.as_dict() for gauge in found]
     show(document, as_json, lambda console: console.print(listing_text.render_pools(found)))
 
@@ -156,7 +160,8 @@ def pool(
 ) -> None:
     """One pool: its gauge by service and cycle, and the members that use most."""
     with reading(data_of(context), as_of) as moment:
-        detail = gauges.pool_detail(moment.connection, moment.views, pool_id, moment.as_of)
+        windows = gauges.windows_of(moment.driver.engine, moment.views)
+        detail = gauges.pool_detail(moment.connection, moment.views, pool_id, moment.as_of, windows=windows)
     show(detail.as_dict(), as_json, lambda console: console.print(listing_text.render_pool(detail)))
 
 

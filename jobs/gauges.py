@@ -14,8 +14,11 @@ import polars as pl
 from jobs.listing import AMOUNT_SQL, json_values
 from jobs.report.build import account_tree
 from jobs.report.model import json_rows
+from rating.calendar import day_date
+from rating.engine import Engine
 from rating.errors import UsageError
 from rating.money import format_amount
+from rating.pools import DEVICE_PREFIX
 from rating.views import StateViews
 
 _DAY_S = 86_400
@@ -74,17 +77,38 @@ class PoolDetail:
         }
 
 
+def windows_of(engine: Engine, views: StateViews) -> pl.DataFrame:
+    """First and last day of the cycles in `views.pools`: those without usage have no counter that says them."""
+    book = engine.compiled.book
+    rows = []
+    for pool_id, kind, label in views.pools.select("pool_id", "kind", "cycle").unique().iter_rows():
+        name = DEVICE_PREFIX + pool_id if kind == "device" else pool_id
+        calendar = int(book.pool_cycle[book.vocabulary.pools.rows[name]])
+        if calendar >= 0:
+            index = book.cycle_calendars[calendar].index_of_label(label)
+            days = book.cycle_calendars[calendar].start_day(index), book.cycle_calendars[calendar].end_day(index)
+            rows.append((pool_id, label, *map(day_date, days)))
+    schema = {"pool_id": pl.String, "cycle": pl.String, "cycle_from": pl.Date, "cycle_until": pl.Date}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
 def list_pools(
-    views: StateViews, as_of: dt.datetime, *, account: str | None = None, cycle: str | None = None
+    views: StateViews,
+    as_of: dt.datetime,
+    *,
+    account: str | None = None,
+    cycle: str | None = None,
+    windows: pl.DataFrame | None = None,
 ) -> list[Gauge]:
     """Gauges of all pools, then of shared devices, fullest first: those of the open cycles, or of the cycle named.
 
-    `account` covers the accounts below it. Raises UsageError for an account that does not exist.
+    `account` covers the accounts below it. `windows` are those of `windows_of`; without them the open cycle of a pool
+    that nothing was used of in it is not known. Raises UsageError for an account that does not exist.
     """
     pools = views.pools
     if account is not None:
         pools = pools.filter(pl.col("account_id").is_in(account_tree(views.accounts, account)))
-    gauges = _gauges(views, pools if cycle is None else pools.filter(pl.col("cycle") == cycle), as_of)
+    gauges = _gauges(views, pools if cycle is None else pools.filter(pl.col("cycle") == cycle), as_of, windows)
     shown = [gauge for gauge in gauges if cycle is not None or gauge.is_open]
     return sorted(shown, key=_fullest_first)
 
@@ -95,7 +119,13 @@ def _fullest_first(gauge: Gauge) -> tuple[bool, bool, Decimal, str, str]:
 
 
 def pool_detail(
-    connection: duckdb.DuckDBPyConnection, views: StateViews, pool_id: str, as_of: dt.datetime, *, top: int = 10
+    connection: duckdb.DuckDBPyConnection,
+    views: StateViews,
+    pool_id: str,
+    as_of: dt.datetime,
+    *,
+    top: int = 10,
+    windows: pl.DataFrame | None = None,
 ) -> PoolDetail:
     """The pool or shared device `pool_id`, open cycle first. Raises UsageError where there is none."""
     pools = views.pools.filter(pl.col("pool_id") == pool_id)
@@ -103,7 +133,7 @@ def pool_detail(
         known = views.pools["pool_id"].unique().sort().to_list()
         more = f" and {len(known) - 12} more" if len(known) > 12 else ""
         raise UsageError(f"no pool {pool_id!r}; there are: {', '.join(known[:12]) or 'none'}{more}")
-    gauges = _gauges(views, pools, as_of)
+    gauges = _gauges(views, pools, as_of, windows)
     gauges.sort(key=lambda gauge: gauge.service)
     gauges.sort(key=lambda gauge: (gauge.is_open, gauge.cycle), reverse=True)
     rows = connection.sql(
@@ -122,14 +152,18 @@ def pool_detail(
     return PoolDetail(gauges, members)
 
 
-def _gauges(views: StateViews, pools: pl.DataFrame, as_of: dt.datetime) -> list[Gauge]:
-    windows = (
+def _gauges(views: StateViews, pools: pl.DataFrame, as_of: dt.datetime, windows: pl.DataFrame | None) -> list[Gauge]:
+    counted = (
         views.counters.filter(pl.col("subject_kind") != "sim")
         .group_by(pl.col("subject").alias("pool_id"), "service", "cycle")
         .agg(pl.col("cycle_from").min(), pl.col("cycle_until").max())
     )
     zones = views.accounts.select("account_id", "time_zone")
-    rows = pools.join(windows, on=["pool_id", "service", "cycle"], how="left").join(zones, on="account_id", how="left")
+    rows = pools.join(counted, on=["pool_id", "service", "cycle"], how="left").join(zones, on="account_id", how="left")
+    if windows is not None:
+        rows = rows.join(windows, on=["pool_id", "cycle"], how="left", suffix="_of_pool").with_columns(
+            pl.coalesce(name, f"{name}_of_pool") for name in ("cycle_from", "cycle_until")
+        )
     return [_gauge(row, as_of) for row in rows.sort("pool_id", "cycle", "service").iter_rows(named=True)]
 
 

@@ -143,7 +143,7 @@ def _usage_table(title: str, heading: str, key: str, frame: pl.DataFrame) -> Ren
 def render_pools(gauges: Sequence[Gauge]) -> RenderableType:
     """Gauges of pools, one a row."""
     if not gauges:
-        return Text("no pools")
+        return Text("no pools with an open cycle; an earlier --as-of TIME or --cycle shows those before")
     table = _table(
         "Pools",
         "Pool Account Kind",
@@ -151,7 +151,7 @@ def render_pools(gauges: Sequence[Gauge]) -> RenderableType:
         "Service Cycle Gauge",
         "Used Size Overage",
         "Outlook",
-        give_way="Overage Kind Members Account Cycle Size Used",
+        give_way="Overage Kind Members Account Size Used Cycle",
     )
     for gauge in gauges[:_GAUGES_SHOWN]:
         table.add_row(
@@ -229,12 +229,15 @@ def render_rejected(rejected: RejectedList, *, only_open: bool = False) -> Rende
 
 def render_status(status: Mapping[str, Any]) -> RenderableType:
     """What the data directory holds, one fact a line."""
-    return _pairs("Status", ((name.replace("_", " "), _fact(value)) for name, value in status.items()))
+    # Amounts and reasons of all ingests are also those of the history, which have lines of their own.
+    total = {name: count for name, count in (status.get("total") or {}).items() if isinstance(count, int)}
+    shown = {**status, "total": total} if total else status
+    return _pairs("Status", ((name.replace("_", " "), _fact(value)) for name, value in shown.items()))
 
 
 def _fact(value: object) -> object:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_fact(each)}" for name, each in value.items()) or "none"
+        return ", ".join(f"{str(name).replace('_', ' ')} {_fact(each)}" for name, each in value.items()) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(str(each) for each in value) or "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value

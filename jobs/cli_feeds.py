@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.syntax import Syntax
 
 from jobs import feeds_check
@@ -38,7 +39,7 @@ def show_feed(
     show(
         feeds_check.show_feed(mapping),
         as_json,
-        lambda console: console.print(Syntax(_file_of(feed).read_text(), "toml", background_color="default")),
+        lambda console: _print_toml(console, _file_of(feed).read_text(encoding="utf-8")),
     )
 
 
@@ -52,6 +53,14 @@ def check_feed(
     """Read a file by a mapping without ingesting it: what each column becomes, and the first rejects."""
     report = feeds_check.check(load_mapping(feed), sample, limit)
     show(report.as_dict(), as_json, lambda console: console.print(feeds_check.render_check(report)))
+
+
+def _print_toml(console: Console, text: str) -> None:
+    """In colours on a terminal; byte by byte as it is elsewhere, so that it can be saved and changed."""
+    if console.is_terminal:
+        console.print(Syntax(text, "toml", background_color="default", word_wrap=True))
+    else:
+        console.file.write(text)
 
 
 def _file_of(feed: str) -> Path:

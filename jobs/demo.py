@@ -114,16 +114,18 @@ def _plain() -> Mapping:
 
 def render(shown: Demonstration, console: Console) -> None:
     """Draw what the demo did, and what to look at next."""
-    table = Table(title="What became of every record", title_justify="left")
+    table = Table(
+        title="What became of every record", title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
     for name in ("feed", "records", "rated", "duplicate", "rejected", "charge"):
-        table.add_column(name, justify="left" if name == "feed" else "right")
+        table.add_column(name, justify="left" if name == "feed" else "right", no_wrap=True)
     rows = [*shown.tallies.items(), ("all", shown.total)]
     for name, tally in rows:
         document = tally.to_dict()
         charge = document["charge"]
         assert isinstance(charge, dict)
         if name == "all":
-            table.add_section()
+            table.add_row()
         table.add_row(
             name,
             f"{tally.records:,}",

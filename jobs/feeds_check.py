@@ -13,9 +13,11 @@ from typing import Any
 import msgspec
 import polars as pl
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from jobs.report.text import printable
 from pipeline.decode import Chunk, open_source
 from pipeline.feed_lists import with_lists
 from pipeline.feeds import ready_mappings
@@ -28,6 +30,7 @@ SHOWN_REJECTS = 10
 
 _CHECK_CHUNK_BYTES = 1 << 20
 _SHOWN_BYTES = 200
+_PLAIN: dict[str, Any] = {"box": None, "pad_edge": False, "title_justify": "left", "title_style": "bold"}
 _NAMES: dict[str, dict[int, str]] = {
     "service": {int(code): code.name.lower() for code in Service},
     "direction": {int(code): code.name.lower() for code in Direction},
@@ -148,15 +151,18 @@ def show_feed(mapping: Mapping) -> dict[str, Any]:
 
 def render_check(report: CheckReport) -> Group:
     """The report for eyes: a table of columns, the counts, and the first rejects."""
-    columns = Table(title=f"{report.feed}: {report.file}", title_justify="left")
-    for name in ("field", "source", "read as", "sample in", "sample out"):
+    columns = Table(title=Text(printable(f"{report.feed}: {report.file}")), **_PLAIN)
+    for name in ("Field", "Source"):
+        columns.add_column(name, overflow="fold", no_wrap=name == "Field")
+    for name in ("Read as", "Found", "Became"):
         columns.add_column(name, overflow="fold")
-    columns.add_column("filled", justify="right")
+    columns.add_column("Filled", justify="right", no_wrap=True)
     rules = {column.rule for column in report.columns}
     for column in report.columns:
         label = f"{column.rule + 1}. {column.field}" if len(rules) > 1 else column.field
-        cells = (label, column.source, column.reading, column.sample_in or "-", column.sample_out or "-")
-        columns.add_row(*map(Text, cells), str(column.filled))
+        became = "the same" if column.sample_out == column.sample_in else column.sample_out
+        cells = (label, column.source, column.reading, column.sample_in or "–", became or "–")
+        columns.add_row(*(Text(printable(cell)) for cell in cells), f"{column.filled:,}")
     rejected = sum(report.rejected.values())
     extent = "" if report.complete else ", the first of the file"
     lines = [f"{report.source_records} records read{extent}: {report.usage_records} usage records, {rejected} rejected"]
@@ -167,21 +173,21 @@ def render_check(report: CheckReport) -> Group:
         lines.append(f"Columns that the mapping does not read: {', '.join(report.unread)}")
     parts: list[Any] = [columns, Text("\n".join(lines))]
     if report.rejects:
-        table = Table(title="First rejects", title_justify="left")
-        for name in ("row", "reason", "field", "message", "raw"):
-            table.add_column(name, overflow="fold")
+        parts.append(Text("\nFirst rejects", "bold italic"))
         for reject in report.rejects:
-            cells = (str(reject.row), reject.reason, reject.field or "-", reject.message, reject.raw)
-            table.add_row(*map(Text, cells))
-        parts.append(table)
+            about = f"{reject.reason} {reject.field}" if reject.field else reject.reason
+            place = Text(f"row {reject.row}: ", "bold")
+            line = Text(printable(reject.raw), "dim", no_wrap=True, overflow="ellipsis")
+            parts.append(Text.assemble(place, (printable(about), "red"), ": ", printable(reject.message)))
+            parts.append(Padding(line, (0, 0, 0, 2), expand=False))
     return Group(*parts)
 
 
 def render_list(feeds: list[dict[str, Any]]) -> Table:
     """The ready mappings for eyes."""
-    table = Table()
-    for name in ("name", "title", "format", "volumes", "services"):
-        table.add_column(name)
+    table = Table(**_PLAIN)
+    for name in ("Name", "Title", "Format", "Volumes", "Services"):
+        table.add_column(name, no_wrap=name == "Name")
     for feed in feeds:
         cells = (feed["name"], feed["title"], feed["format"], feed["volumes"], ", ".join(feed["services"]))
         table.add_row(*map(Text, cells))

@@ -223,7 +223,7 @@ def render_rejected(rejected: RejectedList, *, only_open: bool = False) -> Rende
         what = Text.assemble(safe(about, "red"), ": ", safe(row["message"]))
         line = safe(row["preview"], "dim")
         line.no_wrap, line.overflow = True, "ellipsis"
-        newest += [place, Padding(what, (0, 0, 0, 2)), Padding(line, (0, 0, 0, 2))]
+        newest += [place, Padding(what, (0, 0, 0, 2), expand=False), Padding(line, (0, 0, 0, 2), expand=False)]
     return _spaced([reasons, Group(*newest, _range(rejected.page))])
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -169,20 +170,36 @@ def rows_as_csv(table: pa.Table) -> str:
 
 
 def render(table: pa.Table, console: Console, shown_rows: int = SHOWN_ROWS) -> None:
-    """Draw the first rows as a table, and say how many there are."""
-    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    """Draw the first rows, and say how many there are: as a table, or one value a line where that is too wide."""
     shown = table.slice(0, shown_rows)
-    for field in table.schema:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
-        drawn.add_column(Text(printable(field.name)), justify="right" if number else "left", overflow="fold")
+    names = [printable(name) for name in shown.column_names]
     columns = [[_cell(_json_value(value)) for value in column.to_pylist()] for column in shown.columns]
-    for row in zip(*columns, strict=True):
-        drawn.add_row(*row)
-    console.print(drawn)
+    widths = [
+        max([cell_len(name), *(cell.cell_len for cell in cells)]) for name, cells in zip(names, columns, strict=True)
+    ]
+    if sum(widths) + 2 * (len(widths) - 1) <= console.width or len(names) == 1:
+        drawn = Table(box=None, header_style="bold", pad_edge=False)
+        for name, field in zip(names, table.schema, strict=True):
+            drawn.add_column(Text(name), justify="right" if _is_number(field.type) else "left", overflow="fold")
+        for row in zip(*columns, strict=True):
+            drawn.add_row(*row)
+        console.print(drawn)
+    else:
+        for number, row in enumerate(zip(*columns, strict=True), 1):
+            drawn = Table(box=None, show_header=False, pad_edge=False, title=f"row {number:,}", title_justify="left")
+            drawn.add_column(style="dim", no_wrap=True)
+            drawn.add_column(overflow="fold")
+            for name, cell in zip(names, row, strict=True):
+                drawn.add_row(Text(name), cell)
+            console.print(drawn)
     if table.num_rows > shown_rows:
         console.print(f"{shown_rows:,} of {table.num_rows:,} rows; all of them with --csv or --json", highlight=False)
     else:
         console.print(f"{table.num_rows:,} {'row' if table.num_rows == 1 else 'rows'}", highlight=False)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _cell(value: Any) -> Text:

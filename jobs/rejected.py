@@ -25,7 +25,7 @@ import polars as pl
 from jobs.cli_context import micros
 from pipeline.embedded import Embedded
 from pipeline.feed_lists import with_lists
-from pipeline.feeds import load_mapping, ready_mappings
+from pipeline.feeds import ready_mappings
 from pipeline.progress import Tally
 from rating.errors import CatalogueError, Finding, SourceError, StorageError, UsageError
 from schemas import mapping as feed_mapping
@@ -34,8 +34,9 @@ from schemas.usage import REASONS
 _MAX_ROW: Final = 1 << 32
 _WHOLE_LINE: Final = "('malformed', 'encoding', 'too_long')"
 
-# A rejected record is closed once its key, or its place in its source, has been rated since. A conflict is about a
-# key that was rated before it, and another rule may have rated what a place holds: only later arrivals close those.
+# A line that was refused again unchanged is open once. A rejected record is closed once its key, or its place in its
+# source, has been rated since. A conflict is about a key that was rated before it, and another rule may have rated
+# what a place holds: only later arrivals close those.
 _OPEN_SQL: Final = f"""
 CREATE OR REPLACE TEMP VIEW open_rejected AS
 SELECT rejected.* FROM rejected
@@ -52,6 +53,10 @@ WHERE NOT coalesce(by_key.rated_at > rejected.received_at
         OR by_key.rated_at = rejected.received_at AND rejected.reason <> 'conflict', false)
     AND NOT coalesce(by_place.rated_at > rejected.received_at
         OR by_place.rated_at = rejected.received_at AND rejected.reason IN {_WHOLE_LINE}, false)
+QUALIFY row_number() OVER (
+    PARTITION BY rejected.feed, rejected.source, rejected.source_row, rejected.record_key, raw
+    ORDER BY received_at DESC, reason
+) = 1
 """
 
 
@@ -224,13 +229,20 @@ def _read(path: Path, own: Mapping[str, feed_mapping.Mapping]) -> list[_Sources]
             findings.append(Finding(str(path), number, "line", str(error), "a line of `weir rejected export`"))
             continue
         if rejected.feed not in feeds:
-            feeds[rejected.feed] = _Sources(_of_lines(own.get(rejected.feed) or load_mapping(rejected.feed)))
+            feeds[rejected.feed] = _Sources(_of_lines(own.get(rejected.feed) or _ready(rejected.feed)))
         finding = _place(feeds[rejected.feed], rejected)
         if finding is not None:
             findings.append(Finding(str(path), number, *finding))
     if findings:
         raise CatalogueError(findings)
     return list(feeds.values())
+
+
+def _ready(feed: str) -> feed_mapping.Mapping:
+    for mapping in ready_mappings():
+        if mapping.name == feed:
+            return mapping
+    raise UsageError(f"feed {feed!r} is not a ready one; give the file of its mapping with --mapping FILE.toml")
 
 
 def _place(sources: _Sources, rejected: Rejected) -> tuple[str, str, str] | None:

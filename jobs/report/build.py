@@ -46,7 +46,7 @@ def build_report(
         scratch.execute(lines_sql())
         sections = {name: _section(scratch, name) for name in SECTIONS if name != "rejected"}
 
-    sections["rejected"] = _rejected(connection, window) if accounts is None else _rejected_none()
+    sections["rejected"] = _rejected(connection, views, window) if accounts is None else _rejected_none()
     cards = views.cards if accounts is None else views.cards.filter(pl.col("account_id").is_in(accounts))
     used = sections["sims"].filter(pl.col("service") != FEES_SERVICE)["iccid"].n_unique()
     return Report(
@@ -210,11 +210,18 @@ def _section(scratch: duckdb.DuckDBPyConnection, name: str) -> pl.DataFrame:
     return frame.select(column.name for column in SECTIONS[name].columns)
 
 
-def _rejected(connection: duckdb.DuckDBPyConnection, window: _Window) -> pl.DataFrame:
+def _rejected(connection: duckdb.DuckDBPyConnection, views: StateViews, window: _Window) -> pl.DataFrame:
+    """Records refused from the first day of the cycle until the longest grace after it, while they could count in it.
+
+    What was refused says nothing sure about its time of use; so those of the first days of a cycle stand in the report
+    of the cycle before it as well.
+    """
+    grace = dt.timedelta(hours=max(views.accounts["grace_hours"].drop_nulls().to_list(), default=0))
+    until = dt.datetime.combine(window.last + dt.timedelta(days=1), dt.time()) + grace
     found = connection.execute(
         "SELECT reason::VARCHAR, count(*)::BIGINT FROM rejected WHERE received_at >= $1::TIMESTAMPTZ AND "
         "received_at < $2::TIMESTAMPTZ GROUP BY 1 ORDER BY 2 DESC, 1",
-        [f"{window.first} 00:00:00+00", f"{window.last + dt.timedelta(days=1)} 00:00:00+00"],
+        [f"{window.first} 00:00:00+00", f"{until}+00"],
     ).fetchall()
     rows = [(reason, REASONS.get(reason, "refused"), records) for reason, records in found]
     return pl.DataFrame(rows, schema=_rejected_none().schema, orient="row")

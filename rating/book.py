@@ -75,10 +75,11 @@ class _Rates:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self.rows: list[tuple[int, int, int, bool, int, int, bool, bool]] = []
+        self.places: list[str] = []  # where each rate stands, for errors
         self.prices: list[PriceSpec] = []
         self.increments: list[IncrementSpec] = []
 
-    def add(self, rate: Rate, allowance: int, data_base: int) -> int:
+    def add(self, where: str, rate: Rate, allowance: int, data_base: int) -> int:
         """Append one rate and return its row."""
         cap = NO_CAP if rate.sim_cap is None else parse_quantity(rate.sim_cap, rate.service, data_base)
         self.rows.append(
@@ -93,9 +94,23 @@ class _Rates:
                 rate.increment.per == "session",
             )
         )
+        self.places.append(where)
         self.prices.append(PriceSpec(rate.price, rate.rounding, rate.service, data_base))
         self.increments.append(IncrementSpec(rate.increment, rate.service, data_base))
         return len(self.rows) - 1
+
+    def compile(self) -> tuple[PriceBook, IncrementBook]:
+        """The books of prices and increments; PlanError names the rate that cannot be used."""
+        try:
+            return PriceBook.compile(self.prices), IncrementBook.compile(self.increments)
+        except PlanError:
+            for where, price, increment in zip(self.places, self.prices, self.increments, strict=True):
+                try:
+                    PriceBook.compile([price])
+                    IncrementBook.compile([increment])
+                except PlanError as error:
+                    raise PlanError(f"{where}: {error}") from None
+            raise
 
     def columns(self, book: PriceBook) -> RateColumns:
         """All rates as columns."""
@@ -157,8 +172,7 @@ class Book:
         rates = _Rates(vocabulary)
         self._compile_plans(rates)
         self._compile_pools(rates)
-        self.prices = PriceBook.compile(rates.prices)
-        self.increments = IncrementBook.compile(rates.increments)
+        self.prices, self.increments = rates.compile()
         self.rates = rates.columns(self.prices)
         self.meter_service = np.zeros(len(vocabulary.meters), np.int64)
         self.meter_service[: len(SERVICES)] = list(SERVICES.values())
@@ -241,7 +255,7 @@ class Book:
             if rate.band is not None and rate.band not in bands:
                 raise PlanError(f"{where}: found band {rate.band!r}; expected one of {sorted(bands)}")
             try:
-                number = rates.add(rate, shared[meter_name(rate)], version.data_base)
+                number = rates.add(where, rate, shared[meter_name(rate)], version.data_base)
             except PlanError as error:
                 raise PlanError(f"{where}: {error}") from error
             direction = slice(None) if rate.direction == "any" else DIRECTIONS[rate.direction]
@@ -294,10 +308,11 @@ class Book:
             for size in pool.size:
                 self.pool_fixed[row, SERVICES[size.service]] = parse_quantity(size.amount, size.service, pool.data_base)
             for rate in sorted(pool.overage, key=lambda rate: rate.direction != "any"):
+                where = f"pool {pool.id}, overage {meter_name(rate)}"
                 try:
-                    number = rates.add(rate, 0, pool.data_base)
+                    number = rates.add(where, rate, 0, pool.data_base)
                 except PlanError as error:
-                    raise PlanError(f"pool {pool.id}, overage {meter_name(rate)}: {error}") from error
+                    raise PlanError(f"{where}: {error}") from error
                 direction = slice(None) if rate.direction == "any" else DIRECTIONS[rate.direction]
                 self.pool_rate[row, SERVICES[rate.service], direction] = number
 

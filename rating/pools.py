@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from rating.book import Book
@@ -83,15 +84,7 @@ class Pools:
         held = (plans.from_day <= now) & (plans.until_day >= start_day) & (plans.target >= 0)
         per_card = np.zeros(len(directory), np.int64)
         np.maximum.at(per_card, plans.card[held], per_plan[plans.target[held]])
-        per_device = np.zeros(len(directory), bool)
-        per_device[plans.card[held]] = book.plan_per_device[plans.target[held]]
-        member = (
-            (self._from <= now)
-            & (self._until >= now)
-            & (directory.term_ends[self._card] >= now)
-            & self._counts
-            & (~self._by_device | per_device[self._card])
-        )
+        member = self._here(now) & (directory.term_ends[self._card] >= now) & self._counts
         card, pool = self._card[member], self._pool[member]
         units = per_card[card]
         days = end_day - start_day + 1
@@ -115,8 +108,17 @@ class Pools:
 
     def members(self, now_day: int) -> Ints:
         """int64[pools]: cards that are in each pool on a local day."""
-        here = (self._from <= now_day) & (self._until >= now_day)
-        return np.bincount(self._pool[here], minlength=len(self.book.pool_shares))
+        return np.bincount(self._pool[self._here(now_day)], minlength=len(self.book.pool_shares))
+
+    def _here(self, day: int) -> npt.NDArray[np.bool_]:
+        """bool[memberships]: whether each holds on a local day; a device's where the card's usage would be its."""
+        here: npt.NDArray[np.bool_] = (self._from <= day) & (self._until >= day)
+        at = np.flatnonzero(self._by_device)
+        card, days = self._card[at], np.full(len(at), day)
+        plan = self.directory.plans.at(card, days)
+        by_device = self.book.plan_per_device[plan] if len(self.book.plan_per_device) else np.zeros(len(at), bool)
+        here[at] &= (plan >= 0) & by_device & (self.directory.pools.at(card, days) < 0)
+        return here
 
 
 def _version_allowances(book: Book) -> Ints:

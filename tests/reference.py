@@ -409,6 +409,13 @@ class Model:
         amount = parse_quantity(version.test.amount, "data", version.data_base)
         return max(0, amount - self.test_used[card["iccid"]])
 
+    def device_of(self, iccid: str, day: Day) -> str | None:
+        """The device that a card is billed with on a day, None where it is not (A1)."""
+        plan = held(self.card_plans[iccid], day)
+        by_device = plan is not None and self.plans[plan].entity == "device"
+        found: str | None = self.cards[iccid]["device"] if by_device else None
+        return found if held(self.card_pools[iccid], day) is None else None
+
     def pool_size(self, pool: Pool | str, counter: str, service: str, cycle: tuple[Day, Day], now: Day) -> int:
         """What a pool holds on a day (P7)."""
         if isinstance(pool, Pool):
@@ -421,7 +428,7 @@ class Model:
             for spell in self.card_pools[iccid]:
                 if isinstance(pool, Pool) and spell.target == pool.id and spell.first <= now <= spell.last:
                     since = spell.first
-            best, by_device = 0, False
+            best = 0
             for spell in self.card_plans[iccid]:
                 if spell.first <= now and spell.last >= cycle[0]:
                     versions = sorted(self.plans[spell.target].versions, key=lambda version: version.effective)
@@ -434,8 +441,7 @@ class Model:
                             if version.effective <= now and end > cycle[0]
                         ]
                     )
-                    by_device |= self.plans[spell.target].entity == "device"
-            if isinstance(pool, str) and card["device"] == pool and by_device:
+            if isinstance(pool, str) and self.device_of(iccid, now) == pool:
                 since = LONG_AGO
             counts = card["status"] in (None, "activated", "suspended") and self.term_end(card) >= now
             if since is None or not counts:

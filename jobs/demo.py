@@ -148,7 +148,9 @@ def render(shown: Demonstration, console: Console) -> None:
     console.print(f"[bold]history[/bold]  {data}/history", soft_wrap=True)
     console.print("\ntry next:")
     for command in (
-        f"weir --data {data} pools",
+        f"weir --data {data} pools --cycle {CYCLE}",
+        f"weir --data {data} cards --over-quota --as-of {CYCLE}-31",
+        f"weir --data {data} explain 2026-10-00017",
         f"weir --data {data} rejected",
         f'weir --data {data} sql "select * from cycles limit 10"',
     ):

@@ -254,7 +254,8 @@ class _Stretch:
         return True
 
     def _take(self, step: Step, reading: Reading, source: Source) -> None:
-        self.landing.add("rated", step.rated)
+        for rows in step.rated.to_batches():  # as the fold made them, so that landing need not copy them together
+            self.landing.add("rated", pa.Table.from_batches([rows], RATED))
         self.landing.add("gaps", step.gaps)
         self.tally.records += step.records
         self.tally.rated += step.rated_records

@@ -524,13 +524,33 @@ def test_an_interrupt_ends_with_130_and_the_same_command_ends_the_work(weir: Wei
 
 
 def test_a_replay_that_was_killed_goes_on(weir: Weir, loaded: Path) -> None:
-    """What a killed replay leaves behind harms nothing: the same replay given again ends as if undisturbed."""
-    export = loaded / "export.ndjson"
-    weir("rejected", "export", "--reason", "bad_value", "--out", export)
-    export.write_text(export.read_text().replace("lots", "100"))
-    leftover = loaded / "data" / "replay" / "plain" / "0"
-    leftover.mkdir(parents=True)
-    (leftover / "usage.csv").write_text("half a he")
-    done = weir("rejected", "replay", export, "--as-of", AS_OF, "--json").json
-    assert (1, 1, 0, {}) == tuple(done[name] for name in ("records", "rated", "duplicate", "rejected"))
+    """Killed between two checkpoints, the same replay given again ends as if nothing had happened."""
+    unknown, export = "89490000000000000044", loaded / "export.ndjson"
+    source = loaded / "unknown.csv"
+    rows = (f"u{number},data,{unknown},1,2026-10-12T12:00:00Z" for number in range(20_000))
+    source.write_text("\n".join(["record_key,service,iccid,quantity,used_at", *rows, ""]))
+    refused = weir("ingest", "--feed", "plain", source, "--as-of", AS_OF, "--json").json
+    assert {"unknown_card": 20_000} == refused["rejected"]
+    weir("rejected", "export", "--reason", "unknown_card", "--out", export)
+    card = loaded / "card.toml"
+    card.write_text(f'[[cards]]\niccid = "{unknown}"\naccount = "rhine"\nplan = "solo"\n')
+    assert 0 == weir("apply", card).status
+    manifest = loaded / "data" / "manifest.json"
+    before = json.loads(manifest.read_text())["checkpoint"]
+    environment = {**os.environ, "WEIR_DATA": str(loaded / "data"), "WEIR_CHECKPOINT_RECORDS": "1000"}
+    replay = ("rejected", "replay", str(export), "--as-of", AS_OF, "--json")
+    process = subprocess.Popen([WEIR, *replay], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    while json.loads(manifest.read_text())["checkpoint"] < before + 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait(timeout=60)
+    assert (loaded / "data" / "replay").exists()
+    done = weir(*replay).json
+    # The line of the unknown card x2 is refused again.
+    assert (20_001, 20_000, 0, {"unknown_card": 1}) == tuple(
+        done[name] for name in ("records", "rated", "duplicate", "rejected")
+    )
     assert not (loaded / "data" / "replay").exists()
+    total = f"select count(*) as n, sum(quantity_raw)::bigint as used from rated where iccid = '{unknown}'"
+    assert [{"n": 20_000, "used": 20_000}] == weir("sql", total, "--json").json

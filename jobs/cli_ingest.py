@@ -82,7 +82,7 @@ def compact(context: typer.Context, as_json: Json = False) -> None:
 
 
 def generate_fleet(
-    cards: Annotated[int, typer.Option(min=1, help="Cards of the fleet.")] = 20_000,
+    cards: Annotated[int, typer.Option(min=10, help="Cards of the fleet.")] = 20_000,
     records: Annotated[int, typer.Option(min=1, help="Usage records in the month.")] = 500_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 1,
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("fleet"),
@@ -98,7 +98,7 @@ def demo(
     folder: Annotated[
         Path, typer.Option("--dir", metavar="DIR", help="Where everything goes; an earlier demo there is replaced.")
     ] = Path("weir-demo"),
-    cards: Annotated[int, typer.Option(min=1, help="Cards of the made-up fleet.")] = 20_000,
+    cards: Annotated[int, typer.Option(min=10, help="Cards of the made-up fleet.")] = 20_000,
     records: Annotated[int, typer.Option(min=1, help="Usage records of the made-up fleet.")] = 500_000,
     as_json: Json = False,
 ) -> None:

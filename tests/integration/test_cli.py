@@ -460,6 +460,37 @@ def test_explain_computes_every_charge_again(weir: Weir, loaded: Path) -> None:
     assert "in several feeds" not in said["v1"]
 
 
+def test_explain_tells_test_usage_late_usage_and_keys_of_two_feeds(weir: Weir, loaded: Path) -> None:
+    """P12: test usage costs nothing, a late record names the cycle that took it, a key of two feeds needs --feed."""
+    tester = "89490000000000000055"
+    card = loaded / "tester.toml"
+    card.write_text(
+        f'[[cards]]\niccid = "{tester}"\naccount = "rhine"\nplan = "solo"\nstatus = "testing"\ntest_from = 2026-10-01\n'
+    )
+    assert 0 == weir("apply", card).status
+    row = f"t1,data,{tester},1400,2026-10-12T12:00:00Z"
+    tested = weir("ingest", "--feed", "plain", _one(loaded, "t1", "", row), "--as-of", AS_OF, "--json").json
+    assert (1, {"EUR": "0"}) == (tested["rated"], tested["charge"])
+    (explained,) = weir("explain", "t1", "--json").json
+    assert True is explained["agrees"]
+    burn = next(step["text"] for step in explained["steps"] if step["step"] == "burn")
+    assert "1000 from the test allowance, 400 from the allowance" in burn
+    live, until = (weir("cards", "--search", tester, *option, "--json").json for option in ((), ("--until-midnight",)))
+    assert live["rows"] == until["rows"]
+    late = _one(loaded, "l1", "2026-09-30")
+    assert 1 == weir("ingest", "--feed", "plain", late, "--as-of", "2026-10-20", "--json").json["rated"]
+    (explained,) = weir("explain", "l1", "--json").json
+    assert True is explained["agrees"]
+    assert "billing cycle 2026-10; its own cycle had closed" in explained["steps"][1]["text"]
+    own = _feed(loaded, "own", "ndjson")
+    source = loaded / "own.ndjson"
+    source.write_text(json.dumps(_document("b1", "1")))
+    assert 1 == weir("ingest", "--feed", own, source, "--as-of", "2026-10-20", "--json").json["rated"]
+    refused = weir("explain", "b1")
+    assert (2, True) == (refused.status, "--feed: own, plain" in refused.err)
+    assert 1 == len(weir("explain", "b1", "--feed", "own", "--json").json)
+
+
 def _run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [WEIR, *map(str, arguments)],

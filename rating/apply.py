@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -68,20 +69,23 @@ def check(state: State, change: Catalogue) -> None:
 
 
 def apply(state: State, change: Catalogue) -> Compiled:
-    """Let `change` take effect on the state and compile what follows from it."""
-    state.catalogue = merge(state.catalogue, change)
-    cards = state.catalogue.cards
+    """Let `change` take effect on the state and compile what follows from it.
+
+    Raises PlanError where it cannot be compiled; the state stays as it is.
+    """
+    catalogue = merge(state.catalogue, change)
+    cards = catalogue.cards
     rows = change.cards.select("iccid", "plan", "plan_from", "pool", "pool_from", "pool_until").join(
         cards.select("iccid").with_row_index("card").with_columns(pl.col("card").cast(pl.Int64)), on="iccid"
     )
     day = pl.col("plan_from").to_physical().cast(pl.Int64).fill_null(BEGINNING)
-    state.plan_history = add_spells(
+    plan_history = add_spells(
         state.plan_history,
         rows.filter(pl.col("plan").is_not_null()).select(
             "card", from_day=day, until_day=pl.lit(END, pl.Int64), target=pl.col("plan")
         ),
     )
-    state.pool_history = add_spells(
+    pool_history = add_spells(
         state.pool_history,
         rows.filter(pl.col("pool").is_not_null()).select(
             "card",
@@ -90,8 +94,18 @@ def apply(state: State, change: Catalogue) -> Compiled:
             target=pl.col("pool"),
         ),
     )
-    state.generation += 1
-    return Compiled(state)
+    following = replace(
+        state,
+        catalogue=catalogue,
+        plan_history=plan_history,
+        pool_history=pool_history,
+        vocabulary=state.vocabulary.copy(),
+        generation=state.generation + 1,
+    )
+    compiled = Compiled(following)
+    for name in ("catalogue", "plan_history", "pool_history", "vocabulary", "generation"):
+        setattr(state, name, getattr(following, name))
+    return compiled
 
 
 def _upsert(entries: tuple[_Entry, ...], change: Iterable[_Entry], key: Callable[[_Entry], str]) -> tuple[_Entry, ...]:

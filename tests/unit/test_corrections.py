@@ -1,0 +1,256 @@
+"""Corrections: a rated record is reversed or replaced by key, as rows of their own (F6)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from rating.engine import Engine, Step
+from schemas.cards import Addon, Pool
+from schemas.plans import Band, Price, Rate, Rounding, TestAllowance, Tier
+from schemas.usage import RecordType, Service
+from tests.fold_case import NOON, RECEIVED, Row, engine, plan, rows_of, us, usage
+
+FLAT = Price(model="flat", price="1")
+EURO = 10**9
+
+
+class History:
+    """An engine, and all rows that it rated so far."""
+
+    def __init__(self, weir: Engine) -> None:
+        self.weir = weir
+        self.rated: list[pa.Table] = []
+
+    def use(self, *rows: Row, **batch: Any) -> list[Row]:
+        """Fold usage; returns its rated rows."""
+        step = self.weir.usage(usage(*rows, **batch))
+        self.rated.append(step.rated)
+        return rows_of(step.rated)
+
+    def correct(self, kind: RecordType, key: str, name: str, **fields: Any) -> Step:
+        """Fold one correction of `key` under the key `name`."""
+        batch = {word: fields.pop(word) for word in ("feed", "received") if word in fields}
+        row = {"record_key": name, "record_type": kind, "corrects_key": key, "quantity": 0} | fields
+        step = self.weir.usage(usage(row, **batch), pa.concat_tables(self.rated))
+        self.rated.append(step.rated)
+        return step
+
+    def reverse(self, key: str, name: str = "", **fields: Any) -> Row:
+        """Fold one reversal; returns its only row."""
+        (row,) = rows_of(self.correct(RecordType.REVERSE, key, name or f"back {key}", **fields).rated)
+        return row
+
+
+def flat(allowance: int = 0) -> History:
+    """One card at 1 a unit past an allowance."""
+    return History(engine(plan(Rate(service="data", allowance=allowance, price=FLAT))))
+
+
+def test_a_reversal_is_the_opposite_of_its_row() -> None:
+    """It names the record, carries its own arrival and place, and takes quantities and charge back."""
+    history = flat(100)
+    (row,) = history.use({"quantity": 130, "volume_up_bytes": 30, "volume_down_bytes": 100})
+    later = RECEIVED + dt.timedelta(hours=1)
+    back = history.reverse("k1", received=later)
+    assert ("reversal", "k1", 0, later, 2) == tuple(
+        back[name] for name in ("kind", "record_key", "part", "received_at", "journal_offset")
+    )
+    opposite = (
+        "quantity_raw", "billable_quantity", "from_allowance", "overage", "charge_nanos", "volume_up_bytes",
+        "volume_down_bytes",
+    )  # fmt: skip
+    assert {name: -row[name] for name in opposite} == {name: back[name] for name in opposite}
+    same = (
+        "account_id",
+        "iccid",
+        "subject",
+        "service",
+        "used_at",
+        "cycle",
+        "plan_id",
+        "plan_version",
+        "rate",
+        "currency",
+    )
+    assert {name: row[name] for name in same} == {name: back[name] for name in same}
+    assert (130, 0) == (back["counter_before"], back["counter_after"])
+
+
+def test_usage_since_then_moves_into_the_allowance() -> None:
+    """Taking back what filled the allowance refunds the overage of what came after it."""
+    history = flat(100)
+    history.use({"quantity": 100}, {"quantity": 60})
+    back = history.reverse("k1")
+    assert (-40, -60, -60 * EURO) == (back["from_allowance"], back["overage"], back["charge_nanos"])
+    (more,) = history.use({"quantity": 50}, first_row=3)
+    assert (40, 10) == (more["from_allowance"], more["overage"])
+
+
+def test_a_graduated_price_comes_back_from_its_top() -> None:
+    """Units come back at the price of the tier that the total stands in now, so the sum stays F(total)."""
+    price = Price(model="graduated", tiers=(Tier(to=10, price="1"), Tier(price="0.1")))
+    history = History(engine(plan(Rate(service="data", price=price))))
+    history.use({"quantity": 10}, {"quantity": 10})
+    assert -1 * EURO == history.reverse("k1")["charge_nanos"]
+    assert -10 * EURO == history.reverse("k2")["charge_nanos"]
+
+
+def test_an_entry_fee_stays_while_a_record_stands() -> None:
+    """The flat fee of the first tier comes back with the last record of the counter, whichever that is."""
+    price = Price(model="graduated", tiers=(Tier(price="1", flat="5"),))
+    history = History(engine(plan(Rate(service="data", price=price))))
+    assert [8 * EURO, 2 * EURO] == [row["charge_nanos"] for row in history.use({"quantity": 3}, {"quantity": 2})]
+    assert -3 * EURO == history.reverse("k1")["charge_nanos"]
+    assert -7 * EURO == history.reverse("k2")["charge_nanos"]
+    assert 9 * EURO == history.use({"quantity": 4}, first_row=3)[0]["charge_nanos"]
+
+
+def test_a_connect_fee_comes_back_with_its_record() -> None:
+    """Each call gives back its own."""
+    price = Price(model="flat", price="1", connect_fee="2")
+    history = History(engine(plan(Rate(service="voice", allowance=10, price=price))))
+    history.use(*({"service": Service.VOICE, "quantity": 10} for _ in range(3)))
+    assert [-12 * EURO, -12 * EURO, -2 * EURO] == [history.reverse(key)["charge_nanos"] for key in ("k1", "k3", "k2")]
+
+
+@pytest.mark.parametrize(
+    "price", [Price(model="flat", price="1", basis="record"), Price(model="capacity", tiers=(Tier(price="1"),))]
+)
+def test_a_price_of_each_record_comes_back_as_it_was(price: Price) -> None:
+    """Where charges do not run over the cycle the opposite of the row is what comes back."""
+    history = History(engine(plan(Rate(service="data", allowance=10, price=price))))
+    rows = history.use({"quantity": 15}, {"quantity": 4}, {"quantity": 30})
+    for row in rows:
+        back = history.reverse(row["record_key"])
+        assert (-row["from_allowance"], -row["overage"], -row["charge_nanos"]) == (
+            back["from_allowance"],
+            back["overage"],
+            back["charge_nanos"],
+        )
+
+
+def test_cost_rounded_by_the_record_comes_back_whole() -> None:
+    """Nothing of a rounded charge is left behind."""
+    rate = Rate(
+        service="data", price=Price(model="flat", price="0.001"), rounding=Rounding(decimals=2, mode="up", at="record")
+    )
+    history = History(engine(plan(rate)))
+    (row,) = history.use({"quantity": 1})
+    assert (10_000_000, -10_000_000) == (row["charge_nanos"], history.reverse("k1")["charge_nanos"])
+
+
+def test_test_units_and_addons_come_back_where_they_were_taken() -> None:
+    """Each allowance can be used again by as much as was given back to it."""
+    addon = Addon(
+        id="x", iccid="1", service="data", amount=50, purchased_at=NOON - dt.timedelta(days=30),
+        expires_on=dt.date(2026, 12, 1),
+    )  # fmt: skip
+    terms = plan(Rate(service="data", allowance=10, price=FLAT), test=TestAllowance(amount=20))
+    card = {"iccid": "1", "test_from": dt.date(2026, 10, 1)}
+    history = History(engine(terms, card_rows=(card,), addons=(addon,)))
+    burned = ("from_test", "from_allowance", "from_addon", "overage")
+    (row,) = history.use({"quantity": 100})
+    assert [20, 10, 50, 20] == [row[name] for name in burned]
+    back = history.reverse("k1")
+    assert [-20, -10, -50, -20] == [back[name] for name in burned]
+    (again,) = history.use({"quantity": 100, "record_key": "again"})
+    assert [20, 10, 50, 20] == [again[name] for name in burned]
+
+
+def test_a_pool_gets_back_what_its_member_used() -> None:
+    """Pool, member and cap are as they were."""
+    terms = plan(Rate(service="data", allowance=100, sim_cap=60, price=FLAT))
+    pool = Pool(id="q", account="a", kind="dynamic")
+    cards = ({"iccid": "1", "pool": "q"}, {"iccid": "2", "pool": "q"})
+    history = History(engine(terms, card_rows=cards, pools=(pool,)))
+    history.use({"quantity": 70})
+    back = history.reverse("k1")
+    assert (-60, -10, -10 * EURO) == tuple(back[name] for name in ("from_allowance", "overage", "charge_nanos"))
+    (again,) = history.use({"quantity": 70, "record_key": "again"})
+    assert (60, 10, 0) == (again["from_allowance"], again["overage"], again["counter_before"])
+
+
+def test_every_part_of_a_split_record_comes_back() -> None:
+    """A call over a boundary of bands gives back each part at its own price."""
+    day = Rate(service="voice", band="day", price=FLAT)
+    night = Rate(service="voice", price=Price(model="flat", price="0.5"))
+    history = History(engine(plan(day, night, bands=(Band(name="day", start="08:00", end="18:00"),))))
+    call = {"service": Service.VOICE, "quantity": 600, "used_at": NOON.replace(hour=17, minute=55)}
+    rows = history.use(call)
+    back = rows_of(history.correct(RecordType.REVERSE, "k1", "back").rated)
+    assert {row["part"]: -row["charge_nanos"] for row in rows} == {row["part"]: row["charge_nanos"] for row in back}
+
+
+def test_rates_that_share_a_counter_are_told_apart_by_zone() -> None:
+    """Units come back at the price of the zone they were used in."""
+    from tests.unit.test_book import ZONES
+
+    rates = [
+        Rate(service="data", zone=zone, counter="all", price=Price(model="flat", price=price))
+        for zone, price in (("home", "1"), ("near", "10"))
+    ]
+    history = History(engine(plan(*rates, zones="z"), zones=(ZONES,)))
+    history.use({"country": "DE", "quantity": 5}, {"country": "FR", "quantity": 5})
+    assert -50 * EURO == history.reverse("k2")["charge_nanos"]
+    assert -5 * EURO == history.reverse("k1")["charge_nanos"]
+
+
+def test_a_record_is_reversed_once() -> None:
+    """A second reversal by another key finds nothing; the same one again is a duplicate; other content a conflict."""
+    history = flat()
+    history.use({"quantity": 5})
+    history.reverse("k1", "r")
+    again = history.correct(RecordType.REVERSE, "k1", "r")
+    assert (1, 0, 1, 0) == (again.records, again.rated_records, again.duplicates, again.rated.num_rows)
+    other = history.correct(RecordType.REVERSE, "k1", "r", quantity=1)
+    assert ["conflict"] == other.rejects["reason"].to_list()
+    second = history.correct(RecordType.REVERSE, "k1", "r2")
+    assert [("unknown_key", "corrects_key")] == second.rejects.select("reason", "field").rows()
+
+
+def test_a_key_of_another_feed_is_another_record() -> None:
+    """Keys are unique within their feed, and so are corrections."""
+    history = flat()
+    history.use({"quantity": 5})
+    step = history.correct(RecordType.REVERSE, "k1", "r", feed="other")
+    assert ["unknown_key"] == step.rejects["reason"].to_list()
+
+
+def test_a_replacement_takes_back_and_counts_anew() -> None:
+    """The old rows come back and the new content is rated under the key of the replacement."""
+    history = flat(100)
+    history.use({"quantity": 130})
+    step = history.correct(RecordType.REPLACE, "k1", "new", quantity=110)
+    assert (1, 1) == (step.records, step.rated_records)
+    assert [("reversal", "k1", -130, -30 * EURO), ("usage", "new", 110, 10 * EURO)] == [
+        tuple(row[name] for name in ("kind", "record_key", "billable_quantity", "charge_nanos"))
+        for row in rows_of(step.rated)
+    ]
+    assert -10 * EURO == history.reverse("new")["charge_nanos"]
+
+
+def test_a_replacement_that_cannot_be_rated_changes_nothing() -> None:
+    """The old record stands until something better has come."""
+    history = flat()
+    history.use({"quantity": 5})
+    step = history.correct(RecordType.REPLACE, "k1", "new", service=Service.SMS)
+    assert (["no_rate"], 0) == (step.rejects["reason"].to_list(), step.rated.num_rows)
+    assert -5 * EURO == history.reverse("k1")["charge_nanos"]
+
+
+def test_a_reversal_after_the_grace_period_is_late() -> None:
+    """It falls into the open cycle at what was charged, and leaves the closed one alone, ticked or not."""
+    for tick in (False, True):
+        history = flat(2)
+        history.use({"quantity": 5}, {"quantity": 5})
+        after = dt.datetime(2026, 12, 20, tzinfo=dt.UTC)
+        if tick:
+            history.weir.tick(us(after))
+        back = history.reverse("k1", received=after)
+        assert ("2026-12", True, -3 * EURO, -2) == tuple(
+            back[name] for name in ("cycle", "late", "charge_nanos", "from_allowance")
+        )

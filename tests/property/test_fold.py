@@ -19,6 +19,7 @@ from rating.cycles import cycle_label
 from rating.engine import Engine, Step
 from rating.money import round_nanos
 from rating.rate import TEST_METER
+from rating.rerate import rerate
 from rating.state import State
 from rating.tariff import PriceSpec
 from schemas.tables import GAPS, RATED
@@ -311,3 +312,31 @@ def test_reversing_the_last_record_brings_the_counters_back(world: World) -> Non
             back = take_back(engine, rated, [one.rows["record_key"][0]], "single")
             assert sum(rated["charge_nanos"].to_pylist()) == -sum(back["charge_nanos"].to_pylist())
             assert (before, used) == (counted(engine), engine.compiled.addons.usage())
+
+
+@settings(max_examples=30)
+@given(worlds(cumulative_only=True), st.data())
+def test_rating_again_gives_what_the_order_of_use_gives(world: World, data: st.DataObject) -> None:
+    """History in any order plus its adjustments is, record by record, what usage in order of use costs (P10)."""
+    rows = one_arrival(world)
+    shuffled, ordered = start(world), start(world)
+    history = arrive(shuffled, rows[data.draw(st.permutations(range(len(rows))))])
+    place = {key: number for number, key in enumerate(history["record_key"].to_pylist())}
+    places = rows["record_key"].replace_strict(place, default=-1, return_dtype=pl.Int64)
+    # At one moment of use the order of arrival decides.
+    in_use = rows.with_columns(place=places).sort("used_at", "place").drop("place")
+    expected = arrive(ordered, in_use)
+    whole = pa.concat_tables([history, rerate(history, shuffled, us(ARRIVED))])
+    assert sums(expected) == sums(whole)
+    assert 0 == rerate(whole, shuffled, us(ARRIVED)).num_rows
+
+
+def sums(rated: pa.Table) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    """What stands for each part of each record."""
+    measures = ("billable_quantity", "from_allowance", "overage", "charge_nanos")
+    totals: dict[tuple[Any, ...], list[int]] = {}
+    for row in rated.to_pylist():
+        total = totals.setdefault((row["record_key"], row["part"], row["subject"], row["rate"]), [0] * len(measures))
+        for place, name in enumerate(measures):
+            total[place] += row[name]
+    return {key: tuple(total) for key, total in totals.items()}

@@ -16,7 +16,7 @@ from jobs.report.build import account_tree
 from jobs.report.model import json_rows
 from rating.calendar import day_date
 from rating.engine import Engine
-from rating.errors import UsageError
+from rating.errors import InputError, UsageError
 from rating.money import format_amount
 from rating.pools import DEVICE_PREFIX
 from rating.views import StateViews
@@ -85,7 +85,10 @@ def windows_of(engine: Engine, views: StateViews) -> pl.DataFrame:
         name = DEVICE_PREFIX + pool_id if kind == "device" else pool_id
         calendar = int(book.pool_cycle[book.vocabulary.pools.rows[name]])
         if calendar >= 0:
-            index = book.cycle_calendars[calendar].index_of_label(label)
+            try:
+                index = book.cycle_calendars[calendar].index_of_label(label)
+            except InputError:
+                continue  # before anything has arrived, the state knows no cycle that is open
             days = book.cycle_calendars[calendar].start_day(index), book.cycle_calendars[calendar].end_day(index)
             rows.append((pool_id, label, *map(day_date, days)))
     schema = {"pool_id": pl.String, "cycle": pl.String, "cycle_from": pl.Date, "cycle_until": pl.Date}

@@ -143,7 +143,7 @@ def _usage_table(title: str, heading: str, key: str, frame: pl.DataFrame) -> Ren
 def render_pools(gauges: Sequence[Gauge]) -> RenderableType:
     """Gauges of pools, one a row."""
     if not gauges:
-        return Text("no pools with an open cycle; an earlier --as-of TIME or --cycle shows those before")
+        return Text("no pools with an open cycle; --as-of TIME or --cycle shows those of another one")
     table = _table(
         "Pools",
         "Pool Account Kind",

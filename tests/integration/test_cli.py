@@ -177,6 +177,21 @@ def test_ingest_prints_one_object_and_the_same_again_is_all_duplicates(weir: Wei
     )
 
 
+def test_a_directory_before_its_first_usage_can_be_read(weir: Weir, files: Path) -> None:
+    """After `apply` alone every list is empty or full of zeros, and what cannot be there yet is said."""
+    data = ("--data", files / "data")
+    text = files / "catalogue.toml"
+    anchored = "cycle = { anchor_day = 15 }"
+    pool, plan = f'kind = "dynamic"\n{anchored}', f'type = "dynamic"\n{anchored}'
+    text.write_text(CATALOGUE.replace('kind = "dynamic"', pool).replace('type = "dynamic"', plan))
+    assert 0 == weir(*data, "apply", text).status
+    for command in (("cards",), ("card", BERLIN), ("pools",), ("pool", "fleet"), ("status",), ("rejected",)):
+        assert 0 == weir(*data, *command).status, command
+        assert 0 == weir(*data, *command, "--json").status, command
+    assert 3 == weir(*data, "cards", "--until-midnight", "--json").json["total"]
+    assert "nothing has been rated yet" in weir(*data, "report", "--cycle", "2026-10").err
+
+
 def test_each_command_prints_json_and_text(weir: Weir, loaded: Path) -> None:
     """Every command that prints has a document for machines and text for eyes; both end with status 0."""
     shapes: dict[tuple[object, ...], set[str]] = {

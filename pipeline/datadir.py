@@ -189,6 +189,10 @@ class Checkpoint:
         if self._open:
             self.abandon()
 
+    def target(self, path: str) -> Path:
+        """Where a file of this checkpoint is written until it is committed."""
+        return staged_path(self._directory.path, path)
+
     def stage(
         self,
         group: str,
@@ -197,14 +201,16 @@ class Checkpoint:
         *,
         rows: int = 0,
         facts: dict[str, int | str] | None = None,
+        begun: bool = False,
     ) -> FileEntry:
         """Have `write` write one new file, which `commit` makes part of `group` at `path`; durable on return.
 
+        `begun` says that writing to `target(path)` began before, and `write` only ends it.
         StorageError where the disk refuses; the checkpoint can then only be abandoned.
         """
         target = staged_path(self._directory.path, path)
         with storage_errors(self._directory.path / path, "write"):
-            if path in self._staged or target.exists() or (self._directory.path / path).exists():
+            if path in self._staged or (target.exists() and not begun) or (self._directory.path / path).exists():
                 raise ValueError(f"{path} exists; the files of a checkpoint are new")
             write(target)
             descriptor = os.open(target, os.O_RDONLY)

@@ -8,6 +8,7 @@ order within a file; the other tables to `history/<table>/<checkpoint>-<part>.pa
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.background import Background
-from pipeline.datadir import Checkpoint
+from pipeline.datadir import Checkpoint, storage_errors
 from pipeline.manifest import FileEntry
 from pipeline.partition import by_cycle_and_day
 from schemas.tables import TABLES
 
 FILE_ROWS = 1_000_000
 ROW_GROUP_ROWS = 524_288
+LANDED_GROUP_ROWS = 65_536  # small enough that little is left to write when the checkpoint is committed
 
 # Always known of a rated row, whatever the feed and the tariff. Saying so in the file saves a sixth of the writing.
 RATED_NULLABLE = frozenset({"zone", "country", "plmn", "volume_up_bytes", "volume_down_bytes", "session_id"})
@@ -38,13 +40,19 @@ class Landing:
     schemas/tables.py says.
     """
 
-    def __init__(self, checkpoint: Checkpoint, background: Background, *, file_rows: int = FILE_ROWS) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        background: Background,
+        *,
+        file_rows: int = FILE_ROWS,
+        group_rows: int = LANDED_GROUP_ROWS,
+    ) -> None:
         self._checkpoint = checkpoint
         self._background = background
         self._file_rows = file_rows
-        self._waiting: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
-        self._waiting_rows = dict.fromkeys(TABLES, 0)
-        self._parts = dict.fromkeys(TABLES, 0)
+        self._group_rows = min(group_rows, file_rows)
+        self._files: dict[tuple[str, str], _File] = {}  # by table and folder
 
     def add(self, name: str, table: pa.Table) -> None:
         """Land these rows of the table `rated`, `rejected` or `gaps`, after those added before."""
@@ -59,43 +67,82 @@ class Landing:
         self._background.finish()
 
     def _take_in(self, name: str, table: pa.Table) -> None:
-        while table.num_rows:
-            head = table.slice(0, self._file_rows - self._waiting_rows[name])
-            self._waiting[name].append(head)
-            self._waiting_rows[name] += head.num_rows
-            table = table.slice(head.num_rows)
-            if self._waiting_rows[name] == self._file_rows:
-                self._flush(name)
+        if name == "rated":
+            for cycle, day, rows in by_cycle_and_day(table):
+                self._file(name, f"history/rated/cycle={cycle}/day={day}").add(rows)
+        else:
+            self._file(name, f"history/{name}").add(table)
+
+    def _file(self, name: str, folder: str) -> _File:
+        if (name, folder) not in self._files:
+            self._files[name, folder] = _File(self._checkpoint, name, folder, self._group_rows, self._file_rows)
+        return self._files[name, folder]
 
     def _flush_all(self) -> None:
-        for name in TABLES:
-            if self._waiting_rows[name]:
-                self._flush(name)
+        for _, file in sorted(self._files.items()):
+            file.close()
 
-    def _flush(self, name: str) -> None:
-        tables, self._waiting[name], self._waiting_rows[name] = self._waiting[name], [], 0
-        file = f"{self._checkpoint.number:010}-{self._parts[name]:03}.parquet"
-        self._parts[name] += 1
-        if name != "rated":
-            stage_table(self._checkpoint, name, f"history/{name}/{file}", pa.concat_tables(tables))
+
+class _File:
+    """The file of one folder that rows go to now: row groups of `group_rows`, a next file after `file_rows`."""
+
+    def __init__(self, checkpoint: Checkpoint, name: str, folder: str, group_rows: int, file_rows: int) -> None:
+        self._checkpoint = checkpoint
+        self._name = name
+        self._folder = folder
+        self._group_rows = group_rows
+        self._file_rows = file_rows
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._part = 0
+        self._rows = 0
+        self._writer: pq.ParquetWriter | None = None
+
+    @property
+    def path(self) -> str:
+        return f"{self._folder}/{self._checkpoint.number:010}-{self._part:03}.parquet"
+
+    def add(self, table: pa.Table) -> None:
+        """Take rows in; each time enough have come, a row group is written."""
+        while table.num_rows:
+            room = min(self._group_rows, self._file_rows - self._rows) - self._waiting_rows
+            head = table.slice(0, room)
+            self._waiting.append(head)
+            self._waiting_rows += head.num_rows
+            table = table.slice(head.num_rows)
+            if head.num_rows == room:
+                self._write_group()
+                if self._rows == self._file_rows:
+                    self.close()
+
+    def close(self) -> None:
+        """Write what waits and stage the file; rows that come later go to the next one."""
+        self._write_group()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            self._checkpoint.stage(self._name, self.path, lambda _: writer.close(), rows=self._rows, begun=True)
+            self._part += 1
+            self._rows = 0
+
+    def _write_group(self) -> None:
+        if not self._waiting_rows:
             return
-        partitions: dict[tuple[str, str], list[pa.Table]] = {}
-        for table in tables:
-            for cycle, day, rows in by_cycle_and_day(table):
-                partitions.setdefault((cycle, day), []).append(rows)
-        for (cycle, day), pieces in sorted(partitions.items()):
-            path = f"history/rated/cycle={cycle}/day={day}/{file}"
-            stage_table(self._checkpoint, name, path, pa.concat_tables(pieces))
+        table = _as_filed(self._name, pa.concat_tables(self._waiting))
+        with storage_errors(self._checkpoint.target(self.path), "write"):
+            if self._writer is None:
+                options = _options(table.schema)
+                self._writer = pq.ParquetWriter(self._checkpoint.target(self.path), table.schema, **options)
+            self._writer.write_table(table, row_group_size=self._group_rows)
+        self._rows += self._waiting_rows
+        self._waiting, self._waiting_rows = [], 0
 
 
 def stage_table(checkpoint: Checkpoint, name: str, path: str, table: pa.Table) -> FileEntry:
     """Stage one Parquet file with these rows of the table `name`; the same rows give the same bytes."""
-    table = _with_used_words(table.unify_dictionaries())
-    if name == "rated":
-        table = table.cast(_RATED_FILE) if table.schema != _RATED_FILE else table
+    filed = _as_filed(name, table)
 
     def write(target: Path) -> None:
-        write_parquet(table, target)
+        pq.write_table(filed, target, row_group_size=ROW_GROUP_ROWS, **_options(filed.schema))
 
     return checkpoint.stage(name, path, write, rows=table.num_rows)
 
@@ -103,24 +150,26 @@ def stage_table(checkpoint: Checkpoint, name: str, path: str, table: pa.Table) -
 _RATED_FILE = pa.schema([field.with_nullable(field.name in RATED_NULLABLE) for field in TABLES["rated"]])
 
 
-def write_parquet(table: pa.Table, target: Path) -> None:
-    """Write a table as the history is written.
+def _as_filed(name: str, table: pa.Table) -> pa.Table:
+    table = _with_used_words(table.unify_dictionaries())
+    return table.cast(_RATED_FILE) if name == "rated" and table.schema != _RATED_FILE else table
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """How the history is written.
 
     Numbers and times are packed as differences and not compressed further; dictionaries are used only where the schema
     has them, that is, for words that repeat; everything else is zstd at level 1.
     """
-    packed = [field.name for field in table.schema if field.type == pa.int64() or pa.types.is_timestamp(field.type)]
-    others = [name for name in table.column_names if name not in packed]
-    pq.write_table(
-        table,
-        target,
-        row_group_size=ROW_GROUP_ROWS,
-        use_dictionary=[field.name for field in table.schema if pa.types.is_dictionary(field.type)],
-        column_encoding=dict.fromkeys(packed, "DELTA_BINARY_PACKED"),
-        compression=dict.fromkeys(packed, "none") | dict.fromkeys(others, "zstd"),
-        compression_level=dict.fromkeys(others, 1),
-        write_statistics=[name for name in _STATISTICS if name in table.column_names],
-    )
+    packed = [field.name for field in schema if field.type == pa.int64() or pa.types.is_timestamp(field.type)]
+    others = [name for name in schema.names if name not in packed]
+    return {
+        "use_dictionary": [field.name for field in schema if pa.types.is_dictionary(field.type)],
+        "column_encoding": dict.fromkeys(packed, "DELTA_BINARY_PACKED"),
+        "compression": dict.fromkeys(packed, "none") | dict.fromkeys(others, "zstd"),
+        "compression_level": dict.fromkeys(others, 1),
+        "write_statistics": [name for name in _STATISTICS if name in schema.names],
+    }
 
 
 def _with_used_words(table: pa.Table) -> pa.Table:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -38,6 +38,7 @@ from rating.dedupe import DAY_US
 from rating.engine import Engine, Step
 from rating.errors import UsageError
 from rating.mediate import mediate
+from rating.prints import Prints
 from schemas.cards import Catalogue
 from schemas.mapping import Mapping
 from schemas.tables import RATED
@@ -69,20 +70,48 @@ class Reading:
 
     chunk: Chunk
     start: Position
-    usage: pl.DataFrame
+    batch: UsageBatch
+    prints: Prints
     rejects: pl.DataFrame
 
 
-def read_usage(path: Path, mapping: Mapping, start: Position | None, chunk_bytes: int) -> Iterator[Reading]:
-    """Decode and mediate a feed file chunk by chunk."""
+def read_usage(
+    path: Path, mapping: Mapping, source: str, received_at_us: int, start: Position | None, chunk_bytes: int
+) -> Iterator[Reading]:
+    """Decode and mediate a feed file chunk by chunk, as usage of `source`."""
     at = start or Position()
     mapping = with_lists(mapping, path.parent)
     for chunk in open_source(path, mapping, start=start, chunk_bytes=chunk_bytes):
         usage, rejects = mediate(chunk.raw, mapping, path.name)
         if len(chunk.rejects):
             rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-        yield Reading(chunk, at, usage, rejects)
+        batch = UsageBatch(mapping.name, source, received_at_us, mapping.volumes.mode == "cumulative", usage)
+        yield Reading(chunk, at, batch, Prints.of(batch), rejects)
         at = chunk.end
+
+
+class Reader:
+    """The readings of an ingest, one after another, decoded ahead in the reading thread."""
+
+    def __init__(self, mapping: Mapping, chunk_bytes: int) -> None:
+        self._mapping = mapping
+        self._chunk_bytes = chunk_bytes
+        self._next: tuple[int, int, int] | None = None
+        self._readings: Iterator[Reading] = iter(())
+
+    def next(self, progress: Progress) -> Reading | None:
+        """The reading where the ingest stands, None at the end of its file. Raises what reading the file raises."""
+        at = (progress.file, progress.offset, progress.row)
+        if self._next != at:
+            source = progress.sources[progress.file]
+            start = Position(progress.offset, progress.row) if progress.row else None
+            path = Path(source.path)
+            self._readings = prefetch(
+                read_usage(path, self._mapping, source.name, progress.as_of_us, start, self._chunk_bytes)
+            )
+        reading = next(self._readings, None)
+        self._next = None if reading is None else (progress.file, reading.chunk.end.offset, reading.chunk.end.row)
+        return reading
 
 
 class Embedded:
@@ -143,8 +172,9 @@ class Embedded:
         """
         progress = self._resume(mapping, [Source.of(path) for path in paths], as_of_us, fixed_as_of)
         every = checkpoint_records()
+        reader = Reader(mapping, min(CHUNK_BYTES, max(1 << 16, every * _BYTES_OF_A_RECORD)))
         while progress.file < len(progress.sources):
-            self._ingest_stretch(mapping, progress, every, watch)
+            self._ingest_stretch(reader, progress, every, watch)
         return progress.tally
 
     def acknowledge(self) -> None:
@@ -173,11 +203,11 @@ class Embedded:
                 return progress
         return Progress(mapping.name, sources, as_of_us)
 
-    def _ingest_stretch(self, mapping: Mapping, progress: Progress, every: int, watch: Watch) -> None:
+    def _ingest_stretch(self, reader: Reader, progress: Progress, every: int, watch: Watch) -> None:
         """Fold up to the next checkpoint and commit it. `progress` and `facts` move on only with the commit."""
         with self.directory.begin() as checkpoint, Background() as background:
             moved = msgspec.convert(msgspec.to_builtins(progress), Progress)
-            stretch = _Stretch(self, checkpoint, background, mapping, moved)
+            stretch = _Stretch(self, checkpoint, background, reader, moved)
             stretch.run(every, watch)
             self.facts.total.add(stretch.tally)
             moved.tally.add(stretch.tally)
@@ -205,10 +235,10 @@ class _Stretch:
     """The work between two checkpoints of an ingest."""
 
     def __init__(
-        self, driver: Embedded, checkpoint: Checkpoint, background: Background, mapping: Mapping, progress: Progress
+        self, driver: Embedded, checkpoint: Checkpoint, background: Background, reader: Reader, progress: Progress
     ) -> None:
         self.driver = driver
-        self.mapping = mapping
+        self.reader = reader
         self.progress = progress
         self.tally = Tally()
         self.journal = Journal(checkpoint, background, driver.engine.state.offset)
@@ -217,11 +247,9 @@ class _Stretch:
     def run(self, every: int, watch: Watch) -> None:
         """Fold chunks until `every` records have been read or the files end; or until a correction needs a commit."""
         progress = self.progress
-        chunk_bytes = min(CHUNK_BYTES, max(1 << 16, every * _BYTES_OF_A_RECORD))
         while progress.file < len(progress.sources):
             source = progress.sources[progress.file]
-            start = Position(progress.offset, progress.row) if progress.row else None
-            for reading in prefetch(read_usage(Path(source.path), self.mapping, start, chunk_bytes)):
+            while (reading := self.reader.next(progress)) is not None:
                 if not self._fold(reading, source):
                     return
                 watch(progress, reading.chunk.end.offset)
@@ -237,17 +265,16 @@ class _Stretch:
         committed first.
         """
         progress = self.progress
-        for start, end, corrects in _runs(reading.usage, progress.folded):
+        whole = reading.batch
+        for start, end, corrects in _runs(whole.rows, progress.folded):
             if corrects and self.tally.records:
                 progress.offset, progress.row, progress.folded = reading.start.offset, reading.start.row, start
                 return False
-            rows = reading.usage.slice(start, end - start)
-            batch = UsageBatch(
-                self.mapping.name, source.name, progress.as_of_us, self.mapping.volumes.mode == "cumulative", rows
-            )
-            originals = self.driver.originals(rows) if corrects else None
+            batch = replace(whole, rows=whole.rows.slice(start, end - start))
+            originals = self.driver.originals(batch.rows) if corrects else None
             self.journal.append(journal.Usage(batch, originals))
-            self._take(self.driver.engine.usage(batch, originals), reading, source)
+            prints = reading.prints.slice(start, end - start)
+            self._take(self.driver.engine.usage(batch, originals, prints), reading, source)
         if len(reading.rejects):
             self._reject(reading.rejects, reading, source)
             self.tally.records += len(reading.rejects)
@@ -266,7 +293,7 @@ class _Stretch:
             self._reject(step.rejects, reading, source)
 
     def _reject(self, rejects: pl.DataFrame, reading: Reading, source: Source) -> None:
-        table = reject_table(rejects, reading.chunk, self.mapping.name, source, self.progress.as_of_us)
+        table = reject_table(rejects, reading.chunk, reading.batch.feed, source, self.progress.as_of_us)
         self.landing.add("rejected", table)
         counts = rejects.group_by("reason").len()
         self.tally.add_rejects(dict(counts.sort("reason").iter_rows()))

@@ -16,9 +16,9 @@ import polars as pl
 
 from rating.apply import Compiled
 from rating.book import Book
-from rating.dedupe import DAY_US, Seen, content_digest, digest, first_in_batch
-from rating.groups import distinct
-from rating.index import Ints, Words
+from rating.dedupe import DAY_US, Seen, first_in_batch
+from rating.index import Ints
+from rating.prints import Prints
 from schemas.usage import REJECT_SCHEMA, Direction, UsageBatch
 
 FUTURE_US: Final = 3_600_000_000  # T5: dated at most one hour ahead of arrival
@@ -93,19 +93,15 @@ def local_days(book: Book, account: Ints, us: Ints) -> Ints:
     return day
 
 
-def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, content: Words | None = None) -> Acceptance:
-    """Judge every record of a batch and mark the keys of the accepted ones as seen.
-
-    `content` are the digests of the content as it was sent, where that is not what `batch` holds.
-    """
+def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) -> Acceptance:
+    """Judge every record of a batch, whose prints are given, and mark the keys of the accepted ones as seen."""
     rows, book, directory = batch.rows, compiled.book, compiled.directory
     count = len(rows)
     today = batch.received_at_us // DAY_US
-    high, low = digest(batch.feed, rows["record_key"])
-    content = content_digest(rows) if content is None else content
+    high, low, content = prints.key_high, prints.key_low, prints.content
     known, known_content = seen.lookup(high, low, today)
 
-    card = directory.resolve(rows)
+    card = directory.resolve(prints)
     used_us = rows["used_at"].to_physical().to_numpy()
     service = rows["service"].to_numpy().astype(np.int64)
     direction = rows["direction"].to_numpy().astype(np.int64)
@@ -117,7 +113,7 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, content: Words | N
         day = local_days(book, account, used_us)
         plan = directory.plans.at(someone, day)
         version = book.version_of(plan, day)
-        spot, spots = _spots(rows)
+        spot, spots = prints.spot, prints.spots
         slots = book.zone_slots(spots)
         zone = slots[book.version_zone_key[version], spot] if len(book.versions) else np.zeros(count, np.int64)
         rated = _rated(book, version, service, direction, zone, rows)
@@ -191,26 +187,6 @@ def _judge_repeats(
     later = at > winner
     at, winner = at[later], winner[later]
     verdict[at] = np.where(content[at] == content[winner], _DUPLICATE, _CONFLICT)
-
-
-def _spots(rows: pl.DataFrame) -> tuple[Ints, list[tuple[str, str, str]]]:
-    """The distinct places of a batch, and which one each record was used in."""
-    names = [name for name in ("plmn", "country", "zone") if name in rows.columns]
-    if not names:
-        return np.zeros(len(rows), np.int64), [("", "", "")]
-    code = np.zeros(len(rows), np.int64)
-    for name in names:
-        physical = rows[name].cast(pl.Categorical).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
-        ranks = distinct(physical)
-        code = code * len(ranks[0]) + ranks[1]
-    present, spot = distinct(code)
-    sample = np.zeros(len(present), np.int64)
-    sample[spot] = np.arange(len(spot))
-    shown = rows[sample].select(
-        (pl.col(name).fill_null("") if name in names else pl.lit("")).alias(name)
-        for name in ("plmn", "country", "zone")
-    )
-    return spot, shown.rows()
 
 
 def _rejects(

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from rating.dedupe import digest
-from rating.index import Ints, KeyIndex
+from rating.index import Ints, KeyIndex, Words
+from rating.prints import NUMBERS, Prints
 from schemas.cards import CARD_SCHEMA
 
 BEGINNING: Final = -(1 << 30)  # a local day before all days
@@ -110,11 +111,10 @@ class CardIndex:
         newest = np.sort(len(low) - 1 - last)
         return cls(KeyIndex(low[newest]), high[newest], present[newest])
 
-    def find(self, name: str, numbers: pl.Series) -> Ints:
-        """int64[n]: the card of each number, -1 where there is none (or the number is null)."""
+    def find(self, high: Words, low: Words) -> Ints:
+        """int64[n]: the card of each number by its digest, -1 where there is none."""
         if not len(self.index):
-            return np.full(len(numbers), -1, np.int64)
-        high, low = digest(name, numbers.fill_null(""))
+            return np.full(len(low), -1, np.int64)
         row = self.index.find(low)
         found = (row >= 0) & (self.high[row] == high)
         return np.where(found, self.card[row], -1)
@@ -142,32 +142,32 @@ class Directory:
         self.term_ends = term_ends(cards, plan_months or {})
         self.test_from = _days(cards["test_from"], END)
         self.activated_on = _days(cards["activated_on"], END)
-        self._numbers = {name: CardIndex.of(name, cards[name]) for name in ("iccid", "imsi", "msisdn")}
+        self._numbers = {name: CardIndex.of(name, cards[name]) for name in NUMBERS}
 
     def __len__(self) -> int:
         return len(self.cards)
 
     def row_of(self, iccid: str) -> int:
         """The row of the card with this ICCID, -1 where there is none."""
-        return int(self._numbers["iccid"].find("iccid", pl.Series([iccid], dtype=pl.String))[0])
+        return int(self.rows_of(pl.Series([iccid], dtype=pl.String))[0])
 
-    def resolve(self, rows: pl.DataFrame) -> Ints:
+    def rows_of(self, iccids: pl.Series) -> Ints:
+        """int64[n]: the row of the card of each ICCID, -1 where there is none."""
+        return self._numbers["iccid"].find(*digest("iccid", iccids))
+
+    def resolve(self, prints: Prints) -> Ints:
         """int64[n]: the card of each usage record by ICCID, else IMSI, else MSISDN (F1); -1: unknown.
 
         The first number that a record carries decides: one with an unknown ICCID stays unknown whatever its IMSI.
         """
-        card = np.full(len(rows), -1, np.int64)
-        unnamed = np.arange(len(rows))
-        for name, index in self._numbers.items():
-            if name not in rows.columns or not len(unnamed):
-                continue
-            numbers = rows[name] if len(unnamed) == len(rows) else rows[name].gather(unnamed)
-            if not numbers.null_count():
-                card[unnamed] = index.find(name, numbers)
-                break
-            absent = numbers.is_null().to_numpy()
-            card[unnamed[~absent]] = index.find(name, numbers.filter(~pl.Series(absent)))
-            unnamed = unnamed[absent]
+        card = np.full(len(prints), -1, np.int64)
+        unnamed = np.ones(len(prints), bool)
+        for name, number in prints.numbers.items():
+            if number.present is None and unnamed.all():
+                return self._numbers[name].find(number.high, number.low)
+            at = np.flatnonzero(unnamed if number.present is None else unnamed & number.present)
+            card[at] = self._numbers[name].find(number.high[at], number.low[at])
+            unnamed[at] = False
         return card
 
 

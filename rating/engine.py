@@ -19,10 +19,11 @@ from rating.accept import Accepted, accept, local_days
 from rating.apply import Compiled, apply, check
 from rating.corrections import Row, outstanding, reversal_table, reverse
 from rating.cycles import Cycles, assign, cycle_days
-from rating.dedupe import DAY_US, Seen, content_digest, digest
+from rating.dedupe import DAY_US, Seen
 from rating.entries import enter
 from rating.groups import Groups
-from rating.index import Ints, Words
+from rating.index import Ints
+from rating.prints import Prints
 from rating.rate import rate_entries
 from rating.rated import Names, rated_table
 from rating.sessions import deltas
@@ -81,8 +82,10 @@ class Engine:
         self.state.offset += 1
         return Step()
 
-    def usage(self, batch: UsageBatch, originals: pa.Table | None = None) -> Step:
+    def usage(self, batch: UsageBatch, originals: pa.Table | None = None, prints: Prints | None = None) -> Step:
         """A batch of usage: every record ends rated, duplicate or rejected.
+
+        `prints` are those of the batch, where the driver had them made ahead.
 
         `originals` are the rated rows (RATED) so far of the keys that REVERSE and REPLACE records of the batch
         correct (F6); a batch holds either such records only or none.
@@ -91,7 +94,12 @@ class Engine:
             return Step()
         if originals is not None:
             return self._corrections(batch, originals)
-        return join([self._usage(slice_of(batch, start)) for start in range(0, len(batch.rows), BATCH_ROWS)])
+        prints = Prints.of(batch) if prints is None else prints
+        steps = [
+            self._usage(slice_of(batch, start), prints.slice(start, BATCH_ROWS))
+            for start in range(0, len(batch.rows), BATCH_ROWS)
+        ]
+        return join(steps)
 
     def _corrections(self, batch: UsageBatch, originals: pa.Table) -> Step:
         """Corrections one by one: they are rare, and each depends on what the one before it did."""
@@ -111,8 +119,8 @@ class Engine:
         """One correction; returns also the adjustment rows it made."""
         state = self.state
         today = batch.received_at_us // DAY_US
-        high, low = digest(batch.feed, batch.rows["record_key"])
-        content = content_digest(batch.rows)
+        prints = Prints.of(batch)
+        high, low, content = prints.key_high, prints.key_low, prints.content
         known, former = state.seen.lookup(high, low, today)
         if known[0]:
             state.offset += 1
@@ -130,7 +138,7 @@ class Engine:
         replaced = Step(records=1, rated_records=1)
         if correction["record_type"] == RecordType.REPLACE:
             # The new content is judged before the old is taken back, so that a bad replacement changes nothing.
-            trial = accept(Seen(), self.compiled, _as_event(batch))
+            trial = accept(Seen(), self.compiled, _as_event(batch), prints)
             if not len(trial.accepted):
                 state.offset += 1
                 return Step(records=1, rejects=trial.rejects), []
@@ -140,17 +148,17 @@ class Engine:
         ]
         if correction["record_type"] == RecordType.REPLACE:
             # A replacement is new usage under its own key, with the content as it was sent.
-            replaced = self._usage(_as_event(batch), content)
+            replaced = self._usage(_as_event(batch), prints)
         else:
             state.seen.add(high, low, content, today)
             state.offset += 1
         table = pa.concat_tables([reversal_table(undone), replaced.rated])
         return Step(records=1, rated_records=1, rated=table, gaps=replaced.gaps, charges=charges_of(table)), undone
 
-    def _usage(self, batch: UsageBatch, content: Words | None = None) -> Step:
+    def _usage(self, batch: UsageBatch, prints: Prints) -> Step:
         state, compiled = self.state, self.compiled
         state.clock_us = max(state.clock_us, batch.received_at_us)
-        acceptance = accept(state.seen, compiled, batch, content)
+        acceptance = accept(state.seen, compiled, batch, prints)
         accepted = acceptance.accepted
         offset = state.offset
         state.offset += len(batch.rows)

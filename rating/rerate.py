@@ -21,6 +21,7 @@ from rating.dedupe import Seen
 from rating.engine import Engine
 from rating.groups import distinct
 from rating.index import Ints
+from rating.prints import Prints
 from rating.rate import TEST_METER, sim_subject
 from schemas.tables import RATED
 from schemas.usage import INSTANT, USAGE_SCHEMA, Direction, Service, UsageBatch
@@ -54,7 +55,7 @@ def rerate(history: pa.Table, engine: Engine, received_at_us: int, partition: in
         return RATED.empty_table()
     scratch = _scratch(engine, old.filter("stands"))
     batch = UsageBatch(_FEED, "", received_at_us, False, _usage(records))
-    accepted = accept(Seen(), scratch.compiled, batch).accepted
+    accepted = accept(Seen(), scratch.compiled, batch, Prints.of(batch)).accepted
     if not len(accepted):
         return RATED.empty_table()
     rated, _ = scratch.rate(batch, accepted, 0, *_moments(scratch, accepted, records[accepted.place]))
@@ -131,8 +132,8 @@ def _scratch(engine: Engine, rows: pl.DataFrame) -> Engine:
         addon_used=engine.compiled.addons.usage(),
     ))  # fmt: skip
     directory, addons = scratch.compiled.directory, scratch.compiled.addons
-    given = rows.group_by("iccid", "service").agg(pl.col("from_test").sum(), pl.col("from_addon").sum())
-    card = directory.resolve(given.select("iccid"))
+    given = rows.group_by("iccid").agg(pl.col("from_test").sum())
+    card = directory.rows_of(given["iccid"])
     lasting = np.flatnonzero(state.counters.meter == TEST_METER)
     held = np.zeros(len(directory), np.int64)
     held[state.counters.subject[lasting] >> 1] = state.counters["test"][lasting]
@@ -142,9 +143,16 @@ def _scratch(engine: Engine, rows: pl.DataFrame) -> Engine:
     keys = counter_key(sim_subject(left), np.full(len(left), TEST_METER), np.zeros(len(left), np.int64))
     at = scratch.state.counters.rows(keys)
     scratch.state.counters["test"][at] = held[left]
-    for row, (service, units) in zip(card.tolist(), given.select("service", "from_addon").rows(), strict=True):
-        if units > 0:
-            addons.give_back(row, int(SERVICES[service]), units)
+    bought = (
+        rows.filter(pl.col("from_addon") != 0)
+        .group_by("iccid", "service", "used_at", "day")
+        .agg(pl.col("from_addon").sum())
+        .sort("used_at", "iccid", "service")
+    )
+    of = directory.rows_of(bought["iccid"]).tolist()
+    used = bought.select("service", pl.col("used_at").to_physical(), pl.col("day").to_physical(), "from_addon").rows()
+    for row, (service, used_us, day, units) in zip(of, used, strict=True):
+        addons.give_back(row, int(SERVICES[service]), used_us, day, units)
     return scratch
 
 

@@ -22,7 +22,7 @@ from rating.views import COUNTERS_VIEW, StateViews
 _SUMS_SQL = """
 WITH used AS (
     SELECT subject_kind::VARCHAR AS subject_kind, subject, iccid, rate::VARCHAR AS counter, cycle::VARCHAR AS cycle,
-        sum(billable_quantity)::BIGINT AS billable, sum(from_allowance)::BIGINT AS allowance_used,
+        sum(billable_quantity - from_test)::BIGINT AS billable, sum(from_allowance)::BIGINT AS allowance_used,
         sum(from_addon)::BIGINT AS addon_used, sum(overage)::BIGINT AS overage,
         sum(charge_nanos)::BIGINT AS charge_nanos
     FROM rated JOIN account_days ON account_days.account_id = rated.account_id AND rated.day <= account_days.until

@@ -18,8 +18,8 @@ def fees_view(compiled: Compiled, cycles: list[int]) -> pl.DataFrame:
     """FEES_VIEW rows of the cycles given (codes), for every card on a plan with fees and every pool with fees.
 
     A card owes a cycle's fee for the days that it was on the plan, from its activation until its term ended; an
-    activation fee in the cycle of its activation. A card in service without a date of activation counts as active throughout; one not yet in
-    service owes nothing.
+    activation fee in the cycle of its activation. A card in service without a date of activation counts as active
+    throughout; one not yet in service owes nothing.
     """
     frames = [frame for code in cycles for frame in (*_card_fees(compiled, code), _pool_fees(compiled, code))]
     return pl.concat([pl.DataFrame(schema=FEES_VIEW), *frames])

@@ -125,7 +125,7 @@ def _counters(engine: Engine) -> pl.DataFrame:
             "cycle": _named(code, labels),
             "cycle_from": pl.Series(days[code, 0]).cast(pl.Int32).cast(pl.Date),
             "cycle_until": pl.Series(days[code, 1]).cast(pl.Int32).cast(pl.Date),
-            "billable": counters["billable"][at] + counters["in_pool"][at],
+            "billable": counters["billable"][at] + counters["in_pool"][at] - counters["test"][at],  # C2
             "allowance_size": counters["size"][at],
             "allowance_used": counters["allowance"][at],
             "addon_used": counters["addon"][at],

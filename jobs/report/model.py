@@ -188,7 +188,7 @@ SECTIONS: dict[str, SectionPlan] = {
         _plan(
             "rejected",
             "Rejected records",
-            "Records that arrived while the cycle took usage and could not be rated; they can be corrected and replayed.",
+            "Records that arrived while the cycle took usage and could not be rated; correct and replay them.",
             "reason meaning records",
         ),
     )

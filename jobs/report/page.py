@@ -108,7 +108,7 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
     )
     if report.account is None:
         refused = report.sections["rejected"]["records"].sum()
-        facts.append(("Records rejected", f"{refused:,}", "while the cycle took usage" if refused else "none while the cycle took usage"))
+        facts.append(("Records rejected", f"{refused:,}", f"{'' if refused else 'none '}while the cycle took usage"))
     return facts
 
 

@@ -8,13 +8,25 @@ from pathlib import Path
 from jobs.report.build import build_report
 from jobs.report.columnar import write_csv, write_parquet
 from jobs.report.model import Report
-from jobs.report.page import write_html
-from jobs.report.workbook import write_xlsx
 from rating.errors import UsageError
 
+
+# What the page and the workbook stand on takes long to import, which no other command should pay for.
+def _write_html(report: Report, out: Path) -> list[Path]:
+    from jobs.report.page import write_html
+
+    return write_html(report, out)
+
+
+def _write_xlsx(report: Report, out: Path) -> list[Path]:
+    from jobs.report.workbook import write_xlsx
+
+    return write_xlsx(report, out)
+
+
 WRITERS: dict[str, Callable[[Report, Path], list[Path]]] = {
-    "html": write_html,
-    "xlsx": write_xlsx,
+    "html": _write_html,
+    "xlsx": _write_xlsx,
     "csv": write_csv,
     "parquet": write_parquet,
 }

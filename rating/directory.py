@@ -77,11 +77,16 @@ class Spells:
         )
         self._first = np.searchsorted(self.card, np.arange(cards))
         self._count = np.bincount(self.card, minlength=cards)
+        self._always: Ints | None = None
+        if (self.from_day == BEGINNING).all() and (self.until_day == END).all() and self._count.max(initial=0) <= 1:
+            # Most fleets: no card ever changed, so that a look-up is one step and not five.
+            self._always = np.full(cards, -1, np.int64)
+            self._always[self.card] = self.target
 
     def at(self, card: Ints, day: Ints) -> Ints:
         """int64[n]: the target that held for each card on each local day, -1 where none did."""
-        if not len(self.card):
-            return np.full(len(card), -1, np.int64)
+        if self._always is not None:
+            return self._always[card]
         place = np.minimum(self._first[card], len(self.card) - 1)
         count = self._count[card]
         for further in range(1, int(count.max(initial=0))):

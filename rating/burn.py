@@ -96,10 +96,17 @@ class Addons:
             taken[at] += part
         return taken
 
-    def give_back(self, card: int, service: int, units: int) -> None:
-        """Return units to the add-ons of a card, to the one that burns last first (F6)."""
-        for addon in self._order[::-1].tolist():
-            if self.card[addon] == card and self.service[addon] == service and units > 0:
+    def give_back(self, card: int, service: int, used_us: int, day: int, units: int) -> None:
+        """Return units to the add-ons of a card that acted at a time and local day, the last to burn first (F6).
+
+        Rated rows do not say which add-on they drew on, so of several that acted another one may get them back.
+        """
+        if units <= 0:
+            return
+        own = self._order[int(self._first[card]) : int(self._first[card]) + int(self._count[card])]
+        for addon in own[::-1].tolist():
+            acts = self.purchased_us[addon] <= used_us and day <= self.expires_day[addon]
+            if self.service[addon] == service and acts and units > 0:
                 returned = min(units, int(self.used[addon]))
                 self.used[addon] -= returned
                 units -= returned

@@ -1,14 +1,17 @@
 """Corrections: a rated record is reversed or replaced by key; landed rows never change (F6).
 
 A reversal gives test units and add-ons back as they were taken. Of allowance and overage it gives back overage first
-where more was counted since (that usage moves into the allowance that comes free), and costs F(after) - F(before) of
+where more was counted since (that usage moves into the allowance that comes free; not where a pool's rates share its
+size or price), and costs F(after) - F(before) of
 the counter as it stands now, so that charges of a subject go on summing to F(total). The last record of a counter,
-one whose price does not run over the cycle, and one whose cycle takes no more usage are taken back as they were.
+one whose price does not run over the cycle, one of a counter that several plan versions price, and one whose cycle
+takes no more usage are taken back as they were.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import datetime as dt
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +20,15 @@ from rating.apply import Compiled
 from rating.book import CYCLE_BASIS, DIRECTIONS, SERVICES, Book
 from rating.counters import Counters, counter_key
 from rating.cycles import cycle_code, cycle_days, cycle_label
+from rating.index import Ints
 from rating.pools import DEVICE_PREFIX
 from rating.rate import TEST_METER, pool_subject, sim_subject
 from schemas.tables import RATED
 from schemas.usage import Direction, UsageBatch
 
 Row = dict[str, Any]
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 _GIVEN_BACK = ("quantity_raw", "billable_quantity", "from_test", "from_allowance", "from_addon", "overage")
 
@@ -96,12 +102,21 @@ def _open_cycle(compiled: Compiled, row: Row, today: int) -> str:
     return cycle_label(book, int(cycle_code(kind, number.astype(np.int64))[0]))
 
 
+def _versions(compiled: Compiled, cards: Ints, first: int, last: int) -> set[int]:
+    """The plan versions that held for any of the cards from one local day to another."""
+    plans = compiled.directory.plans
+    held = np.isin(plans.card, cards) & (plans.from_day <= last) & (plans.until_day >= first) & (plans.target >= 0)
+    ends = np.maximum(plans.from_day[held], first), np.minimum(plans.until_day[held], last)
+    return {int(version) for day in ends for version in compiled.book.version_of(plans.target[held], day)} - {-1}
+
+
 class _Place:
     """Where a rated row counted: its counters, and the rate that priced it."""
 
     def __init__(self, total: int, bucket: int, price_row: int, price: int, sim: int | None, test: int | None) -> None:
         self.total, self.bucket, self.price_row, self.price = total, bucket, price_row, price
         self.sim, self.test = sim, test
+        self.one_price = True  # whether all usage of the counter is priced alike
 
     @classmethod
     def find(cls, counters: Counters, compiled: Compiled, row: Row, received_us: int) -> _Place | None:
@@ -145,7 +160,11 @@ class _Place:
         test = None
         if row["from_test"]:
             test = int(counters.rows(counter_key(*(np.array([n]) for n in (sim_subject(card), TEST_METER, 0))))[0])
-        return cls(at(subject, meter), at(subject, bucket_meter), at(subject, price_meter), price, sim, test)
+        place = cls(at(subject, meter), at(subject, bucket_meter), at(subject, price_meter), price, sim, test)
+        if pool < 0 or int(book.pool_rate[pool, service, direction]) < 0:
+            members = np.array([card]) if pool < 0 else compiled.pools.cards_of(pool)
+            place.one_price = _versions(compiled, members, *cycle_days(book, code)) <= {plan}
+        return place
 
     def give_back(self, counters: Counters, compiled: Compiled, row: Row) -> Row:
         """Move the counters back and say what that makes of the adjustment."""
@@ -154,13 +173,15 @@ class _Place:
         before = int(counters["billable"][self.total])
         overage_now = int(counters["overage"][self.price_row])
         by_cycle = bool(book.rates.basis[self.price] == CYCLE_BASIS and not book.rates.capacity[self.price])
+        by_cycle &= self.one_price
         allowance, overage = row["from_allowance"], row["overage"]
-        if by_cycle and before != row["counter_after"]:
+        if by_cycle and before != row["counter_after"] and self.total == self.bucket == self.price_row:
             # Usage since then found the allowance smaller by these units; what it paid for takes their place in it.
             overage = min(allowance + overage, overage_now)
             allowance = row["from_allowance"] + row["overage"] - overage
         card, service = int(compiled.directory.row_of(row["iccid"])), int(SERVICES[row["service"]])
-        compiled.addons.give_back(card, service, row["from_addon"])
+        used_us = (row["used_at"] - _EPOCH) // dt.timedelta(microseconds=1)
+        compiled.addons.give_back(card, service, used_us, (row["day"] - _EPOCH.date()).days, row["from_addon"])
         counters["records"][self.total] -= 1
         counters["billable"][self.total] -= units
         counters["raw"][self.total] -= row["quantity_raw"]

@@ -74,6 +74,11 @@ class Groups:
         running -= amounts
         return running + (held - running[self.starts])[self.segment]
 
+    def last(self) -> Ints:
+        """int64[g]: the row of the batch that is the last of each group."""
+        rows: Ints = self.order[np.append(self.starts[1:], len(self.order)) - 1]
+        return rows
+
     def totals(self, amounts: Ints) -> Ints:
         """int64[g]: the sum of `amounts[n]` (in group order) of each group."""
         if not len(self.starts):

@@ -110,6 +110,11 @@ class Pools:
         """int64[pools]: cards that are in each pool on a local day."""
         return np.bincount(self._pool[self._here(now_day)], minlength=len(self.book.pool_shares))
 
+    def cards_of(self, pool: int) -> Ints:
+        """The rows of all cards that are or were in a pool."""
+        cards: Ints = self._card[self._pool == pool]
+        return cards
+
     def _here(self, day: int) -> npt.NDArray[np.bool_]:
         """bool[memberships]: whether each holds on a local day; a device's where the card's usage would be its."""
         here: npt.NDArray[np.bool_] = (self._from <= day) & (self._until >= day)

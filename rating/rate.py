@@ -124,14 +124,17 @@ def rate_entries(
     counters["billable"][rows] += groups.totals(entries.billable[groups.order])
     counters["test"][rows] += groups.totals(from_test[groups.order])
     counters["addon"][rows] += groups.totals(from_addon[groups.order])
-    for own, own_rows in ((price_groups, price_rows), (bucket_groups, bucket_rows), (groups, rows)):
-        last = own.order[np.append(own.starts[1:], len(own.order)) - 1]
-        counters["plan_version"][own_rows] = version[last]
-        counters["account"][own_rows] = accepted.account[record[last]]
-        if own is bucket_groups:
-            counters["size"][own_rows] = size[last]
-        if own is bucket_groups is price_groups is groups:
-            break
+    last = bucket_groups.last()
+    counters["size"][bucket_rows] = size[last]
+    if price_groups is bucket_groups is groups:
+        owners = rows
+    else:
+        owners = np.concatenate([rows, price_rows, bucket_rows])
+        last = np.concatenate([groups.last(), price_groups.last(), last])
+        order = np.argsort(last, kind="stable")
+        owners, last = owners[order], last[order]
+    counters["plan_version"][owners] = version[last]
+    counters["account"][owners] = accepted.account[record[last]]
     return Rating(
         subject=subject,
         from_test=from_test,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,11 +148,13 @@ def render(shown: Demonstration, console: Console) -> None:
     console.print(f"\n[bold]report[/bold]   {shown_path(page)}", soft_wrap=True)
     console.print(f"[bold]history[/bold]  {data}/history", soft_wrap=True)
     console.print("\ntry next:")
+    # As it can be typed here: the command itself where it is on the path.
+    weir = "weir" if shutil.which("weir") else shown_path(Path(sys.argv[0]))
     for command in (
-        f"weir --data {data} pools --cycle {CYCLE}",
-        f"weir --data {data} cards --over-quota --as-of {CYCLE}-31",
-        f"weir --data {data} explain 2026-10-00017",
-        f"weir --data {data} rejected",
-        f'weir --data {data} sql "select * from cycles limit 10"',
+        f"{weir} --data {data} pools --cycle {CYCLE}",
+        f"{weir} --data {data} cards --over-quota --as-of {CYCLE}-31",
+        f"{weir} --data {data} explain 2026-10-00017",
+        f"{weir} --data {data} rejected",
+        f'{weir} --data {data} sql "select * from cycles limit 10"',
     ):
         console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)

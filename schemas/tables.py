@@ -52,7 +52,7 @@ RATED = pa.schema(
         ("source", _WORD),
         ("source_row", pa.int64()),
         ("journal_partition", pa.int32()),
-        ("journal_offset", pa.int64()),  # ordinal of the usage record in its partition; unique with `part`
+        ("journal_offset", pa.int64()),  # ordinal of the usage record in its partition; unique with `kind` and `part`
     ]
 )
 

@@ -181,10 +181,7 @@ def versions(draw: st.DrawFn, number: int, cumulative_only: bool) -> PlanVersion
         bands=_BANDS if banded else (),
         holidays=(dt.date(2026, 10, 26),) if banded else (),
         test=None if cumulative_only else roll.pick(None, None, TestAllowance(amount=500, months=1)),
-        rates=tuple(
-            rate(draw(dice), cumulative_only=cumulative_only, **place)
-            for place in rate_places(roll, banded)
-        ),
+        rates=tuple(rate(draw(dice), cumulative_only=cumulative_only, **place) for place in rate_places(roll, banded)),
     )
 
 

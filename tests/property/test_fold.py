@@ -103,7 +103,7 @@ def assert_same(one: tuple[Engine, Step], other: tuple[Engine, Step]) -> None:
     assert held(one[0]) == held(other[0])
 
 
-@settings(max_examples=50)
+@settings(max_examples=40)
 @given(worlds(), st.lists(st.integers(1, 11), max_size=8))
 def test_any_batches_give_the_same(world: World, ends: list[int]) -> None:
     """However the stream is cut into batches, rated rows, rejects, duplicates and the state are the same."""
@@ -117,7 +117,7 @@ def test_a_snapshot_changes_nothing(world: World, ends: list[int], after: int) -
     assert_same(run(start(world), world, ends), run(start(world), world, ends, snapshot_after=after))
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(worlds())
 def test_the_fold_does_what_a_slow_model_does(world: World) -> None:
     """Every rated row, reject and duplicate is the one that a model of one record at a time works out."""

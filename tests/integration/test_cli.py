@@ -133,7 +133,8 @@ class Weir:
 
 @pytest.fixture
 def weir(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Weir:
-    """The command line."""
+    """The command line, as wide as it is in a pipe; a test runner may have set a width of its own."""
+    monkeypatch.setenv("COLUMNS", "200")
     return Weir(capsys, monkeypatch)
 
 
@@ -512,7 +513,7 @@ def _run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, **environment},
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | environment,
         check=False,
     )
 

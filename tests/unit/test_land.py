@@ -87,7 +87,7 @@ def test_duckdb_and_arrow_read_the_partitions(tmp_path: Path) -> None:
     table = on_days([7, 8, 33])
     land(tmp_path, [("rated", table)])
     rows = duckdb.sql(
-        f"select cycle, day, feed, iccid, used_at from '{tmp_path}/history/rated/**/*.parquet' order by all"
+        f"select cycle, day, feed, iccid, epoch_us(used_at) from '{tmp_path}/history/rated/**/*.parquet' order by all"
     )
     assert 3 == len(rows)
     assert ["2026-10", "2026-10", "2026-11"] == [row[0] for row in rows.fetchall()]

@@ -47,6 +47,7 @@ from schemas.usage import RecordType, UsageBatch
 CHECKPOINT_RECORDS: Final = 2_000_000
 _CHECKPOINT_VARIABLE: Final = "WEIR_CHECKPOINT_RECORDS"
 _BYTES_OF_A_RECORD: Final = 64  # chunks are cut so that a checkpoint comes about when it should
+WRITES_AHEAD: Final = 12  # tasks that may wait for the writing thread: about two chunks' worth
 
 Watch = Callable[[Progress, int], None]  # is told of an ingest and the bytes of its file that have been folded
 
@@ -149,7 +150,7 @@ class Embedded:
     def apply(self, change: Catalogue) -> None:
         """Let a catalogue take effect, durably. Raises PlanError, with nothing changed, where it cannot."""
         self.engine.check(change)
-        with self.directory.begin() as checkpoint, Background() as background:
+        with self.directory.begin() as checkpoint, Background(WRITES_AHEAD) as background:
             entries = Journal(checkpoint, background, self.engine.state.offset)
             entries.append(journal.Apply(change))
             self.engine.apply(change)
@@ -205,7 +206,7 @@ class Embedded:
 
     def _ingest_stretch(self, reader: Reader, progress: Progress, every: int, watch: Watch) -> None:
         """Fold up to the next checkpoint and commit it. `progress` and `facts` move on only with the commit."""
-        with self.directory.begin() as checkpoint, Background() as background:
+        with self.directory.begin() as checkpoint, Background(WRITES_AHEAD) as background:
             moved = msgspec.convert(msgspec.to_builtins(progress), Progress)
             stretch = _Stretch(self, checkpoint, background, reader, moved)
             stretch.run(every, watch)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jobs import cli
+from jobs import cli, console
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 BERLIN, ANGELES, MEMBER = "89490000000000000011", "89010000000000000022", "89490000000000000033"
@@ -134,7 +134,7 @@ class Weir:
 @pytest.fixture
 def weir(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Weir:
     """The command line, as wide as it is in a pipe; a test runner may have set a width of its own."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console.out, "_width", 200)
     return Weir(capsys, monkeypatch)
 
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from rating.dedupe import digest
 from rating.index import Ints, KeyIndex, Words
-from rating.prints import NUMBERS, Prints
+from rating.prints import Prints
 from schemas.cards import CARD_SCHEMA
 
 BEGINNING: Final = -(1 << 30)  # a local day before all days
@@ -147,10 +147,16 @@ class Directory:
         self.term_ends = term_ends(cards, plan_months or {})
         self.test_from = _days(cards["test_from"], END)
         self.activated_on = _days(cards["activated_on"], END)
-        self._numbers = {name: CardIndex.of(name, cards[name]) for name in NUMBERS}
+        self._numbers: dict[str, CardIndex] = {}
 
     def __len__(self) -> int:
         return len(self.cards)
+
+    def _index(self, name: str) -> CardIndex:
+        """The index of one card number, made when a feed first names cards by it."""
+        if name not in self._numbers:
+            self._numbers[name] = CardIndex.of(name, self.cards[name])
+        return self._numbers[name]
 
     def row_of(self, iccid: str) -> int:
         """The row of the card with this ICCID, -1 where there is none."""
@@ -158,7 +164,7 @@ class Directory:
 
     def rows_of(self, iccids: pl.Series) -> Ints:
         """int64[n]: the row of the card of each ICCID, -1 where there is none."""
-        return self._numbers["iccid"].find(*digest("iccid", iccids))
+        return self._index("iccid").find(*digest("iccid", iccids))
 
     def resolve(self, prints: Prints) -> Ints:
         """int64[n]: the card of each usage record by ICCID, else IMSI, else MSISDN (F1); -1: unknown.
@@ -169,9 +175,9 @@ class Directory:
         unnamed = np.ones(len(prints), bool)
         for name, number in prints.numbers.items():
             if number.present is None and unnamed.all():
-                return self._numbers[name].find(number.high, number.low)
+                return self._index(name).find(number.high, number.low)
             at = np.flatnonzero(unnamed if number.present is None else unnamed & number.present)
-            card[at] = self._numbers[name].find(number.high[at], number.low[at])
+            card[at] = self._index(name).find(number.high[at], number.low[at])
             unnamed[at] = False
         return card
 

@@ -62,7 +62,7 @@ class DelimitedDecoder:
         data = block.data
         if self._encoding != "utf-8" and not data.isascii():
             return None
-        if b"\0" in data or (self._quote and self._quote.encode() in data) or not _is_utf8(data):
+        if b"\0" in data or (self._quote and self._quote.encode() in data) or not block.is_utf8:
             return None
         delimiters = int(np.count_nonzero(block.bytes_view == ord(self._delimiter)))
         if delimiters != block.lines * (self._width - 1):
@@ -246,13 +246,3 @@ def _needed_columns(mapping: Mapping, path: Path, names: list[str]) -> dict[str,
                 f"{path}:1: {source}: found no such column in {shown!r}; expected it by mapping {mapping.name!r}"
             )
     return found
-
-
-def _is_utf8(data: bytes) -> bool:
-    if data.isascii():
-        return True
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True

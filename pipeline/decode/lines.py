@@ -46,6 +46,17 @@ class LineBlock:
         object.__setattr__(self, "bytes_view", np.frombuffer(self.data, np.uint8))
 
     @cached_property
+    def is_utf8(self) -> bool:
+        """Whether the bytes are UTF-8 text."""
+        if self.data.isascii():
+            return True
+        try:
+            self.data.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    @cached_property
     def newlines(self) -> npt.NDArray[np.int64]:
         """Positions of the newlines, int64[lines]."""
         return np.flatnonzero(self.bytes_view == 10)

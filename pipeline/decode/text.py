@@ -16,11 +16,13 @@ from pipeline.decode.lines import LineBlock
 class TextLines:
     """Lines of a block in UTF-8 without NUL bytes: as many as the block has, a refused one left blank."""
 
-    def __init__(self, data: bytes, rejects: tuple[pl.DataFrame, ...]) -> None:
+    def __init__(
+        self, data: bytes, rejects: tuple[pl.DataFrame, ...], newlines: npt.NDArray[np.int64] | None = None
+    ) -> None:
         self.data = data
         self.rejects = rejects
         self.bytes_view: npt.NDArray[np.uint8] = np.frombuffer(data, np.uint8)
-        self.newlines: npt.NDArray[np.int64] = np.flatnonzero(self.bytes_view == 10)
+        self.newlines: npt.NDArray[np.int64] = np.flatnonzero(self.bytes_view == 10) if newlines is None else newlines
         self.starts: npt.NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), self.newlines[:-1] + 1])
 
     @cached_property
@@ -51,14 +53,13 @@ def decode_lines(block: LineBlock, encoding: str) -> TextLines:
         bad = within[np.diff(within, prepend=-1) > 0]
         rejects.append(reject_frame(bad + block.first_row, "malformed", "found a NUL byte; expected text"))
         data = _blanked(block, data, bad)
-    if not data.isascii():
+    if not (block.is_utf8 if encoding == "utf-8" else data.isascii()):
         try:
-            text = data.decode(encoding)
-            data = data if encoding == "utf-8" else text.encode("utf-8")
+            data = data.decode(encoding).encode("utf-8")
         except UnicodeDecodeError:
             data, bad = _decode_each(data, encoding)
             rejects.append(reject_frame(bad + block.first_row, "encoding", f"found bytes that are not {encoding}"))
-    return TextLines(data, tuple(rejects))
+    return TextLines(data, tuple(rejects), block.newlines if data is block.data else None)
 
 
 def _blanked(block: LineBlock, data: bytes, bad: npt.NDArray[np.int64]) -> bytes:

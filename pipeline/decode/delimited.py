@@ -114,7 +114,8 @@ class DelimitedDecoder:
     def _decode_by_line(self, block: LineBlock) -> Chunk:
         text = decode_lines(block, self._encoding)
         rejects = list(text.rejects)
-        good, odd, ragged = self._judge(text)
+        fields = self._field_counts(text)
+        good, odd, ragged = self._judge(text, fields)
         rows: list[pl.DataFrame] = []
         if good.any():
             kept = text.without(np.flatnonzero(~good))
@@ -126,7 +127,7 @@ class DelimitedDecoder:
                 rows.append(frame.with_columns(numbers.cast(pl.Int64)))
         if ragged.any():
             lines = np.flatnonzero(ragged)
-            found = pl.Series(self._field_counts(text)[lines])
+            found = pl.Series(fields[lines])
             message = pl.select(pl.format("found {} fields; expected {}", found, self._width)).to_series()
             rejects.append(reject_frame(lines + block.first_row, "malformed", message))
         if odd.any():
@@ -136,10 +137,13 @@ class DelimitedDecoder:
         raw = pl.concat(rows).sort("source_row") if len(rows) > 1 else rows[0] if rows else self._empty()
         return self._chunk(block, raw, rejects)
 
-    def _judge(self, text: TextLines) -> tuple[Flags, Flags, Flags]:
-        """Flags per line: certainly well formed; to be judged by the csv module; of a wrong number of fields."""
+    def _judge(self, text: TextLines, fields: npt.NDArray[np.int64]) -> tuple[Flags, Flags, Flags]:
+        """Flags per line: certainly well formed; to be judged by the csv module; of a wrong number of fields.
+
+        `fields` counts those of each line.
+        """
         blank = self._blank(text.bytes_view, text.starts, text.newlines)
-        fits = self._field_counts(text) == self._width
+        fits = fields == self._width
         has_quotes = np.zeros_like(blank)
         well_quoted = np.ones_like(blank)
         if text.has(self._quote):

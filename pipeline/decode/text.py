@@ -54,11 +54,13 @@ def decode_lines(block: LineBlock, encoding: str) -> TextLines:
         rejects.append(reject_frame(bad + block.first_row, "malformed", "found a NUL byte; expected text"))
         data = _blanked(block, data, bad)
     if not (block.is_utf8 if encoding == "utf-8" else data.isascii()):
-        try:
-            data = data.decode(encoding).encode("utf-8")
-        except UnicodeDecodeError:
-            data, bad = _decode_each(data, encoding)
+        newlines = block.newlines if data is block.data else None
+        whole = None if encoding == "utf-8" and newlines is not None else _decode_all(data, encoding)
+        if whole is None:
+            data, bad = _decode_each(data, newlines, encoding)
             rejects.append(reject_frame(bad + block.first_row, "encoding", f"found bytes that are not {encoding}"))
+        else:
+            data = whole
     return TextLines(data, tuple(rejects), block.newlines if data is block.data else None)
 
 
@@ -76,11 +78,21 @@ def _spans(data: bytes, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int6
     yield view[at:]
 
 
-def _decode_each(data: bytes, encoding: str) -> tuple[bytes, npt.NDArray[np.int64]]:
+def _decode_all(data: bytes, encoding: str) -> bytes | None:
+    """The text in UTF-8, None where it is not `encoding` throughout."""
+    try:
+        return data.decode(encoding).encode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _decode_each(
+    data: bytes, newlines: npt.NDArray[np.int64] | None, encoding: str
+) -> tuple[bytes, npt.NDArray[np.int64]]:
     """The lines in UTF-8, those that are not `encoding` left blank; and their numbers. Only lines that are not ASCII
     are looked at one by one."""
     view = np.frombuffer(data, np.uint8)
-    newlines = np.flatnonzero(view == 10)
+    newlines = np.flatnonzero(view == 10) if newlines is None else newlines
     within = np.searchsorted(newlines, np.flatnonzero(view >= 128))  # ascending
     lines = within[np.diff(within, prepend=-1) > 0]
     starts = np.where(lines > 0, newlines[lines - 1] + 1, 0)

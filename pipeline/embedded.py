@@ -221,10 +221,12 @@ class Embedded:
         """Make everything since the last checkpoint durable at once."""
         self.engine.expire()
         if landing is not None:
-            landing.finish()
-        entries.finish()
+            landing.flush()
+        entries.flush()
+        # The writing thread is busy with the last rows meanwhile.
         self.seen.save(checkpoint)
         self.facts.generation = stage_state(self.directory, checkpoint, self.engine, self.facts.generation)
+        entries.finish()
         checkpoint.commit(msgspec.to_builtins(self.facts))
 
 

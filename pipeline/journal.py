@@ -153,10 +153,14 @@ class Journal:
             self.offset = offset + count
         return offset
 
-    def finish(self) -> None:
-        """Wait until all entries are staged; then the checkpoint can be committed."""
+    def flush(self) -> None:
+        """Have all entries appended so far staged, in the background."""
         end = self.offset
         self._background.submit(lambda: self._stage(end))
+
+    def finish(self) -> None:
+        """Wait until all entries are staged; then the checkpoint can be committed."""
+        self.flush()
         self._background.finish()
 
     def _write(self, entry: Entry, offset: int, next_offset: int) -> None:

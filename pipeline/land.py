@@ -61,9 +61,13 @@ class Landing:
         if table.num_rows:
             self._background.submit(lambda: self._take_in(name, table))
 
+    def flush(self) -> None:
+        """Have all rows added so far staged, in the background."""
+        self._background.submit(self._flush_all)
+
     def finish(self) -> None:
         """Wait until all rows added are staged; then the checkpoint can be committed."""
-        self._background.submit(self._flush_all)
+        self.flush()
         self._background.finish()
 
     def _take_in(self, name: str, table: pa.Table) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from rating.book import Book
@@ -131,9 +130,3 @@ def _merge_plans(plans: tuple[Plan, ...], change: Iterable[Plan]) -> tuple[Plan,
             versions[version.version] = version
         merged[plan.id] = msgspec.structs.replace(plan, versions=tuple(versions.values()))
     return tuple(merged.values())
-
-
-def plan_of_now(compiled: Compiled, day: int) -> np.ndarray:
-    """int64[cards]: the plan that holds for each card on a local day, -1 where none does."""
-    cards = np.arange(len(compiled.directory))
-    return compiled.directory.plans.at(cards, np.full(len(cards), day))

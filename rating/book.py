@@ -22,7 +22,7 @@ from rating.quantity import parse_quantity
 from rating.tariff import PriceBook, PriceSpec
 from rating.vocabulary import Vocabulary
 from schemas.cards import Catalogue, Pool
-from schemas.plans import Band, Cycle, Plan, PlanVersion, Rate, Zone
+from schemas.plans import Cycle, Plan, PlanVersion, Rate, Zone
 from schemas.usage import Direction, Service
 
 SERVICES: Final = {"data": Service.DATA, "sms": Service.SMS, "voice": Service.VOICE}
@@ -338,10 +338,6 @@ class Book:
         """The name of a zone slot of a plan version; None for no zone."""
         zones = self.zone_keys[self.version_zone_key[version]].zones
         return zones[slot - 1].name if slot else None
-
-    def bands_of(self, version: int) -> tuple[Band, ...]:
-        """The time bands of a plan version; band slot k is the k-th of them, from 1."""
-        return self.versions[version][1].bands
 
 
 _EPOCH: Final = dt.date(1970, 1, 1)

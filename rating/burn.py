@@ -12,7 +12,6 @@ import datetime as dt
 import numpy as np
 
 from rating.book import SERVICES, Book
-from rating.counters import Counters
 from rating.directory import Directory
 from rating.groups import Groups
 from rating.index import Ints
@@ -43,14 +42,6 @@ def draw(groups: Groups, held: Ints, wanted: Ints, size: Ints) -> tuple[Ints, In
         part = Groups.of(groups.segment[at])
         taken[at], held[part.keys] = draw(part, held[part.keys], want[at], room[at])
     return groups.scatter(taken), held
-
-
-def draw_counter(counters: Counters, column: str, keys: Ints, wanted: Ints, size: Ints) -> Ints:
-    """int64[n]: what each record takes from the bucket of its counter key; the counters are moved on."""
-    groups = Groups.of(keys)
-    rows = counters.rows(groups.keys)
-    taken, counters[column][rows] = draw(groups, counters[column][rows], wanted, size)
-    return taken
 
 
 class Addons:

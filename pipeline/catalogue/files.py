@@ -17,6 +17,7 @@ from pipeline.catalogue.lines import Lines, locate
 from rating.errors import SourceError
 
 MOST_BYTES = 512 << 20  # of one file, unpacked: some five million cards
+MOST_LINE_BYTES = 1 << 20  # as of a feed; a longer one is no catalogue, and would cost many times its size in memory
 MOST_TOML_BYTES = 4 << 20  # TOML is for plans and short lists; long card lists are CSV
 
 _GZIP = b"\x1f\x8b"
@@ -50,7 +51,24 @@ def read_bytes(path: Path, findings: Findings) -> bytes | None:
         expected = f"at most {MOST_BYTES >> 20} MiB unpacked: split it"
         findings.place(str(path), 0, "file", Text(f"more than {MOST_BYTES >> 20} MiB"), expected)
         return None
+    long_line = _long_line(data)
+    if long_line is not None:
+        line = data.count(b"\n", 0, long_line) + 1
+        expected = f"lines of at most {MOST_LINE_BYTES >> 20} MiB"
+        findings.place(str(path), line, "file", Text(f"a line of more than {MOST_LINE_BYTES >> 20} MiB"), expected)
+        return None
     return data
+
+
+def _long_line(data: bytes) -> int | None:
+    """Where the first line of more than MOST_LINE_BYTES begins; None where there is none."""
+    start = 0
+    while len(data) - start > MOST_LINE_BYTES:
+        newline = data.rfind(b"\n", start, start + MOST_LINE_BYTES + 1)
+        if newline < 0:
+            return start
+        start = newline + 1
+    return None
 
 
 def _unpack(file: BinaryIO, start: bytes) -> bytes:

@@ -386,6 +386,15 @@ def test_a_file_that_unpacks_into_too_much_is_refused(tmp_path: Path) -> None:
     assert "more than 512 MiB" in str(findings_of(path))
 
 
+def test_a_line_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    """A line of many megabytes ends in a finding that names it, not in many times its size of memory."""
+    path = tmp_path / "cards.csv"
+    path.write_bytes(b"iccid,account\n" + b"8" * ((1 << 20) + 1) + b"\n")
+    error = findings_of(path)
+    assert [(str(path), 2)] == [(finding.file, finding.line) for finding in error.findings]
+    assert "a line of more than 1 MiB" in str(error)
+
+
 def test_compressed_files_and_other_line_ends(tmp_path: Path) -> None:
     """gzip, zstd, a byte order mark and Windows line ends give the same catalogue."""
     plain = load_catalogue([write(tmp_path, GOOD)])

@@ -142,7 +142,7 @@ def main(seconds: float, seed: int) -> int:
         mapping, content = chance.choice(samples)
         pack = chance.randrange(6)
         if pack == 0:
-            content = gzip.compress(damage(chance, content), 1)
+            content = gzip.compress(damage(chance, content), 1, mtime=0)
         elif pack == 1:
             content = zstandard.compress(damage(chance, content))
         if pack > 1 or chance.random() < 0.3:

@@ -32,7 +32,7 @@ GIGABYTES = 10
 def _gzip_bomb(block: bytes, head: bytes = b"") -> bytes:
     """A gzip file of some 10 MB that unpacks to 10 GB: one compressed member of 100 MB, a hundred times."""
     member = gzip.compress(block * (100_000_000 // len(block)), 9)
-    return gzip.compress(head) + member * (GIGABYTES * 10)
+    return gzip.compress(head, mtime=0) + member * (GIGABYTES * 10)
 
 
 def _zstd_bomb(block: bytes) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from rating.groups import Groups, distinct
-from rating.index import Ints, KeyIndex
+from rating.index import Ints, KeyIndex, reserve
 
 METER_BITS: Final = 12
 CYCLE_BITS: Final = 20  # 6 bits of cycle kind, 14 of the cycle's number
@@ -67,12 +67,7 @@ class Counters:
     def rows(self, keys: Ints) -> Ints:
         """int64[n]: the row of each of the distinct keys; new ones start at zero."""
         rows = self.index.insert(keys.view(np.uint64))
-        count = len(self.index)
-        if count > len(self._columns["records"]):
-            for name, column in self._columns.items():
-                grown = np.zeros(max(count, 2 * len(column)), np.int64)
-                grown[: len(column)] = column
-                self._columns[name] = grown
+        reserve(self._columns, len(self.index))
         return rows
 
     @property

@@ -19,6 +19,11 @@ def cycle_code(kind: Ints | int, number: Ints) -> Ints:
     return (np.asarray(kind, np.int64) << _NUMBER_BITS) | number
 
 
+def cycle_kind(code: int) -> int:
+    """The kind of a cycle, as a row of the vocabulary."""
+    return code >> _NUMBER_BITS
+
+
 def cycle_label(book: Book, code: int) -> str:
     """2026-10 for the cycle that begins on the first of the month, else its first day."""
     return book.cycle_calendars[code >> _NUMBER_BITS].label(code & ((1 << _NUMBER_BITS) - 1))

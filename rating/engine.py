@@ -24,7 +24,7 @@ from rating.entries import enter
 from rating.groups import Groups
 from rating.index import Ints
 from rating.prints import Prints
-from rating.rate import rate_entries
+from rating.rate import TEST_METER, rate_entries
 from rating.rated import Names, rated_table
 from rating.sessions import deltas
 from rating.state import State
@@ -283,7 +283,7 @@ class Engine:
         grace_us = int(book.grace_us.max(initial=0)) + 2 * DAY_US  # any zone's midnight, and an hour ahead
         codes = np.unique(counters.cycle)
         gone = [code for code in codes.tolist() if (cycle_days(book, code)[1] + 1) * DAY_US + grace_us < state.clock_us]
-        lasting = counters.meter == 0xFFF
+        lasting = counters.meter == TEST_METER
         keep = ~np.isin(counters.cycle, gone) | lasting
         if not keep.all():
             counters.keep(keep)

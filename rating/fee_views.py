@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from rating.apply import Compiled
-from rating.cycles import cycle_days, cycle_label
+from rating.cycles import cycle_days, cycle_kind, cycle_label
 from rating.directory import BEGINNING, END
 from rating.fees import FeeTerms, prorate
 from rating.index import Ints
@@ -30,7 +30,7 @@ def _card_fees(compiled: Compiled, code: int) -> list[pl.DataFrame]:
     first, last = cycle_days(book, code)
     spells = directory.plans
     in_service = directory.cards["status"].fill_null("activated").is_in(COUNTING_STATUSES).to_numpy()
-    kind = code >> 14
+    kind = cycle_kind(code)
     frames = []
     for version, (plan, terms) in enumerate(book.versions):
         plan_row = book.vocabulary.plans.rows[plan.id]
@@ -100,7 +100,7 @@ def _pool_fees(compiled: Compiled, code: int) -> pl.DataFrame:
     first, last = cycle_days(book, code)
     rows = []
     for row, pool in enumerate(book.pools):
-        if pool is None or int(book.pool_cycle[row]) != code >> 14:
+        if pool is None or int(book.pool_cycle[row]) != cycle_kind(code):
             continue
         for fee in pool.fees:
             terms = FeeTerms.compile(fee)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from rating.errors import PlanError
 from rating.money import Ints
-from rating.quantity import parse_quantity
+from rating.quantity import units_of_field
 from schemas.plans import Increment, Quantity
 
 _NEVER = np.iinfo(np.int64).max
@@ -34,13 +34,7 @@ class IncrementSpec:
 
     def units(self, quantity: Quantity, name: str, at_least: int = 0) -> int:
         """Whole units of the quantity in field `name`; PlanError where it cannot be read or is below `at_least`."""
-        try:
-            value = parse_quantity(quantity, self.service, self.data_base)
-        except PlanError as error:
-            raise PlanError(f"{name}: {error}") from None
-        if value < at_least:
-            raise PlanError(f"{name}: found {quantity!r}; expected {at_least} or more")
-        return value
+        return units_of_field(quantity, name, self.service, self.data_base, at_least)
 
 
 @dataclass(frozen=True)

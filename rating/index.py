@@ -25,6 +25,15 @@ def mix(keys: Words) -> Words:
     return mixed ^ (mixed >> np.uint64(31))
 
 
+def reserve(columns: dict[str, Ints], count: int) -> None:
+    """Make room for `count` rows in columns of one length, new ones zero; they at least double when they grow."""
+    for name, column in columns.items():
+        if count > len(column):
+            grown = np.zeros(max(count, 2 * len(column)), np.int64)
+            grown[: len(column)] = column
+            columns[name] = grown
+
+
 class KeyIndex:
     """Maps 64-bit keys to dense rows; `keys[row]` is the key of a row, `len()` the number of rows."""
 

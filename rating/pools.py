@@ -13,6 +13,7 @@ import polars as pl
 
 from rating.book import Book
 from rating.directory import BEGINNING, END, Directory
+from rating.fees import prorate_units
 from rating.index import Ints
 
 DEVICE_PREFIX: Final = "device:"
@@ -89,7 +90,7 @@ class Pools:
         units = per_card[card]
         days = end_day - start_day + 1
         stayed = end_day - np.maximum(self._from[member], start_day) + 1
-        units = np.where(book.pool_prorates[pool], units // days * stayed + units % days * stayed // days, units)
+        units = np.where(book.pool_prorates[pool], prorate_units(units, stayed, np.full_like(units, days)), units)
         sizes = np.zeros(len(book.pool_shares), np.int64)
         np.add.at(sizes, pool, units)
         fixed = book.pool_fixed[:, service]

@@ -41,6 +41,17 @@ def parse_quantity(quantity: str | int, service: str, data_base: int) -> int:
     return int(units)
 
 
+def units_of_field(quantity: str | int, name: str, service: str, data_base: int, at_least: int = 0) -> int:
+    """Whole units of the quantity in field `name`; PlanError where it cannot be read or is below `at_least`."""
+    try:
+        value = parse_quantity(quantity, service, data_base)
+    except PlanError as error:
+        raise PlanError(f"{name}: {error}") from None
+    if value < at_least:
+        raise PlanError(f"{name}: found {quantity!r}; expected {at_least} or more")
+    return value
+
+
 def _read(quantity: object, service: str, data_base: int) -> Fraction | None:
     if isinstance(quantity, bool):
         return None

@@ -18,6 +18,7 @@ from rating.burn import draw, trial_days
 from rating.counters import METER_BITS, Counters, counter_groups
 from rating.cycles import Cycles
 from rating.entries import Entries
+from rating.fees import prorate_units
 from rating.groups import Groups, distinct
 from rating.index import Ints
 from rating.pools import Pools
@@ -201,7 +202,7 @@ def _sizes(
         active = compiled.directory.activated_on[accepted.card[at]]
         days = last - first + 1
         served = np.where((active > first) & (active <= last), last - active + 1, days)
-        size[prorated] = size[prorated] // days * served + size[prorated] % days * served // days
+        size[prorated] = prorate_units(size[prorated], served, days)
     at = np.flatnonzero(pool_of >= 0)
     if len(at):
         # Few distinct combinations of meter, cycle and local day of arrival; each is one look-up for all its entries.

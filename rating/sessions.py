@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from rating.dedupe import digest
-from rating.index import Ints, KeyIndex
+from rating.index import Ints, KeyIndex, reserve
 
 KEEP_DAYS: Final = 35  # a session that has been silent for longer is over
 _REPORTED: Final = ("quantity", "up", "down", "sequence")  # as last reported by the feed
@@ -51,11 +51,7 @@ class Sessions:
         numbered = np.empty(len(distinct), np.int64)
         numbered[order] = self.index.insert(distinct[order])
         count = len(self.index)
-        if count > len(self._columns["sequence"]):
-            for column, values in self._columns.items():
-                grown = np.zeros(max(count, 2 * len(values)), np.int64)
-                grown[: len(values)] = values
-                self._columns[column] = grown
+        reserve(self._columns, count)
         self._forget(np.arange(before, count))
         self._forget(numbered[self["seen_day"][numbered] < day - KEEP_DAYS])
         self["seen_day"][numbered] = np.maximum(self["seen_day"][numbered], day)

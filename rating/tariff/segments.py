@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from rating.errors import PlanError
 from rating.money import NANOS, parse_decimal
-from rating.quantity import parse_quantity
+from rating.quantity import units_of_field
 from schemas.plans import Amount, Price, Quantity, Rounding, Tier
 
 BEFORE_FIRST_UNIT = -1  # `above` of a first segment, and "not entered" among units
@@ -55,13 +55,7 @@ class PriceSpec:
 
     def units(self, quantity: Quantity, name: str, at_least: int = 0) -> int:
         """Whole units of the quantity in field `name`; PlanError where it cannot be read or is below `at_least`."""
-        try:
-            value = parse_quantity(quantity, self.service, self.data_base)
-        except PlanError as error:
-            raise PlanError(f"{name}: {error}") from None
-        if value < at_least:
-            raise PlanError(f"{name}: found {quantity!r}; expected {at_least} or more")
-        return value
+        return units_of_field(quantity, name, self.service, self.data_base, at_least)
 
 
 class TierTerms(NamedTuple):

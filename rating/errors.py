@@ -3,6 +3,7 @@
     WeirError
     |-- InputError            what the user gave is wrong; exit status 2
     |   |-- PlanError         a plan, zone or price that cannot be rated by
+    |   |-- RuleError         a rule that cannot be changed or started as asked
     |   |-- CatalogueError    a catalogue file that cannot take effect (holds every finding)
     |   |-- MappingError      a feed mapping that cannot be used
     |   `-- UsageError        an argument of a command
@@ -29,6 +30,10 @@ class InputError(WeirError):
 
 class PlanError(InputError):
     """A plan, zone or price that no record can be rated by."""
+
+
+class RuleError(InputError):
+    """A rule that cannot be changed or started as asked (L6)."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-KINDS: Final = ("accounts", "plans", "pools", "meters", "cycles", "versions")
+KINDS: Final = ("accounts", "plans", "pools", "meters", "cycles", "versions", "rules", "slices")
 
 
 class Names:
@@ -29,9 +29,9 @@ class Names:
 
 
 class Vocabulary:
-    """The names of a state: accounts, plans, pools (and devices, as `device:<id>`), meters, cycles, plan versions.
+    """The names of a state: accounts, plans, pools and devices (`device:<id>`), meters, cycles, plan versions, rules.
 
-    A cycle is written `<months>/<anchor day>`, a plan version `<plan>@<version>`.
+    A cycle is written `<months>/<anchor day>`, a plan version `<plan>@<version>`; `slices` are what rules total.
     """
 
     def __init__(self, names: dict[str, list[str]] | None = None) -> None:
@@ -42,6 +42,8 @@ class Vocabulary:
         self.meters = Names(kept.get("meters", ()))
         self.cycles = Names(kept.get("cycles", ()))
         self.versions = Names(kept.get("versions", ()))
+        self.rules = Names(kept.get("rules", ()))
+        self.slices = Names(kept.get("slices", ()))
 
     def to_dict(self) -> dict[str, list[str]]:
         """Every list of names, for the snapshot."""

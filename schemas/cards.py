@@ -10,6 +10,7 @@ import msgspec
 import polars as pl
 
 from schemas.plans import Amount, Cycle, Fee, Plan, Quantity, Rate, ServiceName, ZoneSet
+from schemas.rules import Rule
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
@@ -79,6 +80,7 @@ CARD_SCHEMA: dict[str, pl.DataType] = {
     "pool_until": pl.Date(),  # the last day in the pool; null: open
     "device": pl.String(),
     "status": pl.String(),  # network status (C1); null: activated
+    "status_reason": pl.String(),  # why it is suspended (C1); null: not said
     "activated_on": pl.Date(),
     "test_from": pl.Date(),  # first day of the test period; null: none
     "term_months": pl.Int32(),  # null: the plan's
@@ -99,4 +101,5 @@ class Catalogue:
     plans: tuple[Plan, ...] = ()
     pools: tuple[Pool, ...] = ()
     addons: tuple[Addon, ...] = ()
+    rules: tuple[Rule, ...] = ()
     cards: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CARD_SCHEMA))

@@ -87,4 +87,66 @@ GAPS = pa.schema(
     ]
 )
 
-TABLES = {"rated": RATED, "rejected": REJECTED, "gaps": GAPS}
+FIRINGS = pa.schema(
+    [
+        ("firing_id", pa.string()),  # <partition>.<offset>.<iccid>.<rule>, the same in every replay
+        ("rule_id", _WORD),
+        ("kind", _WORD),  # fired | released: the condition that suspended the SIM is over (L1, L2)
+        ("trigger", _WORD),
+        ("owner", _WORD),  # account; null: root
+        ("account_id", _WORD),  # of the SIM
+        ("iccid", pa.string()),  # the SIM that met the condition
+        ("pool_id", _WORD),  # of a pool rule
+        ("window", _WORD),  # label of the cycle, or the local day; null where the trigger has none
+        ("unit", _WORD),  # bytes, messages, seconds, sessions, days; null where nothing is counted
+        ("value_before", pa.int64()),
+        ("value_now", pa.int64()),
+        ("size", pa.int64()),  # the quota or the pool's size at that moment, where it was looked at
+        ("threshold", pa.int64()),  # the highest level that holds, in units
+        ("levels", pa.list_(pa.string())),  # every level crossed, as the rule writes them
+        ("from_value", pa.string()),  # of what changed
+        ("to_value", pa.string()),
+        ("used_at", _INSTANT),  # of the record that met it; null for ticks and catalogues
+        ("record_key", pa.string()),
+        ("fired_at", _INSTANT),  # arrival of the batch, the tick or the command
+        ("journal_partition", pa.int32()),
+        ("journal_offset", pa.int64()),
+    ]
+)
+
+ACTIONS = pa.schema(
+    [
+        ("action_id", pa.string()),  # <partition>.<offset>.<iccid>.<sequence>.<rule>, the same in every replay
+        ("firing_id", pa.string()),
+        ("rule_id", _WORD),
+        ("sequence", pa.int32()),
+        ("action", _WORD),  # suspend, resume, throttle, notify …
+        ("account_id", _WORD),
+        ("iccid", pa.string()),
+        ("parameters", _WORD),  # JSON object: the fields of the action as the rule writes them
+        ("created_at", _INSTANT),
+        ("journal_partition", pa.int32()),
+        ("journal_offset", pa.int64()),
+    ]
+)
+
+RESULTS = pa.schema(
+    [
+        ("action_id", pa.string()),
+        ("iccid", pa.string()),
+        ("outcome", _WORD),  # type of the command: suspended, resumed, done, failed …
+        ("message", pa.string()),
+        ("at", _INSTANT),
+        ("journal_partition", pa.int32()),
+        ("journal_offset", pa.int64()),
+    ]
+)
+
+TABLES = {
+    "rated": RATED,
+    "rejected": REJECTED,
+    "gaps": GAPS,
+    "firings": FIRINGS,
+    "actions": ACTIONS,
+    "results": RESULTS,
+}

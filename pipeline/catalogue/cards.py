@@ -43,6 +43,7 @@ class CardEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     pool_until: dt.date | None = None
     device: str | None = None
     status: str | None = None
+    status_reason: str | None = None
     activated_on: dt.date | None = None
     test_from: dt.date | None = None
     term_months: int | None = None

@@ -11,6 +11,7 @@ import polars as pl
 from rating.errors import StorageError
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
 from schemas.plans import Plan, ZoneSet
+from schemas.rules import Rule
 
 _MAGIC = b"WCAT\x01"  # the last byte is the version of this layout
 _LENGTHS = struct.Struct("<QQ")  # of the JSON, of the Arrow stream
@@ -25,6 +26,7 @@ class _Documents(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     plans: tuple[Plan, ...]
     pools: tuple[Pool, ...]
     addons: tuple[Addon, ...]
+    rules: tuple[Rule, ...] = ()
 
 
 def catalogue_to_bytes(catalogue: Catalogue) -> bytes:
@@ -38,6 +40,7 @@ def catalogue_to_bytes(catalogue: Catalogue) -> bytes:
         plans=catalogue.plans,
         pools=catalogue.pools,
         addons=catalogue.addons,
+        rules=catalogue.rules,
     )
     text = msgspec.json.encode(documents)
     stream = io.BytesIO()
@@ -69,5 +72,6 @@ def catalogue_from_bytes(data: bytes) -> Catalogue:
         plans=documents.plans,
         pools=documents.pools,
         addons=documents.addons,
+        rules=documents.rules,
         cards=cards,
     )

@@ -1,0 +1,59 @@
+"""Firings: what each rule found, as columns, and the tables of firings and actions that leave the engine (L10, L12)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Self
+
+import numpy as np
+import polars as pl
+
+from rating.index import Ints
+
+NONE: Final = np.iinfo(np.int64).min  # null in an integer column
+
+
+def _nothing() -> Ints:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Fires:
+    """The firings of one rule over one entry of the journal; int64[n] unless noted, NONE is null.
+
+    `level` is how many levels of the threshold hold, `known` how many had fired before. `threshold` is the highest one
+    that holds, in units. `window` is the code that the memory knows it by. `place` is the row of the batch.
+    """
+
+    rule: int  # number of the rule in the vocabulary
+    card: Ints
+    offset: Ints  # journal offset
+    window: Ints
+    level: Ints
+    known: Ints
+    before: Ints = field(default_factory=_nothing)
+    now: Ints = field(default_factory=_nothing)
+    size: Ints = field(default_factory=_nothing)
+    threshold: Ints = field(default_factory=_nothing)
+    pool: Ints = field(default_factory=_nothing)
+    used_us: Ints = field(default_factory=_nothing)
+    place: Ints = field(default_factory=_nothing)
+    from_value: pl.Series | None = None  # String[n]
+    to_value: pl.Series | None = None
+    label: pl.Series | None = None  # String[n]: name of the window; None: no window
+    released: bool = False  # the condition that suspended the SIM is over
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            column = getattr(self, one.name)
+            if isinstance(column, np.ndarray) and len(column) == 0 and len(self.card):
+                object.__setattr__(self, one.name, np.full(len(self.card), NONE, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.card)
+
+    def take(self, at: Ints) -> Self:
+        """The firings at the places given, in that order."""
+        columns: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        taken = {name: c[at] for name, c in columns.items() if isinstance(c, (np.ndarray, pl.Series))}
+        return replace(self, **taken)

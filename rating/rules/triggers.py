@@ -1,0 +1,154 @@
+"""The triggers (L7, L8): what each of them watches, and what a rule may say with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from schemas.rules import Measure, TriggerName
+from schemas.usage import Direction, Service
+
+Kind = Literal["usage", "pool", "event", "silence", "change", "term"]
+Place = Literal["anywhere", "country", "zone", "home"]
+Unit = Literal["bytes", "messages", "seconds", "sessions", "days"]
+
+_UNITS: Final[dict[Service, Unit]] = {Service.DATA: "bytes", Service.SMS: "messages", Service.VOICE: "seconds"}
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """What a trigger watches.
+
+    kind: "usage" and "pool" compare a running total with a threshold; "event" is something that happened to a SIM;
+    "silence" that nothing did; "change" that the catalogue now says something else of it; "term" its end.
+    `service` is what is counted or heard (None: any), `direction` MO or MT of it (None: all). `place` is the slice,
+    `window` what the total runs over (None: nothing is totalled). `fields` are the fields of a rule that it takes
+    beside those that every rule has, `measures` those it can compare, of which "percent" stands for a threshold in
+    percent. `reached` is the default of L11: at the threshold (True) or strictly above.
+    """
+
+    name: TriggerName
+    kind: Kind
+    text: str  # the condition in a line, for lists and documents
+    service: Service | None = None
+    direction: Direction | None = None
+    place: Place = "anywhere"
+    window: Literal["cycle", "day"] | None = None
+    unit: Unit | None = None
+    fields: tuple[str, ...] = ()
+    measures: tuple[Measure | Literal["percent"], ...] = ()
+    reached: bool = False
+
+
+def _usage(
+    name: TriggerName, text: str, service: Service, direction: Direction | None, place: Place, window: str
+) -> Trigger:
+    fields: tuple[str, ...] = ("threshold", "at")
+    measures: tuple[Measure | Literal["percent"], ...] = ("used",)
+    if window == "day":
+        fields += ("window",)
+    elif place == "anywhere":
+        measures = ("used", "percent", "over", "remaining") + (("hard_cut",) if service == Service.DATA else ())
+        fields += ("measure",)
+    if place in ("country", "zone"):
+        fields += (place,)
+    return Trigger(
+        name, "usage", text, service, direction, place, "day" if window == "day" else "cycle", _UNITS[service],
+        fields, measures,
+    )  # fmt: skip
+
+
+def _directed() -> list[Trigger]:
+    found = []
+    for service, word, what, noun in (
+        (Service.SMS, "sms", "count", "SMS"),
+        (Service.VOICE, "voice", "duration", "voice"),
+    ):
+        for direction in (Direction.MO, Direction.MT):
+            way = direction.name.lower()
+            stem = f"{word}_{way}_{what}"
+            said = f"{noun} {way.upper()} of the SIM"
+            for name, place, window, text in (
+                (f"{stem}_24h", "anywhere", "day", f"{said} within 24 hours"),
+                (f"{stem}_cycle", "anywhere", "cycle", f"{said} within the billing cycle"),
+                (f"{stem}_country_cycle", "country", "cycle", f"{said} in a country within the billing cycle"),
+                (f"{stem}_zone_cycle", "zone", "cycle", f"{said} in a zone within the billing cycle"),
+            ):
+                found.append(_usage(name, text, service, direction, place, window))  # type: ignore[arg-type]
+    return found
+
+
+def _pool(name: TriggerName, service: Service, direction: Direction | None, said: str) -> Trigger:
+    return Trigger(
+        name, "pool", f"{said} of a pool in its home zone within the billing cycle", service, direction, "home",
+        "cycle", _UNITS[service], ("threshold", "at", "pools"), ("used", "percent"), reached=True,
+    )  # fmt: skip
+
+
+def _changed(name: TriggerName, text: str, *fields: str) -> Trigger:
+    return Trigger(name, "change", text, fields=("from", "to", *fields))
+
+
+_ALL: Final = [
+    Trigger("data_session_started", "event", "a data session of the SIM began", Service.DATA),
+    Trigger("data_session_stopped", "event", "a data session of the SIM ended", Service.DATA),
+    Trigger(
+        "data_session_count_24h", "usage", "data sessions of the SIM within 24 hours", Service.DATA, None, "anywhere",
+        "day", "sessions", ("threshold", "at", "window"), ("used",),
+    ),
+    _usage("data_usage_24h", "data of the SIM within 24 hours", Service.DATA, None, "anywhere", "day"),
+    _usage("data_usage_cycle", "data of the SIM within the billing cycle", Service.DATA, None, "anywhere", "cycle"),
+    _usage(
+        "data_usage_country_cycle", "data of the SIM in a country within the billing cycle", Service.DATA, None,
+        "country", "cycle",
+    ),
+    _usage(
+        "data_usage_zone_cycle", "data of the SIM in a zone within the billing cycle", Service.DATA, None, "zone",
+        "cycle",
+    ),
+    *_directed(),
+    Trigger("data_blocked", "event", "data of the SIM was blocked by its security profile", Service.DATA),
+    Trigger("sms_blocked", "event", "SMS of the SIM was blocked by its security profile", Service.SMS),
+    Trigger("voice_blocked", "event", "voice of the SIM was blocked by its security profile", Service.VOICE),
+    Trigger("no_data_session_24h", "silence", "no data session of the SIM for 24 hours", Service.DATA, window="day"),
+    Trigger("no_sms_24h", "silence", "no SMS of the SIM for 24 hours", Service.SMS, window="day"),
+    Trigger("no_voice_24h", "silence", "no voice of the SIM for 24 hours", Service.VOICE, window="day"),
+    Trigger("no_voice_cycle", "silence", "no voice of the SIM in a whole billing cycle", Service.VOICE, window="cycle"),
+    Trigger("not_connected_24h", "silence", "the SIM was not connected for 24 hours", window="day"),
+    Trigger("not_connected_cycle", "silence", "the SIM was not connected in a whole billing cycle", window="cycle"),
+    _changed("billing_status_changed", "the status of the SIM changed"),
+    _changed("custom_attribute_changed", "a custom field of the SIM changed", "attribute"),
+    _changed("imei_changed", "the SIM sits in another device"),
+    _changed("location_changed", "the cell of the SIM changed, within or between data sessions", "across"),
+    _changed("msisdn_changed", "the MSISDN of the SIM changed"),
+    _changed("price_plan_changed", "the plan of the SIM changed"),
+    Trigger(
+        "home_data_allowance", "usage", "the data included for the home zone is nearly or fully used up", Service.DATA,
+        None, "home", "cycle", "bytes", ("threshold", "at", "measure"), ("used", "percent", "remaining"), reached=True,
+    ),
+    Trigger(
+        "price_plan_expired", "term", "the plan of the SIM expired: its data is used up, or its term is over",
+        Service.DATA, None, "anywhere", "cycle", fields=("by",), reached=True,
+    ),
+    Trigger(
+        "term_ends", "term", "the term of the SIM ends in so many days", unit="days", fields=("threshold",),
+        measures=("used",), reached=True,
+    ),
+    _pool("pool_data_usage", Service.DATA, None, "data"),
+    _pool("pool_sms_mo_usage", Service.SMS, Direction.MO, "SMS MO"),
+    _pool("pool_sms_mt_usage", Service.SMS, Direction.MT, "SMS MT"),
+    _pool("pool_voice_mo_usage", Service.VOICE, Direction.MO, "voice MO"),
+    _pool("pool_voice_mt_usage", Service.VOICE, Direction.MT, "voice MT"),
+]  # fmt: skip
+
+TRIGGERS: Final[dict[str, Trigger]] = {trigger.name: trigger for trigger in _ALL}
+
+
+def reached(trigger: Trigger, at: str | None, measure: Measure) -> bool:
+    """Whether a rule fires at its threshold (True) or strictly above (False).
+
+    L11: usage exceeds; pools and what remains are reached; so is a hard cut (L2). A rule may name the other.
+    """
+    if at is not None:
+        return at == "reached"
+    return trigger.reached or measure in ("remaining", "hard_cut")

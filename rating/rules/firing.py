@@ -55,5 +55,5 @@ class Fires:
     def take(self, at: Ints) -> Self:
         """The firings at the places given, in that order."""
         columns: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
-        taken = {name: c[at] for name, c in columns.items() if isinstance(c, (np.ndarray, pl.Series))}
+        taken: dict[str, Any] = {name: c[at] for name, c in columns.items() if isinstance(c, (np.ndarray, pl.Series))}
         return replace(self, **taken)

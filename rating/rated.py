@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from rating.accept import Accepted
 from rating.apply import Compiled
+from rating.columns import instant, known, spelled, text, words
 from rating.cycles import Cycles, cycle_label
 from rating.entries import Entries
 from rating.groups import distinct
@@ -22,6 +22,7 @@ from schemas.usage import Direction, Service, UsageBatch
 
 _SERVICES = [service.name.lower() for service in Service]
 _DIRECTIONS = [direction.name.lower() for direction in Direction]
+_UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,10 @@ def rated_table(
     count = len(record)
     named = "iccid" in rows.columns and not rows["iccid"].null_count()
     iccid = rows["iccid"] if named else names.iccids.gather(of(accepted.card))
-    iccids = subjects = _arrow_text(iccid)
+    iccids = subjects = text(iccid)
     if len(pooled):
         pool_ids = names.pools.gather(np.where(kind > 0, rating.subject >> 1, 0))
-        subjects = _arrow_text(pool_ids.zip_with(pl.Series(kind > 0), iccid))
+        subjects = text(pool_ids.zip_with(pl.Series(kind > 0), iccid))
     # A record's volumes stand on its first part, so that they can be summed; quantity_raw is each part's own.
     up, down = (of(volume) for volume in volumes)
     if entries.part.any():
@@ -110,30 +111,30 @@ def rated_table(
     spot = of(accepted.spot)
 
     def constant(value: str) -> pa.Array:
-        return _words(np.zeros(count, np.int32), [value])
+        return words(np.zeros(count, np.int32), [value])
 
     columns: dict[str, pa.Array] = {
         "record_key": _text(rows, "record_key"),
         "part": pa.array(entries.part.astype(np.int16)),
         "kind": constant("usage"),
         "feed": constant(batch.feed),
-        "account_id": _words(of(accepted.account), book.vocabulary.accounts.names),
+        "account_id": words(of(accepted.account), book.vocabulary.accounts.names),
         "iccid": iccids,
-        "subject_kind": _words(kind, ["sim", "pool", "device"]),
+        "subject_kind": words(kind, ["sim", "pool", "device"]),
         "subject": subjects,
-        "service": _words(of(accepted.service), _SERVICES),
-        "direction": _words(entries.direction, _DIRECTIONS),
+        "service": words(of(accepted.service), _SERVICES),
+        "direction": words(entries.direction, _DIRECTIONS),
         "used_at": pa.array(of(accepted.used_us)).view(pa.timestamp("us", "UTC")),
-        "cycle": _words(code, [cycle_label(book, int(one)) for one in codes]),
+        "cycle": words(code, [cycle_label(book, int(one)) for one in codes]),
         "day": pa.array(of(accepted.day).astype(np.int32)).view(pa.date32()),
-        "plan_id": _words(names.plan_of_version[version], names.plan_ids),
+        "plan_id": words(names.plan_of_version[version], names.plan_ids),
         "plan_version": pa.array(names.version_number[version].astype(np.int32)),
-        "rate": _words(book.rates.meter[entries.rate], names.meters),
-        "zone": _words(zone, names.zones),
-        "country": _spelled(spot, [country for _, country, _ in spots]),
-        "plmn": _spelled(spot, [plmn for plmn, _, _ in spots]),
-        "volume_up_bytes": _known(up),
-        "volume_down_bytes": _known(down),
+        "rate": words(book.rates.meter[entries.rate], names.meters),
+        "zone": words(zone, names.zones),
+        "country": spelled(spot, [country for _, country, _ in spots]),
+        "plmn": spelled(spot, [plmn for plmn, _, _ in spots]),
+        "volume_up_bytes": known(up, _UNKNOWN),
+        "volume_down_bytes": known(down, _UNKNOWN),
         "quantity_raw": pa.array(entries.raw),
         "billable_quantity": pa.array(entries.billable),
         "from_test": pa.array(rating.from_test),
@@ -141,13 +142,13 @@ def rated_table(
         "from_addon": pa.array(rating.from_addon),
         "overage": pa.array(rating.overage),
         "charge_nanos": pa.array(rating.charge_nanos),
-        "currency": _words(names.currency_of_version[version], names.currencies),
+        "currency": words(names.currency_of_version[version], names.currencies),
         "late": pa.array(of(cycles.late)),
         "counter_before": pa.array(rating.counter_before),
         "counter_after": pa.array(rating.counter_after),
         "overage_before": pa.array(rating.overage_before),
         "session_id": _text(rows, "session_id"),
-        "received_at": pa.array(np.full(count, batch.received_at_us)).view(pa.timestamp("us", "UTC")),
+        "received_at": instant(batch.received_at_us, count),
         "source": constant(batch.source),
         "source_row": pa.array(rows["source_row"].to_numpy()),
         "journal_partition": pa.array(np.full(count, partition, np.int32)),
@@ -156,32 +157,7 @@ def rated_table(
     return pa.table(columns, schema=RATED)
 
 
-def _words(codes: Ints, words: Sequence[str]) -> pa.Array:
-    """A dictionary column of `words` by code; -1 is null."""
-    indices = codes.astype(np.int32)
-    missing = indices < 0
-    indices = pa.array(indices, mask=missing) if missing.any() else pa.array(indices)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.string()), safe=False)
-
-
-def _spelled(codes: Ints, words: Sequence[str]) -> pa.Array:
-    """A dictionary column of words that may repeat in `words`; the empty word is null."""
-    distinct = sorted({word for word in words if word})
-    place = {word: row for row, word in enumerate(distinct)}
-    return _words(np.array([place.get(word, -1) for word in words], np.int64)[codes], distinct)
-
-
-def _known(values: Ints) -> pa.Array:
-    """int64 with -1 as null."""
-    missing = values < 0
-    return pa.array(values, mask=missing) if missing.any() else pa.array(values)
-
-
 def _text(rows: pl.DataFrame, name: str) -> pa.Array:
     if name not in rows.columns:
         return pa.nulls(len(rows), pa.string())
-    return _arrow_text(rows[name])
-
-
-def _arrow_text(column: pl.Series) -> pa.Array:
-    return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
+    return text(rows[name])

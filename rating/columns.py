@@ -1,0 +1,42 @@
+"""Arrow columns out of codes, numbers and text, as the tables that leave the engine hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from rating.index import Ints
+
+
+def words(codes: Ints, texts: Sequence[str]) -> pa.Array:
+    """A dictionary column of `texts`, which are distinct, by code; -1 is null."""
+    indices = codes.astype(np.int32)
+    missing = indices < 0
+    indices = pa.array(indices, mask=missing) if missing.any() else pa.array(indices)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(texts, pa.string()), safe=False)
+
+
+def spelled(codes: Ints, texts: Sequence[str | None]) -> pa.Array:
+    """A dictionary column of texts that may repeat in `texts`; None and the empty text are null."""
+    distinct = sorted({text for text in texts if text})
+    place: dict[str | None, int] = {text: row for row, text in enumerate(distinct)}
+    return words(np.array([place.get(text, -1) for text in texts], np.int64)[codes], distinct)
+
+
+def text(column: pl.Series) -> pa.Array:
+    """A column of plain strings."""
+    return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
+
+
+def known(values: Ints, null: int) -> pa.Array:
+    """An int64 column in which `null` stands for null."""
+    missing = values == null
+    return pa.array(values, mask=missing) if missing.any() else pa.array(values)
+
+
+def instant(us: int, count: int) -> pa.Array:
+    """A column of one instant, microseconds since 1970 UTC."""
+    return pa.array(np.full(count, us)).view(pa.timestamp("us", "UTC"))

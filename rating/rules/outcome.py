@@ -1,0 +1,191 @@
+"""The outcome of rules: the tables of firings and actions that leave the engine (L10, L12)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from rating.columns import instant, known, spelled, text, words
+from rating.directory import Directory
+from rating.index import Ints
+from rating.pools import DEVICE_PREFIX
+from rating.rules.firing import NONE, Fires
+from rating.rules.watch import Watch
+from rating.vocabulary import Vocabulary
+from schemas.rules import Action
+from schemas.tables import ACTIONS, FIRINGS
+
+_RELEASED: Final = ".released"
+
+
+def outcome_tables(
+    watches: Mapping[int, Watch],
+    fires: Sequence[Fires],
+    directory: Directory,
+    vocabulary: Vocabulary,
+    record_keys: pl.Series | None,
+    at_us: int,
+    partition: int,
+) -> tuple[pa.Table, pa.Table]:
+    """The rows of schemas.tables.FIRINGS and ACTIONS of what fired over one entry, in order of offset, rule and SIM.
+
+    `watches` are the active rules by number, `record_keys` the keys of the batch that `Fires.place` points to.
+    """
+    fires = [one for one in fires if len(one)]
+    if not fires:
+        return FIRINGS.empty_table(), ACTIONS.empty_table()
+    rule = np.concatenate([np.full(len(one), one.rule, np.int64) for one in fires])
+    released = np.concatenate([np.full(len(one), one.released) for one in fires])
+    columns = {name: np.concatenate([getattr(one, name) for one in fires]) for name in _NUMBERS}
+    texts = {name: pl.concat([_strings(getattr(one, name), len(one)) for one in fires]) for name in _TEXTS}
+    order = np.lexsort((released, columns["card"], rule, columns["offset"]))
+    rule, released = rule[order], released[order]
+    columns = {name: column[order] for name, column in columns.items()}
+    texts = {name: column.gather(order) for name, column in texts.items()}
+    card, count = columns["card"], len(order)
+    iccid = directory.cards["iccid"].gather(card)
+    account = words(directory.account[card], vocabulary.accounts.names)
+    rules = [watches[number].rule for number in np.unique(rule).tolist()]
+    place = np.searchsorted(np.unique(rule), rule)
+    triggers = [watches[number].trigger for number in np.unique(rule).tolist()]
+    ids = pl.Series([one.id for one in rules], dtype=pl.String).gather(place)
+    firing_id = _joined(partition, columns["offset"], iccid, None, ids, released)
+    at = instant(at_us, count)
+    partitions = pa.array(np.full(count, partition, np.int32))
+    keys = pl.Series([None] * count, dtype=pl.String)
+    if record_keys is not None:
+        present = columns["place"] != NONE
+        keys = record_keys.gather(np.where(present, columns["place"], 0)).zip_with(pl.Series(present), keys)
+    firings = {
+        "firing_id": text(firing_id),
+        "rule_id": text(ids).dictionary_encode(),
+        "kind": words(released.astype(np.int64), ["fired", "released"]),
+        "trigger": spelled(place, [one.name for one in triggers]),
+        "owner": spelled(place, [one.owner for one in rules]),
+        "account_id": account,
+        "iccid": text(iccid),
+        "pool_id": words(
+            np.where(columns["pool"] == NONE, -1, columns["pool"]),
+            [name.removeprefix(DEVICE_PREFIX) for name in vocabulary.pools.names],
+        ),
+        "window": text(texts["label"]).dictionary_encode(),
+        "unit": spelled(place, [one.unit for one in triggers]),
+        "value_before": known(columns["before"], NONE),
+        "value_now": known(columns["now"], NONE),
+        "size": known(columns["size"], NONE),
+        "threshold": known(columns["threshold"], NONE),
+        "levels": _levels(place, columns["known"], columns["level"], [_written(one.levels) for one in rules]),
+        "from_value": text(texts["from_value"]),
+        "to_value": text(texts["to_value"]),
+        "used_at": known(columns["used_us"], NONE).view(pa.timestamp("us", "UTC")),
+        "record_key": text(keys),
+        "fired_at": at,
+        "journal_partition": partitions,
+        "journal_offset": pa.array(columns["offset"]),
+    }
+    actions = [sorted(one.actions, key=lambda action: action.sequence) for one in rules]
+    return (
+        pa.table(firings, schema=FIRINGS),
+        _actions(actions, place, released, columns["offset"], iccid, ids, firing_id, account, at_us, partition),
+    )
+
+
+_NUMBERS: Final = (
+    "card", "offset", "level", "known", "before", "now", "size", "threshold", "pool", "used_us", "place",
+)  # fmt: skip
+_TEXTS: Final = ("from_value", "to_value", "label")
+
+
+def _actions(
+    actions: list[list[Action]],
+    place: Ints,
+    released: np.ndarray,
+    offset: Ints,
+    iccid: pl.Series,
+    ids: pl.Series,
+    firing_id: pl.Series,
+    account: pa.Array,
+    at_us: int,
+    partition: int,
+) -> pa.Table:
+    """A row of ACTIONS for each action of each firing, in the order of firings and sequences."""
+    asked = [*actions, *([_release(one) for one in own if _releases(one)] for own in actions)]
+    flat = [(one, name) for own in asked for one, name in map(_named, own)]
+    first = np.cumsum([0, *(len(own) for own in asked)])
+    row = place + released * len(actions)
+    lengths = np.diff(first)[row]
+    firing = np.repeat(np.arange(len(row)), lengths)
+    which = np.arange(len(firing)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[row][firing]
+    if not len(firing):
+        return ACTIONS.empty_table()
+    sequence = np.array([own.sequence for own, _ in flat], np.int64)[which]
+    count = len(firing)
+    columns = {
+        "action_id": text(
+            _joined(partition, offset[firing], iccid.gather(firing), sequence, ids.gather(firing), released[firing])
+        ),
+        "firing_id": text(firing_id.gather(firing)),
+        "rule_id": text(ids.gather(firing)).dictionary_encode(),
+        "sequence": pa.array(sequence.astype(np.int32)),
+        "action": spelled(which, [own.type for own, _ in flat]),
+        "account_id": account.take(pa.array(firing)),
+        "iccid": text(iccid.gather(firing)),
+        "parameters": spelled(which, [text for _, text in flat]),
+        "created_at": instant(at_us, count),
+        "journal_partition": pa.array(np.full(count, partition, np.int32)),
+        "journal_offset": pa.array(offset[firing]),
+    }
+    return pa.table(columns, schema=ACTIONS)
+
+
+def _releases(action: Action) -> bool:
+    return action.type == "suspend" and action.until != "released"
+
+
+def _release(action: Action) -> Action:
+    """The resume that follows a suspension of its own accord, in the place of the suspension."""
+    return Action(sequence=action.sequence, type="resume", reason=action.reason)
+
+
+def _named(action: Action) -> tuple[Action, str]:
+    """The action, and its own fields as JSON."""
+    fields: dict[str, Any] = msgspec.to_builtins(action)
+    own = {name: value for name, value in fields.items() if name not in ("sequence", "type")}
+    if action.type in ("suspend", "resume"):
+        own["reason"] = action.reason  # said even where it is the default
+    return action, msgspec.json.encode(own, order="sorted").decode()
+
+
+def _joined(
+    partition: int, offset: Ints, iccid: pl.Series, sequence: Ints | None, ids: pl.Series, released: np.ndarray
+) -> pl.Series:
+    parts = {"offset": pl.Series(offset), "iccid": iccid}
+    if sequence is not None:
+        parts["sequence"] = pl.Series(sequence)
+    frame = pl.DataFrame(
+        parts
+        | {"id": ids, "end": pl.Series(released).replace_strict({True: _RELEASED, False: ""}, return_dtype=pl.String)}
+    )
+    text = f"{partition}." + ".".join(["{}"] * (len(parts) + 1)) + "{}"
+    return frame.select(joined=pl.format(text, *frame.columns)).to_series()
+
+
+def _levels(place: Ints, fired: Ints, level: Ints, written: list[list[str]]) -> pa.Array:
+    """list<string>[n]: every level that was crossed; where none is new, the highest that holds."""
+    from_level = np.where(level > fired, fired, np.maximum(level - 1, 0))
+    combinations, code = np.unique(np.stack([place, from_level, level], axis=1), axis=0, return_inverse=True)
+    lists = [written[rule][low:high] for rule, low, high in combinations.tolist()]
+    return pa.array(lists, pa.list_(pa.string())).take(pa.array(code.reshape(-1)))
+
+
+def _written(levels: Sequence[str | int]) -> list[str]:
+    return [str(level) for level in levels]
+
+
+def _strings(column: pl.Series | None, count: int) -> pl.Series:
+    return pl.Series([None], dtype=pl.String).new_from_index(0, count) if column is None else column.alias("")

@@ -1,8 +1,8 @@
 """The journal: everything that can change a number, in one order (append-only).
 
-An entry is a batch of usage, a catalogue or a tick of the clock. Offsets count usage records; a catalogue and a tick
-count one each. Entries are kept in segments, files of the checkpoint that made them durable; a segment's facts in the
-manifest are its `first_offset` and `next_offset`.
+An entry is a batch of usage, a catalogue, a tick of the clock or a list of commands. Offsets count usage records and
+commands; a catalogue and a tick count one each. Entries are kept in segments, files of the checkpoint that made them
+durable; a segment's facts in the manifest are its `first_offset` and `next_offset`.
 
 A segment is a magic, then frames: a header (kind, checksum, offset, count, length), then as many bytes. Usage is held
 as Parquet: packed as differences it is half the size of compressed Arrow IPC, and quicker to write and to read.
@@ -27,15 +27,20 @@ from pipeline.catalogue.wire import catalogue_from_bytes, catalogue_to_bytes
 from pipeline.datadir import Checkpoint, DataDirectory, storage_errors
 from rating.errors import StorageError
 from schemas.cards import Catalogue
+from schemas.commands import Command
 from schemas.usage import USAGE_SCHEMA, UsageBatch
 
 GROUP = "journal"
 SEGMENT_BYTES = 64 << 20
 
-_MAGIC = b"WJNL\x01"  # the last byte is the version of this layout
+_MAGIC = b"WJNL\x02"  # the last byte is the version of this layout
+_FORMER = (b"WJNL\x01",)
 _FRAME = struct.Struct("<BxxxIQQQ")  # kind, CRC-32 of all that follows, offset, count, payload bytes
 _PLACE = struct.Struct("<QQQ")
 _LENGTHS = struct.Struct("<III")  # of the facts, the usage rows, the originals
+_COMMAND_LENGTHS = struct.Struct("<qIQ")  # when they arrived; of the commands, the baseline
+_INSTANT = struct.Struct("<q")
+_NEVER = -(1 << 63)  # stands for a catalogue that came without a time
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Apply:
-    """A catalogue that holds from here on."""
+    """A catalogue that holds from here on; it came at `at_us`, at the latest arrival before it where that is None."""
 
     catalogue: Catalogue
+    at_us: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,23 @@ class Tick:
     now_us: int
 
 
-Entry = Usage | Apply | Tick
+@dataclass(frozen=True)
+class Commands:
+    """Commands that came at `at_us`.
 
-_USAGE, _APPLY, _TICK = 1, 2, 3
-_NAMES = {_USAGE: "usage", _APPLY: "catalogue", _TICK: "tick"}
+    `baseline` is what the history says of totals that a rule among them is the first to look at, as
+    rating.rules.totals has it; None where no rule needs it.
+    """
+
+    commands: tuple[Command, ...]
+    at_us: int
+    baseline: pl.DataFrame | None = None
+
+
+Entry = Usage | Apply | Tick | Commands
+
+_USAGE, _APPLY, _TICK, _COMMANDS = 1, 2, 3, 4
+_NAMES = {_USAGE: "usage", _APPLY: "catalogue", _TICK: "tick", _COMMANDS: "commands"}
 
 
 class _BatchFacts(msgspec.Struct, forbid_unknown_fields=True):
@@ -75,7 +94,9 @@ class _BatchFacts(msgspec.Struct, forbid_unknown_fields=True):
 
 def count_of(entry: Entry) -> int:
     """By how much an entry advances the offset."""
-    return entry.batch.rows.height if isinstance(entry, Usage) else 1
+    if isinstance(entry, Usage):
+        return entry.batch.rows.height
+    return len(entry.commands) if isinstance(entry, Commands) else 1
 
 
 def encode(entry: Entry, offset: int) -> bytes:
@@ -91,16 +112,22 @@ def _checksum(offset: int, count: int, payload: bytes) -> int:
 
 def _payload(entry: Entry) -> tuple[int, bytes]:
     if isinstance(entry, Tick):
-        return _TICK, entry.now_us.to_bytes(8, "little", signed=True)
+        return _TICK, _INSTANT.pack(entry.now_us)
     if isinstance(entry, Apply):
-        return _APPLY, catalogue_to_bytes(entry.catalogue)
+        at_us = _NEVER if entry.at_us is None else entry.at_us
+        return _APPLY, _INSTANT.pack(at_us) + catalogue_to_bytes(entry.catalogue)
+    if isinstance(entry, Commands):
+        words = msgspec.json.encode(entry.commands)
+        held = b"" if entry.baseline is None else _parquet(entry.baseline.to_arrow(compat_level=_PLAIN_ARROW))
+        return _COMMANDS, b"".join((_COMMAND_LENGTHS.pack(entry.at_us, len(words), len(held)), words, held))
     batch = entry.batch
     facts = msgspec.json.encode(_BatchFacts(batch.feed, batch.source, batch.received_at_us, batch.cumulative))
-    rows = _parquet(batch.rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    rows = _parquet(batch.rows.to_arrow(compat_level=_PLAIN_ARROW))
     originals = b"" if entry.originals is None else _parquet(entry.originals)
     return _USAGE, b"".join((_LENGTHS.pack(len(facts), len(rows), len(originals)), facts, rows, originals))
 
 
+_PLAIN_ARROW = pl.CompatLevel.oldest()
 # Words that repeat within a batch; the other text differs from row to row.
 _WORDS = ("service", "direction", "record_type", "plmn", "country", "zone", "rat", "apn")
 
@@ -217,6 +244,9 @@ def read(directory: DataDirectory, from_offset: int = 0) -> Iterator[tuple[int, 
 
 def _frames(content: bytes, path: Path) -> Iterator[tuple[int, int, int, bytes]]:
     """(offset, count, kind, payload) of each frame of a segment."""
+    if content[: len(_MAGIC)] in _FORMER:
+        found, known = content[len(_MAGIC) - 1], _MAGIC[-1]
+        raise StorageError(f"{path}: layout {found}, this version of weir knows {known}; use the one that wrote it")
     if content[: len(_MAGIC)] != _MAGIC:
         raise _damaged(path, f"begins with {content[: len(_MAGIC)]!r}, expected {_MAGIC!r}")
     at = len(_MAGIC)
@@ -234,9 +264,12 @@ def _frames(content: bytes, path: Path) -> Iterator[tuple[int, int, int, bytes]]
 
 def _decode(kind: int, payload: bytes, path: Path) -> Entry:
     if kind == _TICK:
-        return Tick(int.from_bytes(payload, "little", signed=True))
+        return Tick(*_INSTANT.unpack(payload))
     if kind == _APPLY:
-        return Apply(catalogue_from_bytes(payload))
+        (at_us,) = _INSTANT.unpack_from(payload)
+        return Apply(catalogue_from_bytes(payload[_INSTANT.size :]), None if at_us == _NEVER else at_us)
+    if kind == _COMMANDS:
+        return _commands(payload)
     if kind != _USAGE:
         known = ", ".join(f"{number} ({name})" for number, name in _NAMES.items())
         raise StorageError(
@@ -255,6 +288,16 @@ def _decode(kind: int, payload: bytes, path: Path) -> Entry:
         originals = originals.cast(pa.schema([field.with_nullable(True) for field in originals.schema]))
     batch = UsageBatch(facts.feed, facts.source, facts.received_at_us, facts.cumulative, rows)
     return Usage(batch, originals)
+
+
+def _commands(payload: bytes) -> Commands:
+    at_us, words_bytes, held_bytes = _COMMAND_LENGTHS.unpack_from(payload)
+    at = _COMMAND_LENGTHS.size
+    commands = msgspec.json.decode(payload[at : at + words_bytes], type=tuple[Command, ...])
+    at += words_bytes
+    baseline = pl.from_arrow(pq.read_table(io.BytesIO(payload[at : at + held_bytes]))) if held_bytes else None
+    assert baseline is None or isinstance(baseline, pl.DataFrame)
+    return Commands(commands, at_us, baseline)
 
 
 def _damaged(path: Path, how: str) -> StorageError:

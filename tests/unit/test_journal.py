@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pipeline import journal
 from pipeline.background import Background
 from pipeline.datadir import DataDirectory
-from pipeline.journal import Apply, Entry, Journal, Tick, Usage, encode
+from pipeline.journal import Apply, Commands, Entry, Journal, Tick, Usage, encode
 from rating.errors import StorageError
 from schemas.cards import CARD_SCHEMA, Account, Catalogue
+from schemas.commands import Activate, Connected, Failed, PlanChanged
 from schemas.usage import USAGE_SCHEMA, UsageBatch
 from tests.rated_rows import Event, rated_table
 
@@ -73,9 +74,16 @@ def assert_same(expected: Entry, actual: Entry) -> None:
     """Entries are equal, frames compared by value."""
     if isinstance(expected, Tick):
         assert expected == actual
+    elif isinstance(expected, Commands):
+        assert isinstance(actual, Commands)
+        assert (expected.commands, expected.at_us) == (actual.commands, actual.at_us)
+        assert (expected.baseline is None) == (actual.baseline is None)
+        if expected.baseline is not None and actual.baseline is not None:
+            assert expected.baseline.schema == actual.baseline.schema
+            assert expected.baseline.equals(actual.baseline, null_equal=True)
     elif isinstance(expected, Apply):
         assert isinstance(actual, Apply)
-        assert expected.catalogue.accounts == actual.catalogue.accounts
+        assert (expected.catalogue.accounts, expected.at_us) == (actual.catalogue.accounts, actual.at_us)
     else:
         assert isinstance(actual, Usage)
         assert (expected.batch.feed, expected.batch.source) == (actual.batch.feed, actual.batch.source)
@@ -104,6 +112,30 @@ def test_entries_come_back_with_their_offsets(data_dir: Path) -> None:
     got = read(data_dir)
     assert [0, 1, 6, 7, 11] == [offset for offset, _ in got]
     for expected, (_, actual) in zip([*entries[:4], entries[5]], got, strict=True):
+        assert_same(expected, actual)
+
+
+def test_commands_come_back_each_with_an_offset_of_its_own(data_dir: Path) -> None:
+    """Commands keep every field, their time and the baseline, count one each; a catalogue keeps its time."""
+    at = dt.datetime(2026, 10, 7, 12, 0, 0, 5, tzinfo=dt.UTC)
+    commands = (
+        Activate(rule="cap", at=at, key="k-1"),
+        PlanChanged(iccid="8988303000000000001", plan="b", from_=dt.date(2026, 11, 1)),
+        Connected(iccid="8988303000000000001", imei="490154203237518"),
+        Failed(action_id="0.7.8988303000000000001.1.cap", message='refused: "no"\n'),
+    )
+    baseline = pl.DataFrame({"slice": ["data", "data/DE"], "units": [7, None]}, schema_overrides={"units": pl.Int64})
+    entries: list[Entry] = [
+        Commands(commands, 1_790_000_000_000_000, baseline),
+        Commands(commands[:1], -1),
+        Commands((), 5),
+        Apply(catalogue(), 1_790_000_000_000_002),
+        Tick(7),
+    ]
+    assert [0, 4, 5, 5, 6] == write(data_dir, entries)
+    got = read(data_dir)
+    assert [0, 4, 5, 6] == [offset for offset, _ in got]
+    for expected, (_, actual) in zip([*entries[:2], *entries[3:]], got, strict=True):
         assert_same(expected, actual)
 
 
@@ -152,6 +184,17 @@ def test_a_flipped_byte_is_found(data_dir: Path, at: int) -> None:
     content[at] ^= 0x40
     segment.write_bytes(content)
     with pytest.raises(StorageError, match=r"0000000001-000.journal: the journal is damaged: .*; restore"):
+        read(data_dir)
+
+
+def test_a_segment_of_a_former_layout_is_refused_as_that(data_dir: Path) -> None:
+    """A journal of an earlier layout is not called damaged: the version that wrote it reads it."""
+    write(data_dir, [Tick(1)])
+    (segment,) = (data_dir / "journal").iterdir()
+    content = bytearray(segment.read_bytes())
+    content[4] = 1
+    segment.write_bytes(content)
+    with pytest.raises(StorageError, match=r"layout 1, this version of weir knows 2; use the one that wrote it"):
         read(data_dir)
 
 

@@ -87,6 +87,7 @@ ActionType = Literal[
 Repetition = Literal["once", "once_per_window", "daily", "always"]
 Measure = Literal["used", "over", "remaining", "hard_cut"]
 Channel = Literal["email", "sms", "system", "device"]
+LimitKind = Literal["overage_suspension", "hard_cut", "balance_alert", "usage_alert", "expiry_alert", "expiry_notice"]
 Reason = Literal["over_quota", "hard_cut", "device_change", "region", "expired", "security", "manual"]
 
 
@@ -179,17 +180,17 @@ class Rule(_Document, frozen=True):
 
 
 class Limit(_Document, frozen=True):
-    """A ready-made rule (L1 to L5), which `weir apply` turns into rules; exactly one of `sim`, `plan`, `account`, or
+    """A ready-made rule (L1 to L5), which `weir apply` turns into a rule; at most one of `sims`, `plan`, `account`, and
     none of them for every SIM. Of one kind, the setting nearest to a SIM holds for it.
 
     overage_suspension: `margin` over the quota, "off" for none (L1). hard_cut: by plan tier (L2). balance_alert: up to
     three `levels` of what is left, in % or MB (L3). usage_alert: two `levels` in MB, expiry_alert: two in days (L4); 0
-    is off. expiry_notice: to the device, 30, 7 and 0 days before the end (L5).
+    is off. expiry_notice: to the device, 30, 7 and 0 days before the end (L5). `by` and `to` as in an Action.
     """
 
     id: str
-    kind: Literal["overage_suspension", "hard_cut", "balance_alert", "usage_alert", "expiry_alert", "expiry_notice"]
-    sim: str | None = None
+    kind: LimitKind
+    sims: tuple[str, ...] = ()
     plan: str | None = None
     account: str | None = None
     margin: Quantity | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import polars as pl
 
@@ -13,8 +14,10 @@ from pipeline.catalogue.merge import Known
 from rating.iccid import eid_valid_column, luhn_valid_column
 from schemas.cards import Pool
 from schemas.plans import Cycle
+from schemas.rules import Reason
 
 STATUSES = ("inventory", "test_ready", "testing", "silent", "activated", "suspended", "deactivated", "cancelled")
+REASONS: tuple[str, ...] = get_args(Reason)
 
 _FORMS = {
     "iccid": (r"^[0-9]{19,20}$", "19 or 20 digits"),
@@ -73,6 +76,10 @@ def _check_digits(cards: CardSet, frame: pl.DataFrame, findings: Findings) -> No
 def _check_values(cards: CardSet, frame: pl.DataFrame, findings: Findings) -> None:
     bad = frame.filter(~pl.col("status").is_in(STATUSES))
     cards.report(bad, "status", lambda value: choice(value, STATUSES), findings)
+    bad = frame.filter(~pl.col("status_reason").is_in(REASONS))
+    cards.report(bad, "status_reason", lambda value: choice(value, REASONS), findings)
+    bad = frame.filter(pl.col("status_reason").is_in(REASONS) & pl.col("status").ne_missing("suspended"))
+    cards.report(bad, "status_reason", "a reason with the status suspended only", findings)
     cards.report(frame.filter(pl.col("term_months") < 1), "term_months", "1 or more, or nothing", findings)
     bad = frame.filter(pl.col("pool_until") < pl.col("pool_from"))
     cards.report(bad, "pool_until", "a day that is not before pool_from", findings)

@@ -68,9 +68,9 @@ class _Shape:
 
     def _table(self, value: Any, kind: inspect.StructType, path: Path) -> Any:
         if not isinstance(value, dict):
-            self._wrong(path, value, f"a table with {', '.join(field.name for field in kind.fields)}")
+            self._wrong(path, value, f"a table with {', '.join(field.encode_name for field in kind.fields)}")
             return value
-        fields = {field.name: field for field in kind.fields}
+        fields = {field.encode_name: field for field in kind.fields}
         repaired = {}
         for name, inner in value.items():
             if name in fields:

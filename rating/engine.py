@@ -8,48 +8,29 @@ cut. Drivers feed it entries in journal order and make what comes back durable b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from rating.accept import Accepted, accept, local_days
+from rating.accept import Accepted, accept
 from rating.apply import Compiled, apply, check
+from rating.batch import RatedBatch, rate_batch
 from rating.corrections import Row, outstanding, reversal_table, reverse
-from rating.cycles import Cycles, assign, cycle_days
+from rating.cycles import Cycles, cycle_days
 from rating.dedupe import DAY_US, Seen
-from rating.entries import enter
-from rating.groups import Groups
 from rating.index import Ints
 from rating.prints import Prints
-from rating.rate import TEST_METER, rate_entries
-from rating.rated import Names, rated_table
-from rating.sessions import deltas
+from rating.rate import TEST_METER
+from rating.rated import Names
 from rating.state import State
+from rating.step import Step, charges_of, join
 from schemas.cards import Catalogue
-from schemas.tables import GAPS, RATED
 from schemas.usage import REJECT_SCHEMA, RecordType, UsageBatch
 
 BATCH_ROWS: Final = 1 << 17  # larger batches are folded in slices: their working columns stay in the cache
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one entry of the journal gave.
-
-    `rated` has the columns of schemas.tables.RATED, `rejects` of REJECT_SCHEMA, `gaps` of schemas.tables.GAPS, each
-    in journal order; records = rated records + duplicates + rejects.
-    """
-
-    records: int = 0
-    rated_records: int = 0
-    duplicates: int = 0
-    rated: pa.Table = field(default_factory=RATED.empty_table)
-    rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECT_SCHEMA))
-    gaps: pa.Table = field(default_factory=GAPS.empty_table)
-    charges: dict[str, int] = field(default_factory=dict)  # nanos by currency of all rated rows
 
 
 class Engine:
@@ -170,15 +151,12 @@ class Engine:
         )
         if not len(accepted):
             return step
-        rated, gaps = self.rate(batch, accepted, offset)
-        return Step(
-            records=step.records,
-            rated_records=step.rated_records,
-            duplicates=step.duplicates,
-            rated=rated,
-            rejects=step.rejects,
-            gaps=gaps,
-            charges=charges_of(rated),
+        result = self.rate(batch, accepted, offset)
+        return replace(
+            step,
+            rated=result.rated,
+            gaps=result.gaps,
+            charges=charges_of(result.rated),
         )
 
     def rate(
@@ -188,93 +166,19 @@ class Engine:
         offset: int,
         cycles: Cycles | None = None,
         today: Ints | None = None,
-    ) -> tuple[pa.Table, pa.Table]:
-        """The rated rows and gaps of the accepted records of a batch, of which there is one at least.
-
-        `cycles` and `today` (local day of arrival, int64 a record) are given where they do not follow from the
-        arrival of the batch (P10).
-        """
-        state, compiled = self.state, self.compiled
-        rows = batch.rows if len(accepted) == len(batch.rows) else batch.rows[accepted.place]
-        raw = rows["quantity"].to_numpy()
-        up, down = _volume(rows, "volume_up_bytes"), _volume(rows, "volume_down_bytes")
-        gaps = GAPS.empty_table()
-        session, units, connects = self._sessions(batch, rows, accepted)
-        if batch.cumulative:
-            growth = deltas(state.sessions, session, rows)
-            raw, up, down = growth.quantity, growth.up, growth.down
-            gaps = self._gaps(batch, rows, accepted, growth.gaps, offset)
-        ran = np.flatnonzero(session >= 0)
-        if len(ran):
-            units[ran] = _running(session[ran], raw[ran], state.sessions["units"])
-        pool = compiled.pools.of(accepted.card, accepted.plan, accepted.service, accepted.day)
-        if cycles is None:
-            cycles = assign(compiled.book, accepted, pool, batch.received_at_us)
-        entries = enter(compiled.book, accepted, raw, up, down, rows, units)
-        rating = rate_entries(
-            state.counters,
-            state.sessions,
-            compiled,
+    ) -> RatedBatch:
+        """The outcome of the accepted records of a batch, of which there is one at least; see rate_batch."""
+        return rate_batch(
+            self.state,
+            self.compiled,
+            self.names,
+            batch,
             accepted,
-            entries,
-            cycles,
-            pool,
-            session,
-            connects,
-            self._today(accepted, batch.received_at_us) if today is None else today,
+            offset,
+            self.partition,
+            cycles=cycles,
+            today=today,
         )
-        rated = rated_table(
-            compiled, self.names, batch, offset, self.partition, accepted, entries, cycles, rating, (up, down)
-        )
-        return rated, gaps
-
-    def _today(self, accepted: Accepted, received_us: int) -> Ints:
-        accounts = np.arange(len(self.state.catalogue.accounts))
-        today = local_days(self.compiled.book, accounts, np.full(len(accounts), received_us))
-        return today[accepted.account]
-
-    def _sessions(self, batch: UsageBatch, rows: pl.DataFrame, accepted: Accepted) -> tuple[Ints, Ints, Ints]:
-        """Session row (-1: none needed), units counted before, and whether a connect fee falls due, of each record.
-
-        Records that name a session are partials of it, and the fee is due with the first of them to arrive; one that
-        names none is a session of its own.
-        """
-        count, sessions = len(rows), self.state.sessions
-        session = np.full(count, -1, np.int64)
-        units = np.zeros(count, np.int64)
-        connects = np.ones(count, np.int64)
-        if not batch.cumulative and not self.compiled.book.uses_sessions:
-            return session, units, connects
-        day = batch.received_at_us // DAY_US
-        if batch.cumulative:
-            at = np.arange(count)
-        elif "session_id" in rows.columns:
-            at = np.flatnonzero(rows["session_id"].is_not_null().to_numpy())
-        else:
-            at = np.zeros(0, np.int64)
-        if len(at):
-            session[at] = sessions.rows(batch.feed, rows if len(at) == count else rows[at], day)
-            connects[at] = _running(session[at], np.ones(len(at), np.int64), sessions["records"]) == 0
-        return session, units, connects
-
-    def _gaps(
-        self, batch: UsageBatch, rows: pl.DataFrame, accepted: Accepted, gaps: pl.DataFrame, offset: int
-    ) -> pa.Table:
-        if gaps.is_empty():
-            return GAPS.empty_table()
-        at = gaps["place"].to_numpy()
-        names = [service.lower() for service in ("data", "sms", "voice")]
-        frame = gaps.select("after_sequence", "before_sequence", "missing").with_columns(
-            feed=pl.lit(batch.feed),
-            session_id=rows["session_id"].gather(at) if "session_id" in rows.columns else pl.lit(None, pl.String),
-            iccid=self.names.iccids.gather(accepted.card[at]),
-            service=pl.Series([names[number] for number in accepted.service[at]], dtype=pl.String),
-            received_at=pl.lit(batch.received_at_us).cast(pl.Datetime("us", "UTC")),
-            journal_partition=pl.lit(self.partition, pl.Int32),
-            journal_offset=pl.Series(offset + accepted.place[at]),
-        )
-        table = frame.select(GAPS.names).to_arrow(compat_level=pl.CompatLevel.oldest())
-        return pa.table({name: _as(table[name], GAPS.field(name).type) for name in GAPS.names}, schema=GAPS)
 
     def expire(self) -> None:
         """Drop counters whose cycle takes no more usage, and sessions silent for too long; meaning stays the same."""
@@ -312,53 +216,3 @@ def slice_of(batch: UsageBatch, start: int) -> UsageBatch:
         return batch
     rows = batch.rows.slice(start, BATCH_ROWS)
     return UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, rows)
-
-
-def join(steps: list[Step]) -> Step:
-    """The steps of consecutive slices as one."""
-    if len(steps) == 1:
-        return steps[0]
-    return Step(
-        records=sum(step.records for step in steps),
-        rated_records=sum(step.rated_records for step in steps),
-        duplicates=sum(step.duplicates for step in steps),
-        rated=pa.concat_tables([step.rated for step in steps]),
-        rejects=pl.concat([step.rejects for step in steps]),
-        gaps=pa.concat_tables([step.gaps for step in steps]),
-        charges={
-            currency: sum(step.charges.get(currency, 0) for step in steps)
-            for currency in sorted({currency for step in steps for currency in step.charges})
-        },
-    )
-
-
-def charges_of(rated: pa.Table) -> dict[str, int]:
-    """Nanos by currency of rated rows."""
-    totals: dict[str, int] = {}
-    for chunk in rated.select(["currency", "charge_nanos"]).to_batches():
-        code = chunk.column("currency").indices.to_numpy(zero_copy_only=False)
-        nanos = chunk.column("charge_nanos").to_numpy()
-        for number, currency in enumerate(chunk.column("currency").dictionary.to_pylist()):
-            of_currency = code == number
-            if of_currency.any():
-                totals[currency] = totals.get(currency, 0) + int(nanos[of_currency].sum())
-    return totals
-
-
-def _running(key: Ints, amounts: Ints, held: Ints) -> Ints:
-    """int64[n]: what each row finds in the total of its key; `held` (one a key) is moved on."""
-    groups = Groups.of(key)
-    ordered = amounts[groups.order]
-    before = groups.scatter(groups.before(ordered, held[groups.keys]))
-    held[groups.keys] += groups.totals(ordered)
-    return before
-
-
-def _volume(rows: pl.DataFrame, name: str) -> Ints:
-    if name not in rows.columns:
-        return np.full(len(rows), -1, np.int64)
-    return rows[name].fill_null(-1).to_numpy()
-
-
-def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    return column.cast(pa.string()).dictionary_encode() if pa.types.is_dictionary(kind) else column.cast(kind)

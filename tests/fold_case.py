@@ -8,8 +8,9 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from rating.engine import Engine, Step
+from rating.engine import Engine
 from rating.state import State
+from rating.step import Step
 from schemas.cards import CARD_SCHEMA, Account, Catalogue
 from schemas.plans import Plan, PlanVersion, Rate
 from schemas.usage import USAGE_SCHEMA, Direction, Service, UsageBatch

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from rating.book import meter_name
 from rating.cycles import cycle_label
-from rating.engine import Engine, Step
+from rating.engine import Engine
 from rating.money import round_nanos
 from rating.rate import TEST_METER
 from rating.rerate import rerate
 from rating.state import State
+from rating.step import Step
 from rating.tariff import PriceSpec
 from schemas.tables import GAPS, RATED
 from schemas.usage import RecordType, UsageBatch

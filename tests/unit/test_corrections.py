@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rating.engine import Engine, Step
+from rating.engine import Engine
+from rating.step import Step
 from schemas.cards import Addon, Pool
 from schemas.plans import Band, Price, Rate, Rounding, TestAllowance, Tier
 from schemas.usage import RecordType, Service

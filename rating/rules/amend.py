@@ -1,0 +1,96 @@
+"""What commands and actions change in a card: its status, its plan, its tags and custom fields (L10)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.cards import CARD_SCHEMA
+from schemas.commands import Command, PlanChanged, Resumed, StatusChanged, Suspended
+
+Change = dict[str, Any]  # columns of CARD_SCHEMA that become another value
+
+# What a card is told by actions that are Weir's own to carry out, until the next entry that is no usage.
+NOTE_SCHEMA: Final = {
+    "iccid": pl.String(),
+    "tag": pl.String(),  # to add; null: none
+    "attribute": pl.String(),  # custom field to set; null: none
+    "value": pl.String(),
+}
+_OWN: Final = ("add_tag", "set_attribute")
+
+
+def no_notes() -> pl.DataFrame:
+    """An empty list of notes."""
+    return pl.DataFrame(schema=NOTE_SCHEMA)
+
+
+def notes_of(actions: pa.Table) -> pl.DataFrame:
+    """The notes (NOTE_SCHEMA) of the actions (ACTIONS) that change nothing but Weir's own record of a card."""
+    own = actions.filter(pc.is_in(actions["action"].cast(pa.string()), pa.array(_OWN)))
+    if not own.num_rows:
+        return no_notes()
+    frame = pl.from_arrow(own.select(["iccid", "parameters"]).cast(_PLAIN))
+    assert isinstance(frame, pl.DataFrame)
+    told = pl.Struct({name: kind for name, kind in NOTE_SCHEMA.items() if name != "iccid"})
+    return frame.select("iccid", pl.col("parameters").str.json_decode(told)).unnest("parameters")
+
+
+_PLAIN: Final = pa.schema([("iccid", pa.string()), ("parameters", pa.string())])
+
+
+def noted_cards(cards: pl.DataFrame, notes: pl.DataFrame) -> pl.DataFrame:
+    """The cards (CARD_SCHEMA) that notes change, with the tags and custom fields they then have.
+
+    A tag that a card has stays one tag; of several values for one field the last stands.
+    """
+    touched = cards.join(notes.select("iccid").unique(), on="iccid", how="semi", maintain_order="left")
+    tags = notes.filter(pl.col("tag").is_not_null()).group_by("iccid", maintain_order=True).agg(told="tag")
+    fields = notes.filter(pl.col("attribute").is_not_null()).group_by("iccid", maintain_order=True)
+    values = {str(key[0]): dict(rows.select("attribute", "value").iter_rows()) for key, rows in fields}
+    tagged = touched.join(tags, on="iccid", how="left", maintain_order="left").with_columns(
+        tags=pl.when(pl.col("told").is_null())
+        .then(pl.col("tags"))
+        .otherwise(
+            pl.concat_list(pl.col("tags").fill_null([]), pl.col("told").fill_null([])).list.unique(maintain_order=True)
+        )
+    )
+    custom = [
+        _with_fields(text, values[iccid]) if iccid in values else text
+        for iccid, text in tagged.select("iccid", "custom").iter_rows()
+    ]
+    return tagged.with_columns(custom=pl.Series(custom, dtype=pl.String)).select(*CARD_SCHEMA)
+
+
+def _with_fields(custom: str | None, values: dict[str, str]) -> str:
+    fields: dict[str, Any] = msgspec.json.decode(custom) if custom else {}
+    return msgspec.json.encode(fields | values).decode()
+
+
+def change_of(command: Command, today: dt.date) -> Change | None:
+    """What a result changes in its card; None where nothing. `today` is the local day of the command."""
+    if isinstance(command, Suspended):
+        return {"status": "suspended", "status_reason": command.reason}
+    if isinstance(command, Resumed):
+        return {"status": "activated", "status_reason": None}
+    if isinstance(command, StatusChanged):
+        return {"status": command.status, "status_reason": None}
+    if isinstance(command, PlanChanged):
+        return {"plan": command.plan, "plan_from": command.from_ or today}
+    return None
+
+
+def changed_cards(cards: pl.DataFrame, changes: Iterable[tuple[str, Change]]) -> pl.DataFrame:
+    """The cards (CARD_SCHEMA) of the ICCIDs given with their changes, one after another; unknown ones are left out."""
+    merged: dict[str, Change] = {}
+    for iccid, change in changes:
+        merged.setdefault(iccid, {}).update(change)
+    touched = cards.filter(pl.col("iccid").is_in(list(merged)))
+    rows = [row | merged[row["iccid"]] for row in touched.iter_rows(named=True)]
+    return pl.DataFrame(rows, schema=CARD_SCHEMA)

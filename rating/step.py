@@ -1,0 +1,65 @@
+"""Step: what one entry of the journal gave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import polars as pl
+import pyarrow as pa
+
+from schemas.tables import ACTIONS, FIRINGS, GAPS, RATED, RESULTS
+from schemas.usage import REJECT_SCHEMA
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one entry of the journal gave.
+
+    `rejects` has the columns of REJECT_SCHEMA, the others those of the table of their name in schemas.tables, each in
+    journal order; records = rated records + duplicates + rejects.
+    """
+
+    records: int = 0
+    rated_records: int = 0
+    duplicates: int = 0
+    rated: pa.Table = field(default_factory=RATED.empty_table)
+    rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECT_SCHEMA))
+    gaps: pa.Table = field(default_factory=GAPS.empty_table)
+    firings: pa.Table = field(default_factory=FIRINGS.empty_table)
+    actions: pa.Table = field(default_factory=ACTIONS.empty_table)
+    results: pa.Table = field(default_factory=RESULTS.empty_table)
+    charges: dict[str, int] = field(default_factory=dict)  # nanos by currency of all rated rows
+
+
+def join(steps: list[Step]) -> Step:
+    """The steps of consecutive slices of a batch as one."""
+    if len(steps) == 1:
+        return steps[0]
+    return Step(
+        records=sum(step.records for step in steps),
+        rated_records=sum(step.rated_records for step in steps),
+        duplicates=sum(step.duplicates for step in steps),
+        rated=pa.concat_tables([step.rated for step in steps]),
+        rejects=pl.concat([step.rejects for step in steps]),
+        gaps=pa.concat_tables([step.gaps for step in steps]),
+        firings=pa.concat_tables([step.firings for step in steps]),
+        actions=pa.concat_tables([step.actions for step in steps]),
+        results=pa.concat_tables([step.results for step in steps]),
+        charges={
+            currency: sum(step.charges.get(currency, 0) for step in steps)
+            for currency in sorted({currency for step in steps for currency in step.charges})
+        },
+    )
+
+
+def charges_of(rated: pa.Table) -> dict[str, int]:
+    """Nanos by currency of rated rows."""
+    totals: dict[str, int] = {}
+    for chunk in rated.select(["currency", "charge_nanos"]).to_batches():
+        code = chunk.column("currency").indices.to_numpy(zero_copy_only=False)
+        nanos = chunk.column("charge_nanos").to_numpy()
+        for number, currency in enumerate(chunk.column("currency").dictionary.to_pylist()):
+            of_currency = code == number
+            if of_currency.any():
+                totals[currency] = totals.get(currency, 0) + int(nanos[of_currency].sum())
+    return totals

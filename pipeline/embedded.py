@@ -2,6 +2,7 @@
 
     file -> decode, mediate (reading thread) -> fold (here) -> journal, history, rejects (writing thread)
 
+After the last record of an ingest comes a tick of the clock, so that rules that wait for time see the usage first.
 Every so many records all of it becomes durable in one atomic checkpoint, together with how far the files have been
 read. Killed at any moment, the same command goes on from the last checkpoint and ends with the same bytes as a run
 that nothing disturbed.
@@ -24,6 +25,7 @@ import pyarrow.dataset as ds
 
 from pipeline import journal
 from pipeline.background import Background
+from pipeline.baseline import baseline
 from pipeline.datadir import Checkpoint, DataDirectory
 from pipeline.decode import CHUNK_BYTES, Chunk, Position, open_source
 from pipeline.feed_lists import with_lists
@@ -35,11 +37,13 @@ from pipeline.rejects import reject_table
 from pipeline.seen import SeenFiles
 from pipeline.snapshot import restore_state, stage_state
 from rating.dedupe import DAY_US
-from rating.engine import Engine, Step
+from rating.engine import Engine
 from rating.errors import UsageError
 from rating.mediate import mediate
 from rating.prints import Prints
+from rating.step import Step
 from schemas.cards import Catalogue
+from schemas.commands import Command
 from schemas.mapping import Mapping
 from schemas.tables import RATED
 from schemas.usage import RecordType, UsageBatch
@@ -147,14 +151,31 @@ class Embedded:
     ) -> None:
         self.directory.close()
 
-    def apply(self, change: Catalogue) -> None:
-        """Let a catalogue take effect, durably. Raises PlanError, with nothing changed, where it cannot."""
+    def apply(self, change: Catalogue, at_us: int | None = None) -> Step:
+        """Let a catalogue that came at `at_us` (None: at the latest arrival so far) take effect, durably.
+
+        Raises PlanError or RuleError, with nothing changed, where it cannot.
+        """
         self.engine.check(change)
-        with self.directory.begin() as checkpoint, Background(WRITES_AHEAD) as background:
-            entries = Journal(checkpoint, background, self.engine.state.offset)
-            entries.append(journal.Apply(change))
-            self.engine.apply(change)
-            self._commit(checkpoint, entries, None)
+        return self._enter(journal.Apply(change, at_us), lambda: self.engine.apply(change))  # SHIM at_us
+
+    def tick(self, now_us: int) -> Step:
+        """Let the clock come to `now_us`, durably: what waited for time falls due (L3 to L5, L7)."""
+        return self._enter(journal.Tick(now_us), lambda: self.engine.tick(now_us))
+
+    def command(self, commands: Sequence[Command], at_us: int) -> Step:
+        """Let commands that came at `at_us` take effect in their order, durably, all of them or none.
+
+        Where a rule among them is the first to look at a total, it begins with what the committed history says of it.
+        Raises RuleError or UsageError, with nothing changed, where one of them cannot take effect.
+        """
+        self.engine.check_commands(commands)
+        if not commands:
+            return Step()
+        held = baseline(self.directory) if self.engine.wants_baseline(commands) else None
+        return self._enter(
+            journal.Commands(tuple(commands), at_us, held), lambda: self.engine.command(commands, at_us, held)
+        )
 
     def ingest(
         self,
@@ -217,11 +238,21 @@ class Embedded:
         for name in Progress.__struct_fields__:
             setattr(progress, name, getattr(moved, name))
 
-    def _commit(self, checkpoint: Checkpoint, entries: Journal, landing: Landing | None) -> None:
+    def _enter(self, entry: journal.Entry, fold: Callable[[], Step]) -> Step:
+        """Fold one entry in a checkpoint of its own."""
+        with self.directory.begin() as checkpoint, Background(WRITES_AHEAD) as background:
+            entries = Journal(checkpoint, background, self.engine.state.offset)
+            landing = Landing(checkpoint, background)
+            entries.append(entry)
+            step = fold()
+            self.facts.total.add(_land(step, landing))
+            self._commit(checkpoint, entries, landing)
+        return step
+
+    def _commit(self, checkpoint: Checkpoint, entries: Journal, landing: Landing) -> None:
         """Make everything since the last checkpoint durable at once."""
         self.engine.expire()
-        if landing is not None:
-            landing.flush()
+        landing.flush()
         entries.flush()
         # The writing thread is busy with the last rows meanwhile.
         self.seen.save(checkpoint)
@@ -232,6 +263,24 @@ class Embedded:
 
 def _same(one: Progress, other: Progress) -> bool:
     return (one.feed, one.sources, one.as_of_us) == (other.feed, other.sources, other.as_of_us)
+
+
+def _land(step: Step, landing: Landing) -> Tally:
+    """Land all rows of a step but its rejects, and count them."""
+    for rows in step.rated.to_batches():  # as the fold made them, so that landing need not copy them together
+        landing.add("rated", pa.Table.from_batches([rows], RATED))
+    for name in ("gaps", "firings", "actions", "results"):
+        landing.add(name, getattr(step, name))
+    tally = Tally(
+        records=step.records,
+        rated=step.rated_records,
+        duplicate=step.duplicates,
+        missing_partials=int(pc.sum(step.gaps["missing"]).as_py() or 0),
+        firings=step.firings.num_rows,
+        actions=step.actions.num_rows,
+    )
+    tally.add_charges(step.charges)
+    return tally
 
 
 class _Stretch:
@@ -248,7 +297,10 @@ class _Stretch:
         self.landing = Landing(checkpoint, background)
 
     def run(self, every: int, watch: Watch) -> None:
-        """Fold chunks until `every` records have been read or the files end; or until a correction needs a commit."""
+        """Fold chunks until `every` records have been read or the files end; or until a correction needs a commit.
+
+        Where the files end the clock comes to the arrival of the ingest, in the same checkpoint and so once.
+        """
         progress = self.progress
         while progress.file < len(progress.sources):
             source = progress.sources[progress.file]
@@ -260,6 +312,8 @@ class _Stretch:
                 if self.tally.records >= every:
                     return
             progress.file, progress.offset, progress.row, progress.folded = progress.file + 1, 0, 0, 0
+        self.journal.append(journal.Tick(progress.as_of_us))
+        self.tally.add(_land(self.driver.engine.tick(progress.as_of_us), self.landing))
 
     def _fold(self, reading: Reading, source: Source) -> bool:
         """Fold what is left of a chunk; False where a checkpoint must come first.
@@ -284,14 +338,7 @@ class _Stretch:
         return True
 
     def _take(self, step: Step, reading: Reading, source: Source) -> None:
-        for rows in step.rated.to_batches():  # as the fold made them, so that landing need not copy them together
-            self.landing.add("rated", pa.Table.from_batches([rows], RATED))
-        self.landing.add("gaps", step.gaps)
-        self.tally.records += step.records
-        self.tally.rated += step.rated_records
-        self.tally.duplicate += step.duplicates
-        self.tally.missing_partials += int(pc.sum(step.gaps["missing"]).as_py() or 0)
-        self.tally.add_charges(step.charges)
+        self.tally.add(_land(step, self.landing))
         if len(step.rejects):
             self._reject(step.rejects, reading, source)
 

@@ -2,7 +2,8 @@
 
 Within a checkpoint rows are cut into files by count alone, so that the files do not depend on how the stream was cut
 into batches. Rated rows go to `history/rated/cycle=2026-10/day=2026-10-07/<checkpoint>-<part>.parquet`, in journal
-order within a file; the other tables to `history/<table>/<checkpoint>-<part>.parquet`.
+order within a file; the other tables (rejected, gaps, firings, actions, results) to
+`history/<table>/<checkpoint>-<part>.parquet`: a month has few enough of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LANDED_GROUP_ROWS = 65_536  # small enough that little is left to write when the
 # Always known of a rated row, whatever the feed and the tariff. Saying so in the file saves a sixth of the writing.
 RATED_NULLABLE = frozenset({"zone", "country", "plmn", "volume_up_bytes", "volume_down_bytes", "session_id"})
 # What files are skipped by; statistics on the other columns would cost a third more.
-_STATISTICS = ("iccid", "subject", "account_id", "used_at", "cycle", "day", "journal_offset")
+_STATISTICS = ("iccid", "subject", "account_id", "used_at", "cycle", "day", "journal_offset", "fired_at")
 # A larger dictionary is cut down to the words that a file uses.
 _DICTIONARY_KEPT = 256
 
@@ -55,7 +56,7 @@ class Landing:
         self._files: dict[tuple[str, str], _File] = {}  # by table and folder
 
     def add(self, name: str, table: pa.Table) -> None:
-        """Land these rows of the table `rated`, `rejected` or `gaps`, after those added before."""
+        """Land these rows of a table of schemas.tables.TABLES, after those added before."""
         if not table.schema.equals(TABLES[name]):
             raise ValueError(f"not the schema of {name}: {table.schema}")
         if table.num_rows:
@@ -166,7 +167,7 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
     has them, that is, for words that repeat; everything else is zstd at level 1.
     """
     packed = [field.name for field in schema if field.type == pa.int64() or pa.types.is_timestamp(field.type)]
-    others = [name for name in schema.names if name not in packed]
+    others = [_leaf(field) for field in schema if field.name not in packed]
     return {
         "use_dictionary": [field.name for field in schema if pa.types.is_dictionary(field.type)],
         "column_encoding": dict.fromkeys(packed, "DELTA_BINARY_PACKED"),
@@ -174,6 +175,11 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
         "compression_level": dict.fromkeys(others, 1),
         "write_statistics": [name for name in _STATISTICS if name in schema.names],
     }
+
+
+def _leaf(field: pa.Field) -> str:
+    """The name by which a file knows the values of a column."""
+    return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
 def _with_used_words(table: pa.Table) -> pa.Table:

@@ -49,6 +49,8 @@ class Tally(msgspec.Struct):
     rejected: dict[str, int] = {}
     missing_partials: int = 0
     charge_nanos: dict[str, int] = {}
+    firings: int = 0  # of rules, and the actions that they ask for
+    actions: int = 0
 
     def add_rejects(self, reasons: dict[str, int]) -> None:
         """Count rejected records by reason."""
@@ -66,6 +68,8 @@ class Tally(msgspec.Struct):
         self.rated += other.rated
         self.duplicate += other.duplicate
         self.missing_partials += other.missing_partials
+        self.firings += other.firings
+        self.actions += other.actions
         self.add_rejects(other.rejected)
         self.add_charges(other.charge_nanos)
 
@@ -78,6 +82,8 @@ class Tally(msgspec.Struct):
             "rejected": dict(sorted(self.rejected.items())),
             "missing_partials": self.missing_partials,
             "charge": {currency: format_amount(nanos) for currency, nanos in sorted(self.charge_nanos.items())},
+            "firings": self.firings,
+            "actions": self.actions,
         }
 
 

@@ -99,17 +99,21 @@ def test_the_journal_folded_anew_gives_the_state_and_the_rows(
     loaded(tmp_path, fleet)
     ingest(tmp_path, fleet)
     engine = Engine(State())
-    steps = []
+    steps, ticks = [], []
     with Embedded.open(tmp_path, write=False) as driver:
         for offset, entry in journal.read(driver.directory):
             assert offset == engine.state.offset
             if isinstance(entry, journal.Apply):
                 engine.apply(entry.catalogue)
+            elif isinstance(entry, journal.Tick):
+                ticks.append(entry.now_us)
+                engine.tick(entry.now_us)
             elif isinstance(entry, journal.Usage):
                 steps.append(engine.usage(entry.batch, entry.originals))
         assert engine.state.counters.to_table().equals(driver.engine.state.counters.to_table())
         assert engine.state.offset == driver.engine.state.offset
         assert driver.directory.manifest.checkpoint > 4
+    assert [AS_OF_US] == ticks  # the ingest ends with one, however many checkpoints it took
     folded = pl.from_arrow(pa.concat_tables([step.rated for step in steps]))
     assert isinstance(folded, pl.DataFrame)
     landed = rated_rows(tmp_path)

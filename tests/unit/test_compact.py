@@ -19,18 +19,20 @@ from pipeline.background import Background
 from pipeline.datadir import DataDirectory
 from pipeline.land import Landing
 from rating.errors import LockedError, UsageError
-from schemas.tables import GAPS, RATED
+from schemas.tables import FIRINGS, GAPS, RATED
 from tests.rated_rows import Event, rated_table
 
 ONE = "8988303000000000001"
 
 
 def land(path: Path, days: list[int], checkpoint: int) -> None:
-    """One checkpoint with a rated row a day and one gap; quantities tell checkpoints and rows apart."""
+    """One checkpoint with a rated row a day, one gap and one firing; quantities tell checkpoints and rows apart."""
     with DataDirectory.open(path, write=True) as directory, Background() as background, directory.begin() as step:
         landing = Landing(step, background)
         landing.add("rated", rated_table(Event(ONE, day, 1000 * checkpoint + n) for n, day in enumerate(days)))
         landing.add("gaps", pa.Table.from_pylist([{"feed": "f", "missing": checkpoint}], schema=GAPS))
+        fired = {"rule_id": "cap", "value_now": checkpoint, "levels": [f"{checkpoint} GB", "5 GB"]}
+        landing.add("firings", pa.Table.from_pylist([fired], schema=FIRINGS))
         landing.finish()
         step.commit()
 
@@ -63,10 +65,15 @@ def test_small_files_become_one_a_partition(data_dir: Path) -> None:
     before = history(filled(data_dir))
     done = compact(data_dir)
     assert before == history(data_dir)
-    assert {"rated": 10, "rejected": 0, "gaps": 5} == done.files_before
-    assert {"rated": 2, "rejected": 0, "gaps": 1} == done.files_after
-    assert 20 == done.rows
+    none = {"rejected": 0, "actions": 0, "results": 0}
+    assert {"rated": 10, "gaps": 5, "firings": 5, **none} == done.files_before
+    assert {"rated": 2, "gaps": 1, "firings": 1, **none} == done.files_after
+    assert 25 == done.rows
+    fired = pq.read_table(data_dir / "history/firings/0000000001-000.merged-0000000006.parquet")
+    assert FIRINGS.types == fired.schema.types
+    assert [[f"{number} GB", "5 GB"] for number in range(1, 6)] == fired["levels"].to_pylist()
     assert [
+        "history/firings/0000000001-000.merged-0000000006.parquet",
         "history/gaps/0000000001-000.merged-0000000006.parquet",
         "history/rated/cycle=2026-10/day=2026-10-07/0000000001-000.merged-0000000006.parquet",
         "history/rated/cycle=2026-10/day=2026-10-08/0000000001-000.merged-0000000006.parquet",

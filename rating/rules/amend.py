@@ -94,3 +94,16 @@ def changed_cards(cards: pl.DataFrame, changes: Iterable[tuple[str, Change]]) ->
     touched = cards.filter(pl.col("iccid").is_in(list(merged)))
     rows = [row | merged[row["iccid"]] for row in touched.iter_rows(named=True)]
     return pl.DataFrame(rows, schema=CARD_SCHEMA)
+
+
+def rounds(changes: list[tuple[int, str, Change]]) -> list[list[tuple[int, str, Change]]]:
+    """Changes as (offset, ICCID, change) in rounds, in order; each card is once in a round."""
+    found: list[list[tuple[int, str, Change]]] = []
+    named: set[str] = set()
+    for one in changes:
+        if not found or one[1] in named:
+            found.append([])
+            named = set()
+        found[-1].append(one)
+        named.add(one[1])
+    return found

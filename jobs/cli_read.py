@@ -17,7 +17,7 @@ from jobs import gauges, listing, listing_text, midnight
 from jobs.cli_context import Data, Json, data_of, parse_instant
 from jobs.console import show, shown_path
 from jobs.explained import explain_key, render_explained
-from jobs.query import connect, render, rows_as_csv, rows_as_json, run_sql
+from jobs.query import STATE_TABLES, connect, render, rows_as_csv, rows_as_json, run_sql
 from jobs.report import FORMATS, build_report, write_report
 from pipeline.embedded import Embedded
 from rating.errors import UsageError
@@ -30,8 +30,6 @@ UntilMidnight = Annotated[
     bool, typer.Option("--until-midnight", help="Usage until 24:00 of the previous local day, not live.")
 ]
 Limit = Annotated[int, typer.Option(min=0, help="Rows to show at most.")]
-# Computing these takes the whole state, so a query pays for them only where it may name one.
-_STATE_TABLES = ("accounts", "cards", "counters", "pools", "fees")
 Offset = Annotated[int, typer.Option(min=0, help="Rows to leave out first.")]
 
 
@@ -188,7 +186,8 @@ def sql(
         raise UsageError("found --json and --csv; expected one of them")
     data = data_of(context)
     views = None
-    if any(name in query.lower() for name in _STATE_TABLES):
+    # Computing these takes the whole state, so a query pays for them only where it may name one.
+    if any(name in query.lower() for name in STATE_TABLES):
         with data.read() as driver:
             views = state_views(driver.engine)
     rows = run_sql(data.path, query, views)

@@ -28,13 +28,13 @@ from rating.views import StateViews
 from schemas.tables import TABLES
 
 SHOWN_ROWS = 100
-STATE_TABLES = ("accounts", "cards", "counters", "pools", "fees")
+STATE_TABLES = ("accounts", "cards", "counters", "pools", "fees", "rules")
 
 
 def connect(data: Path | DataDirectory, state: StateViews | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the views `rated`, `rejected`, `gaps`, `daily`, `cycles` of what is committed now.
+    """A DuckDB connection with the tables and views of docs/tables.md, as far as they are of the history.
 
-    With `state` also the tables `accounts`, `cards`, `counters`, `pools` and `fees`. A table without rows has its
+    It shows what is committed now; with `state` also the tables of STATE_TABLES. A table without rows has its
     columns all the same. Times are shown in UTC. Raises UsageError where there is no data directory, StorageError
     where it is damaged.
     """

@@ -1,4 +1,4 @@
--- Views over rated, rejected and gaps, as docs/tables.md describes them. Quantities are whole units of the service
+-- Views over the tables of the history, as docs/tables.md describes them. Quantities are whole units of the service
 -- (bytes, messages, seconds), amounts are nanos (10^-9 of the currency) and, named charge, exact decimals.
 
 CREATE MACRO amount(nanos) AS
@@ -36,3 +36,25 @@ SELECT
     amount(sum(charge_nanos)) AS charge
 FROM rated
 GROUP BY ALL;
+
+CREATE VIEW action_states AS
+SELECT
+    actions.action_id, firing_id, rule_id, sequence, action, account_id, actions.iccid, parameters, created_at,
+    CASE WHEN latest IS NULL THEN 'open' WHEN latest.outcome IN ('failed', 'refused') THEN 'failed' ELSE 'done' END
+        AS state,
+    latest.outcome AS outcome,
+    latest.message AS message,
+    latest.moment AS result_at,
+    actions.journal_partition, actions.journal_offset
+FROM actions
+LEFT JOIN (
+    SELECT
+        action_id,
+        arg_max(
+            struct_pack(outcome := outcome::VARCHAR, message := message, moment := "at"),
+            (journal_partition, journal_offset)
+        ) AS latest
+    FROM results
+    WHERE action_id IS NOT NULL
+    GROUP BY action_id
+) AS told ON told.action_id = actions.action_id;

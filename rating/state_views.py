@@ -17,7 +17,8 @@ from rating.fee_views import fees_view
 from rating.index import Ints
 from rating.pools import DEVICE_PREFIX
 from rating.rate import TEST_METER
-from rating.views import ACCOUNTS_VIEW, ADDONS_VIEW, CARDS_VIEW, COUNTERS_VIEW, POOLS_VIEW, StateViews
+from rating.rules.triggers import TRIGGERS
+from rating.views import ACCOUNTS_VIEW, ADDONS_VIEW, CARDS_VIEW, COUNTERS_VIEW, POOLS_VIEW, RULES_VIEW, StateViews
 
 _SERVICE_NAMES = list(SERVICES)
 
@@ -35,6 +36,7 @@ def state_views(engine: Engine, cycle: str | None = None) -> StateViews:
         fees=fees_view(engine.compiled, _cycles(engine, today, cycle)),
         accounts=_accounts(engine),
         addons=_addons(engine),
+        rules=_rules(engine),
     )
 
 
@@ -84,6 +86,7 @@ def _cards(engine: Engine, today: Ints) -> pl.DataFrame:
         activated_on="activated_on",
         term_ends_on=pl.when(pl.Series(ends < (1 << 30))).then(pl.Series(np.minimum(ends, 1 << 20))).cast(pl.Date),
         custom="custom",
+        status_reason="status_reason",
     ).select(pl.col(name).cast(kind) for name, kind in CARDS_VIEW.items())
 
 
@@ -220,3 +223,22 @@ def _addons(engine: Engine) -> pl.DataFrame:
         for row, addon in enumerate(addons.addons)
     ]
     return pl.DataFrame(rows, schema=ADDONS_VIEW, orient="row")
+
+
+def _rules(engine: Engine) -> pl.DataFrame:
+    active: dict[str, int] = engine.state.rules.active if hasattr(engine.state, "rules") else {}  # SHIM
+    rows = [
+        (
+            rule.id,
+            rule.name or None,
+            rule.owner,
+            rule.trigger,
+            rule.measure if TRIGGERS[rule.trigger].measures else None,
+            ", ".join(str(level) for level in rule.levels) or None,
+            rule.repetition,
+            "ACTIVE" if rule.id in active else "INACTIVE",
+            active.get(rule.id),
+        )
+        for rule in engine.state.catalogue.rules
+    ]
+    return pl.DataFrame(rows, schema=RULES_VIEW, orient="row").sort("rule_id")

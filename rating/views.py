@@ -1,4 +1,4 @@
-"""The state as people ask for it: whole polars frames, one row a card, a counter, a pool, a fee, an account (Q1 to Q6).
+"""The state as people ask for it: whole polars frames, a row a card, counter, pool, fee, account or rule (Q1 to Q6).
 
 Only cycles that the state still holds, the open one and those within their grace period (T5), have counters, pools
 and fees; usage of older cycles is in the history. Quantities are whole units of the service: bytes, messages, seconds.
@@ -25,6 +25,7 @@ CARDS_VIEW: dict[str, pl.DataType] = {
     "activated_on": pl.Date(),
     "term_ends_on": pl.Date(),
     "custom": pl.String(),  # JSON object
+    "status_reason": pl.String(),  # why it is suspended
 }
 
 COUNTERS_VIEW: dict[str, pl.DataType] = {
@@ -83,6 +84,18 @@ ACCOUNTS_VIEW: dict[str, pl.DataType] = {
     "status": pl.String(),
 }
 
+RULES_VIEW: dict[str, pl.DataType] = {
+    "rule_id": pl.String(),
+    "name": pl.String(),
+    "owner": pl.String(),  # account; null: root
+    "trigger": pl.String(),
+    "measure": pl.String(),  # used | over | remaining | hard_cut; null where the trigger compares nothing
+    "threshold": pl.String(),  # the levels as the rule writes them, separated by commas; null: none
+    "repetition": pl.String(),
+    "status": pl.String(),  # ACTIVE | INACTIVE
+    "active_since": pl.Datetime("us", "UTC"),
+}
+
 ADDONS_VIEW: dict[str, pl.DataType] = {
     "addon_id": pl.String(),
     "iccid": pl.String(),
@@ -108,3 +121,4 @@ class StateViews:
     fees: pl.DataFrame = field(default_factory=lambda: _empty(FEES_VIEW))
     accounts: pl.DataFrame = field(default_factory=lambda: _empty(ACCOUNTS_VIEW))
     addons: pl.DataFrame = field(default_factory=lambda: _empty(ADDONS_VIEW))
+    rules: pl.DataFrame = field(default_factory=lambda: _empty(RULES_VIEW))

@@ -6,6 +6,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,17 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rating.views import ACCOUNTS_VIEW, ADDONS_VIEW, CARDS_VIEW, COUNTERS_VIEW, FEES_VIEW, POOLS_VIEW, StateViews
-from schemas.tables import GAPS, RATED, REJECTED
+from rating.views import (
+    ACCOUNTS_VIEW,
+    ADDONS_VIEW,
+    CARDS_VIEW,
+    COUNTERS_VIEW,
+    FEES_VIEW,
+    POOLS_VIEW,
+    RULES_VIEW,
+    StateViews,
+)
+from schemas.tables import ACTIONS, FIRINGS, RATED, REJECTED, RESULTS, TABLES
 
 MB = 1024 * 1024
 
@@ -128,20 +138,58 @@ def reject_table(rejects: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def history(
-    directory: Path, rated: pa.Table, rejected: pa.Table | None = None, gaps: pa.Table | None = None
+    directory: Path, rated: pa.Table, rejected: pa.Table | None = None, **others: pa.Table
 ) -> duckdb.DuckDBPyConnection:
-    """A connection with the views `rated`, `rejected` and `gaps` over Parquet files in `directory`."""
+    """A connection with the views of the history over Parquet files in `directory`; a table not given is empty."""
     connection = duckdb.connect()
-    tables = {
-        "rated": rated,
-        "rejected": reject_table([]) if rejected is None else rejected,
-        "gaps": GAPS.empty_table() if gaps is None else gaps,
-    }
-    for name, table in tables.items():
+    given = {"rated": rated, "rejected": reject_table([]) if rejected is None else rejected, **others}
+    for name, schema in TABLES.items():
         path = directory / f"{name}.parquet"
-        pq.write_table(table, path)
+        pq.write_table(given.get(name, schema.empty_table()), path)
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{path}')")
+    connection.execute(resources.files("jobs").joinpath("views.sql").read_text())
     return connection
+
+
+def rule_tables() -> dict[str, pa.Table]:
+    """Firings, actions and results of small SIMs: a cap of the cycle, a pool, a change; one released, one failed."""
+    at = dt.datetime(2026, 10, 20, 8, tzinfo=dt.UTC)
+    one, two, three = "8949000000000000001", "8949000000000000002", "8949000000000000003"
+    cap = {"rule_id": "cap", "trigger": "data_usage_cycle", "window": "2026-10", "unit": "bytes"}
+    pool = {"rule_id": "=pool", "trigger": "pool_data_usage", "owner": "acme-eu", "pool_id": "fleet"}
+    pool |= {"window": "2026-10", "unit": "bytes", "account_id": "acme-eu"}
+    moved = {"rule_id": "moved", "trigger": "imei_changed", "from_value": "35", "to_value": "49"}
+    rows: list[tuple[str, dict[str, Any], int]] = [
+        (one, cap | {"value_before": 40 * MB, "value_now": 65 * MB, "threshold": 50 * MB, "levels": ["50 MB"]}, 3),
+        (two, pool | {"value_now": 120 * MB, "size": 100 * MB, "levels": ["80 %", "100 %"]}, 5),
+        (three, pool | {"value_now": 121 * MB, "size": 100 * MB, "levels": ["100 %"]}, 6),
+        (one, moved, 8),
+        (one, moved | {"used_at": at - dt.timedelta(days=30), "fired_at": at - dt.timedelta(days=30)}, 9),
+        (one, cap | {"kind": "released"}, 11),
+    ]
+    firings, actions = [], []
+    for iccid, row, offset in rows:
+        firing = {"kind": "fired", "account_id": "acme", "iccid": iccid, "used_at": at, "fired_at": at} | row
+        firing |= {"firing_id": f"0.{offset}.{iccid}.{row['rule_id']}", "journal_offset": offset}
+        firings.append(firing | {"journal_partition": 0})
+        asked = {"cap": ["suspend", "notify"], "=pool": ["suspend"], "moved": []}[row["rule_id"]]
+        if firing["kind"] == "released":
+            asked = ["resume"]
+        for sequence, action in enumerate(asked, 1):
+            kept = {name: firing.get(name) for name in ACTIONS.names if name in FIRINGS.names}
+            kept |= {"action_id": f"0.{offset}.{iccid}.{sequence}.{row['rule_id']}", "sequence": sequence}
+            actions.append(kept | {"action": action, "created_at": firing["fired_at"], "parameters": '{"reason":"x"}'})
+    results = [
+        {"action_id": f"0.3.{one}.1.cap", "outcome": "failed", "message": "busy", "journal_offset": 20},
+        {"action_id": f"0.3.{one}.1.cap", "outcome": "suspended", "journal_offset": 22},
+        {"action_id": f"0.5.{two}.1.=pool", "outcome": "failed", "message": "no such SIM", "journal_offset": 21},
+    ]
+    results = [row | {"iccid": one, "at": at, "journal_partition": 0} for row in results]
+    return {
+        "firings": pa.Table.from_pylist(firings, schema=FIRINGS),
+        "actions": pa.Table.from_pylist(actions, schema=ACTIONS),
+        "results": pa.Table.from_pylist(results, schema=RESULTS),
+    }
 
 
 def _frame(rows: list[dict[str, Any]], schema: dict[str, pl.DataType]) -> pl.DataFrame:
@@ -157,6 +205,7 @@ def views(**rows: list[dict[str, Any]]) -> StateViews:
         "fees": FEES_VIEW,
         "accounts": ACCOUNTS_VIEW,
         "addons": ADDONS_VIEW,
+        "rules": RULES_VIEW,
     }
     return StateViews(**{name: _frame(rows.get(name, []), schema) for name, schema in schemas.items()})
 
@@ -305,6 +354,11 @@ def small_views() -> StateViews:
                 "amount_nanos": 20_000_000_000,
                 "currency": "EUR",
             }
+        ],
+        rules=[
+            {"rule_id": "cap", "trigger": "data_usage_cycle", "threshold": "50 MB", "status": "ACTIVE"},
+            {"rule_id": "=pool", "owner": "acme-eu", "trigger": "pool_data_usage", "status": "INACTIVE"},
+            {"rule_id": "quiet", "trigger": "no_sms_24h", "status": "ACTIVE"},
         ],
         accounts=[
             {"account_id": "acme", "name": "Acme <Metering> & Sons", "time_zone": "Europe/Berlin", "grace_hours": 72},

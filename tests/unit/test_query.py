@@ -18,14 +18,16 @@ from pipeline.datadir import DataDirectory
 from pipeline.land import Landing
 from rating.errors import InputError, UsageError
 from schemas.tables import TABLES
-from tests.rated_rows import Event, rated_table, small_views
+from tests.rated_rows import Event, rated_table, rule_tables, small_views
 
 
-def land(path: Path, *events: Event) -> None:
-    """One checkpoint with these rated events."""
+def land(path: Path, *events: Event, **others: pa.Table) -> None:
+    """One checkpoint with these rated events, and rows of other tables."""
     with DataDirectory.open(path, write=True) as directory, Background() as background, directory.begin() as step:
         landing = Landing(step, background)
         landing.add("rated", rated_table(events))
+        for name, table in others.items():
+            landing.add(name, table)
         landing.finish()
         step.commit()
 
@@ -40,18 +42,35 @@ def test_empty_history_has_all_views_and_columns(data_dir: Path) -> None:
         table = run_sql(data_dir, f"select * from {name}")
         assert schema.names == table.column_names
         assert 0 == table.num_rows
-    for view in ("daily", "cycles"):
+    for view in ("daily", "cycles", "action_states"):
         assert 0 == run_sql(data_dir, f"select * from {view}").num_rows
 
 
 def test_views_have_the_same_types_with_and_without_rows(tmp_path: Path) -> None:
     """A query that works on an empty history works on a full one."""
     land(tmp_path / "empty")
-    land(tmp_path / "full", Event(ONE, 7, 100))
-    for view in ("rated", "daily", "cycles"):
+    land(tmp_path / "full", Event(ONE, 7, 100), **rule_tables())
+    for view in ("rated", "daily", "cycles", "firings", "actions", "results", "action_states"):
         described = [run_sql(tmp_path / name, f"describe {view}").to_pylist() for name in ("empty", "full")]
         types = [[(row["column_name"], row["column_type"]) for row in rows] for rows in described]
         assert types[0] == types[1]
+
+
+def test_an_action_stands_as_its_latest_result_says(data_dir: Path) -> None:
+    """An action without a result is open; of several results the last one holds, whatever their order in the files."""
+    tables = rule_tables()
+    tables["results"] = tables["results"].take([2, 1, 0])
+    land(data_dir, **tables)
+    found = run_sql(
+        data_dir, "select rule_id, action, state, outcome, message from action_states order by journal_offset, sequence"
+    )
+    assert [
+        ("cap", "suspend", "done", "suspended", None),  # it failed first, and was done then
+        ("cap", "notify", "open", None, None),
+        ("=pool", "suspend", "failed", "failed", "no such SIM"),
+        ("=pool", "suspend", "open", None, None),
+        ("cap", "resume", "open", None, None),
+    ] == [tuple(row.values()) for row in found.to_pylist()]
 
 
 def test_daily_and_cycles_add_up(data_dir: Path) -> None:

@@ -8,6 +8,7 @@ earliest expiry and purchase. What is left is overage, and priced.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -71,21 +72,35 @@ class Addons:
         if not len(self.addons):
             return taken
         asking = np.flatnonzero((wanted > 0) & (self._count[card] > 0))
-        for place in range(int(self._count[card[asking]].max(initial=0))):
-            at = asking[self._count[card[asking]] > place]
-            addon = self._order[self._first[card[at]] + place]
-            acts = (
-                (self.service[addon] == service[at])
-                & (self.purchased_us[addon] <= used_us[at])
-                & (day[at] <= self.expires_day[addon])
-            )
-            at, addon = at[acts], addon[acts]
+        for at, addon in self._acting(asking, card, service, used_us, day):
             groups = Groups.of(addon)
             part, self.used[groups.keys] = draw(
                 groups, self.used[groups.keys], wanted[at] - taken[at], self.units[addon]
             )
             taken[at] += part
         return taken
+
+    def bought(self, card: Ints, service: int, now_us: int, day: Ints) -> Ints:
+        """int64[n]: units, used or not, of the add-ons of each card that act at a moment and its local day (C5)."""
+        units = np.zeros(len(card), np.int64)
+        if len(self.addons):
+            asking = np.flatnonzero(self._count[card] > 0)
+            now, of_service = np.full(len(card), now_us, np.int64), np.full(len(card), service, np.int64)
+            for at, addon in self._acting(asking, card, of_service, now, day):
+                units[at] += self.units[addon]
+        return units
+
+    def _acting(self, asking: Ints, card: Ints, service: Ints, at_us: Ints, day: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """Rows of `asking` and the add-on that acts for each, in burn order; a row comes once for each add-on."""
+        for place in range(int(self._count[card[asking]].max(initial=0))):
+            at = asking[self._count[card[asking]] > place]
+            addon = self._order[self._first[card[at]] + place]
+            acts = (
+                (self.service[addon] == service[at])
+                & (self.purchased_us[addon] <= at_us[at])
+                & (day[at] <= self.expires_day[addon])
+            )
+            yield at[acts], addon[acts]
 
     def give_back(self, card: int, service: int, used_us: int, day: int, units: int) -> None:
         """Return units to the add-ons of a card that acted at a time and local day, the last to burn first (F6).

@@ -15,6 +15,7 @@ from rating.book import Book
 from rating.directory import BEGINNING, END, Directory
 from rating.fees import prorate_units
 from rating.index import Ints
+from rating.sizes import version_allowances
 
 DEVICE_PREFIX: Final = "device:"
 
@@ -51,7 +52,7 @@ class Pools:
         self._by_device = np.concatenate([np.zeros(len(spells.card), bool), np.ones(len(has_device), bool)])
         status = cards["status"].fill_null("activated").is_in(COUNTING_STATUSES).to_numpy()
         self._counts = status[self._card] if len(self._card) else np.zeros(0, bool)
-        self._allowances = _version_allowances(book)
+        self._allowances = version_allowances(book)
         self._sizes: dict[tuple[int, int, int], Ints] = {}
 
     def of(self, card: Ints, plan: Ints, service: Ints, day: Ints) -> Ints:
@@ -74,13 +75,15 @@ class Pools:
         now = max(min(now_day, end_day), start_day)
         key = (meter, cycle, now)
         if key not in self._sizes:
-            self._sizes[key] = self._compute(meter, start_day, end_day, now)
+            service = int(self.book.meter_service[meter])
+            self._sizes[key] = self.sizes_of(self._allowances[:, meter], service, start_day, end_day, now)
         return self._sizes[key]
 
-    def _compute(self, meter: int, start_day: int, end_day: int, now: int) -> Ints:
+    def sizes_of(self, allowance: Ints, service: int, start_day: int, end_day: int, now_day: int) -> Ints:
+        """int64[pools]: as `sizes`, where `allowance[versions]` is what counts of a service; nothing is remembered."""
         directory, book = self.directory, self.book
-        service = book.meter_service[meter]
-        per_plan = self._plan_allowances(meter, start_day, now)
+        now = max(min(now_day, end_day), start_day)
+        per_plan = self._plan_allowances(allowance, start_day, now)
         plans = directory.plans
         held = (plans.from_day <= now) & (plans.until_day >= start_day) & (plans.target >= 0)
         per_card = np.zeros(len(directory), np.int64)
@@ -96,14 +99,14 @@ class Pools:
         fixed = book.pool_fixed[:, service]
         return np.where(fixed >= 0, fixed, sizes)
 
-    def _plan_allowances(self, meter: int, start_day: int, now: int) -> Ints:
-        """int64[plans]: the largest allowance on the meter of the versions in force from start to now."""
+    def _plan_allowances(self, allowance: Ints, start_day: int, now: int) -> Ints:
+        """int64[plans]: the largest allowance of the versions in force from start to now."""
         effective, version_at = self.book.effective, self.book.version_at
         largest = np.zeros(len(effective), np.int64)
         for place in range(effective.shape[1]):
             ends = effective[:, place + 1] if place + 1 < effective.shape[1] else np.full(len(effective), END)
             in_force = (effective[:, place] <= now) & (ends > start_day) & (version_at[:, place] >= 0)
-            units = np.where(in_force, self._allowances[version_at[:, place], meter], 0)
+            units = np.where(in_force, allowance[version_at[:, place]], 0)
             largest = np.maximum(largest, units)
         return largest
 
@@ -125,13 +128,3 @@ class Pools:
         by_device = self.book.plan_per_device[plan] if len(self.book.plan_per_device) else np.zeros(len(at), bool)
         here[at] &= (plan >= 0) & by_device & (self.directory.pools.at(card, days) < 0)
         return here
-
-
-def _version_allowances(book: Book) -> Ints:
-    """int64[versions, meters]: the allowance of each plan version on each meter."""
-    table = np.zeros((len(book.versions), len(book.vocabulary.meters)), np.int64)
-    for version in range(len(book.versions)):
-        rates = np.unique(book.rate_at[version])
-        rates = rates[rates >= 0]
-        table[version, book.rates.meter[rates]] = book.rates.allowance[rates]
-    return table

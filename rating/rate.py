@@ -15,14 +15,14 @@ from rating.accept import Accepted
 from rating.apply import Compiled
 from rating.book import NO_CAP, RECORD_BASIS, SESSION_BASIS, Book
 from rating.burn import draw, trial_days
-from rating.counters import METER_BITS, Counters, counter_groups
+from rating.counters import Counters, counter_groups
 from rating.cycles import Cycles
 from rating.entries import Entries
-from rating.fees import prorate_units
-from rating.groups import Groups, distinct
+from rating.groups import Groups
 from rating.index import Ints
 from rating.pools import Pools
 from rating.sessions import Sessions
+from rating.sizes import first_cycle_units, sizes_at
 from schemas.usage import Service
 
 TEST_METER = 0xFFF  # the meter of test usage, which no plan can name
@@ -198,28 +198,15 @@ def _sizes(
     prorated = np.flatnonzero(book.rates.prorate[entries.rate] & (pool_of < 0))
     if len(prorated):
         at = record[prorated]
-        first, last = cycles.start_day[at], cycles.end_day[at]
         active = compiled.directory.activated_on[accepted.card[at]]
-        days = last - first + 1
-        served = np.where((active > first) & (active <= last), last - active + 1, days)
-        size[prorated] = prorate_units(size[prorated], served, days)
+        size[prorated] = first_cycle_units(size[prorated], active, cycles.start_day[at], cycles.end_day[at])
     at = np.flatnonzero(pool_of >= 0)
     if len(at):
-        # Few distinct combinations of meter, cycle and local day of arrival; each is one look-up for all its entries.
-        code, now = cycles.code[record[at]], today[record[at]]
-        days, day = distinct(now)
-        moments, moment = distinct((distinct(code)[1] << METER_BITS | meter[at]) * len(days) + day)
-        for place in range(len(moments)):
-            here = at[moment == place]
-            sample = record[here[0]]
-            sizes = pools.sizes(
-                int(meter[here[0]]),
-                int(cycles.code[sample]),
-                int(cycles.start_day[sample]),
-                int(cycles.end_day[sample]),
-                int(today[sample]),
-            )
-            size[here] = sizes[pool_of[here]]
+        own = record[at]
+        size[at] = sizes_at(
+            pools.sizes, pool_of[at], meter[at], cycles.code[own], cycles.start_day[own], cycles.end_day[own],
+            today[own],
+        )  # fmt: skip
     return size
 
 

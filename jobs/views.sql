@@ -40,8 +40,11 @@ GROUP BY ALL;
 CREATE VIEW action_states AS
 SELECT
     actions.action_id, firing_id, rule_id, sequence, action, account_id, actions.iccid, parameters, created_at,
-    CASE WHEN latest IS NULL THEN 'open' WHEN latest.outcome IN ('failed', 'refused') THEN 'failed' ELSE 'done' END
-        AS state,
+    CASE
+        WHEN latest.outcome IN ('failed', 'refused') THEN 'failed'
+        WHEN latest IS NOT NULL OR action IN ('add_tag', 'set_attribute') THEN 'done'
+        ELSE 'open'
+    END AS state,
     latest.outcome AS outcome,
     latest.message AS message,
     latest.moment AS result_at,

@@ -10,6 +10,7 @@ import duckdb
 import polars as pl
 
 from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
+from jobs.report.rule_sections import rule_sections
 from jobs.report.sections import SECTION_SQL, lines_sql, scan_sql
 from rating.errors import InputError, UsageError
 from rating.views import StateViews
@@ -44,8 +45,14 @@ def build_report(
             scratch.register(f"scan_{name}", table)
         _register_views(scratch, views, cycle, accounts, window.by_subject)
         scratch.execute(lines_sql())
-        sections = {name: _section(scratch, name) for name in SECTIONS if name != "rejected"}
+        sections = {name: _section(scratch, name) for name in SECTION_SQL}
 
+    sections |= {
+        name: _as_planned(name, frame)
+        for name, frame in rule_sections(
+            connection, views, cycle, window.first, window.last, accounts, TOP_SIMS
+        ).items()
+    }
     sections["rejected"] = _rejected(connection, views, window) if accounts is None else _rejected_none()
     cards = views.cards if accounts is None else views.cards.filter(pl.col("account_id").is_in(accounts))
     used = sections["sims"].filter(pl.col("service") != FEES_SERVICE)["iccid"].n_unique()
@@ -207,6 +214,10 @@ def _register_views(
 def _section(scratch: duckdb.DuckDBPyConnection, name: str) -> pl.DataFrame:
     frame = pl.from_arrow(scratch.sql(SECTION_SQL[name]).to_arrow_table())
     assert isinstance(frame, pl.DataFrame)
+    return _as_planned(name, frame)
+
+
+def _as_planned(name: str, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(column.name for column in SECTIONS[name].columns)
 
 

@@ -54,6 +54,9 @@ _COLUMNS = {
         Column("subject_kind", "text", "Billed as"),
         Column("subject", "text", "Billing entity"),
         Column("fee", "text", "Fee"),
+        Column("rule_id", "text", "Rule"),
+        Column("trigger", "text", "Trigger"),
+        Column("owner", "text", "Owner"),
         Column("rate", "text", "Rate"),
         Column("country", "text", "Country"),
         Column("reason", "text", "Reason"),
@@ -67,6 +70,13 @@ _COLUMNS = {
         Column("records", "count", "Records"),
         Column("rows", "count", "Rows"),
         Column("fee_count", "count", "Charged"),
+        Column("rules", "count", "Rules"),
+        Column("firings", "count", "Firings"),
+        Column("released", "count", "Released"),
+        Column("actions", "count", "Actions"),
+        Column("actions_done", "count", "Done"),
+        Column("actions_failed", "count", "Failed"),
+        Column("actions_open", "count", "Open"),
         Column("size", "quantity", "Size"),
         Column("allowance_size", "quantity", "Allowance"),
         Column("quantity", "quantity", "Quantity"),
@@ -99,6 +109,7 @@ _COLUMNS = {
 _USAGE = "from_test from_allowance from_addon overage"
 _LATE = "late_records late_quantity adjustment_rows adjustment_quantity"
 _MONEY = "charge late_charge adjustments fees total"
+_ACTIONS = "actions actions_done actions_failed actions_open"
 _SUMMARY = "sims data_used_bytes data_overage_bytes sms_used voice_used_s charge adjustments fees total"
 
 
@@ -186,6 +197,18 @@ SECTIONS: dict[str, SectionPlan] = {
             "account_id kind service unit currency rows quantity amount",
         ),
         _plan(
+            "rules",
+            "Rules",
+            "What each rule did in the cycle: firings, releases of SIMs by themselves, and what came of its actions.",
+            f"rule_id trigger owner sims firings released {_ACTIONS}",
+        ),
+        _plan(
+            "rule_sims",
+            "SIMs with the most firings",
+            "The SIMs that met rules most often in the cycle.",
+            f"iccid account_id rules firings released {_ACTIONS}",
+        ),
+        _plan(
             "rejected",
             "Rejected records",
             "Records that arrived while the cycle took usage and could not be rated; correct and replay them.",
@@ -217,6 +240,11 @@ _OPTIONAL = {
     "forecast",
     "forecast_percent",
     "zone",
+    "owner",
+    "released",
+    "actions_done",
+    "actions_failed",
+    "actions_open",
 }
 
 

@@ -106,6 +106,10 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
     facts.append(
         ("Records rated", f"{services['records'].sum():,}", f"{late:,} of them late" if late else "none of them late")
     )
+    fired = report.sections["rules"]
+    if fired.height:
+        asked = f"{fired['actions'].sum():,} actions asked for by {fired.height:,} rules"
+        facts.append(("Firings of rules", f"{fired['firings'].sum():,}", asked))
     if report.account is None:
         refused = report.sections["rejected"]["records"].sum()
         facts.append(("Records rejected", f"{refused:,}", f"{'' if refused else 'none '}while the cycle took usage"))
@@ -218,6 +222,7 @@ def _plain(value: Fraction) -> str:
 def _tables(report: Report) -> list[Table]:
     sections = report.sections
     summary = "currency sims data_used_bytes data_overage_bytes sms_used voice_used_s charge adjustments fees total"
+    actions = "actions actions_done actions_failed actions_open"
     usage = "records used from_test from_allowance from_addon overage"
     pools = sections["pools"].sort(
         pl.col("kind") == "device", -pl.col("percent"), "account_id", "pool_id", nulls_last=True, maintain_order=True
@@ -261,6 +266,8 @@ def _tables(report: Report) -> list[Table]:
         table("countries", sections["countries"], "country service currency sims records used overage total", limit=30),
         table("fees", sections["fees"], "account_id plan_id plan_version fee fee_count currency amount"),
         table("adjustments", sections["adjustments"], "account_id kind service rows quantity currency amount"),
+        table("rules", sections["rules"], f"rule_id trigger owner sims firings released {actions}"),
+        table("rule_sims", sections["rule_sims"], f"iccid account_id rules firings released {actions}"),
         table("rejected", sections["rejected"], "reason meaning records"),
     ]
     return [each for each in tables if each.rows]

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from jobs.report import build_report, write_report
-from tests.rated_rows import history, rated_table, reject_table, small_events, small_views
+from tests.rated_rows import history, rated_table, reject_table, rule_tables, small_events, small_views
 
 GOLDEN = Path(__file__).resolve().parent / "report"
 AS_OF = dt.datetime(2026, 10, 21, 9, 30, tzinfo=dt.UTC)
@@ -20,7 +20,7 @@ AS_OF = dt.datetime(2026, 10, 21, 9, 30, tzinfo=dt.UTC)
 def write_golden(out: Path, scratch: Path) -> None:
     """The CSV files of the report and its JSON, in `out`."""
     rejects = reject_table([{}, {"reason": "unknown_card"}, {}])
-    connection = history(scratch, rated_table(small_events()), rejects)
+    connection = history(scratch, rated_table(small_events()), rejects, **rule_tables())
     report = build_report(connection, small_views(), "2026-10", None, AS_OF)
     write_report(report, out, ["csv"])
     text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False)

@@ -30,7 +30,7 @@ from jobs.report.place import file_stem
 from jobs.report.text import UNPRINTABLE, amounts_as_text, duration_text, printable, size_text
 from rating.errors import StorageError, UsageError
 from rating.money import format_amount
-from tests.rated_rows import history, rated_table, reject_table, small_events, small_views
+from tests.rated_rows import history, rated_table, reject_table, rule_tables, small_events, small_views
 
 OPEN = dt.datetime(2026, 10, 21, 9, 30, tzinfo=dt.UTC)
 
@@ -38,7 +38,8 @@ OPEN = dt.datetime(2026, 10, 21, 9, 30, tzinfo=dt.UTC)
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The report of the small history, its cycle still open."""
-    connection = history(tmp_path_factory.mktemp("history"), rated_table(small_events()), reject_table([{}]))
+    rated, rejects = rated_table(small_events()), reject_table([{}])
+    connection = history(tmp_path_factory.mktemp("history"), rated, rejects, **rule_tables())
     return build_report(connection, small_views(), "2026-10", None, OPEN)
 
 

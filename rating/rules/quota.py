@@ -1,0 +1,163 @@
+"""Quotas: how much a SIM or a pool may use, as large as it is when a rule looks at it (L1 to L3, L8, P7, P9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from rating.book import Book, meter_name
+from rating.burn import Addons
+from rating.directory import Directory
+from rating.index import Ints
+from rating.pools import Pools
+from rating.rules.traffic import Flags
+from rating.sizes import first_cycle_units, sizes_at, version_allowances
+from schemas.usage import Direction, Service
+
+_NO_HOME: Final = -1
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What plan versions allow on some of their meters: `whole[versions]` units, of which `by_day[versions, k]` count
+    by days in a first cycle, each meter's by itself (P9).
+    """
+
+    whole: Ints
+    by_day: Ints
+
+    @classmethod
+    def of(cls, units: Ints, prorates: Flags) -> _Share:
+        """The share of `units[versions, meters]`, of which those under `prorates` count by days."""
+        by_day = np.where(prorates, units, 0)
+        most = int((by_day > 0).sum(axis=1).max(initial=0))
+        # Few meters of a version count by days; the others need no column.
+        return cls(units.sum(axis=1), -np.sort(-by_day, axis=1)[:, :most])
+
+    def units(self, version: Ints, activated_on: Ints, start_day: Ints, end_day: Ints) -> Ints:
+        """int64[n]: units of each version in a cycle; 0 for version -1."""
+        if not len(self.whole):
+            return np.zeros(len(version), np.int64)
+        size = np.where(version >= 0, self.whole[version], 0)
+        if self.by_day.shape[1]:
+            at = np.flatnonzero((version >= 0) & (activated_on > start_day) & (activated_on <= end_day))
+            for column in self.by_day.T:
+                part = column[version[at]]
+                size[at] += first_cycle_units(part, activated_on[at], start_day[at], end_day[at]) - part
+        return size
+
+
+class Quota:
+    """Sizes for whole columns. Cycles are given by their first and last local day, inclusive."""
+
+    def __init__(self, book: Book, directory: Directory, pools: Pools, addons: Addons) -> None:
+        self._book = book
+        self._directory = directory
+        self._pools = pools
+        self._addons = addons
+        self._allowances = version_allowances(book)
+        self._prorates = _prorates(book)
+        self._shares: dict[Service | None, _Share] = {}
+        self._home_slot: Ints | None = None
+        self._pool_sizes: dict[tuple[Service, Direction | None, int, int], Ints] = {}
+
+    def sim(
+        self,
+        service: Service,
+        card: Ints,
+        version: Ints,
+        cycle_start: Ints,
+        cycle_end: Ints,
+        now_us: int,
+        day: Ints,
+    ) -> Ints:
+        """int64[n]: the quota of each SIM on a service: its plan's allowance and the add-ons that act (C5).
+
+        An add-on acts at the moment `now_us`, of which `day` is the local day of each. 0 for version -1.
+        """
+        allowance = self.allowance(service, card, version, cycle_start, cycle_end)
+        return np.where(version >= 0, allowance + self.addons(service, card, now_us, day), 0)
+
+    def addons(self, service: Service, card: Ints, now_us: int, day: Ints) -> Ints:
+        """int64[n]: units of the add-ons of each SIM on a service that act now, used up or not (C5)."""
+        return self._addons.bought(card, service, now_us, day)
+
+    def allowance(self, service: Service, card: Ints, version: Ints, cycle_start: Ints, cycle_end: Ints) -> Ints:
+        """int64[n]: what the plan version of each SIM allows on a service in a cycle, in all zones and bands.
+
+        By days in a first cycle where the rate says so (P9). 0 for version -1.
+        """
+        if service not in self._shares:
+            meters = self._book.meter_service == service
+            self._shares[service] = _Share.of(self._allowances[:, meters], self._prorates[:, meters])
+        active = self._directory.activated_on[card]
+        return self._shares[service].units(version, active, cycle_start, cycle_end)
+
+    def home(self, card: Ints, version: Ints, cycle_start: Ints, cycle_end: Ints) -> Ints:
+        """int64[n]: as `allowance`, of data on the meters of the home zone."""
+        if None not in self._shares:
+            units = self._allowances * self.home_meters(Service.DATA, None)
+            self._shares[None] = _Share.of(units, self._prorates)
+        return self._shares[None].units(version, self._directory.activated_on[card], cycle_start, cycle_end)
+
+    def pool(
+        self,
+        service: Service,
+        direction: Direction | None,
+        pool: Ints,
+        cycle: Ints,
+        start: Ints,
+        end: Ints,
+        today: Ints,
+    ) -> Ints:
+        """int64[n]: the size of each pool in the home zone for a service and direction (None: all) as of `today` (P7).
+
+        The sum over the meters of the home zones of its members' plans; the fixed size of a static pool.
+        """
+        home = self.home_meters(service, direction)
+        counting = np.flatnonzero((home & (self._allowances > 0)).any(axis=0)).tolist()
+
+        def sizes(_: int, code: int, start_day: int, end_day: int, now_day: int) -> Ints:
+            key = (service, direction, code, max(min(now_day, end_day), start_day))
+            if key not in self._pool_sizes:
+                fixed = self._book.pool_fixed[:, service]
+                size = np.zeros(len(fixed), np.int64)
+                for meter in counting:
+                    units = self._allowances[:, meter] * home[:, meter]
+                    size += self._pools.sizes_of(units, service, start_day, end_day, now_day)
+                self._pool_sizes[key] = np.where(fixed >= 0, fixed, size)
+            return self._pool_sizes[key]
+
+        return sizes_at(sizes, pool, np.zeros_like(pool), cycle, start, end, today)
+
+    def home_slot(self) -> Ints:
+        """int64[versions]: the zone slot of the home zone; 0 for a version without zones, -1 for one without a home."""
+        if self._home_slot is None:
+            slots = []
+            for key in self._book.zone_keys:
+                homes = [slot for slot, zone in enumerate(key.zones, 1) if zone.home]
+                slots.append(homes[0] if homes else _NO_HOME if key.zones else 0)
+            self._home_slot = np.array(slots, np.int64)[self._book.version_zone_key]
+        return self._home_slot
+
+    def home_meters(self, service: Service, direction: Direction | None) -> Flags:
+        """bool[versions, meters]: what usage of a service and direction (None: all) in the home zone counts on."""
+        book = self._book
+        meters = np.zeros((len(book.versions), len(book.vocabulary.meters)), bool)
+        for version, slot in enumerate(self.home_slot().tolist()):
+            if slot != _NO_HOME:
+                ways = slice(None) if direction is None else direction
+                rates = np.unique(book.rate_at[version, service, ways, slot])
+                meters[version, book.rates.meter[rates[rates >= 0]]] = True
+        return meters
+
+
+def _prorates(book: Book) -> Flags:
+    """bool[versions, meters]: whether the allowance of a meter counts by days, as the first of its rates says (P9)."""
+    table = np.zeros((len(book.versions), len(book.vocabulary.meters)), bool)
+    for row, (_, version) in enumerate(book.versions):
+        for rate in reversed(version.rates):
+            table[row, book.vocabulary.meters.rows[meter_name(rate)]] = rate.prorate_allowance
+    return table

@@ -1,0 +1,226 @@
+"""Thresholds of rules, read into limits that a value has to be above (L1 to L4, L8, L11)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Final, Literal
+
+import numpy as np
+
+from rating.errors import PlanError, RuleError
+from rating.index import Ints
+from rating.limits import NO_CUT, hard_cut_units
+from rating.money import muldiv
+from rating.quantity import MAX_UNITS, parse_quantity
+from rating.rules.triggers import TRIGGERS, Trigger, reached
+from schemas.plans import Quantity
+from schemas.rules import Measure, Rule
+
+NEVER: Final = np.iinfo(np.int64).max  # a limit that nothing is above
+
+Size = Literal["", "quota", "home", "pool", "tier"]
+
+_SERVICE: Final = {"bytes": "data", "messages": "sms", "seconds": "voice"}
+_PERCENT: Final = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?\s*%\Z", re.ASCII)
+_WHOLE: Final = re.compile(r"\d{1,18}\Z", re.ASCII)
+_MOST_PERCENT: Final = 1_000_000
+_MOST_LEVELS: Final = 16
+_LARGEST: Final = 1 << 61  # of a size and of a share of it; a sum of two stays within 64 bits
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The levels of a rule, in the order in which they are met.
+
+    `levels` are whole units (sessions, days), or shares of the size where `percent`; none where nothing is compared.
+    `at` says that reaching a level is enough.
+    """
+
+    levels: tuple[Fraction, ...]
+    percent: bool
+    measure: Measure
+    at: bool
+    size: Size  # what has to be known beside the value
+    days: bool = False  # days before the end of the term
+
+
+def parse_threshold(rule: Rule, trigger: Trigger) -> Threshold:
+    """The threshold of a rule. A limit that is off (no threshold, no actions, `nearest`) has no levels.
+
+    Raises RuleError "rule <id>, <field>: found …; expected …" where the trigger does not compare that measure, a level
+    cannot be read, levels are too few or many, mix percent and units, or are not in the order in which they are met:
+    ascending, or descending where they are what remains or days.
+    """
+    measures = [measure for measure in trigger.measures if measure != "percent"] or ["used"]
+    if rule.measure not in measures:
+        raise _error(rule, "measure", repr(rule.measure), f"{' or '.join(measures)} for {trigger.name}")
+    at = reached(trigger, rule.at, rule.measure)
+    if rule.measure == "hard_cut" or "threshold" not in trigger.fields:
+        if rule.levels:
+            said = "a hard cut" if rule.measure == "hard_cut" else trigger.name
+            raise _error(rule, "threshold", repr(rule.threshold), f"none: {said} takes no threshold")
+        if trigger.name == "price_plan_expired" and rule.by != "time":
+            return Threshold((Fraction(1),), True, "used", True, "quota")
+        return Threshold((), False, rule.measure, at, "tier" if rule.measure == "hard_cut" else "")
+    if not rule.levels and not rule.actions and rule.nearest is not None:
+        return Threshold((), False, rule.measure, at, "")
+    if not 1 <= len(rule.levels) <= _MOST_LEVELS:
+        raise _error(rule, "threshold", f"{len(rule.levels)} levels", f"1 to {_MOST_LEVELS} levels")
+    percent = _is_percent(rule.levels[0])
+    for place, level in enumerate(rule.levels):
+        if _is_percent(level) != percent:
+            expected = f"{'percent' if percent else 'no percent'}, as in the first"
+            raise _error(rule, _field(rule, place), repr(level), expected)
+    levels = tuple(_level(rule, trigger, place) for place in range(len(rule.levels)))
+    falls = rule.measure == "remaining" or trigger.unit == "days"
+    for place, (one, following) in enumerate(pairwise(levels), 1):
+        if following == one or (following > one) == falls:
+            expected = f"{'less' if falls else 'more'} than the level before: levels stand as they are met"
+            raise _error(rule, _field(rule, place), repr(rule.levels[place]), expected)
+    return Threshold(levels, percent, rule.measure, at, _size(rule, trigger, percent), trigger.unit == "days")
+
+
+class Limits:
+    """The limits of rules, compiled from their thresholds. Raises RuleError as `parse_threshold` does."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._thresholds = [parse_threshold(rule, TRIGGERS[rule.trigger]) for rule in rules]
+        self._pooled = [TRIGGERS[rule.trigger].kind == "pool" for rule in rules]
+
+    def needs_size(self, place: int) -> Size:
+        """Which size `of` takes for a rule: none, the quota or the home allowance of the SIM, the size of the pool, or
+        the allowance of the plan as its tier (L2), with the add-ons beside.
+        """
+        return self._thresholds[place].size
+
+    def days(self, place: int) -> Ints:
+        """int64[levels]: of a rule on the end of the term, at how many days before it each level is met."""
+        levels = self._thresholds[place].levels
+        return np.array([int(level) for level in levels], np.int64)
+
+    def of(self, place: int, size: Ints | None, addons: Ints | None = None) -> Ints:
+        """int64[levels, n]: what the value has to be above for each level to hold; [levels, 1] where no size counts.
+
+        NEVER where nothing is watched: a quota of 0 and a threshold that is a share of it, what remains of it, or a
+        hard cut; a plan tier without a cut. The size of a pool may be 0. `addons` are units on top of a hard cut. Of a
+        rule on the end of the term the value is the days left, negated.
+        """
+        threshold = self._thresholds[place]
+        if threshold.size and size is None:
+            raise ValueError(f"the limit of rule {place} counts from the {threshold.size}")
+        if threshold.days:
+            return -1 - self.days(place)[:, None]
+        if threshold.size == "tier":
+            assert size is not None
+            return _cut(size, addons, threshold.at)[None, :]
+        if size is None or not threshold.size:
+            rows = [np.array([int(level) - threshold.at], np.int64) for level in threshold.levels]
+            return np.stack(rows) if rows else np.zeros((0, 1), np.int64)
+        rows = [_limit(threshold, level, size) for level in threshold.levels]
+        limits = np.stack(rows) if rows else np.zeros((0, len(size)), np.int64)
+        if not self._pooled[place] and (threshold.percent or threshold.measure == "remaining"):
+            limits[:, size <= 0] = NEVER
+        return limits
+
+    def units(self, place: int, level: Ints, size: Ints | None, addons: Ints | None = None) -> Ints:
+        """int64[n]: the highest level that holds, where `level` (from 1) of them do: the value of usage that had to be
+        exceeded or reached, or days before the end of the term. Of level 0 that of the first.
+        """
+        threshold = self._thresholds[place]
+        row = np.maximum(level, 1) - 1
+        if threshold.days:
+            left: Ints = self.days(place)[row]
+            return left
+        limits = self.of(place, size, addons)
+        limit = limits[row, np.arange(len(row)) if limits.shape[1] == len(row) else 0]
+        return np.where(limit < NEVER, limit + threshold.at, NEVER)
+
+
+def _limit(threshold: Threshold, level: Fraction, size: Ints) -> Ints:
+    """int64[n]: what the value has to be above for one level, from the size as it is."""
+    base = np.minimum(size, _LARGEST)
+    if threshold.measure == "remaining":
+        # value >= size - part: the less remains, the higher; so that the part is rounded the other way.
+        part = _share(level, base, up=not threshold.at) if threshold.percent else np.full_like(base, int(level))
+        return base - part - threshold.at
+    part = _share(level, base, up=threshold.at) if threshold.percent else np.full_like(base, int(level))
+    if threshold.measure == "over":
+        return np.where(part < NEVER, base + np.minimum(part, _LARGEST) - threshold.at, NEVER)
+    return np.where(part < NEVER, part - threshold.at, NEVER)
+
+
+def _share(share: Fraction, size: Ints, up: bool) -> Ints:
+    """int64[n]: a share of each size in whole units, rounded down or up; NEVER where it is above all that is used."""
+    top, bottom = share.numerator, share.denominator
+    largest = int(size.max(initial=0))
+    if largest * top < _LARGEST:
+        return (size * top + (bottom - 1 if up else 0)) // bottom
+    fits = min(_LARGEST * bottom // top, _LARGEST)
+    whole, rest = muldiv(np.minimum(size, fits), np.int64(top), np.int64(bottom))  # type: ignore[arg-type]
+    return np.where(size > fits, NEVER, whole + (rest > 0 if up else 0))
+
+
+def _cut(tier: Ints, addons: Ints | None, at: bool) -> Ints:
+    """int64[n]: what usage has to be above to be cut (L2); NEVER where the tier has no cut, or is nothing."""
+    cut = hard_cut_units(tier)
+    over = np.zeros_like(tier) if addons is None else np.minimum(addons, _LARGEST)
+    return np.where((cut == NO_CUT) | (tier <= 0), NEVER, cut + over - at)
+
+
+def _size(rule: Rule, trigger: Trigger, percent: bool) -> Size:
+    if rule.measure == "used" and not percent:
+        return ""
+    if trigger.kind == "pool":
+        return "pool"
+    return "home" if trigger.place == "home" else "quota"
+
+
+def _is_percent(level: Quantity) -> bool:
+    return isinstance(level, str) and level.rstrip().endswith("%")
+
+
+def _level(rule: Rule, trigger: Trigger, place: int) -> Fraction:
+    """One level as whole units, or as a share of the size."""
+    level = rule.levels[place]
+    field = _field(rule, place)
+    if _is_percent(level):
+        if "percent" not in trigger.measures:
+            raise _error(rule, field, repr(level), f"{_expected(trigger)}: {trigger.name} takes no percent")
+        match = _PERCENT.match(str(level).strip())
+        most = 100 if rule.measure == "remaining" else _MOST_PERCENT
+        if match is None:
+            raise _error(rule, field, repr(level), 'percent such as "80 %" or "0.5 %", with at most 9 decimals')
+        decimals = match[2] or ""
+        share = Fraction(int(match[1] + decimals), 100 * 10 ** len(decimals))
+        if share > Fraction(most, 100):
+            raise _error(rule, field, repr(level), f"at most {most} %")
+        return share
+    if trigger.unit in _SERVICE:
+        try:
+            return Fraction(parse_quantity(level, _SERVICE[trigger.unit], rule.data_base))
+        except PlanError as error:
+            percent = ', or percent such as "80 %"' if "percent" in trigger.measures else ""
+            raise RuleError(f"rule {rule.id}, {field}: {error}{percent}") from None
+    text = "" if isinstance(level, bool) else str(level).strip()
+    if not _WHOLE.match(text) or int(text) > MAX_UNITS:
+        raise _error(rule, field, repr(level), _expected(trigger))
+    return Fraction(int(text))
+
+
+def _expected(trigger: Trigger) -> str:
+    if trigger.unit in _SERVICE:
+        return f"an amount in {trigger.unit}"
+    return "a whole number of sessions" if trigger.unit == "sessions" else "a whole number of days before the end"
+
+
+def _field(rule: Rule, place: int) -> str:
+    return f"threshold[{place}]" if isinstance(rule.threshold, tuple) else "threshold"
+
+
+def _error(rule: Rule, field: str, found: str, expected: str) -> RuleError:
+    shown = found if len(found) <= 60 else found[:57] + "..."
+    return RuleError(f"rule {rule.id}, {field}: found {shown}; expected {expected}")

@@ -1,0 +1,227 @@
+"""Which records of a batch make rules on usage fire: thresholds, filters and memory, in that order (L8 to L11)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from rating.calendar import day_date
+from rating.cycles import cycle_label
+from rating.groups import Groups, distinct
+from rating.index import Ints
+from rating.rules.firing import Fires
+from rating.rules.memory import memory_key
+from rating.rules.tally import Moved, Slid, spans
+from rating.rules.totals import Slice
+from rating.rules.traffic import Flags, Traffic
+from rating.rules.watch import Watch
+from schemas.usage import Service
+
+if TYPE_CHECKING:
+    from rating.rules.ruleset import RuleSet
+    from rating.rules.state import RuleState
+
+NOTHING: Final = np.zeros(0, np.int64)
+
+
+class Decisions:
+    """Which records of a batch make rules fire."""
+
+    def __init__(self, ruleset: RuleSet, state: RuleState, traffic: Traffic) -> None:
+        self.ruleset, self.state, self.traffic = ruleset, state, traffic
+        self._sizes: dict[tuple[str, Service, str], tuple[Ints, Ints | None]] = {}
+        self._rat: tuple[Ints, list[str]] | None = None
+
+    def moved(self, watch: Watch, moved: Moved) -> Fires | None:
+        """The firings of a rule on a slice by cycle or day.
+
+        Groups are judged by where the batch left them, and only what may fire in them is looked at by record.
+        """
+        ordered, place = moved.ordered, watch.place
+        need = self.ruleset.limits.needs_size(place)
+        size, over = self._size(need, moved.slice, ordered.first, moved.slice.family or "")
+        limits = self.ruleset.limits.of(place, size, over)
+        if not len(limits):
+            return None
+        past = moved.now > limits[0]
+        mixed = ordered.mixed if need else None
+        may = (moved.now > moved.before) & (past if mixed is None else past | mixed)
+        at = np.flatnonzero(may)
+        if moved.slice.pooled:
+            at = at[self._has_pool(watch, self.traffic.pool[ordered.first[at]])]
+        else:
+            at = self._rested(watch, moved, at, size, over, mixed)
+        if not len(at):
+            return None
+        where, group = spans(ordered.starts[at], ordered.stops[at])
+        added = moved.added[where]
+        running = np.cumsum(added)
+        begins = np.cumsum(ordered.stops[at] - ordered.starts[at])
+        opened = np.concatenate([np.zeros(1, np.int64), running[begins[:-1] - 1]])
+        now = running - opened[group] + moved.before[at][group]
+        adds = np.flatnonzero(added > 0)
+        where, group, now, added = where[adds], group[adds], now[adds], added[adds]
+        places = ordered.order[where]
+        if mixed is not None:
+            size, over = self._size(need, moved.slice, places, None)
+        else:
+            size, over = (None if column is None else column[at][group] for column in (size, over))
+        return self._fire(watch, moved.slice, places, now - added, now, size, over)
+
+    def slid(self, watch: Watch, slid: Slid) -> Fires | None:
+        """The firings of a rule on a rolling slice, whose totals are known by record."""
+        return self._fire(watch, slid.slice, slid.places, slid.before, slid.now, None, None)
+
+    def _rested(
+        self, watch: Watch, moved: Moved, at: Ints, size: Ints | None, over: Ints | None, mixed: Flags | None
+    ) -> Ints:
+        """The groups of `at` that the rule watches and in which its memory lets it fire."""
+        traffic, rule = self.traffic, watch.rule
+        first = moved.ordered.first[at]
+        at = at[self.ruleset.filters.cards(watch.place, traffic.card[first], traffic.today[first])]
+        if rule.repetition == "always" or not len(at) or not len(self.state.memory):
+            return at
+        first = moved.ordered.first[at]
+        sized = None if size is None else size[at]
+        limits = self.ruleset.limits.of(watch.place, sized, None if over is None else over[at])
+        level = np.broadcast_to((moved.now[at] > limits).sum(axis=0), len(at))
+        fires = self._unsaid(watch, traffic.card[first], self._windows(moved.slice)[first], level, traffic.today[first])
+        return at[fires if mixed is None else fires | mixed[at]]
+
+    def _unsaid(self, watch: Watch, card: Ints, window: Ints, level: Ints, today: Ints) -> Flags:
+        """bool[n]: where the memory as it stood before the batch would let a rule fire."""
+        memory = self.state.memory
+        if watch.rule.repetition == "once":
+            window = np.zeros_like(window)
+        if watch.rule.repetition == "daily":
+            rows = memory.index.find(memory_key(watch.row, card, window).view(np.uint64))
+            return (rows < 0) | (memory["day"][rows] < today)
+        unsaid: Flags = level > memory.levels(watch.row, card, window)
+        return unsaid
+
+    def _fire(
+        self, watch: Watch, one: Slice, places: Ints, before: Ints, now: Ints, size: Ints | None, over: Ints | None
+    ) -> Fires | None:
+        """The firings among candidates: places in the traffic, with the totals that they found and left."""
+        ruleset, traffic, rule = self.ruleset, self.traffic, watch.rule
+        limits = ruleset.limits.of(watch.place, size, over)
+        level = np.broadcast_to((now > limits).sum(axis=0), len(now))
+        at = np.flatnonzero(level)
+        window = self._windows(one)
+        if one.pooled or one.family is None:
+            at = at[self._may_fire(watch, places[at], window, level[at])]
+        at = at[self._matches(watch, places[at])]
+        if not len(at):
+            return None
+        at = at[np.argsort(places[at])]
+        places, level = places[at], level[at]
+        window, today = window[places], traffic.today[places]
+        fires, known = self.state.memory.admit(
+            watch.row, rule.repetition, traffic.card[places], window, level, today, watch.holds_back
+        )
+        some = np.flatnonzero(fires)
+        if not len(some):
+            return None
+        at, places, level, window = at[some], places[some], level[some], window[some]
+        size, over = (None if column is None else column[at] for column in (size, over))
+        return Fires(
+            watch.row,
+            traffic.card[places],
+            traffic.offset[places],
+            window,
+            level,
+            known[some],
+            before=before[at],
+            now=now[at],
+            size=NOTHING if size is None else size,
+            threshold=ruleset.limits.units(watch.place, level, size, over),
+            pool=traffic.pool[places] if one.pooled else NOTHING,
+            used_us=traffic.used_us[places],
+            place=traffic.place[places],
+            label=self._labels(one, window),
+        )
+
+    def _may_fire(self, watch: Watch, places: Ints, window: Ints, level: Ints) -> Flags:
+        """bool[n]: whether the rule watches the card of each record, and its memory would let it fire."""
+        traffic = self.traffic
+        if not len(places):
+            return np.zeros(0, bool)
+        cards = Groups.of(traffic.card[places])
+        first = places[cards.order[cards.starts]]
+        watched = self.ruleset.filters.cards(watch.place, traffic.card[first], traffic.today[first])
+        may = np.empty(len(places), bool)
+        may[cards.order] = watched[cards.segment]
+        if watch.rule.repetition == "always" or not len(self.state.memory):
+            return may
+        at = np.flatnonzero(may)
+        windows, rank = distinct(window[places[at]])
+        groups = Groups.of(traffic.card[places[at]] * len(windows) + rank)
+        first = places[at[groups.order[groups.starts]]]
+        highest = np.maximum.reduceat(level[at[groups.order]], groups.starts) if len(at) else level[:0]
+        unsaid = self._unsaid(watch, traffic.card[first], window[first], highest, traffic.today[first])
+        may[at[groups.order]] = unsaid[groups.segment]
+        return may
+
+    def _matches(self, watch: Watch, places: Ints) -> Flags:
+        """bool[n]: whether the filters on the zone and the RAT of the record match."""
+        filters, traffic = self.ruleset.filters, self.traffic
+        by_zone, by_rat = filters.looks_at(watch.place, "zone"), filters.looks_at(watch.place, "rat")
+        if not len(places) or not (by_zone or by_rat):
+            return np.ones(len(places), bool)
+        rat, rats = self._rats() if by_rat else (np.full(len(traffic), -1), [])
+        return filters.places(watch.place, traffic.zone[places], self.ruleset.zones, rat[places], rats)
+
+    def _rats(self) -> tuple[Ints, list[str]]:
+        if self._rat is None:
+            rows = self.traffic.rows
+            column = rows["rat"] if "rat" in rows.columns else pl.Series("rat", [None] * len(rows), pl.String)
+            names = column.drop_nulls().unique().sort().to_list()
+            numbers = {name: number for number, name in enumerate(names)}
+            code = column.replace_strict(numbers, default=-1, return_dtype=pl.Int64).fill_null(-1)
+            self._rat = code.to_numpy(), names
+        return self._rat
+
+    def _has_pool(self, watch: Watch, pool: Ints) -> Flags:
+        if not watch.rule.pools:
+            return np.ones(len(pool), bool)
+        rows = self.ruleset.vocabulary.pools.rows
+        return np.isin(pool, [rows[name] for name in watch.rule.pools if name in rows])
+
+    def _size(self, need: str, one: Slice, at: Ints, keep: str | None) -> tuple[Ints | None, Ints | None]:
+        """What limits are measured by, of the records at `at`, and the add-ons over it; remembered under `keep`."""
+        if not need:
+            return None, None
+        key = (need, one.service, f"{keep}/{one.direction}")
+        if keep is not None and key in self._sizes:
+            return self._sizes[key]
+        quota, traffic, service = self.ruleset.quota, self.traffic, one.service
+        start, end, today = traffic.cycle_start[at], traffic.cycle_end[at], traffic.today[at]
+        card, version = traffic.card[at], traffic.version[at]
+        over: Ints | None = None
+        if need == "pool":
+            size = quota.pool(service, one.direction, traffic.pool[at], traffic.cycle[at], start, end, today)
+        elif need == "home":
+            size = quota.home(card, version, start, end)
+        elif need == "tier":
+            size = quota.allowance(service, card, version, start, end)
+            over = quota.sim(service, card, version, start, end, traffic.received_us, today) - size
+        else:
+            size = quota.sim(service, card, version, start, end, traffic.received_us, today)
+        if keep is not None:
+            self._sizes[key] = size, over
+        return size, over
+
+    def _windows(self, one: Slice) -> Ints:
+        """int64[n]: what the memory knows the window of each record by: its cycle, or the local day of use."""
+        return self.traffic.cycle if one.window == "cycle" else self.traffic.day
+
+    def _labels(self, one: Slice, window: Ints) -> pl.Series:
+        windows, rank = distinct(window)
+        book = self.ruleset.book
+        names = [
+            cycle_label(book, code) if one.window == "cycle" else day_date(code).isoformat()
+            for code in windows.tolist()
+        ]
+        return pl.Series("label", names, pl.String).gather(rank)

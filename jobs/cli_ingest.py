@@ -11,7 +11,7 @@ import typer
 
 from jobs import compact as compaction
 from jobs import demo as demonstration
-from jobs.cli_context import Json, data_of, parse_instant
+from jobs.cli_context import Json, data_of, micros, parse_instant
 from jobs.console import out, progress_bar, show
 from jobs.generate import generate, render_generated
 from jobs.ingest import ingest_files, render_tally
@@ -36,18 +36,23 @@ def apply(
     no_check_digits: Annotated[
         bool, typer.Option("--no-check-digits", help="Take ICCIDs and EIDs whose check digit is wrong.")
     ] = False,
+    as_of: Annotated[
+        str | None, typer.Option(metavar="TIME", help="When this comes (ISO 8601); with the latest arrival by default.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Load accounts, plans, zones, pools and cards from TOML and CSV files; all of them, or nothing."""
+    """Load accounts, plans, zones, pools, cards and rules from TOML and CSV files; all of them, or nothing."""
+    moment = parse_instant(as_of, "--as-of")
     with data_of(context).write() as driver:
         change = load_catalogue(files, known=driver.engine.state.catalogue, check_digits=not no_check_digits)
-        driver.apply(change)
+        step = driver.apply(change, None if moment is None else micros(moment))
     counts = {
         "accounts": len(change.accounts),
         "zones": len(change.zones),
         "plans": len(change.plans),
         "pools": len(change.pools),
         "addons": len(change.addons),
+        "rules": len(change.rules),
         "cards": len(change.cards),
     }
     named = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"

@@ -27,7 +27,7 @@ _POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 _DEEP_KEY = re.compile(r"(?:\.[^.\s,]{0,1000}){100}")
 
-TABLES = ("accounts", "zones", "plans", "pools", "addons", "cards")
+TABLES = ("accounts", "zones", "plans", "pools", "addons", "rules", "limits", "cards")
 
 
 def read_bytes(path: Path, findings: Findings) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,10 +18,12 @@ from pipeline.catalogue.files import TABLES, read_bytes, toml_entries
 from pipeline.catalogue.findings import EnoughFound, Entry, Findings, Text
 from pipeline.catalogue.merge import Known, merge
 from pipeline.catalogue.plans import check_plan, check_zones
+from pipeline.catalogue.rules import check_rules
 from pipeline.catalogue.tenants import check_account, check_addons, check_pool
 from rating.book import meter_name
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
 from schemas.plans import Plan, Rate, ZoneSet
+from schemas.rules import Limit, Rule
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -29,11 +31,18 @@ SUFFIXES = (".toml", ".csv")
 _PACKED = (".gz", ".zst")
 
 
-def load_catalogue(paths: Sequence[Path], known: Catalogue | None = None, *, check_digits: bool = True) -> Catalogue:
+def load_catalogue(
+    paths: Sequence[Path],
+    known: Catalogue | None = None,
+    *,
+    check_digits: bool = True,
+    active: Collection[str] = (),
+) -> Catalogue:
     """Return what a set of catalogue files says, checked as one.
 
     The files are TOML or CSV card lists, each plain, gzip or zstd. References may name what the files hold and what
-    `known`, the catalogue in force, holds; ids of `known` may come again, and replace it. With `check_digits` False,
+    `known`, the catalogue in force, holds; ids of `known` may come again, and replace it, except rules whose ids are
+    in `active`, which must not change (L6). Limits come as the rules that they stand for. With `check_digits` False,
     the check digits of ICCIDs and EIDs are not checked.
 
     Raises CatalogueError with every finding, so that nothing of the set takes effect; SourceError where a file
@@ -42,13 +51,15 @@ def load_catalogue(paths: Sequence[Path], known: Catalogue | None = None, *, che
     findings = Findings()
     catalogue: Catalogue | None = None
     with suppress(EnoughFound):
-        catalogue = _checked([Path(path) for path in paths], known or Catalogue(), findings, check_digits)
+        catalogue = _checked([Path(path) for path in paths], known or Catalogue(), active, findings, check_digits)
     findings.raise_any()
     assert catalogue is not None
     return catalogue
 
 
-def _checked(paths: Sequence[Path], in_force: Catalogue, findings: Findings, check_digits: bool) -> Catalogue:
+def _checked(
+    paths: Sequence[Path], in_force: Catalogue, active: Collection[str], findings: Findings, check_digits: bool
+) -> Catalogue:
     """What the files say; of use only if nothing was added to `findings`."""
     tables: dict[str, list[Entry[dict[str, Any]]]] = {name: [] for name in TABLES}
     cards = CardSet()
@@ -59,8 +70,10 @@ def _checked(paths: Sequence[Path], in_force: Catalogue, findings: Findings, che
     plans = _shaped(tables["plans"], Plan, findings)
     pools = _shaped(tables["pools"], Pool, findings)
     addons = _shaped(tables["addons"], Addon, findings)
+    rules = _shaped(tables["rules"], Rule, findings)
+    limits = _shaped(tables["limits"], Limit, findings)
     names = merge(in_force, tables, accounts, zones, plans, pools)
-    for kind in ("accounts", "zones", "plans", "pools", "addons"):
+    for kind in ("accounts", "zones", "plans", "pools", "addons", "rules", "limits"):
         _check_ids(tables[kind], findings)
     for account in accounts:
         check_account(account, names, findings)
@@ -75,13 +88,17 @@ def _checked(paths: Sequence[Path], in_force: Catalogue, findings: Findings, che
     check_cards(cards, in_force.cards, names, findings, check_digits=check_digits)
     rows = cards.frame()
     staying = in_force.cards.join(rows.select("iccid"), on="iccid", how="anti")
-    check_addons(addons, pl.concat([staying.select("iccid", "plan"), rows.select("iccid", "plan")]), names, findings)
+    owned = ("iccid", "account", "plan")
+    holding = pl.concat([staying.select(owned), rows.select(owned)])
+    check_addons(addons, holding, names, findings)
+    made = check_rules(rules, limits, holding, names, in_force.rules, active, findings)
     return Catalogue(
         accounts=tuple(entry.value for entry in accounts),
         zones=tuple(entry.value for entry in zones),
         plans=tuple(entry.value for entry in plans),
         pools=tuple(entry.value for entry in pools),
         addons=tuple(entry.value for entry in addons),
+        rules=made,
         cards=rows.select(*CARD_SCHEMA).rechunk(),
     )
 

@@ -1,0 +1,95 @@
+"""What rules and limits may name: accounts and what is below them, SIMs, pools, plans and zones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from pipeline.catalogue.findings import Entry, Findings, T, Text, choice
+from pipeline.catalogue.lines import Path
+from pipeline.catalogue.merge import Known
+from pipeline.catalogue.tenants import MOST_LEVELS
+
+
+class References:
+    """Every name that a rule or a limit of a set may refer to."""
+
+    def __init__(self, known: Known, cards: pl.DataFrame, iccids: Iterable[str]) -> None:
+        """`cards` are all that hold, with iccid and account; `iccids` those that rules and limits name."""
+        self.known = known
+        wanted = pl.DataFrame({"iccid": list(iccids)}, schema={"iccid": pl.String})
+        found = cards.join(wanted, on="iccid", how="semi").select("iccid", "account")
+        self._accounts: dict[str, str | None] = dict(found.iter_rows())
+        self._above: dict[str, frozenset[str]] = {}
+        sets = known.zones.values()
+        # A set of zones without a right shape may have any names: that one finding is enough.
+        self.zones = None if None in sets else {zone.name for one in sets if one is not None for zone in one.zones}
+
+    def is_within(self, account: str | None, owner: str) -> bool:
+        """Whether an account is `owner`, or below it at any depth."""
+        return account == owner or owner in self._chain(account)
+
+    def is_below(self, account: str | None, owner: str) -> bool:
+        """Whether an account is below `owner`, and not `owner` itself."""
+        return account != owner and owner in self._chain(account)
+
+    def _chain(self, account: str | None) -> frozenset[str]:
+        if account is None:
+            return frozenset()
+        if account not in self._above:
+            above: set[str] = set()
+            one = self.known.accounts.get(account)
+            while one is not None and one.parent is not None and one.parent not in above and len(above) < MOST_LEVELS:
+                above.add(one.parent)
+                one = self.known.accounts.get(one.parent)
+            self._above[account] = frozenset(above)
+        return self._above[account]
+
+    def below(self, owner: str) -> set[str]:
+        """The accounts below `owner`."""
+        return {account for account in self.known.accounts if self.is_below(account, owner)}
+
+    def check_account(self, entry: Entry[T], field: Path, account: str | None, findings: Findings) -> None:
+        """Add a finding where there is no such account."""
+        if account is not None and account not in self.known.accounts:
+            expected = choice(account, self.known.accounts, "an account: one of")
+            findings.add(entry, field, account, expected)
+
+    def check_plan(self, entry: Entry[T], field: Path, plan: str | None, findings: Findings) -> None:
+        """Add a finding where there is no such plan."""
+        if plan is not None and plan not in self.known.plans:
+            findings.add(entry, field, plan, choice(plan, self.known.plans, "a plan: one of"))
+
+    def check_zone(self, entry: Entry[T], field: Path, zone: str, findings: Findings) -> None:
+        """Add a finding where no set of zones has a zone of this name."""
+        if self.zones is not None and zone not in self.zones:
+            findings.add(entry, field, zone, choice(zone, self.zones, "a zone: one of"))
+
+    def check_sims(self, entry: Entry[T], sims: tuple[str, ...], owner: str | None, findings: Findings) -> None:
+        """Add a finding for each SIM that is none, is named twice, or is not of the owner's."""
+        seen: set[str] = set()
+        for index, iccid in enumerate(sims):
+            field = ("sims", index)
+            if iccid not in self._accounts:
+                findings.add(entry, field, iccid, "the ICCID of a card in these files or in force")
+            elif iccid in seen:
+                findings.add(entry, field, iccid, "each SIM once")
+            elif owner in self.known.accounts and not self.is_within(self._accounts[iccid], str(owner)):
+                found = Text(f"{iccid} of account {self._accounts[iccid]}")
+                findings.add(entry, field, found, f"a SIM of account {owner} or of one below it")
+            seen.add(iccid)
+
+    def check_pools(self, entry: Entry[T], pools: tuple[str, ...], owner: str | None, findings: Findings) -> None:
+        """Add a finding for each pool that is none, is named twice, or is not of the owner's."""
+        known = self.known.pools
+        for index, name in enumerate(pools):
+            field = ("pools", index)
+            pool = known.get(name)
+            if name not in known:
+                findings.add(entry, field, name, choice(name, known, "a pool: one of"))
+            elif name in pools[:index]:
+                findings.add(entry, field, name, "each pool once")
+            elif pool is not None and owner in self.known.accounts and not self.is_within(pool.account, str(owner)):
+                found = Text(f"{name} of account {pool.account}")
+                findings.add(entry, field, found, f"a pool of account {owner} or of one below it")

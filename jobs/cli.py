@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import cli_feeds, cli_ingest, cli_read, cli_rejected
+from jobs import cli_feeds, cli_ingest, cli_outbox, cli_read, cli_rejected
 from jobs.cli_context import Data
 from jobs.console import err, printable_lines
 from rating.errors import InputError, WorldError
@@ -34,15 +34,20 @@ def common(
     data: Annotated[
         Path, typer.Option(envvar="WEIR_DATA", metavar="DIR", help="The data directory.", show_default=True)
     ] = Path("weir-data"),
+    config: Annotated[
+        Path | None,
+        typer.Option(envvar="WEIR_CONFIG", metavar="FILE", help="The configuration; weir.toml if there is one."),
+    ] = None,
 ) -> None:
     """Options of all commands."""
-    context.obj = Data(data)
+    context.obj = Data(data, config)
 
 
 cli_ingest.register(app)
 cli_read.register(app)
 cli_rejected.register(app)
 cli_feeds.register(app)
+cli_outbox.register(app)
 
 
 def main() -> None:

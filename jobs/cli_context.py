@@ -17,9 +17,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 @dataclass(frozen=True)
 class Data:
-    """The data directory that a command works on."""
+    """The data directory that a command works on, and the configuration file if one was named."""
 
     path: Path
+    config: Path | None = None  # None: weir.toml of the working directory, if there is one
 
     def write(self) -> Embedded:
         """Open it to write; made where it is not there yet."""

@@ -4,6 +4,7 @@
     manifest.json              what is committed (pipeline/manifest.py)
     staging/                   files of a checkpoint on their way
     journal/ seen/ state/ history/
+    outbox/                    what has left, with a lock of its own (pipeline/outbox); no part of the checkpoints
 
 A checkpoint stages files, then replaces the manifest (the commit), then moves the files to their places. Killed before
 the commit nothing has happened; killed after it, the next writer finishes the moves, and readers look into staging
@@ -98,7 +99,7 @@ class DataDirectory:
         with storage_errors(path, "open the data directory"):
             _refuse_foreign(path)
             path.mkdir(parents=True, exist_ok=True)
-            lock = _lock(path)
+            lock = lock_directory(path)
         try:
             with storage_errors(path, "open the data directory"):
                 manifest = _committed(path)
@@ -361,7 +362,8 @@ def _refuse_foreign(path: Path) -> None:
         raise UsageError(f"{path}: the directory is not empty and no data directory; name another with --data")
 
 
-def _lock(path: Path) -> int:
+def lock_directory(path: Path) -> int:
+    """The descriptor that holds the lock of a directory until it is closed; LockedError where a process has it."""
     descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@
     |   |-- RuleError         a rule that cannot be changed or started as asked
     |   |-- CatalogueError    a catalogue file that cannot take effect (holds every finding)
     |   |-- MappingError      a feed mapping that cannot be used
+    |   |-- ConfigError       a configuration file, or a secret that it names, that cannot be used
     |   `-- UsageError        an argument of a command
     `-- WorldError            the world failed; nothing was acknowledged; exit status 3
         |-- LockedError       another process holds the data directory
@@ -61,6 +62,10 @@ class CatalogueError(InputError):
 
 class MappingError(InputError):
     """A feed mapping that cannot be used."""
+
+
+class ConfigError(InputError):
+    """A configuration file, or a secret that it names, that cannot be used."""
 
 
 class UsageError(InputError):

@@ -1,0 +1,84 @@
+"""Which addresses messages may be sent to: public ones, and those of networks that the operator allows.
+
+A name is resolved once; every address is checked, and the connection goes to an address that was. So a name that
+answers otherwise a moment later (DNS rebinding) changes nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_V4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
+
+
+class RefusedError(Exception):
+    """An address that messages must not go to."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Checked addresses of a host, in the order to try them; `allowed` says that all are in allowed networks."""
+
+    addresses: tuple[Address, ...]
+    allowed: bool
+
+
+def networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Networks as the configuration writes them."""
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+def resolve(host: str, port: int, allow: Sequence[Network]) -> Destination:
+    """The addresses of `host`, each of them checked.
+
+    Raises RefusedError where one of them is neither public nor allowed, OSError where the name cannot be resolved.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = tuple(dict.fromkeys(_parsed(str(entry[4][0])) for entry in found))
+    allowed = [any(one in network for network in allow for one in _forms(address)) for address in addresses]
+    for address, fine in zip(addresses, allowed, strict=True):
+        if not fine and not is_public(address):
+            raise RefusedError(
+                f"{host} is at {address}, which is no public address; name its network in `allow` of the destination "
+                "if that is meant"
+            )
+    return Destination(addresses, all(allowed))
+
+
+def is_public(address: Address) -> bool:
+    """Whether anybody on the internet could be reached there; an IPv4 address inside an IPv6 one is looked at too."""
+    return all(
+        one.is_global
+        and not (one.is_multicast or one.is_loopback or one.is_link_local or one.is_unspecified)
+        and not (isinstance(one, ipaddress.IPv6Address) and one.is_site_local)
+        and not (isinstance(one, ipaddress.IPv4Address) and one.is_reserved)
+        and one not in _V4_COMPATIBLE
+        for one in _forms(address)
+    )
+
+
+def _forms(address: Address) -> tuple[Address, ...]:
+    """The address, or the IPv4 addresses that it stands for: mapped, 6to4, Teredo, NAT64."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return (address,)
+    if address.ipv4_mapped is not None:
+        return (address.ipv4_mapped,)
+    if address.sixtofour is not None:
+        return (address.sixtofour,)
+    if address.teredo is not None:
+        return address.teredo
+    if address in _NAT64:
+        return (ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF),)
+    return (address,)
+
+
+def _parsed(text: str) -> Address:
+    return ipaddress.ip_address(text.partition("%")[0])

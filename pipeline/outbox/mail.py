@@ -1,0 +1,153 @@
+"""Messages by e-mail: the text of a notify to its addresses, encrypted on the way, recognisable when repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+import ssl
+from email.message import EmailMessage
+from email.utils import format_datetime
+from typing import Final
+
+import msgspec
+
+from pipeline.config import Email, read_secret
+from pipeline.outbox.address import RefusedError, networks, resolve
+from pipeline.outbox.sent import Sent
+from pipeline.outbox.signature import message_id
+from rating.errors import ConfigError
+from schemas.actions import ActionMessage, Notify
+
+_PERMANENT: Final = 500
+_SUBJECT: Final = "{0.rule}: {1} of SIM {0.iccid}"
+
+
+class MailSender:
+    """Sends through one mail server, a connection a message."""
+
+    def __init__(self, email: Email) -> None:
+        """Raises ConfigError where the password or the certificates cannot be read."""
+        self._email = email
+        self._password = read_secret(email.password_env, email.password_file, "email")
+        self._networks = networks(email.allow)
+        try:
+            self._context = ssl.create_default_context(cafile=email.ca_file)
+        except OSError as error:
+            raise ConfigError(f"email: ca_file: found {email.ca_file}, which cannot be read: {error}") from error
+
+    def send(self, action_id: str, body: bytes) -> Sent:
+        """Send it to the addresses of the action, else to those of the configuration."""
+        message = msgspec.json.decode(body, type=ActionMessage)
+        to = [address for address in _addressees(message) if "@" in address] or list(self._email.to)
+        if not to:
+            return Sent("dead", "the action names no mail address, and [outbox.email] has no `to`")
+        try:
+            mail = compose(message, body, self._email.sender, to)
+        except (ValueError, UnicodeError) as error:
+            return Sent("dead", f"cannot be written as a mail: {error}")
+        return self._sent(mail, to)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _sent(self, mail: EmailMessage, to: list[str]) -> Sent:
+        email = self._email
+        port = email.port or (465 if email.security == "tls" else 587)
+        try:
+            found = resolve(email.host, port, self._networks)
+        except RefusedError as refused:
+            return Sent("dead", str(refused))
+        except OSError as error:
+            return Sent("again", f"{email.host}: the name cannot be resolved: {error}")
+        said: Sent | None = None
+        for address in found.addresses:
+            # What is said before the mail itself is about the server and its set-up, which may be mended.
+            try:
+                server = self._server(str(address), port)
+            except (OSError, smtplib.SMTPException) as error:
+                said = Sent("again", f"{email.host}:{port} at {address}: {error or type(error).__name__}")
+                continue
+            try:
+                return _handed_over(server, mail, email.sender, to)
+            except (OSError, smtplib.SMTPException) as error:
+                return Sent("again", f"{email.host}:{port} at {address}: {error or type(error).__name__}")
+            finally:
+                with contextlib.suppress(OSError, smtplib.SMTPException):
+                    server.quit()
+                server.close()
+        return said or Sent("again", f"{email.host}: the name has no address")
+
+    def _server(self, address: str, port: int) -> smtplib.SMTP:
+        """A connection to the checked address, encrypted and logged in to as configured; TLS asks for the name."""
+        email = self._email
+        server: smtplib.SMTP
+        if email.security == "tls":
+            server = smtplib.SMTP_SSL(timeout=email.timeout_s, context=self._context)
+        else:
+            server = smtplib.SMTP(timeout=email.timeout_s)
+        try:
+            server._host = email.host  # type: ignore[attr-defined]  # connecting by address, it knows no name to ask for
+            server.connect(address, port)
+            if email.security == "starttls":
+                server.starttls(context=self._context)
+            if email.user is not None and self._password is not None:
+                server.login(email.user, self._password)
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+
+def _handed_over(server: smtplib.SMTP, mail: EmailMessage, sender: str, to: list[str]) -> Sent:
+    try:
+        refused = server.send_message(mail, sender, to)
+    except smtplib.SMTPRecipientsRefused as error:
+        return _refused({name: (code, _text(said)) for name, (code, said) in error.recipients.items()})
+    except smtplib.SMTPNotSupportedError as error:
+        return Sent("dead", str(error))
+    except smtplib.SMTPResponseException as error:
+        said = f"answered {error.smtp_code} {_text(error.smtp_error)}"
+        return Sent("dead" if error.smtp_code >= _PERMANENT else "again", said)
+    if not refused:
+        return Sent("delivered")
+    told = _refused({name: (code, _text(said)) for name, (code, said) in refused.items()})
+    # Others have got it: a repeat is for those that were refused for the moment, never for those that always will be.
+    return told if told.outcome == "again" else Sent("delivered", told.error)
+
+
+def _refused(recipients: dict[str, tuple[int, str]]) -> Sent:
+    said = "; ".join(f"{name}: {code} {text}" for name, (code, text) in recipients.items())
+    permanent = all(code >= _PERMANENT for code, _ in recipients.values())
+    return Sent("dead" if permanent else "again", f"refused {said}")
+
+
+def _text(said: bytes | str) -> str:
+    return said.decode(errors="replace") if isinstance(said, bytes) else said
+
+
+def _addressees(message: ActionMessage) -> tuple[str, ...]:
+    return message.parameters.to if isinstance(message, Notify) else ()
+
+
+def compose(message: ActionMessage, body: bytes, sender: str, to: list[str]) -> EmailMessage:
+    """The mail: the text of a notify, or the message itself, which also is attached as action.json.
+
+    Its Message-ID and Date come from the action: a repeat is the same mail. Raises ValueError for a text or an address
+    that no mail can carry.
+    """
+    mail = EmailMessage()
+    if isinstance(message, Notify):
+        subject, text = message.parameters.subject, message.parameters.text
+    else:
+        action = str(msgspec.to_builtins(message)["action"]).replace("_", " ")
+        subject = _SUBJECT.format(message, action)
+        text = msgspec.json.format(body, indent=2).decode()
+    mail["Subject"] = " ".join(subject.split())  # a line break would begin another header
+    mail["From"] = sender
+    mail["To"] = ", ".join(to)
+    mail["Message-ID"] = f"<{message_id(message.id)}@{sender.rpartition('@')[2]}>"
+    mail["Date"] = format_datetime(message.fired_at)
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(text)
+    mail.add_attachment(body, maintype="application", subtype="json", filename="action.json")
+    return mail

@@ -1,0 +1,369 @@
+"""What has left and what has not: a SQLite file beside the history, with a lock of its own.
+
+A delivery is one message for one destination. It is due, queued behind an earlier one of its SIM, delivered or dead.
+Of a SIM's deliveries to an ordered destination that are due or queued, the earliest is due; all others are queued.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import msgspec
+
+from pipeline.datadir import lock_directory, storage_errors
+from pipeline.outbox.message import Outgoing
+from rating.errors import StorageError, UsageError
+
+FOLDER: Final = "outbox"
+NAME: Final = "outbox.sqlite"
+VERSION: Final = 1
+
+State = Literal["pending", "delivered", "dead"]
+_DUE, _QUEUED, _DELIVERED, _DEAD = range(4)
+_CODES: Final[dict[State, tuple[int, ...]]] = {
+    "pending": (_DUE, _QUEUED),
+    "delivered": (_DELIVERED,),
+    "dead": (_DEAD,),
+}
+_NAMES: Final[dict[int, State]] = {code: name for name, codes in _CODES.items() for code in codes}
+
+_WAIT_S: Final = 30.0  # for another process's transaction
+_SCHEMA: Final = f"""
+CREATE TABLE cursor (
+    journal_partition INTEGER PRIMARY KEY,
+    journal_offset INTEGER NOT NULL,  -- of the last action taken in
+    ids TEXT NOT NULL,                -- the actions at that offset: others may come at it
+    file TEXT NOT NULL                -- where it was found; a compaction may have merged it since
+) STRICT;
+CREATE TABLE delivery (
+    seq INTEGER PRIMARY KEY,
+    action_id TEXT NOT NULL,
+    destination TEXT NOT NULL,
+    iccid TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    action TEXT NOT NULL,
+    journal_partition INTEGER NOT NULL,
+    journal_offset INTEGER NOT NULL,
+    ordered INTEGER NOT NULL,
+    state INTEGER NOT NULL,           -- {_DUE} due, {_QUEUED} queued, {_DELIVERED} delivered, {_DEAD} dead
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at_us INTEGER NOT NULL DEFAULT 0,
+    changed_at_us INTEGER NOT NULL,
+    error TEXT,
+    body BLOB NOT NULL,               -- empty once it is delivered
+    UNIQUE (action_id, destination)
+) STRICT;
+CREATE INDEX due ON delivery (destination, next_at_us, seq) WHERE state = {_DUE};
+CREATE INDEX line ON delivery (destination, iccid, seq) WHERE state < {_DELIVERED} AND ordered = 1;
+CREATE INDEX dead ON delivery (seq) WHERE state = {_DEAD};
+PRAGMA user_version = {VERSION};
+"""
+_IN_LINE: Final = f"destination = ? AND iccid = ? AND state < {_DELIVERED} AND ordered = 1"
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """How far the actions of a partition of the journal have been taken in."""
+
+    offset: int
+    ids: frozenset[str]
+    file: str
+
+
+@dataclass(frozen=True)
+class Due:
+    """A delivery to be made now."""
+
+    seq: int
+    action_id: str
+    iccid: str
+    attempts: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A delivery as it is listed; `next_at_us` is 0 where it need not wait."""
+
+    action_id: str
+    destination: str
+    iccid: str
+    rule: str
+    action: str
+    state: State
+    attempts: int
+    next_at_us: int
+    changed_at_us: int
+    error: str | None
+
+
+class Store:
+    """The outbox of a data directory; a context manager. One thread uses it."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, lock: int | None) -> None:
+        self._connection = connection
+        self._path = path
+        self._lock = lock
+
+    @classmethod
+    def open(cls, data: Path, *, deliver: bool) -> Store:
+        """Open the outbox of a data directory; made where it is not there yet.
+
+        To deliver: lock it, so that one process does. Raises LockedError where another one does, StorageError where
+        the disk refuses or the outbox is damaged or of another version.
+        """
+        folder = data / FOLDER
+        with storage_errors(folder, "open the outbox"):
+            folder.mkdir(exist_ok=True)
+            lock = lock_directory(folder) if deliver else None
+        path = folder / NAME
+        try:
+            with _database_errors(path):
+                connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
+                connection.execute("PRAGMA journal_mode = WAL")
+                # Marks that a loss of power takes back are repeats; a message is lost with neither setting.
+                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute("PRAGMA cache_size = -65536")
+                connection.execute("PRAGMA wal_autocheckpoint = 16384")
+                store = cls(connection, path, lock)
+                store._prepare()
+                return store
+        except BaseException:
+            if lock is not None:
+                os.close(lock)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it and release the lock."""
+        self._connection.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def cursors(self) -> dict[int, Cursor]:
+        """How far each partition has been taken in."""
+        rows = self._rows("SELECT journal_partition, journal_offset, ids, file FROM cursor")
+        return {
+            partition: Cursor(offset, msgspec.json.decode(ids, type=frozenset[str]), file)
+            for partition, offset, ids, file in rows
+        }
+
+    def take_in(
+        self, messages: Iterable[Outgoing], cursors: dict[int, Cursor], ordered: frozenset[str], now_us: int
+    ) -> None:
+        """Keep messages for delivery and move the cursors, all in one transaction.
+
+        `ordered` has the destinations where a SIM's later messages wait for its earlier ones. A message that is there
+        already stays as it is.
+        """
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO delivery (action_id, destination, iccid, rule, action, journal_partition,"
+                " journal_offset, ordered, state, changed_at_us, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
+                f" CASE WHEN ?8 AND EXISTS (SELECT 1 FROM delivery WHERE destination = ?2 AND iccid = ?3"
+                f" AND state < {_DELIVERED} AND ordered = 1) THEN {_QUEUED} ELSE {_DUE} END, ?9, ?10)",
+                (
+                    (
+                        one.action_id, one.destination, one.iccid, one.rule, one.action, one.partition, one.offset,
+                        int(one.destination in ordered), now_us, one.body,
+                    )
+                    for one in messages
+                ),
+            )  # fmt: skip
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?)",
+                (
+                    (partition, cursor.offset, msgspec.json.encode(sorted(cursor.ids)).decode(), cursor.file)
+                    for partition, cursor in cursors.items()
+                ),
+            )
+
+    def due(self, destination: str, now_us: int, limit: int) -> list[Due]:
+        """Deliveries to be made now, earliest first; of a SIM one at most where the destination is ordered."""
+        rows = self._rows(
+            "SELECT seq, action_id, iccid, attempts, body FROM delivery"
+            f" WHERE destination = ? AND state = {_DUE} AND next_at_us <= ? ORDER BY next_at_us, seq LIMIT ?",
+            destination, now_us, limit,
+        )  # fmt: skip
+        return [Due(*row) for row in rows]
+
+    def next_due_us(self, destination: str) -> int | None:
+        """When the next delivery to a destination may be made; None where there is none."""
+        rows = self._rows(
+            f"SELECT next_at_us FROM delivery WHERE destination = ? AND state = {_DUE} ORDER BY next_at_us LIMIT 1",
+            destination,
+        )
+        return next((int(at) for (at,) in rows), None)
+
+    def release(self, destination: str) -> None:
+        """Make everything that waits for a destination due: it is a file now, whatever it was before."""
+        with self._transaction():
+            self._connection.execute(
+                f"UPDATE delivery SET state = {_DUE}, ordered = 0, next_at_us = 0 WHERE destination = ?"
+                f" AND state < {_DELIVERED} AND ordered = 1",
+                (destination,),
+            )
+
+    def mark_delivered(self, destination: str, first: int, last: int, now_us: int) -> None:
+        """Everything due for an unordered destination from one number to another has left."""
+        with self._transaction():
+            self._connection.execute(
+                f"UPDATE delivery SET state = {_DELIVERED}, attempts = attempts + 1, changed_at_us = ?, error = NULL,"
+                f" body = x'' WHERE seq BETWEEN ? AND ? AND destination = ? AND state = {_DUE}",
+                (now_us, first, last, destination),
+            )
+
+    @contextmanager
+    def marking(self, now_us: int) -> Iterator[Marks]:
+        """One transaction in which deliveries to ordered destinations are marked."""
+        with self._transaction():
+            yield Marks(self._connection, now_us)
+
+    def counts(self) -> dict[str, dict[State, int]]:
+        """How many deliveries of each state each destination has."""
+        counts: dict[str, dict[State, int]] = {}
+        for destination, state, number in self._rows(
+            "SELECT destination, state, count(*) FROM delivery GROUP BY destination, state ORDER BY destination"
+        ):
+            of = counts.setdefault(destination, {"pending": 0, "delivered": 0, "dead": 0})
+            of[_NAMES[state]] += number
+        return counts
+
+    def pending(self, destinations: Sequence[str]) -> int:
+        """How many deliveries to these destinations are due or queued."""
+        marks = ", ".join("?" * len(destinations))
+        rows = self._rows(
+            f"SELECT count(*) FROM delivery WHERE state IN ({_DUE}, {_QUEUED}) AND destination IN ({marks})",
+            *destinations,
+        )
+        return int(next(rows)[0])
+
+    def list(self, state: State | None, limit: int, offset: int) -> tuple[int, list[Delivery]]:
+        """How many deliveries have this state, and some of them, newest first."""
+        codes = ", ".join(map(str, _NAMES if state is None else _CODES[state]))
+        total = next(self._rows(f"SELECT count(*) FROM delivery WHERE state IN ({codes})"))[0]
+        rows = self._rows(
+            "SELECT action_id, destination, iccid, rule, action, state, attempts, next_at_us, changed_at_us, error"
+            f" FROM delivery WHERE state IN ({codes}) ORDER BY seq DESC LIMIT ? OFFSET ?",
+            limit, offset,
+        )  # fmt: skip
+        return int(total), [
+            Delivery(action_id, destination, iccid, rule, action, _NAMES[code], attempts, next_us, changed_us, error)
+            for action_id, destination, iccid, rule, action, code, attempts, next_us, changed_us, error in rows
+        ]
+
+    def retry(self, action_ids: Sequence[str] | None, now_us: int) -> int:
+        """Make dead deliveries due again, those of these actions or all; returns how many.
+
+        Raises UsageError, and changes nothing, where an action has no dead delivery.
+        """
+        with self._transaction():
+            rows = list(self._connection.execute(f"SELECT seq, action_id FROM delivery WHERE state = {_DEAD}"))
+            if action_ids is not None:
+                unknown = sorted(set(action_ids) - {action_id for _, action_id in rows})
+                if unknown:
+                    raise UsageError(
+                        f"found {', '.join(unknown)}, no dead letter; `weir outbox list --state dead` lists those"
+                    )
+            wanted = [seq for seq, action_id in rows if action_ids is None or action_id in set(action_ids)]
+            self._connection.executemany(
+                f"UPDATE delivery SET attempts = 0, next_at_us = 0, changed_at_us = ?2, state = CASE WHEN EXISTS"
+                f" (SELECT 1 FROM delivery AS other WHERE other.destination = delivery.destination"
+                f" AND other.iccid = delivery.iccid AND other.state < {_DELIVERED} AND other.ordered = 1)"
+                f" THEN {_QUEUED} ELSE {_DUE} END WHERE seq = ?1",
+                ((seq, now_us) for seq in wanted),
+            )
+            return len(wanted)
+
+    def prune(self, before_us: int) -> int:
+        """Forget what was delivered before a moment; returns how many deliveries."""
+        with self._transaction():
+            done = self._connection.execute(
+                f"DELETE FROM delivery WHERE state = {_DELIVERED} AND changed_at_us < ?", (before_us,)
+            )
+            return done.rowcount
+
+    def _prepare(self) -> None:
+        with self._transaction():
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    self._connection.execute(statement)
+            elif version != VERSION:
+                raise StorageError(
+                    f"{self._path}: the outbox has version {version}, this version of weir reads {VERSION}; "
+                    "use the version of weir that wrote it"
+                )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _database_errors(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _rows(self, statement: str, *parameters: object) -> Iterator[Any]:
+        with _database_errors(self._path):
+            return iter(self._connection.execute(statement, parameters).fetchall())
+
+
+class Marks:
+    """Marks deliveries to ordered destinations; what waited behind one that is over becomes due."""
+
+    def __init__(self, connection: sqlite3.Connection, now_us: int) -> None:
+        self._connection = connection
+        self._now_us = now_us
+
+    def delivered(self, destination: str, due: Due, note: str | None) -> None:
+        """It has left; `note` is what is worth to know of it."""
+        self._set(due.seq, _DELIVERED, 0, note)
+        self._connection.execute("UPDATE delivery SET body = x'' WHERE seq = ?", (due.seq,))
+        self._advance(destination, due.iccid)
+
+    def dead(self, destination: str, due: Due, error: str) -> None:
+        """It will not leave by itself."""
+        self._set(due.seq, _DEAD, 0, error)
+        self._advance(destination, due.iccid)
+
+    def again(self, due: Due, error: str, next_at_us: int) -> None:
+        """It is tried again at a moment; the SIM's later ones go on waiting."""
+        self._set(due.seq, _DUE, next_at_us, error)
+
+    def _set(self, seq: int, state: int, next_at_us: int, error: str | None) -> None:
+        self._connection.execute(
+            "UPDATE delivery SET state = ?, attempts = attempts + 1, next_at_us = ?, changed_at_us = ?, error = ?"
+            " WHERE seq = ?",
+            (state, next_at_us, self._now_us, error, seq),
+        )
+
+    def _advance(self, destination: str, iccid: str) -> None:
+        self._connection.execute(
+            f"UPDATE delivery SET state = {_DUE} WHERE seq = (SELECT min(seq) FROM delivery WHERE {_IN_LINE})",
+            (destination, iccid),
+        )
+
+
+@contextmanager
+def _database_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as failure:
+        raise StorageError(f"{path}: {failure}; check the disk and its permissions, then give the command again") from (
+            failure
+        )

@@ -1,0 +1,161 @@
+"""Messages to a URL: signed, never redirected, only to addresses that were checked."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ssl
+import threading
+import time
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import httpx
+import msgspec
+
+from pipeline.config import WebhookDestination, read_secret, url_problem
+from pipeline.outbox.address import Destination, RefusedError, networks, resolve
+from pipeline.outbox.sent import Sent
+from pipeline.outbox.signature import keys, message_id, sign
+from rating.errors import ConfigError
+
+_AGAIN: Final = frozenset({408, 425, 429})  # of 4xx: the receiver asks for a repeat; of all others it wants none
+_MOST_READ_BYTES: Final = 64 << 10
+_LONGEST_WAIT_S: Final = 86_400.0  # that a receiver can ask for
+_SHOWN_CHARACTERS: Final = 200
+
+
+class _Address(msgspec.Struct):
+    url: str | None = None
+
+
+class _Asked(msgspec.Struct):
+    parameters: _Address
+
+
+class WebhookSender:
+    """Posts messages to one destination. A client and its connections belong to one thread and one host."""
+
+    def __init__(self, hook: WebhookDestination) -> None:
+        """Raises ConfigError where the secret or the certificates cannot be read."""
+        self._hook = hook
+        of = f"webhook {hook.name}"
+        self._keys = keys(read_secret(hook.secret_env, hook.secret_file, of) or "", of)
+        self._networks = networks(hook.allow)
+        try:
+            context = ssl.create_default_context(cafile=hook.ca_file)
+        except OSError as error:
+            raise ConfigError(f"{of}: ca_file: found {hook.ca_file}, which cannot be read: {error}") from error
+        self._context = context
+        self._local = threading.local()
+        self._clients: list[httpx.Client] = []
+        self._guard = threading.Lock()
+
+    def send(self, action_id: str, body: bytes) -> Sent:
+        """Post it to the destination, or to the URL that the action names where the destination has none."""
+        url = self._hook.url or msgspec.json.decode(body, type=_Asked).parameters.url
+        if url is None:
+            return Sent("dead", f"the action names no url, and webhook {self._hook.name} has none")
+        if wrong := url_problem(url):
+            return Sent("dead", f"found url {url!r}; expected {wrong}")
+        try:
+            target = httpx.URL(url)
+            port = target.port or (443 if target.scheme == "https" else 80)
+            found = resolve(target.host, port, self._networks)
+        except RefusedError as refused:
+            return Sent("dead", str(refused))
+        except (httpx.InvalidURL, UnicodeError) as error:
+            return Sent("dead", f"found url {url!r}: {error}")
+        except OSError as error:
+            return Sent("again", f"{url}: the name cannot be resolved: {error}")
+        if target.scheme == "http" and not found.allowed:
+            return Sent("dead", f"{url}: found http; expected https, but to addresses in `allow` of the destination")
+        return self._posted(target, found, action_id, body)
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._guard:
+            for client in self._clients:
+                client.close()
+            self._clients.clear()
+
+    def _posted(self, target: httpx.URL, found: Destination, action_id: str, body: bytes) -> Sent:
+        name, now_s = message_id(action_id), int(time.time())
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "weir",
+            "host": target.netloc.decode("ascii"),
+            "webhook-id": name,
+            "webhook-timestamp": str(now_s),
+            "webhook-signature": sign(self._keys, name, now_s, body),
+        }
+        said: Sent | None = None
+        for address in found.addresses:
+            # The checked address itself, whatever the name resolves to now; TLS still asks for the name.
+            request = self._client(target.host).build_request(
+                "POST",
+                target.copy_with(host=str(address)),
+                content=body,
+                headers=headers,
+                timeout=self._hook.timeout_s,
+                extensions={"sni_hostname": target.raw_host.decode("ascii")},
+            )
+            try:
+                return self._answered(self._client(target.host), request)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                said = Sent("again", f"{target}: cannot connect to {address}: {error or type(error).__name__}")
+            except httpx.TransportError as error:
+                return Sent("again", f"{target}: no answer within {self._hook.timeout_s} s, or a broken one: {error}")
+        return said or Sent("again", f"{target}: the name has no address")
+
+    def _answered(self, client: httpx.Client, request: httpx.Request) -> Sent:
+        deadline = time.monotonic() + self._hook.timeout_s
+        response = client.send(request, stream=True)
+        try:
+            read = b""
+            # A connection can be used again only after the whole answer; no more is read than is worth it.
+            for piece in response.iter_raw():
+                read += piece
+                if len(read) > _MOST_READ_BYTES or time.monotonic() > deadline:
+                    break
+        except httpx.TransportError:
+            pass  # the status has come, and it decides
+        finally:
+            response.close()
+        return _judged(response, read)
+
+    def _client(self, host: str) -> httpx.Client:
+        clients: dict[str, httpx.Client] = self._local.__dict__.setdefault("clients", {})
+        if host not in clients:
+            client = httpx.Client(verify=self._context, trust_env=False, follow_redirects=False)
+            with self._guard:
+                self._clients.append(client)
+            clients[host] = client
+        return clients[host]
+
+
+def _judged(response: httpx.Response, read: bytes) -> Sent:
+    status = response.status_code
+    if response.is_success:
+        return Sent("delivered")
+    said = f"answered {status} {response.reason_phrase}".rstrip()
+    if response.has_redirect_location:
+        return Sent("dead", f"{said} to {response.headers['location'][:_SHOWN_CHARACTERS]}; redirects are not followed")
+    text = read.decode(errors="replace")[:_SHOWN_CHARACTERS].strip()
+    said = f"{said}: {text}" if text else said
+    if status in _AGAIN or status >= 500:
+        return Sent("again", said, retry_after_s(response.headers.get("retry-after"), time.time()))
+    return Sent("dead", said)
+
+
+def retry_after_s(header: str | None, now_s: float) -> float:
+    """Seconds that the header Retry-After asks to wait, a day at most; 0 where it says nothing that can be read."""
+    if header is None:
+        return 0.0
+    if header.strip().isdecimal():
+        return min(float(header), _LONGEST_WAIT_S)
+    try:
+        moment = parsedate_to_datetime(header)
+    except ValueError:
+        return 0.0
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
+    return min(max(moment.timestamp() - now_s, 0.0), _LONGEST_WAIT_S)

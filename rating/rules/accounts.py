@@ -40,7 +40,10 @@ class AccountTree:
 
     def within(self, account: Ints, top: int) -> Flags:
         """bool[n]: whether each account is `top` or below it."""
-        order = self.order[account]
+        return self.numbered_within(self.order[account], top)
+
+    def numbered_within(self, order: Ints, top: int) -> Flags:
+        """bool[n]: as `within`, of accounts that are given by `order`."""
         inside: Flags = (order >= self.order[top]) & (order <= self.last[top])
         return inside
 

@@ -69,6 +69,7 @@ class Filters:
         self.rules = rules
         self.tree = AccountTree(catalogue.accounts)
         self.account = directory.account
+        self._order = self.tree.order[directory.account]  # int64[cards]: what is below an account, in one look-up
         self._catalogue = catalogue
         self._book = book
         self._directory = directory
@@ -129,7 +130,7 @@ class Filters:
         if rule.owner is not None:
             if rule.owner not in self.tree.rows:
                 return np.zeros(len(card), bool)
-            watched = self.tree.within(self.account[card], self.tree.rows[rule.owner])
+            watched = self.tree.numbered_within(self._order[card], self.tree.rows[rule.owner])
         if rule.sims:
             watched &= among(card, self.scope(place))
         for kind, some in self._of(place):

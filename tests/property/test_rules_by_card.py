@@ -199,7 +199,7 @@ def compiled(case: Case, weir: Engine, former: Filters | None = None) -> Filters
 
 
 @given(case=cases())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_cards_are_those_that_fit_one_by_one(case: Case) -> None:
     """Every rule watches, on every day and in whatever order it is asked, the SIMs that the model says it does."""
     weir, model = start(case), Model(case)
@@ -219,7 +219,7 @@ def test_cards_are_those_that_fit_one_by_one(case: Case) -> None:
 
 
 @given(kind=some(*get_args(FilterType)), case=cases(), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_each_filter_alone_in_each_context(kind: FilterType, case: Case, data: st.DataObject) -> None:
     """One filter in each of its contexts leaves the SIMs that have what it asks for, with former filters or without."""
     weir, model = start(case), Model(case)

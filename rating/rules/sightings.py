@@ -15,12 +15,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import polars_hash as plh
 import pyarrow as pa
 
 from rating.calendar import DAY_US
-from rating.dedupe import digest
 from rating.groups import Groups, distinct
-from rating.index import Ints, KeyIndex
+from rating.index import Ints, KeyIndex, Words
 from rating.rules.traffic import Flags, Traffic
 from rating.rules.watch import Watch
 from schemas.usage import Service
@@ -33,6 +33,8 @@ _QUIET_US: Final = 27 * DAY_US
 
 HEARD: Final = {None: "seen_us", Service.DATA: "data_us", Service.SMS: "sms_us", Service.VOICE: "voice_us"}
 _TEXTS: Final = ("imei", "cell", "rat", "zone")
+_TOLD: Final = {"imei": "imei", "cell": "cell_id", "rat": "rat"}  # by which columns of USAGE_SCHEMA
+_NULL: Final = np.uint64(0)  # in the place of the digest of a text that is null
 
 
 def quiet_columns(heard: str) -> tuple[str, str]:
@@ -72,32 +74,25 @@ class Texts:
     def __len__(self) -> int:
         return len(self.series)
 
-    def numbers(self, texts: pl.Series) -> Ints:
-        """int64[n]: the number of each text, new ones in order of appearance; UNKNOWN where it is null."""
-        found = np.full(len(texts), UNKNOWN, np.int64)
-        at = np.flatnonzero(texts.is_not_null().to_numpy())
-        if not len(at):
-            return found
-        told = texts if len(at) == len(texts) else texts.gather(at)
-        key = digest("text", told)[1]
-        rows = self.index.find(key)
-        missing = np.flatnonzero(rows < 0)
+    def numbers(self, texts: pl.Series, digests: Words | None = None) -> Ints:
+        """int64[n]: the number of each text, new ones in order of appearance; UNKNOWN where it is null.
+
+        `digests` are those of the texts, where they are at hand.
+        """
+        if digests is None:
+            digests = digests_of(texts.to_frame("text"), ["text"])["text"]
+        found = self.index.find(digests)
+        missing = np.flatnonzero((found < 0) & (digests != _NULL))
         if len(missing):
-            first = np.sort(missing[np.unique(key[missing], return_index=True)[1]])
-            self.index.insert(key[first])
-            self.series = pl.concat([self.series, told.gather(first).alias("")], rechunk=True)
-            rows = self.index.find(key)
-        found[at] = rows
+            first = np.sort(missing[np.unique(digests[missing], return_index=True)[1]])
+            self.index.insert(digests[first])
+            self.series = pl.concat([self.series, texts.gather(first).alias("")], rechunk=True)
+            found[missing] = self.index.find(digests[missing])
         return found
 
     def named(self, numbers: Ints) -> pl.Series:
         """String[n]: the texts of the numbers; null where UNKNOWN."""
-        if not len(self):
-            return pl.Series([None] * len(numbers), dtype=pl.String)
-        told = pl.Series(numbers >= 0)
-        return pl.DataFrame({"text": self.series.gather(np.maximum(numbers, 0)), "told": told}).select(
-            pl.when("told").then("text").alias("")
-        )[""]
+        return self.series.gather(pl.Series(numbers).set(pl.Series(numbers < 0), None))
 
 
 @dataclass(frozen=True)
@@ -227,17 +222,12 @@ class Sightings:
         """What the records of a batch tell; `zones` are the names that Traffic.zone points to."""
         rows, count = traffic.rows, len(traffic)
         unknown = np.full(count, UNKNOWN, np.int64)
-        texts: dict[str, Ints] = {}
-        session = None
-        for name, column in (("imei", "imei"), ("rat", "rat"), ("cell", "cell_id")):
-            if name not in self:
-                continue
-            texts[name] = unknown
-            if column not in rows.columns:
-                continue
-            texts[name] = self.texts[name].numbers(rows[column])
-            if name == "cell" and "session_id" in rows.columns:
-                session = session_digests(rows["session_id"])
+        told = {name: column for name, column in _TOLD.items() if name in self and column in rows.columns}
+        in_session = "cell" in told and "session_id" in rows.columns
+        digests = digests_of(rows, [*told.values(), *(["session_id"] if in_session else [])])
+        texts = {name: unknown for name in _TOLD if name in self}
+        texts |= {name: self.texts[name].numbers(rows[column], digests[column]) for name, column in told.items()}
+        session = sessions_of(digests["session_id"]) if in_session else None
         if "zone" in self:
             shown = traffic.zone[np.sort(np.unique(traffic.zone, return_index=True)[1])]
             shown = shown[shown >= 0]
@@ -269,10 +259,17 @@ class Sightings:
         return sightings
 
 
-def session_digests(sessions: pl.Series) -> Ints:
-    """int64[n]: a digest of each session id, UNKNOWN where it is null."""
-    low = digest("session", sessions.fill_null(""))[1].view(np.int64)
-    return np.where(sessions.is_null().to_numpy(), UNKNOWN, low)
+def digests_of(rows: pl.DataFrame, columns: Sequence[str]) -> dict[str, Words]:
+    """Digests of the texts of each column, uint64[n]; 0 where there is none."""
+    if not columns:
+        return {}
+    found = rows.select(plh.col(name).nchash.xxh3_64().fill_null(int(_NULL)) for name in columns)
+    return {name: found[name].to_numpy() for name in columns}
+
+
+def sessions_of(digests: Words) -> Ints:
+    """int64[n]: what stands for the session of each record by the digest of its id, UNKNOWN for none."""
+    return np.where(digests == _NULL, UNKNOWN, digests.view(np.int64))
 
 
 def _nothing() -> Ints:

@@ -44,8 +44,11 @@ def apply(
     """Load accounts, plans, zones, pools, cards and rules from TOML and CSV files; all of them, or nothing."""
     moment = parse_instant(as_of, "--as-of")
     with data_of(context).write() as driver:
-        change = load_catalogue(files, known=driver.engine.state.catalogue, check_digits=not no_check_digits)
-        step = driver.apply(change, None if moment is None else micros(moment))
+        state = driver.engine.state
+        change = load_catalogue(
+            files, known=state.catalogue, check_digits=not no_check_digits, active=state.rules.active
+        )
+        driver.apply(change, None if moment is None else micros(moment))
     counts = {
         "accounts": len(change.accounts),
         "zones": len(change.zones),

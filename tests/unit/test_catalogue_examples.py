@@ -12,6 +12,7 @@ from msgspec import inspect
 
 from pipeline.catalogue import load_catalogue
 from rating.book import Book
+from rating.rules.triggers import TRIGGERS
 from rating.vocabulary import Vocabulary
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
 from schemas.plans import Plan, Price, ZoneSet
@@ -48,6 +49,18 @@ def test_the_example_shows_every_kind_of_pool_and_plan(catalogue: Catalogue) -> 
     assert {"same_tier", "dynamic", "static"} == {pool.kind for pool in catalogue.pools}
     assert {"single", "same_tier", "dynamic", "static"} == {plan.type for plan in catalogue.plans}
     assert "device" in {plan.entity for plan in catalogue.plans}
+
+
+def test_the_example_shows_rules_and_limits(catalogue: Catalogue) -> None:
+    """Rules on usage, pools, events and silence; settings that stand before others; all parts of the language."""
+    assert 8 <= len(catalogue.rules)
+    assert {"usage", "pool", "change", "silence", "term"} <= {TRIGGERS[rule.trigger].kind for rule in catalogue.rules}
+    assert {"suspend", "throttle", "notify", "webhook", "add_tag", "set_attribute"} <= {
+        action.type for rule in catalogue.rules for action in rule.actions
+    }
+    assert any(rule.filters for rule in catalogue.rules)
+    near = [rule for rule in catalogue.rules if rule.nearest == "overage_suspension"]
+    assert [True, False] == [bool(rule.actions) for rule in near]
 
 
 def _structs(kind: inspect.Type) -> Iterator[inspect.StructType]:

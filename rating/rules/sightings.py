@@ -184,21 +184,31 @@ class Sightings:
 
     def _listen(self, name: str, card: Ints, used_us: Ints) -> None:
         """The latest time heard of each card, and the last long silence where a rule looks at cycles."""
-        quiet, again = quiet_columns(name)
-        if quiet in self and len(card):
-            groups = Groups.of(card)
-            used = used_us[groups.order]
-            prior = _latest_before(groups, used, self[name][groups.keys])
-            place = np.arange(len(used))
-            ended = _last_where((used - prior >= _QUIET_US) & (used != NEVER), groups)
-            last = ended[np.append(groups.starts[1:], len(used)) - 1]
-            opened = np.flatnonzero(last >= 0)
-            self[quiet][groups.keys[opened]] = prior[last[opened]]
-            self[again][groups.keys[opened]] = used[last[opened]]
-            # A report that comes late into the silence ends its beginning later.
-            inside = (place > last[groups.segment]) & (used < self[again][groups.keys][groups.segment])
-            np.maximum.at(self[quiet], groups.keys[groups.segment[inside]], used[inside])
+        if quiet_columns(name)[0] in self:
+            self._fall_quiet(name, card, used_us)
         np.maximum.at(self[name], card, used_us)
+
+    def _fall_quiet(self, name: str, card: Ints, used_us: Ints) -> None:
+        """Note the long silences that reports end, and reports that come late into them."""
+        quiet, again = (self[column] for column in quiet_columns(name))
+        # Few reports do either, and only the SIMs that they are of need a closer look.
+        ends = (used_us - self[name][card] >= _QUIET_US) & (used_us != NEVER)
+        some = np.zeros(len(self), bool)
+        some[card[ends | ((used_us < again[card]) & (used_us > quiet[card]))]] = True
+        at = np.flatnonzero(some[card])
+        if not len(at):
+            return
+        groups = Groups.of(card[at])
+        used = used_us[at][groups.order]
+        prior = _latest_before(groups, used, self[name][groups.keys])
+        ended = _last_where((used - prior >= _QUIET_US) & (used != NEVER), groups)
+        last = _lasts(groups, ended)
+        opened = np.flatnonzero(last >= 0)
+        quiet[groups.keys[opened]] = prior[last[opened]]
+        again[groups.keys[opened]] = used[last[opened]]
+        # A report that comes late into the silence ends its beginning later.
+        inside = (np.arange(len(used)) > last[groups.segment]) & (used < again[groups.keys][groups.segment])
+        np.maximum.at(quiet, groups.keys[groups.segment[inside]], used[inside])
 
     def _tell(self, heard: Heard, names: list[str]) -> None:
         reports = heard.reports
@@ -303,10 +313,17 @@ def _carried(groups: Groups, says: Flags, values: Ints, held: Ints) -> tuple[Int
 
 def _latest_before(groups: Groups, used: Ints, held: Ints) -> Ints:
     """int64[n] in group order: the largest of the group's values before each row, what was held included."""
+    low = int(used.min())
     shifted = np.empty_like(used)
     shifted[1:] = used[:-1]
-    shifted[groups.starts] = held
-    # Ranks are small, so a group's number on top of them makes one running maximum serve all groups.
-    found, rank = distinct(shifted)
-    top = np.maximum.accumulate(groups.segment * len(found) + rank)
-    return found[top - groups.segment * len(found)]
+    shifted[groups.starts] = np.maximum(held, low - 1)  # of what is below all others the rank alone counts
+    span = int(shifted.max()) - low + 2
+    if span * (len(groups.starts) + 1) < 1 << 62:
+        # A group's number on top of the values makes one running maximum serve all groups.
+        base = groups.segment * span - (low - 1)
+        latest = np.maximum.accumulate(base + shifted) - base
+    else:
+        found, rank = distinct(shifted)
+        base = groups.segment * len(found)
+        latest = found[np.maximum.accumulate(base + rank) - base]
+    return np.where(latest < low, held[groups.segment], latest)

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from rating.accept import local_days
@@ -123,9 +124,9 @@ class _Tick:
         self.today = days[ruleset.directory.account]
 
     @cached_property
-    def rules(self) -> Ints:
-        """int64[memory]: the rule of each row of the memory."""
-        return self.state.memory.rule
+    def rules(self) -> npt.NDArray[np.uint16]:
+        """uint16[memory]: the rule of each row of the memory; narrow, as every rule looks for its own."""
+        return self.state.memory.rule.astype(np.uint16)
 
     @cached_property
     def activated(self) -> Flags:

@@ -56,6 +56,10 @@ def tally_table(tally: Tally) -> Table:
         table.add_row(f"  {reason}", f"{count:,}", REASONS.get(reason, ""))
     if tally.missing_partials:
         table.add_row("missing partials", f"{tally.missing_partials:,}", "gaps in session sequence numbers")
+    if tally.firings:
+        table.add_row("firings", f"{tally.firings:,}", "of rules: `weir rules firings`")
+    if tally.actions:
+        table.add_row("actions", f"{tally.actions:,}", "asked for by rules: `weir rules actions`")
     for currency, nanos in sorted(tally.charge_nanos.items()):
         table.add_row(f"charge {currency}", format_amount(nanos), "")
     return table

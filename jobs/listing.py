@@ -18,9 +18,11 @@ import polars as pl
 
 from jobs import midnight
 from jobs.midnight import Reading
+from jobs.page import Page, frame_of, require_page
 from jobs.report.build import account_tree
 from jobs.report.model import json_rows
 from jobs.report.text import printable
+from jobs.rules_listing import list_actions, list_firings
 from rating.errors import UsageError
 from rating.views import StateViews
 from schemas.usage import REASONS
@@ -28,28 +30,15 @@ from schemas.usage import REASONS
 AMOUNT_SQL = "(coalesce(sum(charge_nanos), 0)::DECIMAL(29, 0) * 0.000000001::DECIMAL(9, 9))::DECIMAL(38, 9)"
 _SEARCHED = ("iccid", "imsi", "msisdn", "account_id", "plan_id", "pool_id", "device_id", "carrier", "status", "custom")
 _PREVIEW_BYTES = 200
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some rows of a longer list: `total` rows matched, `rows` begins at `offset`."""
-
-    total: int
-    offset: int
-    rows: pl.DataFrame
-    reading: Reading | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The page as JSON values."""
-        about = {} if self.reading is None else self.reading.as_dict()
-        return {**about, "total": self.total, "offset": self.offset, "rows": json_rows(self.rows)}
+_LATEST = 10  # firings and actions of a card
 
 
 @dataclass(frozen=True)
 class CardDetail:
     """One card (Q2): its basics, counters that the state holds, add-ons, and this and last cycle by day from history.
 
-    `counters` are those of its billing entity, which is the pool or device where the card shares one.
+    `counters` are those of its billing entity, which is the pool or device where the card shares one. `firings` of
+    rules and the `actions` that they asked for are the latest, newest first.
     """
 
     basics: dict[str, Any]
@@ -57,15 +46,17 @@ class CardDetail:
     addons: pl.DataFrame
     cycles: pl.DataFrame
     days: pl.DataFrame
+    firings: pl.DataFrame
+    actions: pl.DataFrame
     reading: Reading
 
     def as_dict(self) -> dict[str, Any]:
         """The card as JSON values."""
-        frames = {"counters": self.counters, "addons": self.addons, "cycles": self.cycles, "days": self.days}
+        frames = ("counters", "addons", "cycles", "days", "firings", "actions")
         return {
             **json_values(self.basics),
             **self.reading.as_dict(),
-            **{name: json_rows(frame) for name, frame in frames.items()},
+            **{name: json_rows(getattr(self, name)) for name in frames},
         }
 
 
@@ -108,7 +99,7 @@ def list_cards(
     a pool or device costs is counted there and zero here. `reading` says which usage `views` hold (T7). Raises
     UsageError for an account that does not exist.
     """
-    _require_page(limit, offset)
+    require_page(limit, offset)
     cards = views.cards
     if account is not None:
         cards = cards.filter(pl.col("account_id").is_in(account_tree(views.accounts, account)))
@@ -125,11 +116,6 @@ def list_cards(
         cards = cards.filter(pl.col("over_quota").fill_null(False))
     rows = cards.sort("iccid").slice(offset, limit)
     return Page(cards.height, offset, rows, reading or Reading(as_of))
-
-
-def _require_page(limit: int, offset: int) -> None:
-    if limit < 0 or offset < 0:
-        raise UsageError(f"limit {limit} and offset {offset}: both must be 0 or more")
 
 
 def current_counters(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
@@ -210,6 +196,8 @@ def card_detail(
         addons=views.addons.filter(pl.col("iccid") == iccid).sort("expires_on", "purchased_at", "addon_id"),
         cycles=cycles.sort(["cycle", "service", "currency"], descending=[True, False, False]),
         days=days,
+        firings=list_firings(connection, iccid=iccid, limit=_LATEST).rows,
+        actions=list_actions(connection, iccid=iccid, limit=_LATEST).rows,
         reading=reading,
     )
 
@@ -237,15 +225,9 @@ def _days_of_card(connection: duckdb.DuckDBPyConnection, iccid: str, label: str)
         """,
         params=[iccid, label],
     )
-    frame = _frame(rows)
+    frame = frame_of(rows)
     before = frame.filter(pl.col("cycle") < label)["cycle"].max()
     return frame.filter(pl.col("cycle").is_in([label, str(before)]))
-
-
-def _frame(rows: duckdb.DuckDBPyRelation) -> pl.DataFrame:
-    frame = pl.from_arrow(rows.to_arrow_table())
-    assert isinstance(frame, pl.DataFrame)
-    return frame
 
 
 def list_rejected(
@@ -261,17 +243,17 @@ def list_rejected(
 
     `table` is a view with the columns of `rejected`. Raises UsageError for a reason that does not exist.
     """
-    _require_page(limit, offset)
+    require_page(limit, offset)
     if reason is not None and reason not in REASONS:
         raise UsageError(f"no reason {reason!r}; there are: {', '.join(REASONS)}")
-    counted = _frame(
+    counted = frame_of(
         connection.sql(
             f"SELECT reason::VARCHAR AS reason, count(*) AS records FROM {table} WHERE $1 IS NULL OR feed = $1 "
             "GROUP BY 1 ORDER BY 2 DESC, 1",
             params=[feed],
         )
     ).with_columns(meaning=pl.col("reason").replace_strict(REASONS, default=None, return_dtype=pl.String))
-    newest = _frame(
+    newest = frame_of(
         connection.sql(
             "SELECT reject_id, received_at, feed::VARCHAR AS feed, source::VARCHAR AS source, source_row, "
             "reason::VARCHAR AS reason, field::VARCHAR AS field, message, record_key, raw "
@@ -329,7 +311,7 @@ def engine_status(
         "rated_records": rated[1],
         "adjustment_rows": rated[2],
         "last_received_at": rated[3],
-        "charge": {row["currency"]: row["charge"] for row in json_rows(_frame(charge))},
+        "charge": {row["currency"]: row["charge"] for row in json_rows(frame_of(charge))},
         "rejected": dict(rejected),
         "gaps": gaps[0] if gaps else 0,
     }

@@ -5,42 +5,29 @@ Values are never markup, and no character of them can steer the terminal: each p
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from jobs.gauges import Gauge, PoolDetail
-from jobs.listing import CardDetail, Page, RejectedList
-from jobs.report.text import amounts_as_text, printable, quantity_text
+from jobs.listing import CardDetail, RejectedList
+from jobs.listing_table import listing_table, pairs_table, quantity_cell, range_text, safe, spaced
+from jobs.page import Page
+from jobs.report.text import amounts_as_text, printable
+from jobs.rules_text import actions_table, firings_table
 
 _BAR_CELLS = 10
-_FOLDING = {"Tags", "Meaning", "What", "Line", "Source"}  # headings of columns whose long texts go over several lines
-_FOLDED_CELLS = 16  # what such a column needs at least
 _GAUGES_SHOWN = 50
-
-
-def safe(value: object, style: str = "") -> Text:
-    """Any value as text that is safe to print; nothing for None."""
-    if value is None:
-        return Text("–", style="dim")
-    if isinstance(value, dt.datetime):
-        value = value.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return Text(
-        printable(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)), style
-    )
 
 
 def render_cards(page: Page) -> RenderableType:
     """Cards, one a row, with the usage of the open cycle."""
-    table = _table(
+    table = listing_table(
         "Cards",
         "ICCID Account Plan Pool Status",
         "Data Allowance SMS Voice Charge",
@@ -51,14 +38,14 @@ def render_cards(page: Page) -> RenderableType:
         over = "bold red" if row["over_quota"] else ""
         table.add_row(
             *(safe(row[name]) for name in ("iccid", "account_id", "plan_id", "pool_id", "status")),
-            _quantity(row["data_used_bytes"], "data", over),
-            _quantity(row["data_allowance_bytes"], "data"),
-            _quantity(row["sms_used"], "sms"),
-            _quantity(row["voice_used_s"], "voice"),
+            quantity_cell(row["data_used_bytes"], "data", over),
+            quantity_cell(row["data_allowance_bytes"], "data"),
+            quantity_cell(row["sms_used"], "sms"),
+            quantity_cell(row["voice_used_s"], "voice"),
             _amount(row["charge"], row["currency"]),
             safe(", ".join(row["tags"] or [])),
         )
-    parts: list[RenderableType] = [table, _range(page)]
+    parts: list[RenderableType] = [table, range_text(page)]
     if page.reading is not None:
         parts.append(Text(page.reading.sentence(), style="dim"))
         if page.rows.height and page.rows["cycle"].null_count() == page.rows.height:
@@ -66,20 +53,14 @@ def render_cards(page: Page) -> RenderableType:
     return Group(*parts)
 
 
-def _range(page: Page) -> Text:
-    if not page.rows.height:
-        return Text(f"none of {page.total:,}" if page.total else "none")
-    return Text(f"{page.offset + 1:,} to {page.offset + page.rows.height:,} of {page.total:,}", style="dim")
-
-
 def render_card(card: CardDetail) -> RenderableType:
     """One card: basics, counters, add-ons, totals of this and last cycle, and their days."""
     parts: list[RenderableType] = [
-        _pairs(f"Card {printable(card.basics['iccid'])}", _basics(card.basics)),
+        pairs_table(f"Card {printable(card.basics['iccid'])}", _basics(card.basics)),
         Text(card.reading.sentence(), style="dim"),
     ]
     if card.counters.height:
-        table = _table(
+        table = listing_table(
             "Counters",
             "Cycle Counter Of",
             "Used Allowance Left Add-on Overage Charge",
@@ -92,23 +73,29 @@ def render_card(card: CardDetail) -> RenderableType:
                 safe(f"{row['cycle_from']} to {row['cycle_until']}"),
                 safe(row["counter"]),
                 safe("card" if row["subject_kind"] == "sim" else f"{row['subject_kind']} {row['subject']}"),
-                *(_quantity(value, service) for value in (row["billable"], size, left, row["addon_used"])),
-                _quantity(row["overage"], service, "bold red" if row["overage"] else ""),
+                *(quantity_cell(value, service) for value in (row["billable"], size, left, row["addon_used"])),
+                quantity_cell(row["overage"], service, "bold red" if row["overage"] else ""),
                 _amount(row["charge"], row["currency"]),
             )
         parts.append(table)
     if card.addons.height:
-        table = _table("Add-ons", "Add-on Service Bought Expires", "Size Used Left", give_way="Bought Service Size")
+        table = listing_table(
+            "Add-ons", "Add-on Service Bought Expires", "Size Used Left", give_way="Bought Service Size"
+        )
         for row in card.addons.iter_rows(named=True):
             sizes = (row["size"], row["used"], row["size"] - row["used"])
             table.add_row(
                 *(safe(row[name]) for name in ("addon_id", "service", "purchased_at", "expires_on")),
-                *(_quantity(value, row["service"]) for value in sizes),
+                *(quantity_cell(value, row["service"]) for value in sizes),
             )
         parts.append(table)
     parts.append(_usage_table("Usage by cycle", "Cycle", "cycle", card.cycles))
     parts.append(_usage_table("Usage by day", "Day", "day", card.days))
-    return _spaced(parts)
+    if card.firings.height:
+        parts.append(firings_table("Latest firings", card.firings))
+    if card.actions.height:
+        parts.append(actions_table("Latest actions", card.actions))
+    return spaced(parts)
 
 
 def _basics(basics: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
@@ -122,7 +109,7 @@ def _basics(basics: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
 def _usage_table(title: str, heading: str, key: str, frame: pl.DataFrame) -> RenderableType:
     if not frame.height:
         return Text(f"{title}: none in this and the last cycle")
-    table = _table(
+    table = listing_table(
         title,
         f"{heading} Service",
         "Records Used Allowance Add-on Overage Charge",
@@ -134,7 +121,7 @@ def _usage_table(title: str, heading: str, key: str, frame: pl.DataFrame) -> Ren
             safe(row[key]),
             safe(row["service"]),
             safe(row["records"]),
-            *(_quantity(value, row["service"]) for value in quantities),
+            *(quantity_cell(value, row["service"]) for value in quantities),
             _amount(row["charge"], row["currency"]),
         )
     return table
@@ -144,7 +131,7 @@ def render_pools(gauges: Sequence[Gauge]) -> RenderableType:
     """Gauges of pools, one a row."""
     if not gauges:
         return Text("no pools with an open cycle; --as-of TIME or --cycle shows those of another one")
-    table = _table(
+    table = listing_table(
         "Pools",
         "Pool Account Kind",
         "Members",
@@ -158,7 +145,7 @@ def render_pools(gauges: Sequence[Gauge]) -> RenderableType:
             *(safe(value) for value in (gauge.pool_id, gauge.account_id, gauge.kind, gauge.members)),
             *(safe(value) for value in (gauge.service, gauge.cycle)),
             gauge_bar(gauge),
-            *(_quantity(value, gauge.service) for value in (gauge.used, gauge.size, gauge.overage)),
+            *(quantity_cell(value, gauge.service) for value in (gauge.used, gauge.size, gauge.overage)),
             safe(outlook(gauge)),
         )
     more = len(gauges) - _GAUGES_SHOWN
@@ -169,13 +156,15 @@ def render_pool(pool: PoolDetail) -> RenderableType:
     """One pool: its gauges and the members that use the most."""
     first = pool.gauges[0]
     basics = (("account", first.account_id), ("kind", first.kind), ("members", first.members))
-    parts: list[RenderableType] = [_pairs(f"Pool {printable(first.pool_id)}", basics), render_pools(pool.gauges)]
-    table = _table(f"Most used in {first.cycle}", "ICCID Service", "Used Overage Charge", give_way="Service Overage")
+    parts: list[RenderableType] = [pairs_table(f"Pool {printable(first.pool_id)}", basics), render_pools(pool.gauges)]
+    table = listing_table(
+        f"Most used in {first.cycle}", "ICCID Service", "Used Overage Charge", give_way="Service Overage"
+    )
     for row in amounts_as_text(pool.top).iter_rows(named=True):
-        quantities = (_quantity(value, row["service"]) for value in (row["used"], row["overage"]))
+        quantities = (quantity_cell(value, row["service"]) for value in (row["used"], row["overage"]))
         table.add_row(safe(row["iccid"]), safe(row["service"]), *quantities, _amount(row["charge"], row["currency"]))
     parts.append(table if pool.top.height else Text("no usage in this cycle yet"))
-    return _spaced(parts)
+    return spaced(parts)
 
 
 def gauge_bar(gauge: Gauge) -> Text:
@@ -206,7 +195,7 @@ def render_rejected(rejected: RejectedList, *, only_open: bool = False) -> Rende
     which = "Open" if only_open else "Rejected"
     if not rejected.by_reason.height:
         return Text("no rejected records are open" if only_open else "no rejected records")
-    reasons = _table(f"{which} by reason", "Reason", "Records", "Meaning")
+    reasons = listing_table(f"{which} by reason", "Reason", "Records", "Meaning")
     for row in rejected.by_reason.iter_rows(named=True):
         reasons.add_row(safe(row["reason"]), safe(row["records"]), safe(row["meaning"]))
     newest: list[RenderableType] = [Text("Newest", style="bold italic")]
@@ -224,7 +213,7 @@ def render_rejected(rejected: RejectedList, *, only_open: bool = False) -> Rende
         line = safe(row["preview"], "dim")
         line.no_wrap, line.overflow = True, "ellipsis"
         newest += [place, Padding(what, (0, 0, 0, 2), expand=False), Padding(line, (0, 0, 0, 2), expand=False)]
-    return _spaced([reasons, Group(*newest, _range(rejected.page))])
+    return spaced([reasons, Group(*newest, range_text(rejected.page))])
 
 
 def render_status(status: Mapping[str, Any]) -> RenderableType:
@@ -232,7 +221,7 @@ def render_status(status: Mapping[str, Any]) -> RenderableType:
     # Amounts and reasons of all ingests are also those of the history, which have lines of their own.
     total = {name: count for name, count in (status.get("total") or {}).items() if isinstance(count, int)}
     shown = {**status, "total": total} if total else status
-    return _pairs("Status", ((name.replace("_", " "), _fact(value)) for name, value in shown.items()))
+    return pairs_table("Status", ((name.replace("_", " "), _fact(value)) for name, value in shown.items()))
 
 
 def _fact(value: object) -> object:
@@ -241,71 +230,6 @@ def _fact(value: object) -> object:
     if isinstance(value, list | tuple):
         return ", ".join(str(each) for each in value) or "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _spaced(parts: Sequence[RenderableType]) -> Group:
-    """The parts with an empty line between each two."""
-    return Group(*[each for part in parts for each in (Text(""), part)][1:])
-
-
-def _pairs(title: str, pairs: Iterable[tuple[str, object]]) -> Table:
-    table = Table(title=Text(title), title_justify="left", title_style="bold", show_header=False, box=None)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        table.add_row(safe(name), safe(value))
-    return table
-
-
-@dataclass
-class Listing:
-    """A table that leaves out columns, the least telling first, where the terminal is too narrow for all of them."""
-
-    title: str
-    headings: tuple[tuple[str, Literal["left", "right"]], ...]
-    give_way: tuple[str, ...]  # headings, in the order in which they are left out
-    rows: list[tuple[Text, ...]] = field(default_factory=list)
-
-    def add_row(self, *cells: Text) -> None:
-        """One row, a cell for each heading."""
-        self.rows.append(cells)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths = {heading: len(heading) for heading, _ in self.headings}
-        for row in self.rows:
-            for (heading, _), cell in zip(self.headings, row, strict=True):
-                widths[heading] = max(widths[heading], cell.cell_len)
-        for heading in _FOLDING & widths.keys():
-            widths[heading] = min(widths[heading], _FOLDED_CELLS)
-        left_out: list[str] = []
-        for heading in self.give_way:
-            if sum(widths.values()) + 2 * (len(widths) - 1) <= options.max_width:
-                break
-            del widths[heading]
-            left_out.append(heading)
-        table = Table(
-            title=Text(printable(self.title)), title_justify="left", title_style="bold", box=None, pad_edge=False
-        )
-        for heading, justify in self.headings:
-            if heading in widths:
-                folds = heading in _FOLDING
-                table.add_column(heading, justify=justify, no_wrap=not folds, overflow="fold" if folds else "ellipsis")
-        for row in self.rows:
-            table.add_row(*(cell for (heading, _), cell in zip(self.headings, row, strict=True) if heading in widths))
-        yield table
-        if left_out:
-            yield Text(f"no room for: {', '.join(left_out)}; widen the terminal or use --json", style="dim")
-
-
-def _table(title: str, *headings: str, give_way: str = "") -> Listing:
-    """A table whose headings are given in groups: words on the left, then numbers on the right, and in turn."""
-    sides = ("left", "right")
-    named = tuple((heading, sides[at % 2]) for at, group in enumerate(headings) for heading in group.split())
-    return Listing(title, named, tuple(give_way.split()))  # type: ignore[arg-type]
-
-
-def _quantity(value: int | None, service: str, style: str = "") -> Text:
-    return safe(None) if value is None else Text(quantity_text(value, service), style=style)
 
 
 def _amount(amount: str | None, currency: str | None) -> Text:

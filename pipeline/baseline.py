@@ -1,12 +1,31 @@
-"""What the committed history says of totals that a rule is the first to look at (rating.rules.totals)."""
+"""What the committed history says of totals that a rule begins to look at (rating.rules.totals)."""
 
 from __future__ import annotations
 
+import duckdb
 import polars as pl
 
 from pipeline.datadir import DataDirectory
+from rating.engine import Engine
+from rating.rules.totals import BASELINE, baseline_sql
+from rating.rules.usage import baseline_scope
 
 
-def baseline(directory: DataDirectory) -> pl.DataFrame:
-    """The totals of all committed rated rows, with the columns that the fold takes them in by."""
-    raise NotImplementedError(directory)
+def baseline(directory: DataDirectory, engine: Engine, at_us: int) -> pl.DataFrame:
+    """Sums of the committed rated rows for a rule that starts at `at_us`, with the columns of BASELINE.
+
+    The same history gives the same rows in the same order. Files of cycles that take no more usage are not read.
+    """
+    scope = baseline_scope(engine.rules.set, max(engine.state.clock_us, at_us))
+    wanted = {f"cycle={label}" for label in scope["cycles"]}
+    files = [
+        str(directory.locate(entry)) for entry in directory.manifest.group("rated") if wanted & {*entry.path.split("/")}
+    ]
+    if not files:
+        return pl.DataFrame(schema=BASELINE)
+    with duckdb.connect(config={"python_enable_replacements": False}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.read_parquet(files, hive_partitioning=False).create_view("rated")
+        frame = pl.from_arrow(connection.sql(baseline_sql(), params=scope).to_arrow_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame.select(pl.col(name).cast(kind) for name, kind in BASELINE.items()).sort(pl.all())

@@ -157,7 +157,7 @@ class Embedded:
         Raises PlanError or RuleError, with nothing changed, where it cannot.
         """
         self.engine.check(change)
-        return self._enter(journal.Apply(change, at_us), lambda: self.engine.apply(change))  # SHIM at_us
+        return self._enter(journal.Apply(change, at_us), lambda: self.engine.apply(change, at_us))
 
     def tick(self, now_us: int) -> Step:
         """Let the clock come to `now_us`, durably: what waited for time falls due (L3 to L5, L7)."""
@@ -172,7 +172,7 @@ class Embedded:
         self.engine.check_commands(commands)
         if not commands:
             return Step()
-        held = baseline(self.directory) if self.engine.wants_baseline(commands) else None
+        held = baseline(self.directory, self.engine, at_us) if self.engine.wants_baseline(commands) else None
         return self._enter(
             journal.Commands(tuple(commands), at_us, held), lambda: self.engine.command(commands, at_us, held)
         )

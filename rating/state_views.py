@@ -36,7 +36,7 @@ def state_views(engine: Engine, cycle: str | None = None) -> StateViews:
         fees=fees_view(engine.compiled, _cycles(engine, today, cycle)),
         accounts=_accounts(engine),
         addons=_addons(engine),
-        rules=_rules(engine),
+        rules=rules_view(engine),
     )
 
 
@@ -225,8 +225,9 @@ def _addons(engine: Engine) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=ADDONS_VIEW, orient="row")
 
 
-def _rules(engine: Engine) -> pl.DataFrame:
-    active: dict[str, int] = engine.state.rules.active if hasattr(engine.state, "rules") else {}  # SHIM
+def rules_view(engine: Engine) -> pl.DataFrame:
+    """The rules of the catalogue by id, with the columns of RULES_VIEW."""
+    active = engine.state.rules.active
     rows = [
         (
             rule.id,

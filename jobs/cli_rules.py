@@ -1,0 +1,214 @@
+"""Commands about rules and the clock: command, tick, rules list, show, activate, deactivate, firings, actions."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import duckdb
+import polars as pl
+import typer
+
+from jobs import rules_listing, rules_text
+from jobs.cli_context import Json, data_of, micros, parse_instant
+from jobs.console import show
+from jobs.query import connect
+from pipeline.commands import read_commands, require_possible
+from pipeline.embedded import Embedded
+from rating.errors import UsageError
+from rating.state_views import rules_view
+from rating.step import Step
+from schemas.commands import Activate, Command, Deactivate
+
+group = typer.Typer(name="rules", help="Rules: list them, start and stop them, see what they did.")
+
+AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="When this comes (ISO 8601); now by default.")]
+RuleIds = Annotated[list[str] | None, typer.Argument(metavar="ID…", help="One or more rules.")]
+All = Annotated[bool, typer.Option("--all", help="Every rule that is not so yet.")]
+OfRule = Annotated[str | None, typer.Option("--rule", metavar="ID", help="Only of this rule.")]
+OfSim = Annotated[str | None, typer.Option("--sim", metavar="ICCID", help="Only of this SIM.")]
+Since = Annotated[str | None, typer.Option(metavar="TIME", help="Only from this time on.")]
+Limit = Annotated[int, typer.Option(min=0, help="Rows to show at most.")]
+Offset = Annotated[int, typer.Option(min=0, help="Rows to leave out first.")]
+_LATEST = 10  # firings that `show` lists
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(command)
+    app.command()(tick)
+    app.add_typer(group)
+
+
+def command(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="NDJSON; - is standard input.")],
+    as_of: AsOf = None,
+    as_json: Json = False,
+) -> None:
+    """Take commands: results of actions, what the network tells of SIMs, rules to start and stop; all, or none."""
+    moment = _moment(as_of)
+    given = read_commands(files)
+    with data_of(context).write() as driver:
+        require_possible(driver.engine, given)
+        step = driver.command(given.commands, micros(moment))
+    _tell(f"took {_counted(len(given), 'command')}", {"commands": len(given)}, step, as_json)
+
+
+def tick(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Let the clock come to now, or to a time: what rules wait for falls due."""
+    moment = _moment(as_of)
+    with data_of(context).write() as driver:
+        step = driver.tick(micros(moment))
+    at = moment.astimezone(dt.UTC)
+    _tell(f"the clock is at {at:%Y-%m-%d %H:%M:%S} UTC", {"as_of": at.isoformat()}, step, as_json)
+
+
+@group.callback(invoke_without_command=True)
+def rules(context: typer.Context, as_json: Json = False) -> None:
+    """Without a further word: list."""
+    if context.invoked_subcommand is None:
+        list_rules(context, as_json=as_json)
+    elif as_json:
+        raise UsageError(f"found --json before {context.invoked_subcommand}; expected it after")
+
+
+@group.command("list")
+def list_rules(
+    context: typer.Context,
+    owner: Annotated[str | None, typer.Option(metavar="ID", help="Of this account, or root.")] = None,
+    trigger: Annotated[str | None, typer.Option(metavar="NAME", help="With this trigger.")] = None,
+    status: Annotated[str | None, typer.Option(help="active or inactive.")] = None,
+    limit: Limit = 50,
+    offset: Offset = 0,
+    as_json: Json = False,
+) -> None:
+    """Rules with their trigger, threshold, since when they are active, and how often they fired."""
+    with _reading(context) as at:
+        page = rules_listing.list_rules(
+            at.connection, at.rules, owner=owner, trigger=trigger, status=status, limit=limit, offset=offset
+        )
+    show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_rules(page)))
+
+
+@group.command("show")
+def show_rule(
+    context: typer.Context,
+    rule_id: Annotated[str, typer.Argument(metavar="ID", help="The rule.")],
+    as_json: Json = False,
+) -> None:
+    """One rule: all that it says, its filters and actions, and its latest firings."""
+    with _reading(context) as at:
+        documents = at.driver.engine.state.catalogue.rules
+        detail = rules_listing.rule_detail(at.connection, at.rules, documents, rule_id, _LATEST)
+    show(detail.as_dict(), as_json, lambda console: console.print(rules_text.render_rule(detail)))
+
+
+@group.command()
+def activate(
+    context: typer.Context, ids: RuleIds = None, every: All = False, as_of: AsOf = None, as_json: Json = False
+) -> None:
+    """Let rules watch from now on; they cannot be changed meanwhile."""
+    _switch(context, ids or [], every, as_of, as_json, to="ACTIVE")
+
+
+@group.command()
+def deactivate(
+    context: typer.Context, ids: RuleIds = None, every: All = False, as_of: AsOf = None, as_json: Json = False
+) -> None:
+    """Let rules watch no longer; then they can be changed."""
+    _switch(context, ids or [], every, as_of, as_json, to="INACTIVE")
+
+
+@group.command()
+def firings(
+    context: typer.Context,
+    rule: OfRule = None,
+    sim: OfSim = None,
+    since: Since = None,
+    limit: Limit = 20,
+    offset: Offset = 0,
+    as_json: Json = False,
+) -> None:
+    """Firings, newest first: who met which rule, with the totals before and then."""
+    with _reading(context) as at:
+        asked = at.asked(rule, sim, since)
+        page = rules_listing.list_firings(at.connection, **asked, limit=limit, offset=offset)
+    show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_firings(page)))
+
+
+@group.command()
+def actions(
+    context: typer.Context,
+    rule: OfRule = None,
+    sim: OfSim = None,
+    state: Annotated[str | None, typer.Option(help="open, done or failed.")] = None,
+    since: Since = None,
+    limit: Limit = 20,
+    offset: Offset = 0,
+    as_json: Json = False,
+) -> None:
+    """Actions that rules asked for, newest first, and what came of them."""
+    with _reading(context) as at:
+        asked = at.asked(rule, sim, since)
+        page = rules_listing.list_actions(at.connection, **asked, state=state, limit=limit, offset=offset)
+    show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_actions(page)))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    driver: Embedded
+    connection: duckdb.DuckDBPyConnection
+    rules: pl.DataFrame
+
+    def asked(self, rule: str | None, sim: str | None, since: str | None) -> dict[str, Any]:
+        """What lists are narrowed to. Raises UsageError for a rule or SIM that is not there."""
+        rules_listing.require_rule(self.rules, rule)
+        if sim is not None and sim not in self.driver.engine.state.catalogue.cards["iccid"]:
+            raise UsageError(f"--sim: no card with ICCID {sim!r}; find one with: weir cards --search TEXT")
+        return {"rule": rule, "iccid": sim, "since": parse_instant(since, "--since")}
+
+
+@contextmanager
+def _reading(context: typer.Context) -> Iterator[_Reading]:
+    with data_of(context).read() as driver, connect(driver.directory) as connection:
+        yield _Reading(driver, connection, rules_view(driver.engine))
+
+
+def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str | None, as_json: bool, to: str) -> None:
+    if bool(ids) == every:
+        raise UsageError("found rules and --all; expected one of them" if ids else "expected rules by id, or --all")
+    moment = _moment(as_of)
+    with data_of(context).write() as driver:
+        known = rules_view(driver.engine)
+        if every:
+            ids = known.filter(pl.col("status") != to)["rule_id"].to_list()
+        for rule_id in ids:
+            rules_listing.require_rule(known, rule_id)
+        kind = Activate if to == "ACTIVE" else Deactivate
+        commands: list[Command] = [kind(rule=rule_id) for rule_id in ids]
+        step = driver.command(commands, micros(moment))
+    if not ids:
+        said = "no rules to start" if to == "ACTIVE" else "no rules to stop"
+    else:
+        said = f"{_counted(len(ids), 'rule')} {'now active' if to == 'ACTIVE' else 'no longer active'}"
+    _tell(said, {"rules": list(ids), "status": to}, step, as_json)
+
+
+def _moment(as_of: str | None) -> dt.datetime:
+    return parse_instant(as_of, "--as-of") or dt.datetime.now(dt.UTC)
+
+
+def _tell(said: str, document: dict[str, Any], step: Step, as_json: bool) -> None:
+    counts = {"firings": step.firings.num_rows, "actions": step.actions.num_rows}
+    came = ", ".join(_counted(count, name.removesuffix("s")) for name, count in counts.items() if count)
+    sentence = f"{said}: {came}" if came else said
+    show(document | counts, as_json, lambda console: console.print(sentence, highlight=False))
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,156 @@
+"""Rules, their firings and actions as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import polars as pl
+from rich.console import RenderableType
+from rich.text import Text
+
+from jobs.listing_table import Listing, listing_table, pairs_table, quantity_cell, range_text, safe, spaced
+from jobs.page import Page
+from jobs.report.text import printable
+from jobs.rules_listing import RuleDetail
+from rating.rules.triggers import TRIGGERS
+from schemas.rules import Rule
+
+_SERVICE_OF = {"bytes": "data", "seconds": "voice"}  # how a unit is written
+_OWN_TABLES = ("filters", "actions")
+
+
+def render_rules(page: Page) -> RenderableType:
+    """Rules, one a row."""
+    if not page.total:
+        return Text("no rules; load some with `weir apply FILE.toml`, docs/rules.md says how")
+    table = listing_table(
+        "Rules",
+        "Rule Owner Trigger Threshold Status Since",
+        "Firings SIMs",
+        "Last",
+        give_way="Last SIMs Since Threshold Owner Trigger",
+    )
+    for row in page.rows.iter_rows(named=True):
+        table.add_row(
+            safe(row["rule_id"]),
+            safe(row["owner"] or "root"),
+            safe(row["trigger"]),
+            safe(_threshold(row["measure"], row["threshold"])),
+            safe(row["status"], "green" if row["status"] == "ACTIVE" else "dim"),
+            safe(row["active_since"]),
+            safe(row["firings"]),
+            safe(row["sims"]),
+            safe(row["last_fired_at"]),
+        )
+    return spaced([table, range_text(page)])
+
+
+def _threshold(measure: str | None, threshold: str | None) -> str | None:
+    if measure in (None, "used"):
+        return threshold
+    return f"{measure} {threshold}" if threshold else measure
+
+
+def render_rule(detail: RuleDetail) -> RenderableType:
+    """One rule: what it says, its filters and actions, and its last firings."""
+    rule, status = detail.rule, detail.status
+    came = ", ".join(f"{count:,} {state}" for state, count in detail.actions.items())
+    facts = {
+        "status": status["status"],
+        "active since": status["active_since"],
+        "firings": status["firings"],
+        "SIMs": status["sims"],
+        "last fired": status["last_fired_at"],
+        "actions asked for": came,
+    }
+    parts: list[RenderableType] = [pairs_table(f"Rule {printable(rule.id)}", (_said(rule) | facts).items())]
+    if rule.filters:
+        table = listing_table("Filters: of one type any, of all types each", "Filter Name Values")
+        for one in rule.filters:
+            table.add_row(safe(one.type), safe(one.name), safe(", ".join(one.values)))
+        parts.append(table)
+    if rule.actions:
+        table = listing_table("Actions", "", "Sequence", "Action Parameters")
+        for action in sorted(rule.actions, key=lambda each: each.sequence):
+            said = msgspec.to_builtins(action)
+            fields = ((name, value) for name, value in said.items() if name not in ("sequence", "type"))
+            table.add_row(safe(action.sequence), safe(action.type), safe(_fields(dict(fields))))
+        parts.append(table)
+    if detail.firings.height:
+        parts.append(firings_table("Latest firings", detail.firings, of_rule=True))
+    return spaced(parts)
+
+
+def _said(rule: Rule) -> dict[str, object]:
+    """What the rule says beside its filters and actions, by the names of its fields."""
+    said = msgspec.to_builtins(rule)
+    text = {name: _words(value) for name, value in said.items() if name not in (*_OWN_TABLES, "id")}
+    trigger = f"{rule.trigger}: {TRIGGERS[rule.trigger].text}"
+    return {"owner": rule.owner or "root"} | text | {"trigger": trigger, "repetition": rule.repetition}
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _fields(fields: Mapping[str, Any]) -> str | None:
+    return ", ".join(f"{name.replace('_', ' ')} {_words(value)}" for name, value in fields.items()) or None
+
+
+def render_firings(page: Page) -> RenderableType:
+    """Firings, one a row, newest first."""
+    return spaced([firings_table("Firings", page.rows), range_text(page)]) if page.total else Text("no firings")
+
+
+def firings_table(title: str, rows: pl.DataFrame, *, of_rule: bool = False) -> Listing:
+    """Firings as a table; `of_rule`: all of one rule."""
+    table = listing_table(
+        title,
+        f"Fired {'' if of_rule else 'Rule '}ICCID Window What",
+        "Before Now Threshold",
+        "Levels",
+        give_way="Before Window Levels Threshold",
+    )
+    for row in rows.iter_rows(named=True):
+        service = _SERVICE_OF.get(row["unit"], "")
+        values = (quantity_cell(row[name], service) for name in ("value_before", "value_now", "threshold"))
+        names = ("fired_at", "iccid", "window") if of_rule else ("fired_at", "rule_id", "iccid", "window")
+        table.add_row(
+            *(safe(row[name]) for name in names),
+            safe(_what(row)),
+            *values,
+            safe(", ".join(row["levels"] or []) or None),
+        )
+    return table
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    if row["kind"] == "released":
+        return "released"
+    if row["from_value"] is not None or row["to_value"] is not None:
+        return f"{row['from_value'] or 'none'} to {row['to_value'] or 'none'}"
+    return f"pool {row['pool_id']}" if row["pool_id"] is not None else "fired"
+
+
+def render_actions(page: Page) -> RenderableType:
+    """Actions, one a row, newest first."""
+    return spaced([actions_table("Actions", page.rows), range_text(page)]) if page.total else Text("no actions")
+
+
+_STYLES = {"open": "yellow", "done": "green", "failed": "red"}
+
+
+def actions_table(title: str, rows: pl.DataFrame) -> Listing:
+    """Actions as a table, each with what came of it."""
+    table = listing_table(title, "Asked Rule ICCID Action State Parameters Message", give_way="Message Parameters Rule")
+    for row in rows.iter_rows(named=True):
+        fields = msgspec.json.decode(row["parameters"]) if row["parameters"] else {}
+        table.add_row(
+            *(safe(row[name]) for name in ("created_at", "rule_id", "iccid", "action")),
+            safe(row["state"], _STYLES[row["state"]]),
+            safe(_fields(fields)),
+            safe(row["message"]),
+        )
+    return table

@@ -12,7 +12,7 @@ import polars as pl
 from rating.book import Book
 from rating.burn import Addons
 from rating.directory import BEGINNING, END, Directory, add_spells, upsert_cards
-from rating.errors import PlanError
+from rating.errors import PlanError, RuleError
 from rating.pools import Pools, device_pools
 from rating.state import State
 from rating.vocabulary import Vocabulary
@@ -57,12 +57,14 @@ def merge(catalogue: Catalogue, change: Catalogue) -> Catalogue:
         plans=_merge_plans(catalogue.plans, change.plans),
         pools=_upsert(catalogue.pools, change.pools, lambda pool: pool.id),
         addons=_upsert(catalogue.addons, change.addons, lambda addon: addon.id),
+        rules=_upsert(catalogue.rules, change.rules, lambda rule: rule.id),
         cards=upsert_cards(catalogue.cards, change.cards),
     )
 
 
 def check(state: State, change: Catalogue) -> None:
-    """Raise PlanError where the state could not take the change; the state stays as it is."""
+    """Raise PlanError or RuleError where the state could not take the change; the state stays as it is."""
+    _require_inactive(state, change)
     merged = merge(state.catalogue, change)
     Book(merged, Vocabulary(state.vocabulary.to_dict()))
 
@@ -70,8 +72,10 @@ def check(state: State, change: Catalogue) -> None:
 def apply(state: State, change: Catalogue) -> Compiled:
     """Let `change` take effect on the state and compile what follows from it.
 
-    Raises PlanError where it cannot be compiled; the state stays as it is.
+    Raises PlanError where it cannot be compiled, RuleError where it would change an active rule; the state stays as
+    it is.
     """
+    _require_inactive(state, change)
     catalogue = merge(state.catalogue, change)
     cards = catalogue.cards
     rows = change.cards.select("iccid", "plan", "plan_from", "pool", "pool_from", "pool_until").join(
@@ -105,6 +109,17 @@ def apply(state: State, change: Catalogue) -> Compiled:
     for name in ("catalogue", "plan_history", "pool_history", "vocabulary", "generation"):
         setattr(state, name, getattr(following, name))
     return compiled
+
+
+def _require_inactive(state: State, change: Catalogue) -> None:
+    """An active rule, its filters included, cannot be changed (L6)."""
+    held = {rule.id: rule for rule in state.catalogue.rules if rule.id in state.rules.active}
+    for rule in change.rules:
+        if held.get(rule.id, rule) != rule:
+            raise RuleError(
+                f"rule {rule.id}: found another content than that of the active rule; expected the same: deactivate it "
+                f"first with `weir rules deactivate {rule.id}`"
+            )
 
 
 def _upsert(entries: tuple[_Entry, ...], change: Iterable[_Entry], key: Callable[[_Entry], str]) -> tuple[_Entry, ...]:

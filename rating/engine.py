@@ -8,8 +8,10 @@ cut. Drivers feed it entries in journal order and make what comes back durable b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from itertools import groupby
+from typing import Final, cast
 
 import numpy as np
 import polars as pl
@@ -17,7 +19,8 @@ import pyarrow as pa
 
 from rating.accept import Accepted, accept
 from rating.apply import Compiled, apply, check
-from rating.batch import RatedBatch, rate_batch
+from rating.batch import RatedBatch, days_of_arrival, rate_batch
+from rating.calendar import day_date
 from rating.corrections import Row, outstanding, reversal_table, reverse
 from rating.cycles import Cycles, cycle_days
 from rating.dedupe import DAY_US, Seen
@@ -25,9 +28,14 @@ from rating.index import Ints
 from rating.prints import Prints
 from rating.rate import TEST_METER
 from rating.rated import Names
+from rating.rules.amend import change_of, changed_cards, no_notes, noted_cards, rounds
+from rating.rules.commands import check_commands, judge, kind_of, results_table, unseen
+from rating.rules.evaluate import Found, Rules
+from rating.rules.triggers import TRIGGERS
 from rating.state import State
 from rating.step import Step, charges_of, join
 from schemas.cards import Catalogue
+from schemas.commands import Activate, Command, Deactivate, NetworkEvent
 from schemas.usage import REJECT_SCHEMA, RecordType, UsageBatch
 
 BATCH_ROWS: Final = 1 << 17  # larger batches are folded in slices: their working columns stay in the cache
@@ -44,24 +52,129 @@ class Engine:
     def _compile(self, compiled: Compiled) -> None:
         self.compiled = compiled
         self.names = Names.of(compiled)
+        self._compile_rules()
+
+    def _compile_rules(self) -> None:
+        self.rules = Rules(self.state, self.compiled, self.names, self.partition)
 
     def check(self, change: Catalogue) -> None:
-        """Raise PlanError where `change` could not take effect; nothing changes."""
+        """Raise PlanError or RuleError where `change` could not take effect; nothing changes."""
         check(self.state, change)
 
-    def apply(self, change: Catalogue) -> Step:
-        """A catalogue entry: upserts by id that hold from now on."""
-        self.state.addon_used = self.compiled.addons.usage()
-        self._compile(apply(self.state, change))
-        self.state.offset += 1
-        return Step()
+    def apply(self, change: Catalogue, at_us: int | None = None) -> Step:
+        """A catalogue entry that came at `at_us` (None: at the latest arrival so far): upserts by id from now on."""
+        offset, now_us = self._arrive(at_us)
+        found = Found()
+        self._take_notes(offset, now_us, found)
+        self._put(change, offset, now_us, found)
+        return self._close(found, 1, offset, now_us)
 
     def tick(self, now_us: int) -> Step:
-        """A tick of the clock: counters and sessions that can take no more usage are dropped (T5)."""
-        self.state.clock_us = max(self.state.clock_us, now_us)
+        """A tick of the clock: timers of rules fall due; what can take no more usage is dropped (T5)."""
+        offset, now_us = self._arrive(now_us)
+        found = Found()
+        self._take_notes(offset, now_us, found)
+        self.rules.tick(now_us, offset, found)
         self.expire()
-        self.state.offset += 1
-        return Step()
+        return self._close(found, 1, offset, now_us)
+
+    def check_commands(self, commands: Sequence[Command]) -> None:
+        """Raise RuleError or UsageError where one of the commands could not take effect; nothing changes."""
+        check_commands(self.state, commands)
+
+    def wants_baseline(self, commands: Sequence[Command]) -> bool:
+        """Whether one of the commands starts a rule on a total, which is then filled from the history."""
+        started = {command.rule for command in commands if isinstance(command, Activate)}
+        return any(
+            TRIGGERS[rule.trigger].window is not None for rule in self.state.catalogue.rules if rule.id in started
+        )
+
+    def command(self, commands: Sequence[Command], at_us: int, baseline: pl.DataFrame | None = None) -> Step:
+        """Commands that came at `at_us`, in their order; each takes one offset.
+
+        `baseline` (rating.rules.totals.BASELINE) is what the history holds for rules that start on a total.
+        """
+        offset, now_us = self._arrive(at_us)
+        found, results = Found(), list[tuple[int, Command, str | None]]()
+        self._take_notes(offset, now_us, found)
+        takes = unseen(self.state.seen, commands, now_us // DAY_US)
+        fresh = [(offset + place, command) for place, command in enumerate(commands) if takes[place]]
+        for kind, run in groupby(fresh, key=lambda one: kind_of(one[1])):
+            numbered = list(run)
+            if kind == "rule":
+                self._switch([command for _, command in numbered], now_us, baseline)
+            elif kind == "event":
+                events = cast(list[NetworkEvent], [command for _, command in numbered])
+                self.rules.events(events, np.array([at for at, _ in numbered], np.int64), now_us, found)
+            else:
+                results += self._results(numbered, now_us, found)
+        step = self._close(found, len(commands), offset, now_us)
+        return replace(step, results=results_table(results, at_us, self.partition))
+
+    def _arrive(self, at_us: int | None) -> tuple[int, int]:
+        """The offset of an entry and its moment; the clock never goes back."""
+        state = self.state
+        state.clock_us = max(state.clock_us, state.clock_us if at_us is None else at_us)
+        return state.offset, state.clock_us if at_us is None else at_us
+
+    def _close(self, found: Found, entries: int, offset: int, now_us: int) -> Step:
+        """End an entry that is no usage: suspensions that the catalogue has made needless are over (L2)."""
+        self.rules.recovered(now_us, offset, found)
+        self.state.offset += entries
+        outcome = self.rules.outcome(found, now_us)
+        return Step(firings=outcome.firings, actions=outcome.actions)
+
+    def _take_notes(self, offset: int, now_us: int, found: Found) -> None:
+        """What actions told cards since the last entry that was no usage takes effect (L10)."""
+        notes, self.state.rules.notes = self.state.rules.notes, no_notes()
+        if len(notes):
+            self._put(Catalogue(cards=noted_cards(self.state.catalogue.cards, notes)), offset, now_us, found)
+
+    def _put(self, change: Catalogue, offset: int | dict[str, int], now_us: int, found: Found) -> None:
+        """Let a catalogue take effect, and find what it changed in cards; `offset` may be one for each ICCID."""
+        state = self.state
+        touched = change.cards.select("iccid")
+        before = state.catalogue.cards.join(touched, on="iccid", how="semi", maintain_order="left")
+        state.addon_used = self.compiled.addons.usage()
+        self._compile(apply(state, change))
+        if len(before):
+            after = state.catalogue.cards.join(touched, on="iccid", how="semi", maintain_order="left").head(len(before))
+            at = offset if isinstance(offset, int) else np.array([offset[iccid] for iccid in before["iccid"]], np.int64)
+            self.rules.changes(before, after, at, now_us, found)
+
+    def _switch(self, commands: Sequence[Command], now_us: int, baseline: pl.DataFrame | None) -> None:
+        """Start and stop rules; one that starts anew has fired for nobody."""
+        active = self.state.rules.active
+        started = []
+        for command in commands:
+            if isinstance(command, Activate) and command.rule not in active:
+                active[command.rule] = now_us
+                started.append(command.rule)
+            elif isinstance(command, Deactivate):
+                active.pop(command.rule, None)
+        self.state.rules.memory.forget([self.state.vocabulary.rules.row(rule) for rule in started])
+        self._compile_rules()
+        self.rules.backfill(started, baseline)
+
+    def _results(
+        self, results: list[tuple[int, Command]], now_us: int, found: Found
+    ) -> list[tuple[int, Command, str | None]]:
+        """Let cards follow the results of actions; returns each with why it was refused, or None."""
+        judged = judge(results, self.state, self.compiled.directory)
+        today = days_of_arrival(self.state, self.compiled, now_us)
+        changes = []
+        for offset, command, refused in judged:
+            card = getattr(command, "iccid", None)
+            if refused is None and card is not None:
+                account = self.compiled.directory.account[self.compiled.directory.row_of(card)]
+                change = change_of(command, day_date(int(today[account])))
+                if change is not None:
+                    changes.append((offset, card, change))
+        # Each round changes a card once, so that rules see every change of it.
+        for part in rounds(changes):
+            cards = changed_cards(self.state.catalogue.cards, [(card, change) for _, card, change in part])
+            self._put(Catalogue(cards=cards), {card: offset for offset, card, _ in part}, now_us, found)
+        return judged
 
     def usage(self, batch: UsageBatch, originals: pa.Table | None = None, prints: Prints | None = None) -> Step:
         """A batch of usage: every record ends rated, duplicate or rejected.
@@ -123,6 +236,7 @@ class Engine:
             if not len(trial.accepted):
                 state.offset += 1
                 return Step(records=1, rejects=trial.rejects), []
+        self.rules.take_back(originals)
         undone = [
             reverse(state.counters, self.compiled, row, batch, correction["source_row"], self.partition, offset)
             for row in originals
@@ -152,11 +266,14 @@ class Engine:
         if not len(accepted):
             return step
         result = self.rate(batch, accepted, offset)
+        outcome = self.rules.usage(batch, accepted, result, offset)
         return replace(
             step,
             rated=result.rated,
             gaps=result.gaps,
             charges=charges_of(result.rated),
+            firings=outcome.firings,
+            actions=outcome.actions,
         )
 
     def rate(
@@ -178,6 +295,7 @@ class Engine:
             self.partition,
             cycles=cycles,
             today=today,
+            hears_sessions=self.rules.hears_sessions,
         )
 
     def expire(self) -> None:

@@ -15,12 +15,14 @@ import pyarrow as pa
 from rating.counters import Counters
 from rating.dedupe import Seen
 from rating.directory import no_spells
+from rating.rules.state import RuleState
 from rating.sessions import Sessions
 from rating.vocabulary import Vocabulary
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
 from schemas.plans import Plan, ZoneSet
+from schemas.rules import Rule
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 
 
 class _Facts(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,6 +39,8 @@ class _Facts(msgspec.Struct, forbid_unknown_fields=True):
     pools: tuple[Pool, ...]
     addons: tuple[Addon, ...]
     addon_used: dict[str, int]
+    rules: tuple[Rule, ...]
+    active_rules: dict[str, int]
 
 
 @dataclass
@@ -54,13 +58,14 @@ class State:
     counters: Counters = field(default_factory=Counters)
     sessions: Sessions = field(default_factory=Sessions)
     addon_used: dict[str, int] = field(default_factory=dict)
+    rules: RuleState = field(default_factory=RuleState)
     seen: Seen = field(default_factory=Seen)
     offset: int = 0
     clock_us: int = 0
     generation: int = 0
 
     def snapshot(self) -> tuple[bytes, dict[str, pa.Table]]:
-        """Facts as JSON, and the tables cards, plan_history, pool_history, counters and sessions."""
+        """Facts as JSON, and tables: cards, plan_history, pool_history, counters, sessions, and those of the rules."""
         catalogue = self.catalogue
         facts = _Facts(
             snapshot_version=SNAPSHOT_VERSION,
@@ -74,6 +79,8 @@ class State:
             pools=catalogue.pools,
             addons=catalogue.addons,
             addon_used=self.addon_used,
+            rules=catalogue.rules,
+            active_rules=self.rules.active,
         )
         tables = {
             "cards": catalogue.cards.to_arrow(compat_level=pl.CompatLevel.oldest()),
@@ -81,6 +88,7 @@ class State:
             "pool_history": self.pool_history.to_arrow(compat_level=pl.CompatLevel.oldest()),
             "counters": self.counters.to_table(),
             "sessions": self.sessions.to_table(),
+            **self.rules.tables(),
         }
         return msgspec.json.encode(facts), tables
 
@@ -101,6 +109,7 @@ class State:
                 plans=facts.plans,
                 pools=facts.pools,
                 addons=facts.addons,
+                rules=facts.rules,
                 cards=frames["cards"].select(pl.col(name).cast(dtype) for name, dtype in CARD_SCHEMA.items()),
             ),
             plan_history=frames["plan_history"],
@@ -109,6 +118,7 @@ class State:
             counters=Counters.from_table(tables["counters"]),
             sessions=Sessions.from_table(tables["sessions"]),
             addon_used=facts.addon_used,
+            rules=RuleState.restore(facts.active_rules, tables),
             seen=seen,
             offset=facts.offset,
             clock_us=facts.clock_us,

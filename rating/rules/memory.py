@@ -111,6 +111,13 @@ class Memory:
             self["held"][rows[fired]] = 1
         return fires, known
 
+    def forget(self, rules: list[int]) -> None:
+        """Nothing of these rules has fired; a suspension that one of them holds is still to be followed by a resume."""
+        own = np.isin(self.rule, rules)
+        self["level"][own] = 0
+        self["day"][own] = _NEVER
+        self.keep(~own | (self["held"] == 1))
+
     def keep(self, mask: npt.NDArray[np.bool_]) -> None:
         """Drop the rows where `mask` (bool[len]) is false; the others keep their order."""
         kept = np.flatnonzero(mask)

@@ -1,0 +1,139 @@
+"""The rules at work on the entries of the journal: the only place where their stages are composed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+import pyarrow as pa
+
+from rating.accept import Accepted
+from rating.apply import Compiled
+from rating.batch import RatedBatch
+from rating.corrections import Row
+from rating.index import Ints
+from rating.rated import Names
+from rating.rules.amend import notes_of
+from rating.rules.events import change_fires, event_fires, traffic_fires
+from rating.rules.firing import Fires
+from rating.rules.intake import traffic_of
+from rating.rules.outcome import outcome_tables
+from rating.rules.ruleset import RuleSet
+from rating.rules.sightings import needs
+from rating.rules.timers import release_fires, tick_fires
+from rating.rules.usage import backfill, expire, take_back, usage_fires
+from rating.rules.watch import Watch
+from rating.state import State
+from schemas.commands import NetworkEvent
+from schemas.tables import ACTIONS, FIRINGS
+from schemas.usage import Service, UsageBatch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the rules made of an entry: rows of schemas.tables.FIRINGS and ACTIONS."""
+
+    firings: pa.Table = field(default_factory=FIRINGS.empty_table)
+    actions: pa.Table = field(default_factory=ACTIONS.empty_table)
+
+
+class Found:
+    """What has fired over one entry, with the rules as they were when it did."""
+
+    def __init__(self) -> None:
+        self.fires: list[Fires] = []
+        self.watches: dict[int, Watch] = {}
+
+    def add(self, ruleset: RuleSet, fires: list[Fires]) -> None:
+        """Add what a set of rules found."""
+        if fires:
+            self.fires += fires
+            self.watches |= ruleset.by_row
+
+
+class Rules:
+    """The rules of a state, and what they make of each kind of entry.
+
+    Every method moves the rules' state on and returns or adds what fired. Offsets are of the journal.
+    """
+
+    def __init__(self, state: State, compiled: Compiled, names: Names, partition: int) -> None:
+        self.state = state
+        self.names = names
+        self.partition = partition
+        self.set = RuleSet(state, compiled, names.zones)
+        wanted = needs(self.set.watches)
+        if wanted or len(state.rules.sightings):
+            state.rules.sightings.follow(wanted, compiled.directory.cards["imei"], state.clock_us)
+        expire(self.set, state.rules, state.clock_us)
+        self._home_meters = self.set.quota.home_meters(Service.DATA, None)
+        # Nobody asks whether a session is new but these.
+        self.hears_sessions = any(
+            watch.rule.trigger in ("data_session_started", "data_session_count_24h") for watch in self.set.watches
+        )
+
+    def usage(self, batch: UsageBatch, accepted: Accepted, result: RatedBatch, offset: int) -> Outcome:
+        """The outcome of a batch of usage."""
+        if not self.set.watches:
+            return Outcome()
+        traffic = traffic_of(
+            self.set.quota.home_slot(),
+            self._home_meters,
+            self.names,
+            self.set.book.rates.meter,
+            batch,
+            accepted,
+            result,
+            offset,
+            self.state.clock_us,
+        )
+        found = Found()
+        found.add(self.set, traffic_fires(self.set, self.state.rules, traffic))
+        found.add(self.set, usage_fires(self.set, self.state.rules, traffic))
+        keys = batch.rows["record_key"]
+        return self.outcome(found, batch.received_at_us, keys)
+
+    def take_back(self, rows: Sequence[Row]) -> None:
+        """Rated rows were reversed: what they counted counts no longer (F6); nothing fires."""
+        if self.set.watches:
+            for row in rows:
+                take_back(self.set, self.state.rules, row, self.state.clock_us)
+
+    def tick(self, now_us: int, offset: int, found: Found) -> None:
+        """Timers that fall due."""
+        if self.set.watches:
+            found.add(self.set, tick_fires(self.set, self.state.rules, now_us, offset))
+            expire(self.set, self.state.rules, now_us)
+
+    def recovered(self, now_us: int, offset: int, found: Found) -> None:
+        """SIMs that the catalogue has put under their threshold again (L2)."""
+        if self.set.watches:
+            found.add(self.set, release_fires(self.set, self.state.rules, now_us, offset))
+
+    def changes(self, before: pl.DataFrame, after: pl.DataFrame, offset: Ints | int, now_us: int, found: Found) -> None:
+        """Cards (CARD_SCHEMA, of the same ICCIDs in the same order) that the catalogue or a result changed."""
+        if self.set.watches:
+            found.add(self.set, change_fires(self.set, self.state.rules, before, after, offset, now_us))
+
+    def events(self, events: Sequence[NetworkEvent], offsets: Ints, now_us: int, found: Found) -> None:
+        """What the network told, each event with its offset."""
+        if self.set.watches:
+            found.add(self.set, event_fires(self.set, self.state.rules, events, offsets, now_us))
+
+    def backfill(self, rules: Sequence[str], baseline: pl.DataFrame | None) -> None:
+        """Count what the history holds for rules that have just become active."""
+        watches = [watch for watch in self.set.watches if watch.rule.id in rules]
+        if baseline is not None and watches:
+            backfill(self.set, self.state.rules, baseline, watches)
+
+    def outcome(self, found: Found, at_us: int, record_keys: pl.Series | None = None) -> Outcome:
+        """The tables of what was found; what actions tell a card is noted for the next entry that is no usage."""
+        tables = outcome_tables(
+            found.watches, found.fires, self.set.directory, self.set.vocabulary, record_keys, at_us, self.partition
+        )
+        outcome = Outcome(*tables)
+        notes = notes_of(outcome.actions)
+        if len(notes):
+            self.state.rules.notes = pl.concat([self.state.rules.notes, notes])
+        return outcome

@@ -1,0 +1,51 @@
+"""What the rules carry from entry to entry: which are active, what they have counted, heard and fired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import polars as pl
+import pyarrow as pa
+
+from rating.rules.amend import NOTE_SCHEMA, no_notes
+from rating.rules.memory import Memory
+from rating.rules.rolling import Rolling
+from rating.rules.sightings import Sightings
+from rating.rules.totals import Totals
+
+
+@dataclass
+class RuleState:
+    """`active` is since when each active rule is, by id, in microseconds since 1970 UTC; `notes` (NOTE_SCHEMA) are
+    what cards will be told at the next entry that is no usage."""
+
+    active: dict[str, int] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
+    totals: Totals = field(default_factory=Totals)
+    rolling: Rolling = field(default_factory=Rolling)
+    sightings: Sightings = field(default_factory=Sightings)
+    notes: pl.DataFrame = field(default_factory=no_notes)
+
+    def tables(self) -> dict[str, pa.Table]:
+        """All but `active`, as tables of a snapshot."""
+        return {
+            "rule_memory": self.memory.to_table(),
+            "rule_totals": self.totals.to_table(),
+            "rule_rolling": self.rolling.to_table(),
+            "rule_notes": self.notes.to_arrow(compat_level=pl.CompatLevel.oldest()),
+            **self.sightings.to_tables(),
+        }
+
+    @classmethod
+    def restore(cls, active: dict[str, int], tables: dict[str, pa.Table]) -> RuleState:
+        """The rules' state that `tables` wrote."""
+        notes = pl.from_arrow(tables["rule_notes"])
+        assert isinstance(notes, pl.DataFrame)
+        return cls(
+            active=dict(active),
+            memory=Memory.from_table(tables["rule_memory"]),
+            totals=Totals.from_table(tables["rule_totals"]),
+            rolling=Rolling.from_table(tables["rule_rolling"]),
+            sightings=Sightings.from_tables(tables),
+            notes=notes.cast(NOTE_SCHEMA),  # type: ignore[arg-type]
+        )

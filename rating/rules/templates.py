@@ -29,7 +29,7 @@ MOST_LEVELS: Final[dict[LimitKind, int]] = {"balance_alert": 3, "usage_alert": 2
 MOST_DAYS: Final = 36_500
 
 _NOTICE_DAYS: Final = (30, 7, 0)
-_LEVEL = re.compile(r"\s*(\d{1,24}(?:\.\d{1,24})?)\s*(%|[A-Za-z]*)\s*\Z", re.ASCII)
+_LEVEL = re.compile(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*(%|[A-Za-z]*)\s*\Z", re.ASCII)
 
 _SUBJECTS: Final[dict[LimitKind, str]] = {
     "overage_suspension": "SIM {iccid}: suspended for overage",

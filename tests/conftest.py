@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.broker import kafka, own_broker
+
+__all__ = ["kafka", "own_broker"]  # fixtures of all tests
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 # A slow machine is not a failing property, so neither profile has a deadline.

@@ -103,7 +103,7 @@ def rule_detail(
 def require_rule(rules: pl.DataFrame, rule_id: str | None) -> None:
     """Raise UsageError where no rule has this id."""
     if rule_id is not None and rule_id not in set(rules["rule_id"]):
-        raise UsageError(f"found rule {rule_id!r}; expected {choice(rule_id, rules['rule_id'].to_list())}")
+        raise UsageError(f"found rule {rule_id!r}; expected {choice(rule_id, rules['rule_id'], 'a rule: one of')}")
 
 
 def list_firings(

@@ -114,7 +114,7 @@ def test_rules_are_inactive_until_they_are_started(weir: Weir, loaded: Path) -> 
     assert [] == weir("rules", "activate", "--all", *at, "--json").json["rules"]
     assert "no rules to start" in weir("rules", "activate", "--all", *at).out
     since = [row["active_since"] for row in weir("rules", "--json").json["rows"]]
-    assert ["2026-10-11T13:00:00.000000Z"] * 2 == since
+    assert ["2026-10-11T13:00:00Z"] * 2 == since
     assert "2 rules no longer active" in weir("rules", "deactivate", "cap", "quiet", *at).out
     assert 2 == weir("rules", "list", "--status", "inactive", "--json").json["total"]
 
@@ -224,9 +224,7 @@ def test_the_card_follows_what_was_kept(weir: Weir, loaded: Path) -> None:  # no
     assert "suspended" == rows[OTHER]["status"]
     assert ["quiet"] == rows[SIM]["tags"]
     found = weir("sql", "select rule_id, status, active_since::varchar as since from rules", "--json").json
-    assert [("cap", "ACTIVE", "2026-10-11 13:00:00+00")] == [
-        tuple(row.values()) for row in found if "cap" in row.values()
-    ]
+    assert {"rule_id": "cap", "status": "ACTIVE", "since": "2026-10-11 13:00:00+00"} in found
 
 
 def test_a_released_sim_is_resumed_by_the_clock(weir: Weir, loaded: Path) -> None:  # noqa: F811

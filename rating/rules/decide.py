@@ -9,7 +9,7 @@ import polars as pl
 
 from rating.calendar import day_date
 from rating.cycles import cycle_label
-from rating.groups import Groups, distinct
+from rating.groups import distinct
 from rating.index import Ints
 from rating.rules.firing import Fires
 from rating.rules.memory import memory_key
@@ -146,22 +146,11 @@ class Decisions:
     def _may_fire(self, watch: Watch, places: Ints, window: Ints, level: Ints) -> Flags:
         """bool[n]: whether the rule watches the card of each record, and its memory would let it fire."""
         traffic = self.traffic
-        if not len(places):
-            return np.zeros(0, bool)
-        cards = Groups.of(traffic.card[places])
-        first = places[cards.order[cards.starts]]
-        watched = self.ruleset.filters.cards(watch.place, traffic.card[first], traffic.today[first])
-        may = np.empty(len(places), bool)
-        may[cards.order] = watched[cards.segment]
-        if watch.rule.repetition == "always" or not len(self.state.memory):
-            return may
-        at = np.flatnonzero(may)
-        windows, rank = distinct(window[places[at]])
-        groups = Groups.of(traffic.card[places[at]] * len(windows) + rank)
-        first = places[at[groups.order[groups.starts]]]
-        highest = np.maximum.reduceat(level[at[groups.order]], groups.starts) if len(at) else level[:0]
-        unsaid = self._unsaid(watch, traffic.card[first], window[first], highest, traffic.today[first])
-        may[at[groups.order]] = unsaid[groups.segment]
+        card, today = traffic.card[places], traffic.today[places]
+        may = self.ruleset.filters.cards(watch.place, card, today)
+        if watch.rule.repetition != "always" and len(self.state.memory):
+            at = np.flatnonzero(may)
+            may[at] = self._unsaid(watch, card[at], window[places[at]], level[at], today[at])
         return may
 
     def _matches(self, watch: Watch, places: Ints) -> Flags:

@@ -289,7 +289,9 @@ RECORDS = st.builds(
     started=st.booleans(),
     rat=st.sampled_from([None, "LTE", "NB-IoT"]),
 )
-BATCHES = st.lists(st.tuples(st.lists(RECORDS, max_size=15), st.integers(0, 40)), min_size=1, max_size=4)
+BATCHES = st.lists(
+    st.tuples(st.lists(RECORDS, max_size=15), st.sampled_from([0, 1, 20, 40, 80])), min_size=1, max_size=4
+)
 
 
 @settings(deadline=None)
@@ -362,6 +364,15 @@ def test_a_suspension_that_ends_by_itself_is_held() -> None:
     state = RuleState()
     usage_fires(ruleset, state, traffic(weir, [Record(units=5)], FIRST + DAY, FIRST + DAY))
     assert [1] == state.memory["held"].tolist()
+
+
+def test_usage_older_than_the_grace_is_not_in_the_rolling_24_hours() -> None:
+    """A quarter counts while the 24 hours before the clock less the account's grace reach back to it (T4, T5)."""
+    weir, ruleset = world(Rule(id="r", trigger="data_usage_24h", threshold=0, window="rolling"))
+    now = FIRST + 2 * DAY
+    records = [Record(card=0), Record(card=1, hour=0.25), Record(card=2)]
+    found = firings(usage_fires(ruleset, RuleState(), traffic(weir, records, now, now)))
+    assert [1, 2] == [card for _, _, card, *_ in found]
 
 
 def test_every_sim_that_uses_a_spent_pool_is_a_target() -> None:

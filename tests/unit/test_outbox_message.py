@@ -44,7 +44,8 @@ def sent(acts: Sequence[Act], outbox: Outbox | None = None) -> list[Outgoing]:
 def message(act: Act) -> ActionMessage:
     """The one message of an action."""
     (one,) = sent([act])
-    return msgspec.json.decode(one.body, type=ActionMessage)
+    found: ActionMessage = msgspec.json.decode(one.body, type=ActionMessage)
+    return found
 
 
 def plain(one: ActionMessage) -> dict[str, Any]:

@@ -159,8 +159,8 @@ def test_a_dead_letter_gets_in_line_again(tmp_path: Path) -> None:
     with Store.open(tmp_path, deliver=True) as store:
         kept(store, acts)
         with store.marking(1) as marks:
-            for due in store.due("hook", LATER, 10):
-                marks.dead("hook", due, "gone")
+            for one in store.due("hook", LATER, 10):
+                marks.dead("hook", one, "gone")
         with pytest.raises(UsageError, match="no dead letter"):
             store.retry([acts[0].action_id, "unheard of"], 2)
         assert 2 == store.retry(None, 2)

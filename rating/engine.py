@@ -47,7 +47,9 @@ class Engine:
     def __init__(self, state: State, partition: int = 0) -> None:
         self.state = state
         self.partition = partition
-        self._compile(Compiled(state))
+        self.compiled = Compiled(state)
+        self.names = Names.of(self.compiled)
+        self.rules = Rules(state, self.compiled, self.names, partition)
 
     def _compile(self, compiled: Compiled) -> None:
         self.compiled = compiled
@@ -55,7 +57,7 @@ class Engine:
         self._compile_rules()
 
     def _compile_rules(self) -> None:
-        self.rules = Rules(self.state, self.compiled, self.names, self.partition)
+        self.rules = Rules(self.state, self.compiled, self.names, self.partition, self.rules)
 
     def check(self, change: Catalogue) -> None:
         """Raise PlanError or RuleError where `change` could not take effect; nothing changes."""

@@ -58,11 +58,13 @@ class Rules:
     Every method moves the rules' state on and returns or adds what fired. Offsets are of the journal.
     """
 
-    def __init__(self, state: State, compiled: Compiled, names: Names, partition: int) -> None:
+    def __init__(
+        self, state: State, compiled: Compiled, names: Names, partition: int, former: Rules | None = None
+    ) -> None:
         self.state = state
         self.names = names
         self.partition = partition
-        self.set = RuleSet(state, compiled, names.zones)
+        self.set = RuleSet(state, compiled, names.zones, former.set if former is not None else None)
         wanted = needs(self.set.watches)
         if wanted or len(state.rules.sightings):
             state.rules.sightings.follow(wanted, compiled.directory.cards["imei"], state.clock_us)

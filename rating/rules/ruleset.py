@@ -18,7 +18,8 @@ class RuleSet:
     changes or a rule starts or stops.
     """
 
-    def __init__(self, state: State, compiled: Compiled, zones: list[str]) -> None:
+    def __init__(self, state: State, compiled: Compiled, zones: list[str], former: RuleSet | None = None) -> None:
+        """`former` are the rules as they were before a change: what it left alone is not compiled again."""
         names = state.vocabulary.rules
         for rule in state.catalogue.rules:
             names.row(rule.id)
@@ -34,6 +35,8 @@ class RuleSet:
         self.pools, self.addons = compiled.pools, compiled.addons
         self.zones = zones
         rules = [watch.rule for watch in self.watches]
-        self.filters = Filters(rules, state.catalogue, compiled.book, compiled.directory)
+        self.filters = Filters(
+            rules, state.catalogue, compiled.book, compiled.directory, former.filters if former is not None else None
+        )
         self.quota = Quota(compiled.book, compiled.directory, compiled.pools, compiled.addons)
         self.limits = Limits(rules)

@@ -64,7 +64,7 @@ class Rules:
         self.state = state
         self.names = names
         self.partition = partition
-        self.set = RuleSet(state, compiled, names.zones, former.set if former is not None else None)
+        self.set: RuleSet = RuleSet(state, compiled, names.zones, former.set if former is not None else None)
         wanted = needs(self.set.watches)
         if wanted or len(state.rules.sightings):
             state.rules.sightings.follow(wanted, compiled.directory.cards["imei"], state.clock_us)

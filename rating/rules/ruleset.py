@@ -35,7 +35,7 @@ class RuleSet:
         self.pools, self.addons = compiled.pools, compiled.addons
         self.zones = zones
         rules = [watch.rule for watch in self.watches]
-        self.filters = Filters(
+        self.filters: Filters = Filters(
             rules, state.catalogue, compiled.book, compiled.directory, former.filters if former is not None else None
         )
         self.quota = Quota(compiled.book, compiled.directory, compiled.pools, compiled.addons)

@@ -52,6 +52,19 @@ def run(command: list[str]) -> Run:
     return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, json.loads(text[text.index("{") :]))
 
 
+def generated(folder: Path, cards: int, records: int, pools: int, seed: int) -> dict[str, Any]:
+    """Return what `weir generate --json` says of the fleet in `folder`; made there unless it is there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = f"{cards}-{records}-{pools}-{seed}"
+    made = folder / f"fleet-{key}.json"
+    if not made.exists():
+        options = {"--cards": cards, "--records": records, "--pools": pools, "--seed": seed}
+        words = [word for option, value in options.items() for word in (option, str(value))]
+        made.write_text(json.dumps(run([WEIR, "generate", *words, "--out", str(folder / key), "--json"]).printed))
+    fleet: dict[str, Any] = json.loads(made.read_text())
+    return fleet
+
+
 def folder_bytes(folder: Path) -> int:
     """Return the size of all files in `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -118,16 +131,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="weir-bench-") as temporary:
         folder = (given.dir or Path(temporary)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        key = f"{given.cards}-{given.records}-{given.pools}-{given.seed}"
-        made = folder / f"fleet-{key}.json"
-        if not made.exists():
-            options = {"--cards": given.cards, "--records": given.records, "--pools": given.pools, "--seed": given.seed}
-            words = [word for option, value in options.items() for word in (option, str(value))]
-            made.write_text(json.dumps(run([WEIR, "generate", *words, "--out", str(folder / key), "--json"]).printed))
-        facts = summary(
-            measure(folder, json.loads(made.read_text()), given.rounds), given.records, folder_bytes(folder / "data")
-        )
+        fleet = generated(folder, given.cards, given.records, given.pools, given.seed)
+        facts = summary(measure(folder, fleet, given.rounds), given.records, folder_bytes(folder / "data"))
         shutil.rmtree(folder / "data")
     if given.json:
         print(json.dumps(facts, indent=2))

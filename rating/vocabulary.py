@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-KINDS: Final = ("accounts", "plans", "pools", "meters", "cycles", "versions", "rules", "slices")
+KINDS: Final = ("accounts", "plans", "pools", "meters", "cycles", "versions", "rules")
 
 
 class Names:
@@ -31,7 +31,7 @@ class Names:
 class Vocabulary:
     """The names of a state: accounts, plans, pools and devices (`device:<id>`), meters, cycles, plan versions, rules.
 
-    A cycle is written `<months>/<anchor day>`, a plan version `<plan>@<version>`; `slices` are what rules total.
+    A cycle is written `<months>/<anchor day>`, a plan version `<plan>@<version>`.
     """
 
     def __init__(self, names: dict[str, list[str]] | None = None) -> None:
@@ -43,7 +43,6 @@ class Vocabulary:
         self.cycles = Names(kept.get("cycles", ()))
         self.versions = Names(kept.get("versions", ()))
         self.rules = Names(kept.get("rules", ()))
-        self.slices = Names(kept.get("slices", ()))
 
     def to_dict(self) -> dict[str, list[str]]:
         """Every list of names, for the snapshot."""

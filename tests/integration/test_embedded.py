@@ -19,8 +19,9 @@ from pipeline.catalogue import load_catalogue
 from pipeline.embedded import Embedded
 from pipeline.feeds import load_mapping
 from rating.engine import Engine
-from rating.errors import LockedError, SourceError, StorageError, UsageError
+from rating.errors import LockedError, RuleError, SourceError, StorageError, UsageError
 from rating.state import State
+from schemas.commands import Activate, Suspended
 
 AS_OF_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z
 WEIR = str(Path(sys.executable).with_name("weir"))
@@ -233,3 +234,129 @@ def test_the_history_is_readable_in_place(fleet: Generated, tmp_path: Path) -> N
         cycle = file.parent.parent.name.removeprefix("cycle=")
         assert {str(one) for one in set(table["day"].to_pylist())} == {day}
         assert set(table["cycle"].to_pylist()) == {cycle}
+
+
+RULES = """
+[[rules]]
+id = "much"
+trigger = "data_usage_cycle"
+threshold = ["1 MB", "20 MB"]
+actions = [{ sequence = 1, type = "suspend", reason = "over_quota", until = "window_end" }]
+[[rules]]
+id = "burst"
+trigger = "data_usage_24h"
+threshold = "100 KB"
+window = "rolling"
+repetition = "daily"
+actions = [{ sequence = 1, type = "notify", by = ["system"], text = "{iccid}" }]
+[[rules]]
+id = "silent"
+trigger = "no_voice_24h"
+actions = [{ sequence = 1, type = "add_tag", tag = "silent" }]
+"""
+OCTOBER_US = 1_790_812_800_000_000  # 2026-10-01T00:00:00Z
+TABLES = ("rated", "firings", "actions", "results")
+
+
+def landed(data: Path, name: str) -> list[dict[str, object]]:
+    """All landed rows of a table in journal order."""
+    with Embedded.open(data, write=False) as driver:
+        files = [driver.directory.locate(entry) for entry in driver.directory.manifest.group(name)]
+    return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+
+
+def ruled(data: Path, fleet: Generated, folder: Path) -> None:
+    """A directory with the fleet, its rules started, its usage, a result, and a tick after the cycle."""
+    rules = folder / "rules.toml"
+    rules.write_text(RULES)
+    with Embedded.open(data, write=True) as driver:
+        driver.apply(load_catalogue([fleet.catalogue, fleet.cards_file, rules]), OCTOBER_US)
+        driver.command([Activate(rule="much"), Activate(rule="silent")], OCTOBER_US)
+    ingest(data, fleet)
+    with Embedded.open(data, write=True) as driver:
+        driver.command([Activate(rule="burst")], AS_OF_US)
+    suspend = next(row for row in landed(data, "actions") if row["action"] == "suspend")
+    with Embedded.open(data, write=True) as driver:
+        iccid, action_id = str(suspend["iccid"]), str(suspend["action_id"])
+        driver.command([Suspended(iccid=iccid, reason="over_quota", action_id=action_id)], AS_OF_US + 1)
+        driver.tick(AS_OF_US + 86_400_000_000)
+
+
+def test_the_journal_folded_anew_fires_the_same(
+    fleet: Generated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands, ticks and catalogues come back from the journal; state, firings, actions and results are the same."""
+    monkeypatch.setenv("WEIR_CHECKPOINT_RECORDS", "1000")
+    data = tmp_path / "data"
+    ruled(data, fleet, tmp_path)
+    engine = Engine(State())
+    steps = []
+    with Embedded.open(data, write=False) as driver:
+        kinds = set()
+        for offset, entry in journal.read(driver.directory):
+            assert offset == engine.state.offset
+            kinds.add(type(entry))
+            if isinstance(entry, journal.Apply):
+                steps.append(engine.apply(entry.catalogue, entry.at_us))
+            elif isinstance(entry, journal.Tick):
+                steps.append(engine.tick(entry.now_us))
+            elif isinstance(entry, journal.Commands):
+                steps.append(engine.command(entry.commands, entry.at_us, entry.baseline))
+            else:
+                steps.append(engine.usage(entry.batch, entry.originals))
+        assert {journal.Apply, journal.Tick, journal.Commands, journal.Usage} == kinds
+        engine.expire()
+        mine, kept = engine.snapshot(), driver.engine.snapshot()
+        assert mine[0] == kept[0]
+        assert mine[1].keys() == kept[1].keys()
+        for name, table in mine[1].items():
+            assert table.equals(kept[1][name]), name
+    for name in ("firings", "actions", "results"):
+        assert landed(data, name) == [row for step in steps for row in getattr(step, name).to_pylist()], name
+    assert {"much", "silent"} == {row["rule_id"] for row in landed(data, "firings")}
+    assert 1 == len(landed(data, "results"))
+
+
+def test_checkpoints_at_other_places_fire_the_same(
+    fleet: Generated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the stream is cut changes neither a firing nor an action, nor what either is called."""
+    rows = []
+    for name, every in (("few", "100000"), ("many", "700")):
+        monkeypatch.setenv("WEIR_CHECKPOINT_RECORDS", every)
+        (tmp_path / name).mkdir()
+        ruled(tmp_path / name / "data", fleet, tmp_path / name)
+        rows.append({table: landed(tmp_path / name / "data", table) for table in TABLES[1:]})
+    assert rows[0] == rows[1]
+
+
+def test_a_rule_started_late_begins_with_the_history(fleet: Generated, tmp_path: Path) -> None:
+    """A rule that starts after the usage has the totals of one that watched all along: it need only the next use."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(RULES)
+    totals = []
+    for name in ("early", "late"):
+        data = tmp_path / name
+        with Embedded.open(data, write=True) as driver:
+            driver.apply(load_catalogue([fleet.catalogue, fleet.cards_file, rules]), OCTOBER_US)
+            if name == "early":
+                driver.command([Activate(rule="much"), Activate(rule="burst")], OCTOBER_US)
+        ingest(data, fleet)
+        with Embedded.open(data, write=True) as driver:
+            if name == "late":
+                driver.command([Activate(rule="much"), Activate(rule="burst")], AS_OF_US)
+            driver.tick(AS_OF_US)  # what no window reaches any more is dropped
+            tables = driver.engine.state.rules.tables()
+            totals.append({at: sorted(map(str, tables[at].to_pylist())) for at in ("rule_totals", "rule_rolling")})
+    assert totals[0] == totals[1]
+
+
+def test_a_refused_command_changes_nothing(fleet: Generated, tmp_path: Path) -> None:
+    """All commands or none: after a refusal the directory is as it was."""
+    loaded(tmp_path, fleet)
+    with Embedded.open(tmp_path, write=True) as driver:
+        before = driver.directory.manifest.checkpoint
+        with pytest.raises(RuleError, match="which is no rule"):
+            driver.command([Activate(rule="none")], AS_OF_US)
+        assert (before, 0) == (driver.directory.manifest.checkpoint, driver.command([], AS_OF_US).actions.num_rows)
+        assert before == driver.directory.manifest.checkpoint

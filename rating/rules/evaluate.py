@@ -22,7 +22,7 @@ from rating.rules.outcome import outcome_tables
 from rating.rules.ruleset import RuleSet
 from rating.rules.sightings import needs
 from rating.rules.timers import release_fires, tick_fires
-from rating.rules.usage import backfill, expire, take_back, usage_fires
+from rating.rules.usage import backfill, drop_unwatched, expire, take_back, usage_fires
 from rating.rules.watch import Watch
 from rating.state import State
 from schemas.commands import NetworkEvent
@@ -68,7 +68,7 @@ class Rules:
         wanted = needs(self.set.watches)
         if wanted or len(state.rules.sightings):
             state.rules.sightings.follow(wanted, compiled.directory.cards["imei"], state.clock_us)
-        expire(self.set, state.rules, state.clock_us)
+        drop_unwatched(self.set, state.rules)
         self._home_meters = self.set.quota.home_meters(Service.DATA, None)
         # Nobody asks whether a session is new but these.
         self.hears_sessions = any(

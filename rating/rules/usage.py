@@ -66,6 +66,11 @@ def _watched(ruleset: RuleSet) -> dict[Slice, list[Watch]]:
     return found
 
 
+def drop_unwatched(ruleset: RuleSet, state: RuleState) -> None:
+    """Drop slices that no active rule looks at. To be called whenever rules start or stop."""
+    _drop_unused(state, _watched(ruleset))
+
+
 def _drop_unused(state: RuleState, slices: Iterable[Slice]) -> None:
     """Forget slices that no active rule looks at: they no longer move, and so would be wrong."""
     used = {one.text for one in slices}
@@ -90,10 +95,10 @@ def standing(state: RuleState, watch: Watch, subject: Ints, window: Ints, now_us
 def expire(ruleset: RuleSet, state: RuleState, clock_us: int) -> None:
     """Drop totals whose window can take no more usage, and slices that no active rule looks at.
 
-    What rules find stays the same. To be called whenever rules start or stop, so that a slice that is not moved on is
-    not kept either, and at ticks.
+    What rules find stays the same. To be called at ticks, after suspensions whose window is over have ended: until
+    then their totals are still looked at.
     """
-    _drop_unused(state, _watched(ruleset))
+    drop_unwatched(ruleset, state)
     book = ruleset.book
     last_us = clock_us - int(book.grace_us.max(initial=0)) - _MARGIN_US
     for family in FAMILIES:

@@ -49,7 +49,9 @@ def tick_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> 
             fires += tick.term_over(watch)
         if rule.repetition == "daily" and kind != "pool" and Slice.of(rule, watch.trigger) is not None:
             fires += tick.repeats(watch)
-    return fires + release_fires(ruleset, state, now_us, offset, ticking=True)
+    fires += release_fires(ruleset, state, now_us, offset, ticking=True)
+    tick.forget()
+    return fires
 
 
 def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, ticking: bool = False) -> list[Fires]:
@@ -120,6 +122,7 @@ class _Tick:
         self.ruleset, self.state = ruleset, state
         self.now_us, self.offset = now_us, offset
         accounts = np.arange(len(ruleset.catalogue.accounts))
+        self._past: list[Ints] = []  # keys of the memory
         days = local_days(ruleset.book, accounts, np.full(len(accounts), now_us, np.int64))
         self.today = days[ruleset.directory.account]
 
@@ -204,6 +207,8 @@ class _Tick:
         if len(rows):
             card = memory.card[rows]
             same = memory.window[rows] == (0 if repetition == "once" else window[card])
+            past = rows[~same & (memory["held"][rows] == 0)]
+            self._past.append(memory.keys[past[(memory.window[past] >= TERM) | (watch.trigger.kind == "silence")]])
             rows, card = rows[same], card[same]
             done = (
                 memory["day"][rows] >= self.today[card]
@@ -224,6 +229,12 @@ class _Tick:
         once = "once_per_window" if repetition == "always" else repetition
         held = watch.holds_back and watch.trigger.kind == "term"
         return admit(self.state, watch, card, self.today[card], columns, window[card], level[card], once, held=held)
+
+    def forget(self) -> None:
+        """Forget silences that were broken and terms that are others by now."""
+        past = np.concatenate([np.zeros(0, np.int64), *self._past])
+        if len(past):
+            self.state.memory.keep(~np.isin(self.state.memory.keys, past))
 
     def repeats(self, watch: Watch) -> list[Fires]:
         """SIMs for which a daily rule fired on an earlier day of a window that goes on, and whose total is past it."""

@@ -10,13 +10,14 @@ import numpy as np
 import polars as pl
 
 from rating.book import SERVICES, Book
-from rating.calendar import DAY_US, day_date, quarter
+from rating.calendar import DAY_US, day_date
 from rating.cycles import cycle_code, cycle_days
 from rating.errors import InputError
 from rating.groups import Groups, distinct
 from rating.index import Ints
 from rating.rules.decide import Decisions
 from rating.rules.firing import Fires
+from rating.rules.standing import TERM
 from rating.rules.tally import Tally, floor_quarter
 from rating.rules.totals import BASELINE, FAMILIES, Slice, total_key
 from rating.rules.traffic import Flags, Traffic
@@ -80,20 +81,8 @@ def _drop_unused(state: RuleState, slices: Iterable[Slice]) -> None:
         state.rolling.drop(text)
 
 
-def standing(state: RuleState, watch: Watch, subject: Ints, window: Ints, now_us: int) -> Ints:
-    """int64[n]: the total that a rule compares, of SIMs (or pools) in windows, as it stands.
-
-    `window` is what the memory knows it by. Of the rolling 24 hours it is what they hold at `now_us`.
-    """
-    one = Slice.of(watch.rule, watch.trigger)
-    assert one is not None
-    if one.family is None:
-        return state.rolling.value(one.text, subject, quarter(np.full(len(subject), now_us)))
-    return state.totals.value(one.text, subject, window)
-
-
 def expire(ruleset: RuleSet, state: RuleState, clock_us: int) -> None:
-    """Drop totals whose window can take no more usage, and slices that no active rule looks at.
+    """Drop totals whose window can take no more usage, what fired in it, and slices that no active rule looks at.
 
     What rules find stays the same. To be called at ticks, after suspensions whose window is over have ended: until
     then their totals are still looked at.
@@ -107,7 +96,27 @@ def expire(ruleset: RuleSet, state: RuleState, clock_us: int) -> None:
             continue
         days = windows if family == "sim/day" else np.array([cycle_days(book, code)[1] for code in windows.tolist()])
         state.totals.keep(family, ((days + 1) * DAY_US >= last_us)[rank])
+    _forget_past(ruleset, state, last_us)
     state.rolling.expire(int(floor_quarter(clock_us, book.grace_us.max(initial=0, keepdims=True))[0]))
+
+
+def _forget_past(ruleset: RuleSet, state: RuleState, last_us: int) -> None:
+    """Forget what fired in cycles and days that were over before an instant, unless a suspension is held for it."""
+    memory = state.memory
+    numbers, gone = memory.rule, np.zeros(len(memory), bool)
+    for watch in ruleset.watches if len(memory) else ():
+        one = Slice.of(watch.rule, watch.trigger)
+        if one is None or watch.rule.repetition == "once":
+            continue
+        rows = np.flatnonzero(numbers == watch.row)
+        windows, rank = distinct(memory.window[rows])
+        ends = [
+            cycle_days(ruleset.book, code)[1] if one.window == "cycle" and code < TERM else code
+            for code in windows.tolist()
+        ]
+        past = (np.array(ends, np.int64) + 1) * DAY_US < last_us
+        gone[rows] = (past & (windows < TERM))[rank] & (memory["held"][rows] == 0)
+    memory.keep(~gone)
 
 
 def take_back(ruleset: RuleSet, state: RuleState, row: Row, clock_us: int) -> None:

@@ -17,10 +17,11 @@ from rating.cycles import cycle_code, cycle_days, cycle_label
 from rating.engine import Engine
 from rating.rules.firing import NONE, Fires
 from rating.rules.ruleset import RuleSet
+from rating.rules.standing import total_of
 from rating.rules.state import RuleState
 from rating.rules.totals import BASELINE
 from rating.rules.traffic import Traffic
-from rating.rules.usage import backfill, baseline_scope, expire, standing, take_back, usage_fires
+from rating.rules.usage import backfill, baseline_scope, expire, take_back, usage_fires
 from schemas.cards import Account, Pool, PoolSize
 from schemas.plans import Plan, PlanVersion, Rate, Zone, ZoneSet
 from schemas.rules import Action, Filter, Rule
@@ -432,7 +433,7 @@ def totals(ruleset: RuleSet, state: RuleState) -> dict[str, int]:
     assert "2026-10" == cycle_label(book, int(cycle[0]))
     return {
         watch.rule.id: int(
-            standing(state, watch, np.array([0]), cycle if watch.trigger.window == "cycle" else day, FIRST)[0]
+            total_of(state, watch, np.array([0]), cycle if watch.trigger.window == "cycle" else day, FIRST)[0]
         )
         for watch in ruleset.watches
     }

@@ -1,0 +1,104 @@
+"""The fold and the slow model of the rules behind one face: an entry goes in, plain rows of what fired come out."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+
+from rating.engine import Engine
+from rating.state import State
+from schemas.cards import Account, Catalogue
+from schemas.commands import Activate, Command
+from schemas.plans import Plan
+from schemas.rules import Rule
+from schemas.usage import UsageBatch
+from tests.fold_case import Row, cards
+from tests.rules_reference import RuleModel
+from tests.rules_strategies import Entry
+
+START = dt.datetime(2026, 10, 1, 0, 30, tzinfo=dt.UTC)
+
+
+class Fold:
+    """The engine; `fired` and `asked` are rows of FIRINGS and ACTIONS of all entries so far."""
+
+    def __init__(self) -> None:
+        self.engine = Engine(State())
+        self.fired: list[Row] = []
+        self.asked: list[Row] = []
+
+    def take(self, entry: Entry) -> None:
+        """One entry of the journal."""
+        if entry.usage is not None:
+            step = self.engine.usage(entry.usage)
+        elif entry.change is not None:
+            step = self.engine.apply(entry.change, entry.at_us)
+        elif entry.commands:
+            step = self.engine.command(entry.commands, entry.at_us)
+        else:
+            step = self.engine.tick(entry.at_us)
+        self.fired += rows_of(step.firings)
+        self.asked += rows_of(step.actions)
+
+    def restart(self) -> None:
+        """Go on from a snapshot of the state."""
+        facts, tables = self.engine.snapshot()
+        self.engine = Engine(State.restore(facts, tables, self.engine.state.seen))
+
+
+class Slow:
+    """The model."""
+
+    def __init__(self) -> None:
+        self.model = RuleModel()
+        self.fired: list[Row] = []
+        self.asked: list[Row] = []
+
+    def take(self, entry: Entry) -> None:
+        """One entry of the journal."""
+        if entry.usage is not None:
+            self.model.fold(entry.usage)
+        elif entry.change is not None:
+            self.model.applied(entry.change, entry.at)
+        elif entry.commands:
+            self.model.command(entry.commands, entry.at)
+        else:
+            self.model.tick(entry.at)
+        self.fired += self.model.firings
+        self.asked += self.model.actions
+
+
+Driver = Fold | Slow
+
+
+def rows_of(table: pa.Table) -> list[Row]:
+    """The rows of a table, words as plain strings."""
+    rows: list[Row] = table.to_pylist()
+    return rows
+
+
+def pieces(batch: UsageBatch, ends: Sequence[int]) -> Iterator[UsageBatch]:
+    """The batch in pieces that end at the given rows."""
+    edges = [0, *sorted({end for end in ends if 0 < end < len(batch.rows)}), len(batch.rows)]
+    for first, last in pairwise(edges):
+        yield UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, batch.rows[first:last])
+
+
+def begin(
+    driver: Driver, *rules: Rule, plans: Sequence[Plan], card_rows: Sequence[Row], at: dt.datetime = START, **parts: Any
+) -> None:
+    """A catalogue with these rules, which are activated; a card without a plan is on the first one."""
+    rows = [{"plan": plans[0].id} | row for row in card_rows]
+    parts = {"accounts": (Account(id="a"),)} | parts
+    change = Catalogue(plans=tuple(plans), cards=cards(*rows), rules=rules, **parts)
+    driver.take(Entry(at, change=change))
+    say(driver, *(Activate(rule=rule.id) for rule in rules), at=at)
+
+
+def say(driver: Driver, *commands: Command, at: dt.datetime) -> None:
+    """An entry of commands."""
+    driver.take(Entry(at, commands=commands))

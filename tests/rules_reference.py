@@ -1,0 +1,344 @@
+"""The rules once more, one record and one SIM at a time in plain Python: slow, obvious, and without arrays.
+
+Worked out from the domain page (L6 to L12). `RuleModel` rates as the slow model of tests/reference.py does, and reads
+the rated rows: what it fires and asks for are plain dicts with columns of schemas.tables.FIRINGS and ACTIONS.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from rating.rules.triggers import TRIGGERS
+from schemas.cards import Catalogue
+from schemas.commands import Activate, Command, Deactivate, PlanChanged, Resumed, StatusChanged, Suspended
+from schemas.rules import Action, Rule
+from schemas.usage import RecordType, UsageBatch
+from tests.reference_terms import Outcome, Row, cycle_days, cycle_name, held
+from tests.rules_reference_events import Events
+from tests.rules_reference_sizes import EPOCH, Sizes
+from tests.rules_reference_terms import (
+    home_meters,
+    home_zone,
+    level_of,
+    lines_of,
+    nearness,
+    service_name,
+    threshold_of,
+    watches_card,
+    watches_place,
+    way_of,
+)
+from tests.rules_reference_totals import Fact, Memory, Totals, Window
+
+
+class RuleModel(Events, Sizes):
+    """The slow engine with its rules. `firings` and `actions` hold what the last entry gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rules: dict[str, Rule] = {}
+        self.active: dict[str, dt.datetime] = {}
+        self.memory = Memory()
+        self.totals = Totals()
+        self.clock = EPOCH
+        self.known_since: dict[str, dt.datetime] = {}
+        self.notes: list[tuple[str, Action]] = []
+        self.firings: list[Row] = []
+        self.actions: list[Row] = []
+        self._watched: dict[str, list[Rule]] = {}
+
+    def watching(self, card: Row) -> list[Rule]:
+        """The active rules that watch a card as things stand, in their order (L6, L9)."""
+        iccid = card["iccid"]
+        if iccid not in self._watched:
+            fit = [rule for rule in self.rules.values() if rule.id in self.active and watches_card(self, rule, card)]
+            best: dict[str, tuple[int, int]] = {}
+            for rule in fit:
+                if rule.nearest is not None:
+                    best[rule.nearest] = max(best.get(rule.nearest, (0, 0)), nearness(self, rule))
+            self._watched[iccid] = [
+                rule for rule in fit if rule.nearest is None or nearness(self, rule) == best[rule.nearest]
+            ]
+        return self._watched[iccid]
+
+    # Entries
+
+    def _begin(self, at: dt.datetime) -> None:
+        self.firings, self.actions = [], []
+        self.at = at
+        self.clock = max(self.clock, at)
+        self._watched = {}
+
+    def _end(self) -> None:
+        cards = {iccid: number for number, iccid in enumerate(self.cards)}
+        order = {rule: number for number, rule in enumerate(self.rules)}
+        place = {
+            row["firing_id"]: (row["journal_offset"], order[row["rule_id"]], cards[row["iccid"]], row["kind"])
+            for row in self.firings
+        }
+        self.firings.sort(key=lambda row: place[row["firing_id"]])
+        self.actions.sort(key=lambda row: (*place[row["firing_id"]], row["sequence"]))
+        for row in self.actions:
+            if row["action"] in ("add_tag", "set_attribute"):
+                own = next(one for one in self.rules[row["rule_id"]].actions if one.sequence == row["sequence"])
+                self.notes.append((row["iccid"], own))
+
+    def applied(self, change: Catalogue, at: dt.datetime) -> None:
+        """A catalogue entry."""
+        self._begin(at)
+        offset = self.offset
+        self._settle(offset)
+        before = self._cards()
+        self.apply(change)
+        self.rules |= {rule.id: rule for rule in change.rules}
+        self._changes(before, offset)
+        for iccid in self.cards:
+            self.known_since.setdefault(iccid, self.clock)
+        self._recover(offset)
+        self._end()
+
+    def command(self, commands: Sequence[Command], at: dt.datetime) -> None:
+        """An entry of commands, each with an offset of its own; one takes effect after the other."""
+        self._begin(at)
+        first = self.offset
+        self._settle(first)
+        for offset, one in enumerate(commands, first):
+            before = self._cards()
+            if isinstance(one, Activate):
+                self.active[one.rule] = self.clock
+                self.memory.forget(one.rule)
+            elif isinstance(one, Deactivate):
+                self.active.pop(one.rule, None)
+            elif isinstance(one, (Suspended, Resumed, StatusChanged, PlanChanged)):
+                self._result(one)
+            else:
+                self.event(one, offset)
+            self._changes(before, offset)
+        self.offset = first + len(commands)
+        self._recover(first)
+        self._end()
+
+    def tick(self, now: dt.datetime) -> None:
+        """A tick of the clock."""
+        self._begin(now)
+        offset, self.offset = self.offset, self.offset + 1
+        self._settle(offset)
+        self.timers(offset)
+        self._repeat(offset)
+        self._recover(offset)
+        self._end()
+
+    def fold(self, batch: UsageBatch) -> Outcome:
+        """A batch of usage."""
+        self._begin(EPOCH + dt.timedelta(microseconds=batch.received_at_us))
+        first = self.offset
+        outcome = self.usage(batch)
+        rows: dict[int, list[Row]] = defaultdict(list)
+        for rated in outcome.rated:
+            rows[rated["journal_offset"]].append(rated)
+        for offset, sent in enumerate(batch.rows.iter_rows(named=True), first):
+            if offset in rows:
+                self.record(self.fact(batch, sent, rows[offset]), offset)
+        self._end()
+        return outcome
+
+    # Cards change
+
+    def forget_compiled(self) -> None:
+        """The catalogue or the rules have changed."""
+        super().forget_compiled()
+        self._watched = {}
+
+    def _cards(self) -> dict[str, Row]:
+        return {iccid: dict(card) for iccid, card in self.cards.items()}
+
+    def _settle(self, offset: int) -> None:
+        """What Weir's own actions told of cards takes effect, before all else in the entry."""
+        before = self._cards()
+        for iccid, action in self.notes:
+            self.note(self.cards[iccid], action)
+        self.notes = []
+        self._changes(before, offset)
+
+    def _result(self, one: Suspended | Resumed | StatusChanged | PlanChanged) -> None:
+        """The card follows what came of an action."""
+        card = self.cards[one.iccid]
+        if isinstance(one, Suspended):
+            card |= {"status": "suspended", "status_reason": one.reason}
+        elif isinstance(one, Resumed):
+            card |= {"status": "activated", "status_reason": None}
+        elif isinstance(one, StatusChanged):
+            card |= {"status": one.status, "status_reason": None}
+        else:
+            self.change_plan(card, one.plan, one.from_ or self.local(card["account"], one.at or self.at).date())
+
+    def _changes(self, before: dict[str, Row], offset: int) -> None:
+        self.forget_compiled()
+        for iccid, card in self.cards.items():
+            if iccid in before and before[iccid] != card:
+                self.changed(before[iccid], card, offset)
+
+    # Records
+
+    def fact(self, batch: UsageBatch, sent: Row, parts: list[Row]) -> Fact:
+        """A record as the rules see it, however it was split."""
+        row = parts[0]
+        card = self.cards[row["iccid"]]
+        plan = self.plans[row["plan_id"]]
+        version = next(one for one in plan.versions if one.version == row["plan_version"])
+        kind = self.pools[row["subject"]].cycle if row["subject_kind"] == "pool" else plan.cycle
+        name = row["cycle"]
+        first = dt.date.fromisoformat(name if len(name) == 10 else f"{name}-01")
+        cycle = cycle_days(kind, first)
+        assert cycle_name(cycle, kind) == name
+        service = service_name(sent["service"])
+        known, zone = home_zone(self, version)
+        homes = home_meters(self, version, service, None)
+        units = [one["billable_quantity"] - one["from_test"] for one in parts]
+        stopped = RecordType(sent.get("record_type") or 0) == RecordType.STOP
+        alone = sent.get("session_id") is None
+        return Fact(
+            iccid=row["iccid"], account=row["account_id"], version=version, service=service,
+            way=way_of(sent["direction"]), zone=row["zone"], country=row["country"], used_at=row["used_at"],
+            day=row["day"], today=self.today_of(card), pool=row["subject"] if row["subject_kind"] == "pool" else None,
+            cycle=Window(name, *cycle), units=sum(units),
+            home_units=sum(n for n, one in zip(units, parts, strict=True) if one["rate"] in homes),
+            home=known and (zone is None or row["zone"] == zone),
+            started=service == "data" and self.begins(batch, sent),
+            stopped=service == "data" and (stopped or (alone and not sent.get("record_type"))),
+            session_id=sent.get("session_id"), rat=sent.get("rat"), cell_id=sent.get("cell_id"),
+            imei=sent.get("imei"), key=row["record_key"],
+        )  # fmt: skip
+
+    def record(self, fact: Fact, offset: int) -> None:
+        """Totals move, and rules that watch the SIM fire (L7, L8)."""
+        self.totals.add(fact, self.counts_for_day(fact), self.clock - self.grace(fact.account))
+        card = self.cards[fact.iccid]
+        for rule in self.watching(card):
+            trigger = TRIGGERS[rule.trigger]
+            by_data = rule.trigger == "price_plan_expired" and rule.by != "time"
+            if (trigger.kind in ("usage", "pool") or by_data) and watches_place(rule, fact.zone, fact.rat):
+                self._measure(rule, card, fact, offset)
+        self.heard(fact, card, offset)
+
+    def grace(self, account: str) -> dt.timedelta:
+        """How long late usage is taken in."""
+        return dt.timedelta(hours=self.accounts[account].grace_hours)
+
+    def counts_for_day(self, fact: Fact) -> bool:
+        """Whether a record counts in its local day: not where it comes more than the grace after it."""
+        closes = dt.datetime.combine(
+            fact.day + dt.timedelta(days=1), dt.time(), tzinfo=self.local(fact.account, fact.used_at).tzinfo
+        )
+        return self.clock <= closes.astimezone(dt.UTC) + self.grace(fact.account)
+
+    def _measure(self, rule: Rule, card: Row, fact: Fact, offset: int) -> None:
+        """Fire a rule on usage where the record leaves its total past the limit."""
+        moved = self.totals.moved(rule, fact)
+        if moved is None:
+            return
+        before, now, window = moved
+        size, extra = self.size_of(rule, card, fact.version, fact.cycle, fact.pool)
+        lines = lines_of(rule, size, extra)
+        level = level_of(lines, now) if lines is not None else 0
+        if lines is None or not level:
+            return
+        known = self.memory.admit(rule, fact.iccid, window, level, fact.today)
+        if known is not None:
+            self.fire(
+                rule, card, offset, window=window.name, level=level, known=known, value_before=before, value_now=now,
+                size=size, threshold=threshold_of(lines, level), used_at=fact.used_at, record_key=fact.key,
+                pool_id=fact.pool if TRIGGERS[rule.trigger].kind == "pool" else None,
+            )  # fmt: skip
+
+    # Ticks
+
+    def standing(self, rule: Rule, card: Row, window: Window) -> tuple[int, int, int | None, int]:
+        """(level that holds, total, size, threshold) of a SIM in a window as things are now."""
+        plan = held(self.card_plans[card["iccid"]], self.today_of(card))
+        version = self.version_on(plan, self.today_of(card))
+        total = self.totals.standing(rule, card["iccid"], window, self.clock)
+        size, extra = self.size_of(rule, card, version, window, None)
+        lines = lines_of(rule, size, extra)
+        level = level_of(lines, total) if lines is not None else 0
+        return level, total, size, threshold_of(lines, level) if lines is not None and level else 0
+
+    def _repeat(self, offset: int) -> None:
+        """Daily rules fire again where their condition holds still, even without usage (L10)."""
+        for (name, iccid, _), row in list(self.memory.rows.items()):
+            rule, card = self.rules[name], self.cards[iccid]
+            trigger = TRIGGERS[rule.trigger]
+            if name not in self.active or rule.repetition != "daily" or trigger.kind != "usage":
+                continue
+            today = self.today_of(card)
+            if row.day == today or row.window.last < today or rule not in self.watching(card):
+                continue
+            zone, rat = self.last_place(iccid)
+            level, total, size, threshold = self.standing(rule, card, row.window)
+            if level and watches_place(rule, zone, rat):
+                known = self.memory.admit(rule, iccid, row.window, level, today)
+                assert known is not None
+                self.fire(
+                    rule, card, offset, window=row.window.name, level=level, known=known, value_before=total,
+                    value_now=total, size=size, threshold=threshold,
+                )  # fmt: skip
+
+    def _recover(self, offset: int) -> None:
+        """Suspensions end with their window, or with the condition (L1, L2)."""
+        for (name, iccid, _), row in self.memory.rows.items():
+            rule, card = self.rules[name], self.cards[iccid]
+            if not row.held or name not in self.active:
+                continue
+            until = {one.until for one in rule.actions if one.type == "suspend"}
+            over = self.is_tick(offset) and self.today_of(card) > row.window.last
+            level, total, size, _ = self.standing(rule, card, row.window)
+            if over or ("recovered" in until and not level):
+                row.held = False
+                if rule.repetition != "once" and self.today_of(card) <= row.window.last:
+                    row.level = 0  # met anew it fires anew
+                self.fire(
+                    rule, card, offset, released=True, window=row.window.name, level=0, known=0, value_now=total,
+                    size=size,
+                )  # fmt: skip
+
+    def is_tick(self, offset: int) -> bool:
+        """Whether the entry at hand is a tick: only those end windows."""
+        return self.ticking == offset
+
+    # What leaves
+
+    def fire(
+        self, rule: Rule, card: Row, offset: int, *, level: int, known: int, released: bool = False, **facts: Any
+    ) -> None:
+        """Note a firing and ask for its actions (L10, L12)."""
+        end = ".released" if released else ""
+        trigger = TRIGGERS[rule.trigger]
+        from_level = known if level > known else level - 1
+        crossed = [str(one) for one in rule.levels[from_level:level]] if level else []
+        named = f"0.{offset}.{card['iccid']}."
+        self.firings.append(
+            {
+                "firing_id": f"{named}{rule.id}{end}", "rule_id": rule.id, "kind": "released" if released else "fired",
+                "trigger": rule.trigger, "owner": rule.owner, "account_id": card["account"], "iccid": card["iccid"],
+                "pool_id": None, "window": None, "unit": trigger.unit, "value_before": None, "value_now": None,
+                "size": None, "threshold": None, "levels": crossed,
+                "from_value": None, "to_value": None, "used_at": None, "record_key": None, "fired_at": self.at,
+                "journal_partition": 0, "journal_offset": offset,
+            }
+            | facts
+        )  # fmt: skip
+        asked = sorted(rule.actions, key=lambda one: one.sequence)
+        if released:
+            asked = [one for one in asked if one.type == "suspend" and one.until != "released"]
+        for one in asked:
+            self.actions.append(
+                {
+                    "action_id": f"{named}{one.sequence}.{rule.id}{end}", "firing_id": f"{named}{rule.id}{end}",
+                    "rule_id": rule.id, "sequence": one.sequence, "action": "resume" if released else one.type,
+                    "account_id": card["account"], "iccid": card["iccid"], "created_at": self.at,
+                    "journal_partition": 0, "journal_offset": offset,
+                }
+            )  # fmt: skip

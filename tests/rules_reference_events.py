@@ -1,0 +1,292 @@
+"""What the slow model of the rules makes of events, silence, changes and the ends of terms (L4, L5, L7)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from rating.rules.triggers import TRIGGERS, Trigger
+from schemas.commands import Blocked, Command, Connected, SessionStarted, SessionStopped
+from schemas.rules import Action, Rule
+from schemas.usage import UsageBatch
+from tests.reference_terms import FOR_EVER, Day, Row, Spell, cycle_days, cycle_name, follow, held
+from tests.rules_reference_terms import (
+    custom_of,
+    service_of,
+    status_of,
+    watches_place,
+)
+from tests.rules_reference_totals import Fact, Memory, Window, quarter_of
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+
+@dataclass
+class Seen:
+    """What was heard of a SIM: every time, by service and at all; where it was last, and in which device."""
+
+    times: dict[str | None, list[dt.datetime]] = field(default_factory=lambda: defaultdict(list))
+    imei: str | None = None
+    cell_id: str | None = None
+    session_id: str | None = None
+    zone: str | None = None
+    rat: str | None = None
+
+    def remember(self, imei: str | None, cell_id: str | None, session_id: str | None, rat: str | None) -> None:
+        """What a report says holds until another one says otherwise."""
+        self.imei = imei or self.imei
+        self.rat = rat or self.rat
+        if cell_id is not None:
+            self.cell_id, self.session_id = cell_id, session_id
+
+
+class Events:
+    """The part of the rule model that needs no totals."""
+
+    if TYPE_CHECKING:
+        at: dt.datetime
+        memory: Memory
+        clock: dt.datetime
+        offset: int
+        active: dict[str, dt.datetime]
+        known_since: dict[str, dt.datetime]
+        cards: dict[str, Row]
+        card_plans: dict[str, list[Spell]]
+        rules: dict[str, Rule]
+        plans: dict[str, Any]
+        accounts: dict[str, Any]
+
+        def watching(self, card: Row) -> list[Rule]: ...
+        def today_of(self, card: Row) -> Day: ...
+        def fire(self, rule: Rule, card: Row, offset: int, *, level: int, known: int, **facts: Any) -> None: ...
+        def term_end(self, card: Row) -> Day: ...
+        def local(self, account: str, moment: dt.datetime) -> dt.datetime: ...
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: dict[tuple[str, str, str], int] = {}
+        self.seen_of: dict[str, Seen] = {}
+        self.ticking = -1
+
+    def last_place(self, iccid: str) -> tuple[str | None, str | None]:
+        """Zone and RAT that a SIM was last seen with."""
+        seen = self.seen_of.get(iccid, Seen())
+        return seen.zone, seen.rat
+
+    def begins(self, batch: UsageBatch, sent: Row) -> bool:
+        """Whether a record of data is the first of its session to arrive; one without a session is its own."""
+        session = sent.get("session_id")
+        if session is None:
+            return True
+        day = batch.received_at_us // (86_400 * 10**6)
+        name = (batch.feed, str(sent["service"]), session)
+        last = self.begun.get(name)
+        self.begun[name] = day if last is None else max(day, last)
+        return last is None or day - last > 35
+
+    # What happened
+
+    def _happened(self, rule: Rule, card: Row, offset: int, **facts: Any) -> None:
+        """An event is a window of its own."""
+        window = Window(None)
+        if rule.repetition in ("once_per_window", "always"):
+            self.fire(rule, card, offset, level=1, known=0, **facts)
+            return
+        known = self.memory.admit(rule, card["iccid"], window, 1, self.today_of(card))
+        if known is not None:
+            self.fire(rule, card, offset, level=1, known=known, **facts)
+
+    def heard(self, fact: Fact, card: Row, offset: int) -> None:
+        """A record tells of its SIM: sessions, another device, another cell."""
+        seen = self.sighting(card)
+        told: Row = {"used_at": fact.used_at, "record_key": fact.key}
+        cell_id = fact.cell_id if fact.service == "data" else None
+        news = all(fact.used_at >= earlier for earlier in seen.times[None])
+        for rule in self.watching(card):
+            if not watches_place(rule, fact.zone, fact.rat):
+                continue
+            if (rule.trigger == "data_session_started" and fact.started) or (
+                rule.trigger == "data_session_stopped" and fact.stopped
+            ):
+                self._happened(rule, card, offset, **told)
+            elif rule.trigger == "imei_changed" and news:
+                self._moved(rule, card, offset, seen.imei, fact.imei, **told)
+            elif rule.trigger == "location_changed" and news:
+                same = fact.session_id is not None and fact.session_id == seen.session_id
+                if rule.across in ("any", "during" if same else "across"):
+                    self._moved(rule, card, offset, seen.cell_id, cell_id, **told)
+        if news:
+            seen.remember(fact.imei, cell_id, fact.session_id, fact.rat)
+            seen.zone = fact.zone
+        for service in (None, fact.service):
+            seen.times[service].append(fact.used_at)
+
+    def sighting(self, card: Row) -> Seen:
+        """What was heard of a card, which at first sits where the catalogue says."""
+        return self.seen_of.setdefault(card["iccid"], Seen(imei=card["imei"]))
+
+    def _moved(self, rule: Rule, card: Row, offset: int, former: str | None, latter: str | None, **told: Any) -> None:
+        if former is None or latter is None or former == latter:
+            return
+        if rule.from_ in (None, former) and rule.to in (None, latter):
+            self._happened(rule, card, offset, from_value=former, to_value=latter, **told)
+
+    def event(self, one: Command, offset: int) -> None:
+        """The network tells of a SIM without usage."""
+        if not isinstance(one, (SessionStarted, SessionStopped, Connected, Blocked)) or one.iccid not in self.cards:
+            return
+        card = self.cards[one.iccid]
+        seen, at = self.sighting(card), min(one.at or self.at, self.at)
+        news = all(at >= earlier for earlier in seen.times[None])
+        zone, rat = seen.zone, seen.rat
+        if isinstance(one, Connected) and news:
+            zone, rat = one.zone or zone, one.rat or rat
+        for rule in self.watching(card):
+            if not watches_place(rule, zone, rat):
+                continue
+            if (
+                (rule.trigger == "data_session_started" and isinstance(one, SessionStarted))
+                or (rule.trigger == "data_session_stopped" and isinstance(one, SessionStopped))
+                or (isinstance(one, Blocked) and rule.trigger == f"{one.service}_blocked")
+            ):
+                self._happened(rule, card, offset)
+            elif isinstance(one, Connected) and news and rule.trigger == "imei_changed":
+                self._moved(rule, card, offset, seen.imei, one.imei)
+            elif isinstance(one, Connected) and news and rule.trigger == "location_changed" and rule.across != "during":
+                self._moved(rule, card, offset, seen.cell_id, one.cell_id)
+        if isinstance(one, Connected) and news:
+            seen.remember(one.imei, one.cell_id, None, one.rat)
+            seen.zone = one.zone or seen.zone
+        if not isinstance(one, Blocked):
+            seen.times[None].append(at)
+            if not isinstance(one, Connected):
+                seen.times["data"].append(at)
+
+    # What the catalogue says
+
+    def note(self, card: Row, action: Action) -> None:
+        """Weir's own actions on a card."""
+        if action.type == "add_tag":
+            card["tags"] = list(dict.fromkeys([*(card["tags"] or []), action.tag]))
+        else:
+            card["custom"] = json.dumps(custom_of(card) | {action.attribute: action.value})
+
+    def change_plan(self, card: Row, plan: str, day: Day) -> None:
+        """A card is on another plan from a day on."""
+        card |= {"plan": plan, "plan_from": day}
+        iccid = card["iccid"]
+        self.card_plans[iccid] = follow(self.card_plans[iccid], Spell(day, FOR_EVER, plan))
+
+    def changed(self, before: Row, after: Row, offset: int) -> None:
+        """The catalogue says something else of a card than before."""
+        seen = self.sighting(before)
+        for rule in self.watching(after):
+            if not watches_place(rule, seen.zone, seen.rat):
+                continue
+            former = latter = None
+            if rule.trigger == "billing_status_changed":
+                former, latter = status_of(before), status_of(after)
+            elif rule.trigger == "imei_changed" and before["imei"] != after["imei"]:
+                # A first device is no change, and none is no other one.
+                former, latter = seen.imei, seen.imei and after["imei"]
+                former = latter and former
+            elif rule.trigger in ("msisdn_changed", "price_plan_changed"):
+                name = "msisdn" if rule.trigger == "msisdn_changed" else "plan"
+                former, latter = before[name], after[name]
+            elif rule.trigger == "custom_attribute_changed":
+                former, latter = self._fields(rule, custom_of(before), custom_of(after))
+            else:
+                continue
+            fits = rule.trigger == "custom_attribute_changed" or (
+                rule.from_ in (None, former) and rule.to in (None, latter)
+            )
+            if former != latter and fits:
+                self._happened(rule, after, offset, from_value=former, to_value=latter)
+        if after["imei"] is not None and before["imei"] != after["imei"]:
+            seen.imei = after["imei"]
+
+    @staticmethod
+    def _fields(rule: Rule, old: dict[str, str], new: dict[str, str]) -> tuple[str | None, str | None]:
+        """What changed in the field that a rule names, or in all as JSON objects where it names none."""
+        pairs = {
+            name: (old.get(name), new.get(name))
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name)
+            and rule.attribute in (None, name)
+            and rule.from_ in (None, old.get(name))
+            and rule.to in (None, new.get(name))
+        }
+        if rule.attribute is not None:
+            return pairs.get(rule.attribute, (None, None))
+        sides = [{name: pair[side] for name, pair in pairs.items() if pair[side] is not None} for side in (0, 1)]
+        former, latter = (json.dumps(side, separators=(",", ":")) for side in sides)
+        return former, latter
+
+    # What falls due
+
+    def timers(self, offset: int) -> None:
+        """Silence and the ends of terms, at a tick."""
+        self.ticking = offset
+        for card in self.cards.values():
+            for rule in self.watching(card):
+                trigger = TRIGGERS[rule.trigger]
+                if not watches_place(rule, *self.last_place(card["iccid"])):
+                    continue
+                if trigger.kind == "silence" and status_of(card) == "activated":
+                    self._silence(rule, trigger, card, offset)
+                elif rule.trigger == "term_ends":
+                    self._term(rule, card, offset)
+                elif rule.trigger == "price_plan_expired" and rule.by != "data":
+                    end = self.term_end(card)
+                    if end != FOR_EVER and self.today_of(card) > end:
+                        self._due(rule, card, offset, Window(end.isoformat(), end, end), 1)
+
+    def _due(self, rule: Rule, card: Row, offset: int, window: Window, level: int, **facts: Any) -> None:
+        # No record meets the condition of a silence or a term, so none meets it always.
+        once = rule if rule.repetition != "always" else structs.replace(rule, repetition="once_per_window")
+        known = self.memory.admit(once, card["iccid"], window, level, self.today_of(card))
+        if known is not None:
+            self.fire(rule, card, offset, level=level, known=known, window=window.name, **facts)
+
+    def _silence(self, rule: Rule, trigger: Trigger, card: Row, offset: int) -> None:
+        iccid = card["iccid"]
+        times = self.sighting(card).times[service_of(trigger)]
+        since = max(self.active[rule.id], self.known_since[iccid])
+        if trigger.window == "day":
+            began = max(since, max(times, default=since))
+            if self.at - began >= dt.timedelta(hours=24):
+                # A silence is known by the quarter of an hour in which it began.
+                self._due(rule, card, offset, Window(None, number=quarter_of(began)), 1)
+            return
+        plan = held(self.card_plans[iccid], self.today_of(card))
+        if plan is None:
+            return
+        kind = self.plans[plan].cycle
+        first, _ = cycle_days(kind, self.today_of(card))
+        former = cycle_days(kind, first - dt.timedelta(days=1))
+        begins, ends = self.midnight(card, former[0]), self.midnight(card, first)
+        if since <= begins and not any(begins <= time < ends for time in times):
+            self._due(rule, card, offset, Window(cycle_name(former, kind), *former), 1)
+
+    def midnight(self, card: Row, day: Day) -> dt.datetime:
+        """The moment at which a local day of a card begins."""
+        zone: ZoneInfo = self.local(card["account"], self.at).tzinfo  # type: ignore[assignment]
+        return dt.datetime.combine(day, dt.time(), tzinfo=zone).astimezone(dt.UTC)
+
+    def _term(self, rule: Rule, card: Row, offset: int) -> None:
+        end = self.term_end(card)
+        left = (end - self.today_of(card)).days
+        if end == FOR_EVER or left < 0:
+            return
+        # Counted down: a level holds from so many days before the end on.
+        limits = [int(str(level)) for level in rule.levels]
+        level = sum(left <= limit for limit in limits)
+        if level:
+            window = Window(end.isoformat(), end, end)
+            self._due(rule, card, offset, window, level, value_now=left, threshold=limits[level - 1])

@@ -1,0 +1,104 @@
+"""How large a quota or a pool is at a moment, as the slow model of the rules works it out (L1 to L3, L8, P7, P9)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from rating.quantity import parse_quantity
+from rating.rules.triggers import TRIGGERS
+from schemas.cards import Pool
+from schemas.plans import PlanVersion
+from schemas.rules import Rule
+from tests.reference import Model
+from tests.reference_terms import Day, Row, allowance_of
+from tests.rules_reference_terms import asks_quota, distinct_meters, home_meters, service_of
+from tests.rules_reference_totals import Window
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+class Sizes(Model):
+    """The slow model with the sizes that rules look at; what takes long is worked out once for each entry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = EPOCH  # arrival of the entry at hand
+        self._sizes: dict[Any, int] = {}
+        self._owners: dict[Any, Row | None] = {}
+
+    def forget_compiled(self) -> None:
+        """The catalogue has changed."""
+        self._sizes, self._owners = {}, {}
+
+    def card_of(self, record: Row) -> Row | None:
+        """As the slow model finds it, once for each number."""
+        key = (record["iccid"], record["imsi"], record["msisdn"])
+        if key not in self._owners:
+            self._owners[key] = super().card_of(record)
+        return self._owners[key]
+
+    def pool_size(self, pool: Pool | str, counter: str, service: str, cycle: tuple[Day, Day], now: Day) -> int:
+        """As the slow model works it out, once for each day."""
+        key = (pool if isinstance(pool, str) else pool.id, isinstance(pool, str), counter, service, cycle, now)
+        if key not in self._sizes:
+            self._sizes[key] = super().pool_size(pool, counter, service, cycle, now)
+        return self._sizes[key]
+
+    def today_of(self, card: Row) -> Day:
+        """The local day of the entry at hand."""
+        return self.local(card["account"], self.at).date()
+
+    def size_of(
+        self, rule: Rule, card: Row, version: PlanVersion | None, cycle: Window, pool: str | None
+    ) -> tuple[int | None, int]:
+        """The size that a rule compares with at this moment, None where it asks for none, and add-ons on top of it."""
+        trigger = TRIGGERS[rule.trigger]
+        service = service_of(trigger)
+        if not asks_quota(rule) or service is None:
+            return None, 0
+        if trigger.kind == "pool":
+            assert pool is not None
+            return self.home_size(pool, service, trigger.direction, cycle, self.today_of(card)), 0
+        if version is None:
+            return 0, 0
+        if trigger.place == "home":
+            return self.included(card, version, service, cycle, home_meters(self, version, service, None)), 0
+        meters = list(distinct_meters(version, service))
+        included, extra = self.included(card, version, service, cycle, meters), self.bought(card, service)
+        return (included, extra) if rule.measure == "hard_cut" else (included + extra, 0)
+
+    def included(self, card: Row, version: PlanVersion, service: str, cycle: Window, meters: list[str]) -> int:
+        """What a plan version includes on some counters in a cycle (P9)."""
+        total = 0
+        for name, rate in distinct_meters(version, service).items():
+            amount = allowance_of(version, name) if name in meters else 0
+            active = card["activated_on"]
+            if rate.prorate_allowance and active is not None and cycle.first < active <= cycle.last:
+                amount = amount * ((cycle.last - active).days + 1) // ((cycle.last - cycle.first).days + 1)
+            total += amount
+        return total
+
+    def bought(self, card: Row, service: str) -> int:
+        """Units of the add-ons of a card that act now."""
+        return sum(
+            parse_quantity(addon.amount, service, 1024)
+            for addon in self.addons.values()
+            if addon.iccid == card["iccid"] and addon.service == service
+            and addon.purchased_at <= self.at and self.today_of(card) <= addon.expires_on
+        )  # fmt: skip
+
+    def home_size(self, name: str, service: str, way: Any, cycle: Window, today: Day) -> int:
+        """What a pool holds now for a service in the home zone (P7)."""
+        pool = self.pools[name]
+        now = min(max(today, cycle.first), cycle.last)
+        fixed = [size for size in pool.size if size.service == service]
+        if fixed:
+            return parse_quantity(fixed[0].amount, service, pool.data_base)
+        meters = {
+            one: None
+            for plan in self.plans.values()
+            for version in plan.versions
+            for one in home_meters(self, version, service, way)
+        }
+        return sum(self.pool_size(pool, one, service, (cycle.first, cycle.last), now) for one in meters)

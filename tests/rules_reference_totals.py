@@ -1,0 +1,187 @@
+"""What the slow model of the rules remembers: totals by window, and what fired in which window."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from rating.rules.triggers import TRIGGERS
+from schemas.plans import PlanVersion
+from schemas.rules import Rule
+from schemas.usage import Direction
+from tests.reference_terms import FOR_EVER, LONG_AGO, Day
+from tests.rules_reference_terms import service_of
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_QUARTERS = 96  # of an hour, in 24 hours
+_SLICES = {(one.service, one.direction, one.place, one.window, one.unit) for one in TRIGGERS.values()}
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a total runs over: its name, first and last local day; or the number of what has no days."""
+
+    name: str | None
+    first: Day = LONG_AGO
+    last: Day = FOR_EVER
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A record as the rules see it."""
+
+    iccid: str
+    account: str
+    version: PlanVersion
+    service: str
+    way: Direction
+    zone: str | None
+    country: str | None
+    used_at: dt.datetime
+    day: Day
+    today: Day
+    pool: str | None
+    cycle: Window
+    units: int
+    home_units: int
+    home: bool
+    started: bool
+    stopped: bool
+    session_id: str | None
+    rat: str | None
+    cell_id: str | None
+    imei: str | None
+    key: str
+
+
+@dataclass
+class Fired:
+    """A rule that fired for a SIM in a window."""
+
+    window: Window
+    level: int = 0
+    day: Day = LONG_AGO
+    held: bool = False
+
+
+class Memory:
+    """Which rule has fired for which SIM in which window (L10)."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str, Window | None], Fired] = {}
+
+    def forget(self, rule: str) -> None:
+        """Forget what a rule fired; a suspension that it holds is still to be followed by a resume."""
+        self.rows = {key: row for key, row in self.rows.items() if key[0] != rule or row.held}
+        for key, row in self.rows.items():
+            if key[0] == rule:
+                row.level, row.day = 0, LONG_AGO
+
+    def admit(self, rule: Rule, iccid: str, window: Window, level: int, today: Day) -> int | None:
+        """How many levels had fired before, where the rule fires (again) now; None where it does not."""
+        key = (rule.id, iccid, None if rule.repetition == "once" else window)
+        row = self.rows.setdefault(key, Fired(window))
+        known = row.level
+        fires = {"always": True, "daily": today > row.day}.get(rule.repetition, level > known)
+        if not fires:
+            return None
+        row.level, row.day = max(level, known), today
+        if any(one.type == "suspend" and one.until != "released" for one in rule.actions):
+            row.held = True
+        return known
+
+
+def quarter_of(moment: dt.datetime) -> int:
+    """The quarter of an hour that a moment lies in, counted from 1970."""
+    return (moment - _EPOCH) // dt.timedelta(minutes=15)
+
+
+class Totals:
+    """Units by SIM or pool, slice and window; for the rolling 24 hours every record is kept and summed again."""
+
+    def __init__(self) -> None:
+        self.units: dict[tuple[Any, ...], int] = defaultdict(int)
+        self.quarters: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(list)
+        self.counted = True  # whether the record at hand counts in its day
+        self.floor = 0
+
+    def add(self, fact: Fact, in_day: bool, oldest: dt.datetime) -> None:
+        """Count a record. `oldest`: how far back records are still taken in."""
+        self.counted = in_day
+        self.floor = quarter_of(oldest) - (_QUARTERS - 1)
+        for trigger in _SLICES:
+            service, direction, place, window, unit = trigger
+            amount = self._amount(fact, service, direction, place, unit)
+            if amount is None or window is None:
+                continue
+            if window == "cycle":
+                self.units[(*_subject(fact, place), *trigger, fact.cycle)] += amount
+                if place == "home" and fact.pool is not None and fact.home:
+                    self.units[("pool", fact.pool, *trigger, fact.cycle)] += fact.units
+            else:
+                if in_day:
+                    self.units[("sim", fact.iccid, *trigger, fact.day)] += amount
+                if quarter_of(fact.used_at) >= self.floor:
+                    self.quarters["sim", fact.iccid, *trigger].append((quarter_of(fact.used_at), amount))
+
+    @staticmethod
+    def _amount(fact: Fact, service: Any, direction: Any, place: str, unit: str | None) -> int | None:
+        """What a record adds to a slice, None where the slice is not its own."""
+        if service is None or fact.service != service.name.lower() or direction not in (None, fact.way):
+            return None
+        if unit == "sessions":
+            return int(fact.started)
+        return fact.home_units if place == "home" else fact.units
+
+    def moved(self, rule: Rule, fact: Fact) -> tuple[int, int, Window] | None:
+        """The total that a rule watches before and with the record just counted; None where it added nothing to it."""
+        trigger = TRIGGERS[rule.trigger]
+        if fact.service != service_of(trigger) or trigger.direction not in (None, fact.way):
+            return None
+        one = (trigger.service, trigger.direction, trigger.place, trigger.window, trigger.unit)
+        amount = self._amount(fact, *one[:3], trigger.unit)
+        if rule.country not in (None, fact.country) or rule.zone not in (None, fact.zone):
+            return None
+        if trigger.kind == "pool":
+            if fact.pool is None or not fact.home or not fact.units or (rule.pools and fact.pool not in rule.pools):
+                return None
+            now = self.units["pool", fact.pool, *one, fact.cycle]
+            return now - fact.units, now, fact.cycle
+        if not amount:
+            return None
+        if trigger.window == "cycle":
+            now = self.units[(*_subject(fact, trigger.place), *one, fact.cycle)]
+            return now - amount, now, fact.cycle
+        day = Window(fact.day.isoformat(), fact.day, fact.day)
+        if rule.window == "day":
+            now = self.units["sim", fact.iccid, *one, fact.day]
+            return (now - amount, now, day) if self.counted else None
+        heard = self.quarters["sim", fact.iccid, *one]
+        quarter = quarter_of(fact.used_at)
+        latest = max((number for number, _ in heard), default=quarter)
+        if quarter < self.floor or quarter <= latest - _QUARTERS:
+            return None
+        now = _rolling(heard, latest, self.floor)
+        return now - amount, now, day
+
+    def standing(self, rule: Rule, iccid: str, window: Window, clock: dt.datetime) -> int:
+        """The total of a SIM in a window as it stands."""
+        trigger = TRIGGERS[rule.trigger]
+        one = (trigger.service, trigger.direction, trigger.place, trigger.window, trigger.unit)
+        if trigger.window == "cycle":
+            place = {"country": (rule.country,), "zone": (rule.zone,)}.get(trigger.place, ())
+            return self.units["sim", iccid, *place, *one, window]
+        if rule.window == "day":
+            return self.units["sim", iccid, *one, window.first]
+        return _rolling(self.quarters["sim", iccid, *one], quarter_of(clock), 0)
+
+
+def _subject(fact: Fact, place: str) -> tuple[Any, ...]:
+    return ("sim", fact.iccid, *{"country": (fact.country,), "zone": (fact.zone,)}.get(place, ()))
+
+
+def _rolling(heard: list[tuple[int, int]], latest: int, floor: int) -> int:
+    return sum(units for number, units in heard if max(latest - _QUARTERS + 1, floor) <= number <= latest)

@@ -1,0 +1,341 @@
+"""Seeded fleets for the rules: a catalogue, rules over all triggers, and some weeks of usage, ticks and commands.
+
+A fleet is read off a random.Random, so that a large one is as cheap to draw as its seed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import dataclass
+from random import Random
+
+import msgspec
+
+from schemas.cards import Account, Addon, Catalogue, Pool, PoolSize
+from schemas.commands import (
+    Activate,
+    Blocked,
+    Command,
+    Connected,
+    Deactivate,
+    PlanChanged,
+    Resumed,
+    SessionStarted,
+    SessionStopped,
+    StatusChanged,
+    Suspended,
+)
+from schemas.plans import Cycle, Increment, Plan, PlanVersion, Rate, TestAllowance, Zone, ZoneSet
+from schemas.rules import Rule
+from schemas.usage import Direction, RecordType, Service, UsageBatch
+from tests.fold_case import SINCE, Row, cards, us, usage
+from tests.rules_drawn import rule
+
+BEGIN = dt.datetime(2026, 9, 20, 6, tzinfo=dt.UTC)
+_DAYS = 42
+_PLACES = [("26201", "DE"), ("26201", "DE"), ("26201", "DE"), ("20801", "FR"), (None, "GB"), (None, "FR"), (None, None)]
+_TEST = TestAllowance(amount=2500, months=1)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of the journal: what it holds, and when it came."""
+
+    at: dt.datetime
+    usage: UsageBatch | None = None
+    change: Catalogue | None = None
+    commands: tuple[Command, ...] = ()
+
+    @property
+    def at_us(self) -> int:
+        """When it came, in microseconds since 1970 UTC."""
+        return us(self.at)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Entries in order; the first two make the catalogue and start the rules."""
+
+    seed: int
+    entries: tuple[Entry, ...]
+
+
+def plans() -> tuple[Plan, ...]:
+    """Plans with zones, without them, by direction, with a cycle of their own, and in two versions."""
+
+    # Counted by the unit, which the slow model would do one unit after another.
+    whole = Increment(round="none")
+
+    def rates(data: int, zoned: bool, split: bool = False, prorate: bool = False) -> tuple[Rate, ...]:
+        found = [Rate(service="data", allowance=data, prorate_allowance=prorate)]
+        if zoned:
+            found = [
+                Rate(service="data", zone="home", allowance=data, prorate_allowance=prorate),
+                Rate(service="data", zone="world", allowance=data // 2),
+            ]
+        if split:
+            found = [
+                Rate(service="data", direction="up", allowance=data // 4),
+                Rate(service="data", direction="down", allowance=data // 2),
+                Rate(service="data", allowance=data // 4),
+            ]
+        calls = [Rate(service="sms", allowance=60), Rate(service="voice", allowance=4000)]
+        if not zoned:
+            calls = [
+                Rate(service="sms", direction="mo", allowance=30),
+                Rate(service="sms", direction="mt", allowance=20),
+                Rate(service="voice", allowance=3000),
+            ]
+        return tuple(msgspec.structs.replace(rate, increment=whole) for rate in (*found, *calls))
+
+    def plan(name: str, *versions: tuple[Rate, ...], kind: str = "single", **more: object) -> Plan:
+        zoned = any(rate.zone for rate in versions[0])
+        made = tuple(
+            PlanVersion(
+                version=number,
+                effective=SINCE if number == 1 else dt.date(2026, 10, 8),
+                zones="z" if zoned or name == "p4" else None,
+                default_zone="world" if zoned or name == "p4" else None,
+                rates=rates_,
+                test=_TEST if name == "p0" else None,
+            )
+            for number, rates_ in enumerate(versions, 1)
+        )
+        return Plan(id=name, currency="EUR", versions=made, type=kind, **more)  # type: ignore[arg-type]
+
+    return (
+        plan("p0", rates(20_000, zoned=True), kind="dynamic"),
+        plan("p1", rates(8_000, zoned=True), rates(30_000, zoned=True, prorate=True), kind="same_tier", term_months=2),
+        plan("p2", rates(12_000, zoned=False, split=True)),
+        plan("p3", rates(16_000, zoned=True, prorate=True), cycle=Cycle(anchor_day=15)),
+        plan("p4", rates(0, zoned=False), kind="static", term_months=1),
+    )
+
+
+def _card(random: Random, iccid: str, pools: int) -> Row:
+    pool = random.randrange(pools) if pools and random.random() < 0.6 else None
+    account = random.choice(("a", "a1", "a2", "b", "b1")) if pool is None else ("a", "a1", "b")[pool % 3]
+    return {
+        "iccid": iccid,
+        "msisdn": f"8{iccid}",
+        "imei": random.choice((None, "i1", "i2")),
+        "account": account,
+        "plan": random.choice(("p0", "p1", "p2", "p3", "p4")),
+        "pool": None if pool is None else f"q{pool}",
+        "pool_until": random.choice((None, None, None, dt.date(2026, 10, 20))),
+        "status": random.choice((None, None, "activated", "activated", "suspended", "testing")),
+        "activated_on": random.choice((None, dt.date(2026, 9, 4), dt.date(2026, 10, 6), dt.date(2026, 8, 30))),
+        "test_from": random.choice((None, dt.date(2026, 9, 10))),
+        "tags": random.choice((None, ["red"], ["red", "blue"], ["blue"])),
+        "custom": random.choice((None, '{"line":"one"}', '{"line":"two","site":"x"}')),
+    }
+
+
+def _catalogue(random: Random, iccids: list[str], pools: int, rules: list[Rule]) -> Catalogue:
+    zones = (
+        Zone(name="home", countries=("DE",), plmns=("20801",), home=True),
+        Zone(name="world", countries=("FR", "GB")),
+    )
+    kinds = ("dynamic", "static", "same_tier", "dynamic")
+    return Catalogue(
+        accounts=(
+            Account(id="a", time_zone="Europe/Berlin", tags=("gold",)),
+            Account(id="a1", parent="a", time_zone="America/Los_Angeles", grace_hours=0, tags=("gold", "new")),
+            Account(id="a2", parent="a1", status="closed"),
+            Account(id="b", time_zone="Asia/Kolkata", grace_hours=24, status="closed"),
+            Account(id="b1", parent="b", time_zone="Europe/Berlin"),
+        ),
+        zones=(ZoneSet(id="z", zones=zones),),
+        plans=plans(),
+        pools=tuple(
+            Pool(
+                id=f"q{number}",
+                account=("a", "a1", "b")[number % 3],
+                kind=kinds[number % 4],  # type: ignore[arg-type]
+                size=(PoolSize(service="data", amount=80_000), PoolSize(service="sms", amount=90))
+                if kinds[number % 4] == "static"
+                else (),
+                services=random.choice((("data",), ("data", "sms", "voice"))),
+                joining=random.choice(("full", "prorate")),
+                cycle=random.choice((Cycle(), Cycle(), Cycle(anchor_day=10))),
+            )
+            for number in range(pools)
+        ),
+        addons=tuple(_addon(random, f"x{number}", iccids, BEGIN) for number in range(len(iccids) // 8)),
+        rules=tuple(rules),
+        cards=cards(*(_card(random, iccid, pools) for iccid in iccids)),
+    )
+
+
+def _addon(random: Random, name: str, iccids: list[str], now: dt.datetime) -> Addon:
+    return Addon(
+        id=name,
+        iccid=random.choice(iccids),
+        service=random.choice(("data", "data", "sms", "voice")),
+        amount=random.choice((3000, 20, 9000)),
+        purchased_at=now + dt.timedelta(days=random.choice((-5, 0, 12))),
+        expires_on=(now + dt.timedelta(days=random.choice((6, 11, 30)))).date(),
+    )
+
+
+class _Stream:
+    """Usage of a fleet in the order of its arrival."""
+
+    def __init__(self, random: Random, iccids: list[str]) -> None:
+        self.random = random
+        self.iccids = iccids
+        self.sent: list[Row] = []
+        # A few SIMs use much, some nothing at all.
+        self.weights = [random.choice((0, 1, 1, 2, 2, 8)) for _ in iccids]
+        self.weights[0] += 1
+
+    def batch(self, now: dt.datetime, count: int) -> UsageBatch:
+        """So many records that arrive now; some late, some once more."""
+        random = self.random
+        rows = []
+        for iccid in random.choices(self.iccids, self.weights, k=count):
+            if self.sent and random.random() < 0.02:
+                rows.append(random.choice(self.sent[-2000:]))
+                continue
+            rows.append(self._record(iccid, now))
+            self.sent.append(rows[-1])
+        return usage(*rows, received=now)
+
+    def _record(self, iccid: str, now: dt.datetime) -> Row:
+        random = self.random
+        drawn = random.random()
+        hours = random.uniform(-0.9, 14) if drawn < 0.85 else random.uniform(0, 24 * (5 if drawn < 0.97 else 35))
+        service = random.choices((Service.DATA, Service.SMS, Service.VOICE), (6, 2, 2))[0]
+        plmn, country = random.choice(_PLACES)
+        row: Row = {
+            "iccid": iccid,
+            "record_key": f"k{len(self.sent)}",
+            "service": service,
+            "used_at": now - dt.timedelta(seconds=int(hours * 3600)),
+            "plmn": plmn,
+            "country": country,
+            "rat": random.choice((None, "LTE", "LTE", "NB-IoT")),
+            "imei": random.choice((None, None, None, "i1", "i1", "i1", "i2")),
+            "record_type": random.choice((RecordType.EVENT, RecordType.INTERIM, RecordType.STOP, RecordType.START)),
+        }
+        if service != Service.DATA:
+            amount = random.choice((0, 1, 1, 1, 2)) if service == Service.SMS else random.randrange(300)
+            return row | {"direction": random.choice((Direction.MO, Direction.MO, Direction.MT)), "quantity": amount}
+        up, down = random.randrange(300), random.choice((0, random.randrange(1500)))
+        row |= {"direction": Direction.BOTH, "quantity": up + down}
+        if random.random() < 0.7:
+            row |= {"volume_up_bytes": up, "volume_down_bytes": down}
+        if random.random() < 0.6:
+            row["session_id"] = f"{iccid}-{random.randrange(4)}-{now.day // 4}"
+        row["cell_id"] = random.choice((None, "c1", "c1", "c1", "c2"))
+        return row
+
+
+class _Changes:
+    """What happens to cards beside usage; keeps what each card was last told, as a catalogue file would."""
+
+    def __init__(self, random: Random, rows: list[Row]) -> None:
+        self.random = random
+        self.rows = {row["iccid"]: row for row in rows}
+        self.bought = 0
+
+    def catalogue(self, now: dt.datetime) -> Catalogue:
+        """A few cards with another status, plan, number, device, tag, field or pool; now and then an add-on."""
+        random, changed = self.random, []
+        for iccid in random.sample(sorted(self.rows), min(len(self.rows), random.choice((1, 2, 5)))):
+            row = self.rows[iccid]
+            kind = random.choice(("status", "plan", "msisdn", "imei", "tags", "custom", "pool_until"))
+            if kind == "status":
+                row |= {"status": random.choice((None, "activated", "suspended", "silent"))}
+            elif kind == "plan":
+                row |= {"plan": random.choice(("p0", "p1", "p2", "p3", "p4")), "plan_from": now.date()}
+            elif kind == "msisdn":
+                row |= {"msisdn": f"8{iccid}{random.randrange(3)}"}
+            elif kind == "imei":
+                row |= {"imei": random.choice((None, "i1", "i2", "i3"))}
+            elif kind == "tags":
+                row |= {"tags": random.choice((None, ["red"], ["green"]))}
+            elif kind == "custom":
+                fields = {"line": random.choice(("one", "two")), "site": random.choice(("x", "y"))}
+                row |= {"custom": json.dumps(fields)}
+            elif row["pool"] is not None:
+                row |= {"pool_until": random.choice((None, now.date()))}
+            changed.append(row)
+        addons = []
+        if random.random() < 0.5:
+            self.bought += 1
+            addons.append(_addon(random, f"y{self.bought}", sorted(self.rows), now))
+        return Catalogue(cards=cards(*changed), addons=tuple(addons))
+
+    def commands(self, now: dt.datetime) -> tuple[Command, ...]:
+        """Results and events of a few SIMs, one each."""
+        random, found = self.random, list[Command]()
+        at = random.choice((None, now - dt.timedelta(minutes=random.randrange(600))))
+        for iccid in random.sample(sorted(self.rows), min(len(self.rows), random.choice((1, 3, 8)))):
+            row = self.rows[iccid]
+            kind = random.randrange(8)
+            if kind == 0:
+                found.append(Suspended(iccid=iccid, reason="over_quota"))
+                row |= {"status": "suspended", "status_reason": "over_quota"}
+            elif kind == 1:
+                found.append(Resumed(iccid=iccid))
+                row |= {"status": "activated", "status_reason": None}
+            elif kind == 2:
+                found.append(StatusChanged(iccid=iccid, status="silent"))
+                row |= {"status": "silent", "status_reason": None}
+            elif kind == 3:
+                found.append(PlanChanged(iccid=iccid, plan=random.choice(("p0", "p1")), from_=now.date()))
+                assert isinstance(found[-1], PlanChanged)
+                row |= {"plan": found[-1].plan, "plan_from": now.date()}
+            elif kind == 4:
+                found.append(random.choice((SessionStarted, SessionStopped))(iccid=iccid, at=at))
+            elif kind == 5:
+                found.append(Blocked(iccid=iccid, service=random.choice(("data", "sms", "voice")), at=at))
+            else:
+                imei, cell = random.choice((None, "i1", "i2")), random.choice((None, "c1", "c3"))
+                rat, zone = random.choice((None, "LTE", "GSM")), random.choice((None, "home"))
+                found.append(Connected(iccid=iccid, imei=imei, cell_id=cell, rat=rat, zone=zone, at=at))
+        return tuple(found)
+
+
+def fleet(
+    seed: int, sims: int = 200, pools: int = 20, rules: int = 40, records: int = 20_000, steps: int = 60
+) -> Fleet:
+    """A fleet over six weeks: `steps` times usage arrives, with ticks, commands and changes in between."""
+    random = Random(seed)
+    iccids = [str(number) for number in range(1, 1 + sims)]
+    drawn = [rule(random, f"r{number}", iccids, pools) for number in range(rules)]
+    catalogue = _catalogue(random, iccids, pools, drawn)
+    late = {one.id for one in drawn if random.random() < 0.1}
+    started = tuple(Activate(rule=one.id) for one in drawn if one.id not in late)
+    entries = [Entry(BEGIN, change=catalogue), Entry(BEGIN, commands=started)]
+    stream = _Stream(random, iccids)
+    changes = _Changes(random, list(catalogue.cards.iter_rows(named=True)))
+    now, left = BEGIN, records
+    active = sorted(one.id for one in drawn if one.id not in late)
+    for step in range(steps):
+        now += dt.timedelta(seconds=random.randrange(1, 2 * _DAYS * 86_400 // steps))
+        if random.random() < 0.5:
+            entries.append(Entry(now))
+        if random.random() < 0.4:
+            entries.append(Entry(now, change=changes.catalogue(now)))
+        if random.random() < 0.4:
+            entries.append(Entry(now, commands=changes.commands(now)))
+        if active and random.random() < 0.1:
+            name = random.choice(active)
+            entries.append(Entry(now, commands=(Deactivate(rule=name),)))
+            active.remove(name)
+        count = left // (steps - step)
+        left -= count
+        if count:
+            entries.append(Entry(now, usage=stream.batch(now, count)))
+    entries.append(Entry(now + dt.timedelta(days=1)))
+    return Fleet(seed, tuple(entries))
+
+
+def shown(found: Fleet) -> str:
+    """The rules of a fleet, for the message of a test that fails."""
+    change = found.entries[0].change
+    assert change is not None
+    return "\n".join(msgspec.json.encode(one).decode() for one in change.rules)

@@ -21,7 +21,6 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from pipeline import journal
 from pipeline.background import Background
@@ -209,6 +208,8 @@ class Embedded:
 
     def originals(self, corrections: pl.DataFrame) -> pa.Table:
         """The committed rated rows of the keys that REVERSE and REPLACE records correct, in journal order (F6)."""
+        import pyarrow.dataset as ds  # it loads pandas, where that is installed; corrections are rare
+
         files = [str(self.directory.locate(entry)) for entry in self.directory.manifest.group("rated")]
         if not files:
             return RATED.empty_table()

@@ -271,7 +271,8 @@ class RuleModel(Events, Sizes):
         for (name, iccid, _), row in list(self.memory.rows.items()):
             rule, card = self.rules[name], self.cards[iccid]
             trigger = TRIGGERS[rule.trigger]
-            if name not in self.active or rule.repetition != "daily" or trigger.kind != "usage":
+            by_data = rule.trigger == "price_plan_expired" and rule.by != "time"
+            if name not in self.active or rule.repetition != "daily" or not (trigger.kind == "usage" or by_data):
                 continue
             today = self.today_of(card)
             if row.day == today or row.window.last < today or rule not in self.watching(card):

@@ -22,6 +22,17 @@ from pipeline.datadir import DataDirectory
 WEIR = str(Path(sys.executable).with_name("weir"))
 AS_OF = "2026-11-01T00:00:00Z"
 KILLS = 32
+RULES = """
+[[rules]]
+id = "much"
+trigger = "data_usage_cycle"
+threshold = ["1 MB", "20 MB"]
+actions = [{ sequence = 1, type = "suspend", reason = "over_quota", until = "window_end" }]
+[[rules]]
+id = "silent"
+trigger = "no_voice_24h"
+actions = [{ sequence = 1, type = "add_tag", tag = "silent" }]
+"""  # one fires on usage in every checkpoint, the other on the tick that ends the ingest
 CHECKPOINT_RECORDS = 1000  # many checkpoints, so that a kill finds every stage of one
 LONGEST_S = 60.0  # for one run of the command
 
@@ -124,9 +135,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Generated:
 
 @pytest.fixture(scope="module")
 def applied(fleet: Generated, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with the catalogue and no usage."""
+    """A data directory with the catalogue, rules that are active, and no usage."""
     data = tmp_path_factory.mktemp("applied") / "data"
-    finish(start(data, "apply", str(fleet.catalogue), str(fleet.cards_file)))
+    rules = data.parent / "rules.toml"
+    rules.write_text(RULES)
+    finish(start(data, "apply", str(fleet.catalogue), str(fleet.cards_file), str(rules)))
+    finish(start(data, "rules", "activate", "--all", "--as-of", "2026-10-01T00:00:00Z"))
     return data
 
 
@@ -140,6 +154,8 @@ def undisturbed(fleet: Generated, applied: Path, tmp_path_factory: pytest.TempPa
     assert (fleet.records, fleet.rated, fleet.duplicate) == (told["records"], told["rated"], told["duplicate"])
     assert fleet.rejected == told["rejected"]
     assert commits(data) - before >= fleet.records // CHECKPOINT_RECORDS // 2
+    assert told["firings"] > fleet.rated // 20
+    assert len(list((data / "history" / "firings").iterdir())) > 6
     return data
 
 

@@ -179,6 +179,7 @@ class Checkpoint:
         self._staged: dict[str, tuple[str, FileEntry]] = {}
         self._retired: set[str] = set()
         self._open = True
+        self._committing = False
         self.number = directory.manifest.checkpoint + 1
 
     def __enter__(self) -> Self:
@@ -264,6 +265,7 @@ class Checkpoint:
         )
         with storage_errors(directory.path, "commit a checkpoint"):
             manifests.sync_directory(directory.path / STAGING)
+            self._committing = True
             manifests.replace(directory.path, new)
         self._open = False
         directory.manifest = new
@@ -272,8 +274,16 @@ class Checkpoint:
         return new
 
     def abandon(self) -> None:
-        """Forget what was staged; the data directory stays as it was."""
+        """Forget what was staged; the data directory stays as it was.
+
+        Where an interrupt came between the commit and its end, what was staged belongs to the directory already: it
+        stays, and the next process that opens the directory to write moves it to its place.
+        """
         self._open = False
+        if self._committing:
+            committed = manifests.read(self._directory.path)
+            if committed is not None and committed.checkpoint >= self.number:
+                return
         _clear_staging(self._directory.path)
 
 

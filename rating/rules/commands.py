@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from rating.dedupe import Seen, digest
+from rating.dedupe import DAY_US, Seen, digest, first_in_batch
 from rating.directory import Directory
 from rating.errors import RuleError, UsageError
+from rating.index import Words
 from rating.state import State
 from schemas.commands import Activate, Command, Deactivate, Failed, NetworkEvent, PlanChanged, Result
 from schemas.tables import RESULTS
@@ -32,7 +33,12 @@ def kind_of(command: Command) -> str:
 
 
 def check_commands(state: State, commands: Sequence[Command]) -> None:
-    """Raise RuleError or UsageError where a command, after those before it, could not take effect."""
+    """Raise RuleError or UsageError where a command, after those before it, could not take effect.
+
+    Nothing is asked of a command whose key was given before: it is a repeat, and changes nothing.
+    """
+    fresh, _ = _fresh(state.seen, commands, state.clock_us // DAY_US)
+    commands = [command for command, takes in zip(commands, fresh, strict=True) if takes]
     rules = {rule.id for rule in state.catalogue.rules}
     active = set(state.rules.active)
     plans = {plan.id for plan in state.catalogue.plans}
@@ -68,18 +74,25 @@ def _refuse(name: str, found: str, expected: str) -> NoReturn:
 
 def unseen(seen: Seen, commands: Sequence[Command], today: int) -> list[bool]:
     """Whether each command takes effect: not one whose key was given before (F4). The keys are seen from now on."""
+    fresh, keys = _fresh(seen, commands, today)
+    if keys is not None:
+        high, low = keys
+        seen.add(high, low, np.zeros(len(high), np.uint64), today)
+    return fresh
+
+
+def _fresh(seen: Seen, commands: Sequence[Command], today: int) -> tuple[list[bool], tuple[Words, Words] | None]:
+    """Whether each command is none that was given before, and the digests of the keys that are new."""
     at = [place for place, command in enumerate(commands) if command.key is not None]
     fresh = [True] * len(commands)
-    if at:
-        high, low = digest("commands", pl.Series([commands[place].key for place in at], dtype=pl.String))
-        known, _ = seen.lookup(high, low, today)
-        first = np.zeros(len(at), bool)
-        first[np.unique(np.stack([high, low], axis=1), axis=0, return_index=True)[1]] = True
-        takes = first & ~known
-        seen.add(high[takes], low[takes], np.zeros(int(takes.sum()), np.uint64), today)
-        for place, one in zip(at, takes.tolist(), strict=True):
-            fresh[place] = one
-    return fresh
+    if not at:
+        return fresh, None
+    high, low = digest("commands", pl.Series([commands[place].key for place in at], dtype=pl.String))
+    known, _ = seen.lookup(high, low, today)
+    takes = (first_in_batch(high, low) == np.arange(len(at))) & ~known
+    for place, one in zip(at, takes.tolist(), strict=True):
+        fresh[place] = one
+    return fresh, (high[takes], low[takes])
 
 
 def judge(

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from rating.columns import instant, known, spelled, text, words
 from rating.directory import Directory
+from rating.groups import distinct
 from rating.index import Ints
 from rating.pools import DEVICE_PREFIX
 from rating.rules.firing import NONE, Fires
@@ -54,7 +55,8 @@ def outcome_tables(
     place = np.searchsorted(np.unique(rule), rule)
     triggers = [watches[number].trigger for number in np.unique(rule).tolist()]
     ids = pl.Series([one.id for one in rules], dtype=pl.String).gather(place)
-    firing_id = _joined(partition, columns["offset"], iccid, None, ids, released)
+    ends = _ends(columns["offset"], rule, card, released)
+    firing_id = _joined(partition, columns["offset"], iccid, None, ids, ends)
     at = instant(at_us, count)
     partitions = pa.array(np.full(count, partition, np.int32))
     keys = pl.Series([None] * count, dtype=pl.String)
@@ -91,7 +93,7 @@ def outcome_tables(
     actions = [sorted(one.actions, key=lambda action: action.sequence) for one in rules]
     return (
         pa.table(firings, schema=FIRINGS),
-        _actions(actions, place, released, columns["offset"], iccid, ids, firing_id, account, at_us, partition),
+        _actions(actions, place, released, columns["offset"], iccid, ids, ends, firing_id, account, at_us, partition),
     )
 
 
@@ -108,6 +110,7 @@ def _actions(
     offset: Ints,
     iccid: pl.Series,
     ids: pl.Series,
+    ends: pl.Series,
     firing_id: pl.Series,
     account: pa.Array,
     at_us: int,
@@ -127,7 +130,7 @@ def _actions(
     count = len(firing)
     columns = {
         "action_id": text(
-            _joined(partition, offset[firing], iccid.gather(firing), sequence, ids.gather(firing), released[firing])
+            _joined(partition, offset[firing], iccid.gather(firing), sequence, ids.gather(firing), ends.gather(firing))
         ),
         "firing_id": text(firing_id.gather(firing)),
         "rule_id": text(ids.gather(firing)).dictionary_encode(),
@@ -161,16 +164,27 @@ def _named(action: Action) -> tuple[Action, str]:
     return action, msgspec.json.encode(own, order="sorted").decode()
 
 
+def _ends(offset: Ints, rule: Ints, card: Ints, released: np.ndarray) -> pl.Series:
+    """String[n]: what an id ends with: which of several firings of a rule for a SIM at one offset, and that it is a
+    release. The firings come in order of offset, rule, card and release.
+    """
+    again = np.zeros(len(offset), bool)
+    again[1:] = (offset[1:] == offset[:-1]) & (rule[1:] == rule[:-1]) & (card[1:] == card[:-1])
+    again[1:] &= released[1:] == released[:-1]
+    first = np.maximum.accumulate(np.where(again, 0, np.arange(len(again))))
+    ordinal = np.arange(len(again)) - first
+    codes, code = distinct(ordinal * 2 + released)
+    texts = [(f".{one // 2 + 1}" if one > 1 else "") + (_RELEASED if one % 2 else "") for one in codes.tolist()]
+    return pl.Series(texts, dtype=pl.String).gather(code)
+
+
 def _joined(
-    partition: int, offset: Ints, iccid: pl.Series, sequence: Ints | None, ids: pl.Series, released: np.ndarray
+    partition: int, offset: Ints, iccid: pl.Series, sequence: Ints | None, ids: pl.Series, ends: pl.Series
 ) -> pl.Series:
     parts = {"offset": pl.Series(offset), "iccid": iccid}
     if sequence is not None:
         parts["sequence"] = pl.Series(sequence)
-    frame = pl.DataFrame(
-        parts
-        | {"id": ids, "end": pl.Series(released).replace_strict({True: _RELEASED, False: ""}, return_dtype=pl.String)}
-    )
+    frame = pl.DataFrame(parts | {"id": ids, "end": ends})
     text = f"{partition}." + ".".join(["{}"] * (len(parts) + 1)) + "{}"
     return frame.select(joined=pl.format(text, *frame.columns)).to_series()
 
@@ -178,9 +192,10 @@ def _joined(
 def _levels(place: Ints, fired: Ints, level: Ints, written: list[list[str]]) -> pa.Array:
     """list<string>[n]: every level that was crossed; where none is new, the highest that holds."""
     from_level = np.where(level > fired, fired, np.maximum(level - 1, 0))
-    combinations, code = np.unique(np.stack([place, from_level, level], axis=1), axis=0, return_inverse=True)
-    lists = [written[rule][low:high] for rule, low, high in combinations.tolist()]
-    return pa.array(lists, pa.list_(pa.string())).take(pa.array(code.reshape(-1)))
+    most = int(level.max(initial=0)) + 1
+    combinations, code = distinct((place * most + from_level) * most + level)
+    lists = [written[one // (most * most)][one // most % most : one % most] for one in combinations.tolist()]
+    return pa.array(lists, pa.list_(pa.string())).take(pa.array(code))
 
 
 def _written(levels: Sequence[str | int]) -> list[str]:

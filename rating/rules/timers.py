@@ -23,7 +23,7 @@ from rating.rules.events import admit, last_seen, matching
 from rating.rules.firing import Fires
 from rating.rules.memory import WINDOW_BITS
 from rating.rules.sightings import HEARD, quiet_columns
-from rating.rules.standing import TERM, label_of, standing, windows_of
+from rating.rules.standing import TERM, Windows, label_of, standing, windows_of
 from rating.rules.totals import Slice
 from rating.rules.traffic import Flags
 from rating.rules.watch import Watch
@@ -83,6 +83,7 @@ def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, 
         memory["held"][rows[at]] = 0
         if watch.rule.repetition != "once":
             memory["level"][rows[at[~windows.over[at]]]] = 0
+        at = at[_last_of_card(windows, at, windows.card[memory["held"][rows] == 1])]
         nothing = np.zeros(len(at), np.int64)
         fires.append(
             Fires(
@@ -100,6 +101,15 @@ def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, 
             )
         )
     return fires
+
+
+def _last_of_card(windows: Windows, at: Ints, still: Ints) -> Ints:
+    """The places in `at` of one window of each card, the latest; of none where another one holds it (`still`)."""
+    order = np.lexsort((windows.end[at], windows.card[at]))
+    card = windows.card[at][order]
+    last = np.append(card[1:] != card[:-1], True)
+    ended: Ints = np.sort(order[last & ~np.isin(card, still)])
+    return ended
 
 
 @dataclass(frozen=True)

@@ -289,3 +289,22 @@ def test_staged_names_are_flat_and_distinct(tmp_path: Path) -> None:
     """Paths that differ only in their separators stay apart in staging."""
     assert staged_path(tmp_path, "a/b") != staged_path(tmp_path, "a%2Fb")
     assert tmp_path / STAGING == staged_path(tmp_path, "history/rated/cycle=2026-10/1").parent
+
+
+def test_an_interrupt_right_after_the_commit_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the manifest on the disk names is kept, although the process never learnt that it was written."""
+    replace = manifests.replace
+
+    def interrupted(directory: Path, manifest: manifests.Manifest) -> None:
+        replace(directory, manifest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(manifests, "replace", interrupted)
+    with DataDirectory.open(tmp_path / "data", write=True) as directory:
+        with pytest.raises(KeyboardInterrupt), directory.begin() as checkpoint:
+            checkpoint.stage_bytes("group", "some/file", b"content")
+            checkpoint.commit()
+    monkeypatch.undo()
+    with DataDirectory.open(tmp_path / "data", write=True) as directory:
+        (entry,) = directory.manifest.group("group")
+        assert directory.locate(entry).read_bytes() == b"content"

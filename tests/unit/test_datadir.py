@@ -300,10 +300,13 @@ def test_an_interrupt_right_after_the_commit_loses_nothing(tmp_path: Path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(manifests, "replace", interrupted)
-    with DataDirectory.open(tmp_path / "data", write=True) as directory:
-        with pytest.raises(KeyboardInterrupt), directory.begin() as checkpoint:
-            checkpoint.stage_bytes("group", "some/file", b"content")
-            checkpoint.commit()
+    directory = DataDirectory.open(tmp_path / "data", write=True)
+    checkpoint = directory.begin()
+    checkpoint.stage_bytes("group", "some/file", b"content")
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.commit()
+    checkpoint.__exit__(KeyboardInterrupt, None, None)
+    directory.close()
     monkeypatch.undo()
     with DataDirectory.open(tmp_path / "data", write=True) as directory:
         (entry,) = directory.manifest.group("group")

@@ -7,19 +7,21 @@ import signal
 import threading
 import time
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from jobs.cli_context import Json, data_of
 from jobs.console import err, out, progress_bar, show
+from jobs.listing_table import listing_table, safe, spaced
 from jobs.report.text import printable
 from pipeline.config import load_config
 from pipeline.datadir import DataDirectory
 from pipeline.outbox import Deliverer, Delivery, State, Store, Tally
 from rating.errors import UsageError
+
+_STYLES: Final = {"pending": "yellow", "delivered": "green", "dead": "red"}
 
 group = typer.Typer(name="outbox", help="Actions on their way out: deliver them, list them, retry dead letters.")
 
@@ -157,23 +159,27 @@ def _render_tally(console: Console, tally: Tally, seconds: float) -> None:
 
 
 def _render_list(console: Console, counts: dict[str, dict[State, int]], total: int, rows: list[Delivery]) -> None:
-    summary = Table("destination", "pending", "delivered", "dead")
+    if not counts:
+        console.print("nothing was taken in yet; `weir outbox deliver` does that", highlight=False)
+        return
+    summary = listing_table("Destinations", "Destination", "Pending Delivered Dead")
     for name, of in counts.items():
-        summary.add_row(printable(name), f"{of['pending']:,}", f"{of['delivered']:,}", f"{of['dead']:,}")
-    console.print(summary)
-    table = Table("action", "SIM", "rule", "id", "destination", "state", "attempts", "next", "error")
+        summary.add_row(safe(name), safe(of["pending"]), safe(of["delivered"]), safe(of["dead"]))
+    table = listing_table(
+        "Deliveries",
+        "Action ICCID Rule Destination State",
+        "Attempts",
+        "Next Message Id",
+        give_way="Id Next Attempts Message Destination",
+    )
     for one in rows:
         table.add_row(
-            one.action,
-            one.iccid,
-            printable(one.rule),
-            printable(one.action_id),
-            printable(one.destination),
-            one.state,
-            str(one.attempts),
-            _moment(one.next_at_us) or "",
-            printable(one.error or ""),
+            *(safe(text) for text in (one.action, one.iccid, one.rule, one.destination)),
+            safe(one.state, _STYLES[one.state]),
+            safe(one.attempts),
+            safe(_moment(one.next_at_us)),
+            safe(one.error),
+            safe(one.action_id),
         )
-    if rows:
-        console.print(table)
-    console.print(f"{len(rows):,} of {total:,} shown", highlight=False)
+    console.print(spaced([summary, table] if rows else [summary]))
+    console.print(f"\n{len(rows):,} of {total:,} shown", highlight=False, style="dim")

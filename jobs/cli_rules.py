@@ -50,7 +50,11 @@ def command(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """Take commands: results of actions, what the network tells of SIMs, rules to start and stop; all, or none."""
+    """Take commands: results of actions, what the network tells of SIMs, rules to start and stop; all, or none.
+
+    A line is one command, such as {"type": "suspended", "iccid": "8988303000000000017", "action_id": "0.17.…"};
+    docs/rules.md has a table of all of them.
+    """
     moment = _moment(as_of)
     given = read_commands(files)
     with data_of(context).write() as driver:
@@ -64,8 +68,10 @@ def tick(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> N
     moment = _moment(as_of)
     with data_of(context).write() as driver:
         step = driver.tick(micros(moment))
-    at = moment.astimezone(dt.UTC)
-    _tell(f"the clock is at {at:%Y-%m-%d %H:%M:%S} UTC", {"as_of": at.isoformat()}, step, as_json)
+        clock_us = driver.engine.state.clock_us
+    at = dt.datetime.fromtimestamp(clock_us // 1_000_000, dt.UTC).replace(microsecond=clock_us % 1_000_000)
+    stays = " already, which is later; it never goes back" if clock_us > micros(moment) else ""
+    _tell(f"the clock is at {at:%Y-%m-%d %H:%M:%S} UTC{stays}", {"as_of": at.isoformat()}, step, as_json)
 
 
 @group.callback(invoke_without_command=True)

@@ -1,8 +1,13 @@
-"""The whole journey in one command: example catalogue, sample feeds, a made-up fleet, last month's report."""
+"""The whole journey in one command: example catalogue, rules, sample feeds, a made-up fleet, last month's report.
+
+The fleet's usage arrives every few days, so that rules fire as the month goes on; what they ask for is delivered to a
+file, a few suspensions are answered as a network would, and the first arrival of the next cycle resumes the cards.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import re
 import shutil
 import sys
 import time
@@ -10,37 +15,71 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
+import msgspec
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from jobs.cli_context import micros
 from jobs.console import shown_path
-from jobs.generate import generate
+from jobs.generate import Generated, generate
 from jobs.query import connect
 from jobs.report import build_report, write_report
 from pipeline.catalogue import load_catalogue
+from pipeline.config import Outbox
 from pipeline.embedded import Embedded
 from pipeline.feeds import ready_mappings
+from pipeline.outbox import Deliverer
 from pipeline.progress import Progress as Ingest
 from pipeline.progress import Tally
 from rating.errors import UsageError
 from rating.state_views import state_views
+from schemas.commands import Activate, Resumed, Suspended
 from schemas.mapping import Mapping
 
 EXAMPLES: Final = Path(__file__).resolve().parent.parent / "examples"
 CYCLE: Final = "2026-10"
-ARRIVAL: Final = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)  # the samples and the fleet are of October 2026
 _MARK: Final = ".weir-demo"
+_ANSWERED: Final = 3  # suspensions that a network carries out
+_EVERY_DAYS: Final = 3  # as long as usage of a day counts in the day's totals, by the default grace
+
+
+def _utc(month: int, day: int, hour: int) -> dt.datetime:
+    return dt.datetime(2026, month, day, hour, tzinfo=dt.UTC)
+
+
+# The samples and the fleet are of October 2026; all but the last arrivals are before the cycle ends anywhere.
+START: Final = _utc(10, 1, 0)
+ARRIVALS: Final = [_utc(10, day, 0) for day in range(1 + _EVERY_DAYS, 32, _EVERY_DAYS)]
+SAMPLES_ARRIVE: Final = _utc(10, 31, 20)
+ANSWERS_ARRIVE: Final = _utc(10, 31, 21)
+LAST_ARRIVAL: Final = _utc(11, 1, 12)
+_USED_AT: Final = re.compile(rb",(2026-10-(?:[012]\d|3[01])T[^,]*),")  # of a line of the fleet, if it is a good one
+
+
+@dataclass(frozen=True)
+class RuleTally:
+    """What a rule did: how often it fired, for how many SIMs, and the actions asked for, by type."""
+
+    rule: str
+    firings: int
+    sims: int
+    actions: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the demo did: a tally for each feed, all of them, and where things are."""
+    """What the demo did: a tally for each feed, all of them, what rules did, and where things are."""
 
     tallies: dict[str, Tally]
     total: Tally
     seconds: float  # of ingesting
+    active: int  # rules
+    rules: list[RuleTally]  # those that fired
+    delivered: int  # actions
+    answered: list[str]  # ICCIDs of the cards that were suspended and resumed
+    actions: Path
     data: Path
     reports: list[Path]
 
@@ -49,6 +88,11 @@ class Demonstration:
         return {
             "feeds": {name: tally.to_dict() for name, tally in self.tallies.items()},
             "total": self.total.to_dict() | {"seconds": round(self.seconds, 3)},
+            "active_rules": self.active,
+            "rules": [msgspec.to_builtins(one) for one in self.rules],
+            "delivered": self.delivered,
+            "answered": self.answered,
+            "actions": str(self.actions),
             "data": str(self.data),
             "reports": [str(path) for path in self.reports],
         }
@@ -66,36 +110,127 @@ def run(folder: Path, cards: int, records: int, bar: Progress) -> Demonstration:
     (folder / _MARK).touch()
     step = bar.add_task("make up a fleet", total=None, note=f"{cards:,} cards, {records:,} records")
     fleet = generate(folder / "fleet", cards, records, seed=1)
-    bar.update(step, description="load the catalogue")
-    tallies: dict[str, Tally] = {}
-    seconds = 0.0
+    *early, last = _deliveries(fleet)
+    bar.update(step, description="load the catalogue", note="")
+    actions = folder / "actions.ndjson"
     with Embedded.open(folder / "data", write=True) as driver:
-        driver.apply(
-            load_catalogue([*sorted((EXAMPLES / "catalogue").glob("*.toml")), EXAMPLES / "feeds" / "cards.csv"])
-        )
-        driver.apply(load_catalogue([fleet.catalogue, fleet.cards_file], known=driver.engine.state.catalogue))
-        for mapping, path in [*_samples(), (_plain(), fleet.usage)]:
-            size = path.stat().st_size
-            bar.update(step, description=f"ingest {path.name}", completed=0, total=size, note="")
-
-            def watch(_: Ingest, offset: int, size: int = size) -> None:
-                bar.update(step, completed=min(offset, size))
-
-            started = time.monotonic()
-            tally = driver.ingest(mapping, [path], micros(ARRIVAL), fixed_as_of=True, watch=watch)
-            driver.acknowledge()
-            seconds += time.monotonic() - started
-            label = f"{mapping.name} (fleet)" if path == fleet.usage else mapping.name
-            tallies[label] = tally
+        active = _load(driver, fleet)
+        feeds = _Feeds(driver, bar)
+        fleet_label = f"{_plain().name} (fleet)"
+        for path, moment in zip(early, ARRIVALS, strict=True):
+            feeds.ingest(fleet_label, _plain(), path, moment)
+        for mapping, path in _samples():
+            feeds.ingest(mapping.name, mapping, path, SAMPLES_ARRIVE)
+        bar.update(step, description="deliver actions", total=None)
+        delivered = _deliver(folder / "data", actions)
+        answered = _asked(actions, "suspend")[-_ANSWERED:]
+        suspended = [
+            msgspec.convert({"iccid": one["iccid"], "reason": one["reason"], "action_id": one["id"]}, Suspended)
+            for one in answered
+        ]
+        driver.command(suspended, micros(ANSWERS_ARRIVE))
+        feeds.ingest(fleet_label, _plain(), last, LAST_ARRIVAL)
+        delivered += _deliver(folder / "data", actions)
+        iccids = [one["iccid"] for one in answered]
+        due = [one for one in _asked(actions, "resume") if one["iccid"] in iccids]
+        driver.command([Resumed(iccid=one["iccid"], action_id=one["id"]) for one in due], micros(LAST_ARRIVAL))
         bar.update(step, description="write the report", total=None)
         views = state_views(driver.engine, CYCLE)
         with connect(folder / "data") as connection:
-            report = build_report(connection, views, CYCLE, None, ARRIVAL)
+            report = build_report(connection, views, CYCLE, None, LAST_ARRIVAL)
+            rules = _rule_tallies(connection)
         reports = write_report(report, folder / "report")
     total = Tally()
+    # The fleet comes first but is shown last: it is most of it.
+    tallies = dict(sorted(feeds.tallies.items(), key=lambda one: one[0] == fleet_label))
     for tally in tallies.values():
         total.add(tally)
-    return Demonstration(tallies, total, seconds, folder / "data", reports)
+    return Demonstration(
+        tallies, total, feeds.seconds, active, rules, delivered, iccids, actions, folder / "data", reports
+    )
+
+
+def _load(driver: Embedded, fleet: Generated) -> int:
+    """Apply the example catalogue and the fleet's and activate all their rules; how many there are."""
+    examples = [*sorted((EXAMPLES / "catalogue").glob("*.toml")), EXAMPLES / "feeds" / "cards.csv"]
+    for files in (examples, [fleet.catalogue, fleet.cards_file]):
+        driver.apply(load_catalogue(files, known=driver.engine.state.catalogue), micros(START))
+    rules = [rule.id for rule in driver.engine.state.catalogue.rules]
+    driver.command([Activate(rule=rule) for rule in rules], micros(START))
+    return len(rules)
+
+
+class _Feeds:
+    """Ingests files, and keeps what became of their records."""
+
+    def __init__(self, driver: Embedded, bar: Progress) -> None:
+        self.tallies: dict[str, Tally] = {}
+        self.seconds = 0.0
+        self._driver = driver
+        self._bar = bar
+
+    def ingest(self, label: str, mapping: Mapping, path: Path, moment: dt.datetime) -> None:
+        """Ingest a file that arrived at `moment` and count its records under `label`."""
+        (step,) = self._bar.task_ids
+        size = path.stat().st_size
+        self._bar.update(step, description=f"ingest {path.name}", completed=0, total=size, note="")
+
+        def watch(_: Ingest, offset: int) -> None:
+            self._bar.update(step, completed=min(offset, size))
+
+        started = time.monotonic()
+        tally = self._driver.ingest(mapping, [path], micros(moment), fixed_as_of=True, watch=watch)
+        self._driver.acknowledge()
+        self.seconds += time.monotonic() - started
+        self.tallies.setdefault(label, Tally()).add(tally)
+
+
+def _deliveries(fleet: Generated) -> list[Path]:
+    """Cut the fleet's usage into a file for each of ARRIVALS, with what was used until then, and one for the rest."""
+    header, *lines = fleet.usage.read_bytes().splitlines(keepends=True)
+    ends = [moment.isoformat().encode() for moment in ARRIVALS]
+    parts: list[list[bytes]] = [[]]
+    for line in lines:
+        used_at = _USED_AT.search(line)
+        while used_at and len(parts) <= len(ends) and used_at[1] >= ends[len(parts) - 1]:
+            parts.append([])
+        parts[-1].append(line)
+    parts += [[] for _ in range(len(ends) + 1 - len(parts))]  # a small fleet may use nothing for days
+    paths = []
+    for number, part in enumerate(parts, 1):
+        paths.append(fleet.usage.with_name(f"usage-{number:02}.csv"))
+        paths[-1].write_bytes(header + b"".join(part))
+    return paths
+
+
+def _deliver(data: Path, file: Path) -> int:
+    """Append all actions that were not delivered yet to the file; how many."""
+    with Deliverer(data, Outbox(file=str(file.absolute()))) as deliverer:
+        return deliverer.run().delivered
+
+
+def _asked(file: Path, action: str) -> list[dict[str, str]]:
+    """The delivered messages of this action, each as its id, ICCID and reason."""
+    found = []
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        message = msgspec.json.decode(line)
+        if message["action"] == action:
+            found.append({"id": message["id"], "iccid": message["iccid"], "reason": message["parameters"]["reason"]})
+    return found
+
+
+def _rule_tallies(connection: duckdb.DuckDBPyConnection) -> list[RuleTally]:
+    fired = connection.execute(
+        "SELECT rule_id::VARCHAR, count(*) FILTER (kind = 'fired'), count(DISTINCT iccid) FROM firings "
+        "GROUP BY ALL ORDER BY 2 DESC, 1"
+    ).fetchall()
+    asked = connection.execute(
+        "SELECT rule_id::VARCHAR, action::VARCHAR, count(*) FROM actions GROUP BY ALL ORDER BY 1, min(sequence), 2 DESC"
+    ).fetchall()
+    return [
+        RuleTally(rule, firings, sims, {action: count for of, action, count in asked if of == rule})
+        for rule, firings, sims in fired
+    ]
 
 
 def _samples() -> list[tuple[Mapping, Path]]:
@@ -143,6 +278,19 @@ def render(shown: Demonstration, console: Console) -> None:
         f"{shown.total.records / shown.seconds:,.0f} records a second",
         highlight=False,
     )
+    console.print()
+    console.print(_rules_table(shown.rules))
+    console.print(
+        f"{shown.active:,} rules watched; {shown.delivered:,} actions were delivered to {shown_path(shown.actions)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if shown.answered:
+        console.print(
+            f"Results came back for {len(shown.answered)} of them: these cards were suspended, and resumed as the next "
+            "cycle began:\n  " + " ".join(shown.answered),
+            highlight=False,
+        )
     page = next((path for path in shown.reports if path.suffix == ".html"), shown.reports[0])
     data = shown_path(shown.data)
     console.print(f"\n[bold]report[/bold]   {shown_path(page)}", soft_wrap=True)
@@ -150,11 +298,25 @@ def render(shown: Demonstration, console: Console) -> None:
     console.print("\ntry next:")
     # As it can be typed here: the command itself where it is on the path.
     weir = "weir" if shutil.which("weir") else shown_path(Path(sys.argv[0]))
+    sim = shown.answered[0] if shown.answered else None
     for command in (
         f"{weir} --data {data} pools --cycle {CYCLE}",
         f"{weir} --data {data} cards --over-quota --as-of {CYCLE}-31",
         f"{weir} --data {data} explain 2026-10-00017",
+        f"{weir} --data {data} rules",
+        f"{weir} --data {data} rules firings" + (f" --sim {sim}" if sim else ""),
+        *([f"{weir} --data {data} card {sim}"] if sim else []),
         f"{weir} --data {data} rejected",
         f'{weir} --data {data} sql "select * from cycles limit 10"',
     ):
         console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _rules_table(rules: list[RuleTally]) -> Table:
+    table = Table(title="What rules did", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name, justify in (("rule", "left"), ("fired", "right"), ("SIMs", "right"), ("actions", "left")):
+        table.add_column(name, justify=justify, no_wrap=name != "actions")  # type: ignore[arg-type]
+    for one in rules:
+        asked = ", ".join(f"{count:,} {action}" for action, count in one.actions.items())
+        table.add_row(one.rule, f"{one.firings:,}", f"{one.sims:,}", asked)
+    return table

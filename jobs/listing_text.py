@@ -92,9 +92,9 @@ def render_card(card: CardDetail) -> RenderableType:
     parts.append(_usage_table("Usage by cycle", "Cycle", "cycle", card.cycles))
     parts.append(_usage_table("Usage by day", "Day", "day", card.days))
     if card.firings.height:
-        parts.append(firings_table("Latest firings", card.firings))
+        parts.append(firings_table("Latest firings", card.firings, of_sim=True))
     if card.actions.height:
-        parts.append(actions_table("Latest actions", card.actions))
+        parts.append(actions_table("Latest actions", card.actions, of_sim=True))
     return spaced(parts)
 
 

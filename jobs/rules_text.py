@@ -19,6 +19,7 @@ from schemas.rules import Rule
 
 _SERVICE_OF = {"bytes": "data", "seconds": "voice"}  # how a unit is written
 _OWN_TABLES = ("filters", "actions")
+_LONG = ("subject", "text")  # of messages: `weir rules show` has them
 
 
 def render_rules(page: Page) -> RenderableType:
@@ -30,7 +31,7 @@ def render_rules(page: Page) -> RenderableType:
         "Rule Owner Trigger Threshold Status Since",
         "Firings SIMs",
         "Last",
-        give_way="Last SIMs Since Threshold Owner Trigger",
+        give_way="Last SIMs Since Owner Threshold Trigger",
     )
     for row in page.rows.iter_rows(named=True):
         table.add_row(
@@ -67,7 +68,7 @@ def render_rule(detail: RuleDetail) -> RenderableType:
     }
     parts: list[RenderableType] = [pairs_table(f"Rule {printable(rule.id)}", (_said(rule) | facts).items())]
     if rule.filters:
-        table = listing_table("Filters: of one type any, of all types each", "Filter Name Values")
+        table = listing_table("Filters", "Filter Name Values")
         for one in rule.filters:
             table.add_row(safe(one.type), safe(one.name), safe(", ".join(one.values)))
         parts.append(table)
@@ -104,29 +105,32 @@ def render_firings(page: Page) -> RenderableType:
     return spaced([firings_table("Firings", page.rows), range_text(page)]) if page.total else Text("no firings")
 
 
-def firings_table(title: str, rows: pl.DataFrame, *, of_rule: bool = False) -> Listing:
-    """Firings as a table; `of_rule`: all of one rule."""
+def firings_table(title: str, rows: pl.DataFrame, *, of_rule: bool = False, of_sim: bool = False) -> Listing:
+    """Firings as a table; `of_rule`: all of one rule, `of_sim`: all of one SIM, neither of which is repeated then."""
+    names = {"Fired": "fired_at", "Rule": "rule_id", "ICCID": "iccid", "Window": "window"}
+    for heading, same in (("Rule", of_rule), ("ICCID", of_sim)):
+        if same:
+            del names[heading]
     table = listing_table(
         title,
-        f"Fired {'' if of_rule else 'Rule '}ICCID Window What",
+        f"{' '.join(names)} Event",
         "Before Now Threshold",
         "Levels",
-        give_way="Before Window Levels Threshold",
+        give_way="Before Levels Window Threshold Event",
     )
     for row in rows.iter_rows(named=True):
         service = _SERVICE_OF.get(row["unit"], "")
         values = (quantity_cell(row[name], service) for name in ("value_before", "value_now", "threshold"))
-        names = ("fired_at", "iccid", "window") if of_rule else ("fired_at", "rule_id", "iccid", "window")
         table.add_row(
-            *(safe(row[name]) for name in names),
-            safe(_what(row)),
+            *(safe(row[name]) for name in names.values()),
+            safe(_event(row)),
             *values,
             safe(", ".join(row["levels"] or []) or None),
         )
     return table
 
 
-def _what(row: Mapping[str, Any]) -> str:
+def _event(row: Mapping[str, Any]) -> str:
     if row["kind"] == "released":
         return "released"
     if row["from_value"] is not None or row["to_value"] is not None:
@@ -142,13 +146,17 @@ def render_actions(page: Page) -> RenderableType:
 _STYLES = {"open": "yellow", "done": "green", "failed": "red"}
 
 
-def actions_table(title: str, rows: pl.DataFrame) -> Listing:
-    """Actions as a table, each with what came of it."""
-    table = listing_table(title, "Asked Rule ICCID Action State Parameters Message", give_way="Message Parameters Rule")
+def actions_table(title: str, rows: pl.DataFrame, *, of_sim: bool = False) -> Listing:
+    """Actions as a table, each with what came of it; `of_sim`: all of one SIM, which is not repeated then."""
+    names = {"Asked": "created_at", "Rule": "rule_id", "ICCID": "iccid", "Action": "action"}
+    if of_sim:
+        del names["ICCID"]
+    table = listing_table(title, f"{' '.join(names)} State Parameters Message", give_way="Message Parameters Rule")
     for row in rows.iter_rows(named=True):
         fields = msgspec.json.decode(row["parameters"]) if row["parameters"] else {}
+        fields = {name: value for name, value in fields.items() if name not in _LONG}
         table.add_row(
-            *(safe(row[name]) for name in ("created_at", "rule_id", "iccid", "action")),
+            *(safe(row[name]) for name in names.values()),
             safe(row["state"], _STYLES[row["state"]]),
             safe(_fields(fields)),
             safe(row["message"]),

@@ -13,10 +13,10 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
+from pipeline.catalogue.addresses import url_problem
 from pipeline.catalogue.conform import conform
 from pipeline.catalogue.findings import NOTHING, Entry, Findings, FloatText, Text, choice
 from pipeline.catalogue.lines import Lines, locate
@@ -283,18 +283,6 @@ def _network_problems(place: Place, allow: tuple[str, ...]) -> Iterator[Problem]
             ipaddress.ip_network(network)
         except ValueError:
             yield (*place, at), network, "a network such as 10.1.0.0/16, or an address"
-
-
-def url_problem(url: str) -> str | None:
-    """What would be right where this is no URL that messages may be posted to; None where it is one."""
-    right = "a URL such as https://example.com/weir, without user or password"
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return right
-    well = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and parts.password is None
-    return None if well and not any(c.isspace() or not c.isprintable() for c in url) else right
 
 
 _CHECKS: Final[dict[str, tuple[type[msgspec.Struct], Callable[[Any], Iterator[Problem]]]]] = {

@@ -12,7 +12,8 @@ from typing import Final
 import httpx
 import msgspec
 
-from pipeline.config import WebhookDestination, read_secret, url_problem
+from pipeline.catalogue.addresses import url_problem
+from pipeline.config import WebhookDestination, read_secret
 from pipeline.outbox.address import Destination, RefusedError, networks, resolve
 from pipeline.outbox.sent import Sent
 from pipeline.outbox.signature import keys, message_id, sign

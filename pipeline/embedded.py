@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -270,15 +271,19 @@ def _land(step: Step, landing: Landing) -> Tally:
     """Land all rows of a step but its rejects, and count them."""
     for rows in step.rated.to_batches():  # as the fold made them, so that landing need not copy them together
         landing.add("rated", pa.Table.from_batches([rows], RATED))
-    for name in ("gaps", "firings", "actions", "results"):
+    for name in ("gaps", "results"):
         landing.add(name, getattr(step, name))
+    for outcome in step.outcomes:
+        if len(outcome):  # the rows of firings are made beside the fold of the next batch
+            landing.add_later("firings", partial(getattr, outcome, "firings"))
+            landing.add_later("actions", partial(getattr, outcome, "actions"))
     tally = Tally(
         records=step.records,
         rated=step.rated_records,
         duplicate=step.duplicates,
         missing_partials=int(pc.sum(step.gaps["missing"]).as_py() or 0),
-        firings=step.firings.num_rows,
-        actions=step.actions.num_rows,
+        firings=sum(len(outcome) for outcome in step.outcomes),
+        actions=sum(outcome.actions_count for outcome in step.outcomes),
     )
     tally.add_charges(step.charges)
     return tally

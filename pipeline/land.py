@@ -8,6 +8,7 @@ order within a file; the other tables (rejected, gaps, firings, actions, results
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ class Landing:
         self._file_rows = file_rows
         self._group_rows = min(group_rows, file_rows)
         self._files: dict[tuple[str, str], _File] = {}  # by table and folder
+
+    def add_later(self, name: str, make: Callable[[], pa.Table]) -> None:
+        """As `add`, of a table that is made in the background thread."""
+        self._background.submit(lambda: self._take_in(name, make()))
 
     def add(self, name: str, table: pa.Table) -> None:
         """Land these rows of a table of schemas.tables.TABLES, after those added before."""

@@ -124,7 +124,7 @@ class Engine:
         self.rules.recovered(now_us, offset, found)
         self.state.offset += entries
         outcome = self.rules.outcome(found, now_us)
-        return Step(firings=outcome.firings, actions=outcome.actions)
+        return Step(outcomes=(outcome,))
 
     def _take_notes(self, offset: int, now_us: int, found: Found) -> None:
         """What actions told cards since the last entry that was no usage takes effect (L10)."""
@@ -250,7 +250,7 @@ class Engine:
             state.seen.add(high, low, content, today)
             state.offset += 1
         table = pa.concat_tables([reversal_table(undone), replaced.rated])
-        return Step(records=1, rated_records=1, rated=table, gaps=replaced.gaps, charges=charges_of(table)), undone
+        return replace(replaced, rated=table, charges=charges_of(table)), undone
 
     def _usage(self, batch: UsageBatch, prints: Prints) -> Step:
         state, compiled = self.state, self.compiled
@@ -274,8 +274,7 @@ class Engine:
             rated=result.rated,
             gaps=result.gaps,
             charges=charges_of(result.rated),
-            firings=outcome.firings,
-            actions=outcome.actions,
+            outcomes=(outcome,),
         )
 
     def rate(

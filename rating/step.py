@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import polars as pl
 import pyarrow as pa
 
+from rating.rules.outcome import Outcome
 from schemas.tables import ACTIONS, FIRINGS, GAPS, RATED, RESULTS
 from schemas.usage import REJECT_SCHEMA
 
@@ -15,6 +17,7 @@ from schemas.usage import REJECT_SCHEMA
 class Step:
     """What one entry of the journal gave.
 
+    `outcomes` are what rules made of it, `firings` and `actions` the rows of all of them, made when first asked for.
     `rejects` has the columns of REJECT_SCHEMA, the others those of the table of their name in schemas.tables, each in
     journal order; records = rated records + duplicates + rejects.
     """
@@ -25,10 +28,23 @@ class Step:
     rated: pa.Table = field(default_factory=RATED.empty_table)
     rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECT_SCHEMA))
     gaps: pa.Table = field(default_factory=GAPS.empty_table)
-    firings: pa.Table = field(default_factory=FIRINGS.empty_table)
-    actions: pa.Table = field(default_factory=ACTIONS.empty_table)
+    outcomes: tuple[Outcome, ...] = ()  # of the rules
     results: pa.Table = field(default_factory=RESULTS.empty_table)
     charges: dict[str, int] = field(default_factory=dict)  # nanos by currency of all rated rows
+
+    @cached_property
+    def firings(self) -> pa.Table:
+        """Rows of schemas.tables.FIRINGS."""
+        return pa.concat_tables(
+            [FIRINGS.empty_table(), *(outcome.firings for outcome in self.outcomes if len(outcome))]
+        )
+
+    @cached_property
+    def actions(self) -> pa.Table:
+        """Rows of schemas.tables.ACTIONS."""
+        return pa.concat_tables(
+            [ACTIONS.empty_table(), *(outcome.actions for outcome in self.outcomes if len(outcome))]
+        )
 
 
 def join(steps: list[Step]) -> Step:
@@ -42,8 +58,7 @@ def join(steps: list[Step]) -> Step:
         rated=pa.concat_tables([step.rated for step in steps]),
         rejects=pl.concat([step.rejects for step in steps]),
         gaps=pa.concat_tables([step.gaps for step in steps]),
-        firings=pa.concat_tables([step.firings for step in steps]),
-        actions=pa.concat_tables([step.actions for step in steps]),
+        outcomes=tuple(outcome for step in steps for outcome in step.outcomes),
         results=pa.concat_tables([step.results for step in steps]),
         charges={
             currency: sum(step.charges.get(currency, 0) for step in steps)

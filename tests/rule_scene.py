@@ -15,7 +15,7 @@ from rating.accept import local_days
 from rating.cycles import cycle_code, cycle_days
 from rating.engine import Engine
 from rating.rules.events import change_fires, event_fires, traffic_fires
-from rating.rules.firing import NONE, Fires
+from rating.rules.firing import NONE, Fires, Labels
 from rating.rules.ruleset import RuleSet
 from rating.rules.sightings import needs
 from rating.rules.state import RuleState
@@ -136,6 +136,7 @@ class Scene:
                     row[name] = None if value == NONE else value
                 for name in ("from_value", "to_value", "label"):
                     text = getattr(one, name)
+                    text = text.text() if isinstance(text, Labels) else text
                     row[name] = None if text is None else text[place]
                 found.append(row | {"released": one.released})
         found.sort(key=lambda row: (row["offset"], row["rule"], iccids.index(row["iccid"]), row["released"]))

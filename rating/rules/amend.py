@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from schemas.cards import CARD_SCHEMA
 from schemas.commands import Command, PlanChanged, Resumed, StatusChanged, Suspended
+from schemas.rules import Action
 
 Change = dict[str, Any]  # columns of CARD_SCHEMA that become another value
 
@@ -24,6 +25,11 @@ NOTE_SCHEMA: Final = {
     "value": pl.String(),
 }
 _OWN: Final = ("add_tag", "set_attribute")
+
+
+def is_own(action: Action) -> bool:
+    """Whether an action changes nothing but Weir's own record of a card."""
+    return action.type in _OWN
 
 
 def no_notes() -> pl.DataFrame:

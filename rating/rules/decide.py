@@ -11,7 +11,7 @@ from rating.calendar import day_date
 from rating.cycles import cycle_label
 from rating.groups import distinct
 from rating.index import Ints
-from rating.rules.firing import Fires
+from rating.rules.firing import Fires, Labels
 from rating.rules.memory import memory_key
 from rating.rules.tally import Moved, Slid, spans
 from rating.rules.totals import Slice
@@ -32,6 +32,7 @@ class Decisions:
     def __init__(self, ruleset: RuleSet, state: RuleState, traffic: Traffic) -> None:
         self.ruleset, self.state, self.traffic = ruleset, state, traffic
         self._sizes: dict[tuple[str, Service, str], tuple[Ints, Ints | None]] = {}
+        self._label_of: dict[bool, Labels] = {}
         self._rat: tuple[Ints, list[str]] | None = None
 
     def moved(self, watch: Watch, moved: Moved) -> Fires | None:
@@ -52,7 +53,7 @@ class Decisions:
         if moved.slice.pooled:
             at = at[self._has_pool(watch, self.traffic.pool[ordered.first[at]])]
         else:
-            at = self._rested(watch, moved, at, size, over, mixed)
+            at = self._rested(watch, moved, at, limits, mixed)
         if not len(at):
             return None
         where, group = spans(ordered.starts[at], ordered.stops[at])
@@ -66,17 +67,18 @@ class Decisions:
         places = ordered.order[where]
         if mixed is not None:
             size, over = self._size(need, moved.slice, places, None)
+            limits = self.ruleset.limits.of(place, size, over)
         else:
-            size, over = (None if column is None else column[at][group] for column in (size, over))
-        return self._fire(watch, moved.slice, places, now - added, now, size, over)
+            size = None if size is None else size[at][group]
+            limits = _of(limits, at[group])
+        return self._fire(watch, moved.slice, places, now - added, now, size, limits)
 
     def slid(self, watch: Watch, slid: Slid) -> Fires | None:
         """The firings of a rule on a rolling slice, whose totals are known by record."""
-        return self._fire(watch, slid.slice, slid.places, slid.before, slid.now, None, None)
+        limits = self.ruleset.limits.of(watch.place, None)
+        return self._fire(watch, slid.slice, slid.places, slid.before, slid.now, None, limits)
 
-    def _rested(
-        self, watch: Watch, moved: Moved, at: Ints, size: Ints | None, over: Ints | None, mixed: Flags | None
-    ) -> Ints:
+    def _rested(self, watch: Watch, moved: Moved, at: Ints, limits: Ints, mixed: Flags | None) -> Ints:
         """The groups of `at` that the rule watches and in which its memory lets it fire."""
         traffic, rule = self.traffic, watch.rule
         first = moved.ordered.first[at]
@@ -84,9 +86,7 @@ class Decisions:
         if rule.repetition == "always" or not len(at) or not len(self.state.memory):
             return at
         first = moved.ordered.first[at]
-        sized = None if size is None else size[at]
-        limits = self.ruleset.limits.of(watch.place, sized, None if over is None else over[at])
-        level = np.broadcast_to((moved.now[at] > limits).sum(axis=0), len(at))
+        level = np.broadcast_to((moved.now[at] > _of(limits, at)).sum(axis=0), len(at))
         fires = self._unsaid(watch, traffic.card[first], self._windows(moved.slice)[first], level, traffic.today[first])
         return at[fires if mixed is None else fires | mixed[at]]
 
@@ -102,11 +102,10 @@ class Decisions:
         return unsaid
 
     def _fire(
-        self, watch: Watch, one: Slice, places: Ints, before: Ints, now: Ints, size: Ints | None, over: Ints | None
+        self, watch: Watch, one: Slice, places: Ints, before: Ints, now: Ints, size: Ints | None, limits: Ints
     ) -> Fires | None:
         """The firings among candidates: places in the traffic, with the totals that they found and left."""
         ruleset, traffic, rule = self.ruleset, self.traffic, watch.rule
-        limits = ruleset.limits.of(watch.place, size, over)
         level = np.broadcast_to((now > limits).sum(axis=0), len(now))
         at = np.flatnonzero(level)
         window = self._windows(one)
@@ -125,7 +124,6 @@ class Decisions:
         if not len(some):
             return None
         at, places, level, window = at[some], places[some], level[some], window[some]
-        size, over = (None if column is None else column[at] for column in (size, over))
         return Fires(
             watch.row,
             traffic.card[places],
@@ -135,12 +133,12 @@ class Decisions:
             known[some],
             before=before[at],
             now=now[at],
-            size=NOTHING if size is None else size,
-            threshold=ruleset.limits.units(watch.place, level, size, over),
+            size=NOTHING if size is None else size[at],
+            threshold=ruleset.limits.reached(watch.place, level, _of(limits, at)),
             pool=traffic.pool[places] if one.pooled else NOTHING,
             used_us=traffic.used_us[places],
             place=traffic.place[places],
-            label=self._labels(one, window),
+            label=self._labels(one, places),
         )
 
     def _may_fire(self, watch: Watch, places: Ints, window: Ints, level: Ints) -> Flags:
@@ -206,11 +204,17 @@ class Decisions:
         """int64[n]: what the memory knows the window of each record by: its cycle, or the local day of use."""
         return self.traffic.cycle if one.window == "cycle" else self.traffic.day
 
-    def _labels(self, one: Slice, window: Ints) -> pl.Series:
-        windows, rank = distinct(window)
-        book = self.ruleset.book
-        names = [
-            cycle_label(book, code) if one.window == "cycle" else day_date(code).isoformat()
-            for code in windows.tolist()
-        ]
-        return pl.Series("label", names, pl.String).gather(rank)
+    def _labels(self, one: Slice, places: Ints) -> Labels:
+        """The name of the window of each record, of names made once a batch."""
+        by_cycle = one.window == "cycle"
+        if by_cycle not in self._label_of:
+            windows, rank = distinct(self._windows(one))
+            book = self.ruleset.book
+            names = [cycle_label(book, code) if by_cycle else day_date(code).isoformat() for code in windows.tolist()]
+            self._label_of[by_cycle] = Labels(names, rank)
+        return self._label_of[by_cycle][places]
+
+
+def _of(limits: Ints, at: Ints) -> Ints:
+    """The limits of the subjects at the places given; those that hold for all stay as they are."""
+    return limits if limits.shape[1] == 1 else limits[:, at]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import polars as pl
-import pyarrow as pa
 
 from rating.accept import Accepted
 from rating.apply import Compiled
@@ -14,11 +12,10 @@ from rating.batch import RatedBatch
 from rating.corrections import Row
 from rating.index import Ints
 from rating.rated import Names
-from rating.rules.amend import notes_of
 from rating.rules.events import change_fires, event_fires, traffic_fires
 from rating.rules.firing import Fires
 from rating.rules.intake import traffic_of
-from rating.rules.outcome import outcome_tables
+from rating.rules.outcome import Outcome
 from rating.rules.ruleset import RuleSet
 from rating.rules.sightings import needs
 from rating.rules.timers import release_fires, tick_fires
@@ -26,16 +23,7 @@ from rating.rules.usage import backfill, drop_unwatched, expire, take_back, usag
 from rating.rules.watch import Watch
 from rating.state import State
 from schemas.commands import NetworkEvent
-from schemas.tables import ACTIONS, FIRINGS
 from schemas.usage import Service, UsageBatch
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the rules made of an entry: rows of schemas.tables.FIRINGS and ACTIONS."""
-
-    firings: pa.Table = field(default_factory=FIRINGS.empty_table)
-    actions: pa.Table = field(default_factory=ACTIONS.empty_table)
 
 
 class Found:
@@ -78,7 +66,7 @@ class Rules:
     def usage(self, batch: UsageBatch, accepted: Accepted, result: RatedBatch, offset: int) -> Outcome:
         """The outcome of a batch of usage."""
         if not self.set.watches:
-            return Outcome()
+            return self.outcome(Found(), batch.received_at_us)
         traffic = traffic_of(
             self.set.quota.home_slot(),
             self._home_meters,
@@ -130,12 +118,11 @@ class Rules:
             backfill(self.set, self.state.rules, baseline, watches)
 
     def outcome(self, found: Found, at_us: int, record_keys: pl.Series | None = None) -> Outcome:
-        """The tables of what was found; what actions tell a card is noted for the next entry that is no usage."""
-        tables = outcome_tables(
+        """What was found as it leaves; what actions tell a card is noted for the next entry that is no usage."""
+        outcome = Outcome(
             found.watches, found.fires, self.set.directory, self.set.vocabulary, record_keys, at_us, self.partition
         )
-        outcome = Outcome(*tables)
-        notes = notes_of(outcome.actions)
+        notes = outcome.notes
         if len(notes):
             self.state.rules.notes = pl.concat([self.state.rules.notes, notes])
         return outcome

@@ -18,6 +18,21 @@ def _nothing() -> Ints:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """Names by code, `code` int64[n]: a column of text that is written out only where it leaves."""
+
+    names: list[str]
+    code: Ints
+
+    def __getitem__(self, at: Ints) -> Self:
+        return replace(self, code=self.code[at])
+
+    def text(self) -> pl.Series:
+        """String[n]."""
+        return pl.Series(self.names, dtype=pl.String).gather(self.code)
+
+
+@dataclass(frozen=True)
 class Fires:
     """The firings of one rule over one entry of the journal; int64[n] unless noted, NONE is null.
 
@@ -40,7 +55,7 @@ class Fires:
     place: Ints = field(default_factory=_nothing)
     from_value: pl.Series | None = None  # String[n]
     to_value: pl.Series | None = None
-    label: pl.Series | None = None  # String[n]: name of the window; None: no window
+    label: pl.Series | Labels | None = None  # String[n]: name of the window; None: no window
     released: bool = False  # the condition that suspended the SIM is over
 
     def __post_init__(self) -> None:
@@ -55,5 +70,6 @@ class Fires:
     def take(self, at: Ints) -> Self:
         """The firings at the places given, in that order."""
         columns: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
-        taken: dict[str, Any] = {name: c[at] for name, c in columns.items() if isinstance(c, (np.ndarray, pl.Series))}
+        kinds = (np.ndarray, pl.Series, Labels)
+        taken: dict[str, Any] = {name: c[at] for name, c in columns.items() if isinstance(c, kinds)}
         return replace(self, **taken)

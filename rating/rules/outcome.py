@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -15,29 +16,85 @@ from rating.directory import Directory
 from rating.groups import distinct
 from rating.index import Ints
 from rating.pools import DEVICE_PREFIX
-from rating.rules.firing import NONE, Fires
+from rating.rules.amend import is_own, no_notes, notes_of
+from rating.rules.firing import NONE, Fires, Labels
 from rating.rules.watch import Watch
 from rating.vocabulary import Vocabulary
-from schemas.rules import Action
+from schemas.rules import Action, Rule
 from schemas.tables import ACTIONS, FIRINGS
 
 _RELEASED: Final = ".released"
 
 
-def outcome_tables(
+class Outcome:
+    """What the rules made of one entry: `firings` and `actions` are made when they are first asked for.
+
+    That takes as long as finding them; a driver asks in the thread that writes. `watches` are the active rules by
+    number, `record_keys` the keys of the batch that `Fires.place` points to.
+    """
+
+    def __init__(
+        self,
+        watches: Mapping[int, Watch],
+        fires: Sequence[Fires],
+        directory: Directory,
+        vocabulary: Vocabulary,
+        record_keys: pl.Series | None,
+        at_us: int,
+        partition: int,
+    ) -> None:
+        self._watches = watches
+        self._fires = [one for one in fires if len(one)]
+        self._directory = directory
+        self._accounts = vocabulary.accounts.names[:]
+        self._pools = vocabulary.pools.names[:] if any((one.pool != NONE).any() for one in self._fires) else []
+        self._record_keys = record_keys
+        self._at_us = at_us
+        self._partition = partition
+
+    def __len__(self) -> int:
+        """How many firings there are."""
+        return sum(len(one) for one in self._fires)
+
+    @property
+    def actions_count(self) -> int:
+        """How many actions there are."""
+        return sum(len(one) * len(_asked(self._watches[one.rule].rule, one.released)) for one in self._fires)
+
+    @property
+    def firings(self) -> pa.Table:
+        """Rows of schemas.tables.FIRINGS, in order of offset, rule and SIM."""
+        return self._tables[0]
+
+    @property
+    def actions(self) -> pa.Table:
+        """Rows of schemas.tables.ACTIONS, in the order of the firings and of their sequences."""
+        return self._tables[1]
+
+    @property
+    def notes(self) -> pl.DataFrame:
+        """What cards are told (NOTE_SCHEMA) by the actions that are Weir's own."""
+        own = any(is_own(action) for one in self._fires for action in self._watches[one.rule].rule.actions)
+        return notes_of(self.actions) if own else no_notes()
+
+    @cached_property
+    def _tables(self) -> tuple[pa.Table, pa.Table]:
+        return _tables(
+            self._watches, self._fires, self._directory, self._accounts, self._pools, self._record_keys, self._at_us,
+            self._partition,
+        )  # fmt: skip
+
+
+def _tables(
     watches: Mapping[int, Watch],
     fires: Sequence[Fires],
     directory: Directory,
-    vocabulary: Vocabulary,
+    accounts: list[str],
+    pools: list[str],
     record_keys: pl.Series | None,
     at_us: int,
     partition: int,
 ) -> tuple[pa.Table, pa.Table]:
-    """The rows of schemas.tables.FIRINGS and ACTIONS of what fired over one entry, in order of offset, rule and SIM.
-
-    `watches` are the active rules by number, `record_keys` the keys of the batch that `Fires.place` points to.
-    """
-    fires = [one for one in fires if len(one)]
     if not fires:
         return FIRINGS.empty_table(), ACTIONS.empty_table()
     rule = np.concatenate([np.full(len(one), one.rule, np.int64) for one in fires])
@@ -50,7 +107,7 @@ def outcome_tables(
     texts = {name: column.gather(order) for name, column in texts.items()}
     card, count = columns["card"], len(order)
     iccid = directory.cards["iccid"].gather(card)
-    account = words(directory.account[card], vocabulary.accounts.names)
+    account = words(directory.account[card], accounts)
     rules = [watches[number].rule for number in np.unique(rule).tolist()]
     place = np.searchsorted(np.unique(rule), rule)
     triggers = [watches[number].trigger for number in np.unique(rule).tolist()]
@@ -73,7 +130,7 @@ def outcome_tables(
         "iccid": text(iccid),
         "pool_id": words(
             np.where(columns["pool"] == NONE, -1, columns["pool"]),
-            [name.removeprefix(DEVICE_PREFIX) for name in vocabulary.pools.names],
+            [name.removeprefix(DEVICE_PREFIX) for name in pools],
         ),
         "window": text(texts["label"]).dictionary_encode(),
         "unit": spelled(place, [one.unit for one in triggers]),
@@ -90,10 +147,9 @@ def outcome_tables(
         "journal_partition": partitions,
         "journal_offset": pa.array(columns["offset"]),
     }
-    actions = [sorted(one.actions, key=lambda action: action.sequence) for one in rules]
     return (
         pa.table(firings, schema=FIRINGS),
-        _actions(actions, place, released, columns["offset"], iccid, ids, ends, firing_id, account, at_us, partition),
+        _actions(rules, place, released, columns["offset"], iccid, ids, ends, firing_id, account, at_us, partition),
     )
 
 
@@ -104,7 +160,7 @@ _TEXTS: Final = ("from_value", "to_value", "label")
 
 
 def _actions(
-    actions: list[list[Action]],
+    rules: list[Rule],
     place: Ints,
     released: np.ndarray,
     offset: Ints,
@@ -117,10 +173,10 @@ def _actions(
     partition: int,
 ) -> pa.Table:
     """A row of ACTIONS for each action of each firing, in the order of firings and sequences."""
-    asked = [*actions, *([_release(one) for one in own if _releases(one)] for own in actions)]
+    asked = [_asked(rule, end) for end in (False, True) for rule in rules]
     flat = [(one, name) for own in asked for one, name in map(_named, own)]
     first = np.cumsum([0, *(len(own) for own in asked)])
-    row = place + released * len(actions)
+    row = place + released * len(rules)
     lengths = np.diff(first)[row]
     firing = np.repeat(np.arange(len(row)), lengths)
     which = np.arange(len(firing)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[row][firing]
@@ -146,13 +202,16 @@ def _actions(
     return pa.table(columns, schema=ACTIONS)
 
 
-def _releases(action: Action) -> bool:
-    return action.type == "suspend" and action.until != "released"
-
-
-def _release(action: Action) -> Action:
-    """The resume that follows a suspension of its own accord, in the place of the suspension."""
-    return Action(sequence=action.sequence, type="resume", reason=action.reason)
+def _asked(rule: Rule, released: bool) -> list[Action]:
+    """The actions of a firing in their order; of a release, the resumes that follow suspensions of their own accord."""
+    actions = sorted(rule.actions, key=lambda action: action.sequence)
+    if not released:
+        return actions
+    return [
+        Action(sequence=action.sequence, type="resume", reason=action.reason)
+        for action in actions
+        if action.type == "suspend" and action.until != "released"
+    ]
 
 
 def _named(action: Action) -> tuple[Action, str]:
@@ -202,5 +261,7 @@ def _written(levels: Sequence[str | int]) -> list[str]:
     return [str(level) for level in levels]
 
 
-def _strings(column: pl.Series | None, count: int) -> pl.Series:
-    return pl.Series([None], dtype=pl.String).new_from_index(0, count) if column is None else column.alias("")
+def _strings(column: pl.Series | Labels | None, count: int) -> pl.Series:
+    if column is None:
+        return pl.Series([None], dtype=pl.String).new_from_index(0, count)
+    return (column.text() if isinstance(column, Labels) else column).alias("")

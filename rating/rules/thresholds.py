@@ -130,14 +130,16 @@ class Limits:
         """int64[n]: the highest level that holds, where `level` (from 1) of them do: the value of usage that had to be
         exceeded or reached, or days before the end of the term. Of level 0 that of the first.
         """
-        threshold = self._thresholds[place]
-        row = np.maximum(level, 1) - 1
-        if threshold.days:
-            left: Ints = self.days(place)[row]
+        if self._thresholds[place].days:
+            left: Ints = self.days(place)[np.maximum(level, 1) - 1]
             return left
-        limits = self.of(place, size, addons)
+        return self.reached(place, level, self.of(place, size, addons))
+
+    def reached(self, place: int, level: Ints, limits: Ints) -> Ints:
+        """int64[n]: as `units`, of a rule on usage, from limits that `of` gave."""
+        row = np.maximum(level, 1) - 1
         limit = limits[row, np.arange(len(row)) if limits.shape[1] == len(row) else 0]
-        return np.where(limit < NEVER, limit + threshold.at, NEVER)
+        return np.where(limit < NEVER, limit + self._thresholds[place].at, NEVER)
 
 
 def _limit(threshold: Threshold, level: Fraction, size: Ints) -> Ints:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import cli_feeds, cli_ingest, cli_outbox, cli_read, cli_rejected, cli_rules, cli_streaming
+from jobs import cli_clickhouse, cli_feeds, cli_ingest, cli_outbox, cli_read, cli_rejected, cli_rules, cli_streaming
 from jobs.cli_context import Data
 from jobs.console import err, printable_lines
 from rating.errors import InputError, WorldError
@@ -50,6 +50,7 @@ cli_rules.register(app)
 cli_feeds.register(app)
 cli_outbox.register(app)
 cli_streaming.register(app)
+cli_clickhouse.register(app)
 
 
 def main() -> None:

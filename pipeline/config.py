@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -102,10 +103,30 @@ class Outbox(_Table, frozen=True):
     routes: tuple[Route, ...] = ()
 
 
+class ClickHouse(_Table, frozen=True):
+    """Where ClickHouse is (docs/clickhouse.md): a server by `url`, else the embedded engine at `path`.
+
+    Without both it is embedded in the data directory. A plain http URL is for this machine only once there is a
+    password. `patience_s` is how long a sink tries again while ClickHouse is away.
+    """
+
+    url: str | None = None
+    path: PathText | None = None
+    database: str = "weir"
+    user: str | None = None
+    password_env: str | None = None
+    password_file: PathText | None = None
+    ca_file: PathText | None = None
+    connect_timeout_s: int = 10
+    timeout_s: int = 300
+    patience_s: int = 300
+
+
 class Config(_Table, frozen=True):
     """The whole file; a part that is not written has its defaults."""
 
     outbox: Outbox = Outbox()
+    clickhouse: ClickHouse = ClickHouse()
 
 
 Problem = tuple[Place, object, str]  # field below the part, what was found, what is expected
@@ -272,6 +293,31 @@ def _email_problems(email: Email) -> Iterator[Problem]:
     yield from _network_problems(("email", "allow"), email.allow)
 
 
+def _clickhouse_problems(clickhouse: ClickHouse) -> Iterator[Problem]:
+    server = clickhouse.url is not None
+    if clickhouse.url is not None and (wrong := url_problem(clickhouse.url)):
+        yield ("url",), Text("what is no address of a server"), wrong.replace("example.com/weir", "example.com:8443")
+        return
+    if server and clickhouse.path is not None:
+        yield ("path",), clickhouse.path, "url or path, not both: a server, or the embedded engine"
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", clickhouse.database):
+        yield ("database",), clickhouse.database, "letters, digits and underscores"
+    if clickhouse.password_env is not None and clickhouse.password_file is not None:
+        yield ("password_env",), Text("both password_env and password_file"), "one of them"
+    given = clickhouse.password_env is not None or clickhouse.password_file is not None
+    if given and clickhouse.user is None:
+        yield ("user",), NOTHING, "the user of the password"
+    for name in ("user", "ca_file"):
+        if getattr(clickhouse, name) is not None and not server:
+            yield (name,), getattr(clickhouse, name), "no such field without url: the embedded engine has no users"
+    if clickhouse.url is not None and given:
+        parts = urlsplit(clickhouse.url)
+        if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+            yield ("url",), clickhouse.url, "an https URL: a password does not go out in the clear"
+    for name, most in (("connect_timeout_s", 300), ("timeout_s", 86_400), ("patience_s", 86_400)):
+        yield from _within((name,), getattr(clickhouse, name), 0 if name == "patience_s" else 1, most)
+
+
 def _within(place: Place, found: int, least: int, most: int) -> Iterator[Problem]:
     if not least <= found <= most:
         yield place, found, f"{least} to {most}"
@@ -287,4 +333,5 @@ def _network_problems(place: Place, allow: tuple[str, ...]) -> Iterator[Problem]
 
 _CHECKS: Final[dict[str, tuple[type[msgspec.Struct], Callable[[Any], Iterator[Problem]]]]] = {
     "outbox": (Outbox, _outbox_problems),
+    "clickhouse": (ClickHouse, _clickhouse_problems),
 }

@@ -76,7 +76,7 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
         ("[outbox]\nattemps = 3", "weir.toml:2: outbox.attemps: found 3; expected no field of this name"),
         ("[outbox]\nattempts = 0", "weir.toml:2: outbox.attempts: found 0; expected 1 to 1000"),
         ('[outbox]\nworkers = "8"', 'weir.toml:2: outbox.workers: found "8"; expected a whole number'),
-        ("[inbox]", "weir.toml:1: inbox: found an unknown table; expected one of outbox"),
+        ("[inbox]", "weir.toml:1: inbox: found an unknown table; expected one of clickhouse, outbox"),
         ("outbox = 1", "weir.toml:1: outbox: found 1; expected a table"),
         ("[outbox]\nx =", "weir.toml:2: file: found what is not TOML"),
         ('[[outbox.routes]]\nto = ["opps"]', 'weir.toml:2: outbox.routes[0].to[0]: found "opps"; expected a dest'),
@@ -104,6 +104,21 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
             "weir.toml:6: outbox.email.security",
         ),
         ('[outbox.email]\nhost = "h"\nsender = "a@b"\nuser = "u"', "weir.toml:4: outbox.email.user"),
+        ('[clickhouse]\npassword = "x"', "weir.toml:2: clickhouse.password: found a secret in the file"),
+        (
+            '[clickhouse]\nurl = "ch:8123"',
+            "clickhouse.url: found what is no address of a server; expected a URL such as",
+        ),
+        ('[clickhouse]\nurl = "https://u:p@ch/"', "weir.toml:2: clickhouse.url"),
+        (
+            '[clickhouse]\nurl = "http://ch:8123"\nuser = "u"\npassword_env = "P"',
+            'clickhouse.url: found "http://ch:8123"; expected an https URL: a password does not go out in the clear',
+        ),
+        ('[clickhouse]\nurl = "https://ch"\npath = "here"', "weir.toml:3: clickhouse.path"),
+        ('[clickhouse]\nurl = "https://ch"\npassword_env = "P"', "clickhouse.user: found nothing; expected the user"),
+        ('[clickhouse]\nuser = "u"', 'clickhouse.user: found "u"; expected no such field without url'),
+        ('[clickhouse]\ndatabase = "a`b"', "clickhouse.database: found"),
+        ("[clickhouse]\npatience_s = -1", "clickhouse.patience_s: found -1; expected 0 to 86400"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:

@@ -1,0 +1,278 @@
+"""A connection to ClickHouse: a server by URL, or the engine itself in this process (chdb).
+
+The embedded engine opens one path in a process, and lets one process open a path: a lock in the directory says who.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from pipeline.config import ClickHouse, read_secret
+from pipeline.datadir import lock_directory, storage_errors
+from rating.errors import ConfigError, LockedError, UsageError, WeirError, WorldError
+
+T = TypeVar("T")
+
+EXTRA: Final = "ClickHouse needs packages that are not installed: `pip install weir[streaming]`, then try again"
+FOLDER: Final = "clickhouse"  # in the data directory, where the configuration names no place
+
+# Errors of the engine that pass: time-outs, memory, connections, too many queries or parts, no room, read-only disk.
+_PASSING: Final = frozenset(
+    (3, 32, 74, 75, 159, 160, 198, 201, 202, 203, 209, 210, 236, 241, 242, 243, 252, 279, 394, 425, 439, 999)
+)
+_FIRST_PAUSE_S: Final = 0.25
+_LONGEST_PAUSE_S: Final = 10.0
+
+# What makes an insert one part a partition, in each table that it reaches: one block, at once, by one thread.
+WRITE_SETTINGS: Final[Mapping[str, Any]] = {
+    "async_insert": 0,
+    "max_insert_threads": 1,
+    "max_insert_block_size": 1 << 30,
+    "min_insert_block_size_rows": 1 << 30,
+    "min_insert_block_size_bytes": 1 << 40,
+    "max_partitions_per_insert_block": 0,
+    "parallel_view_processing": 0,
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    "input_format_null_as_default": 0,
+}
+
+
+class PassingError(WorldError):
+    """ClickHouse is away or busy: the same call may well succeed later."""
+
+
+class Client:
+    """Statements to one database; a context manager. For one thread at a time.
+
+    Every method raises PassingError where ClickHouse is away or busy, and WorldError where it refuses. `embedded` says
+    that the engine is in this process.
+    """
+
+    def __init__(self, driver: Any, database: str, where: str, *, embedded: bool, release: Callable[[], None]) -> None:
+        self._driver = driver
+        self._release = release
+        self.database = database
+        self.where = where
+        self.embedded = embedded
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; an embedded engine gives its path free."""
+        self._driver.close()
+        self._release()
+
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a reading statement; parameters are bound by the engine as {name:Type}."""
+        return self._asked(lambda: [tuple(row) for row in self._driver.query(sql, parameters).result_rows])
+
+    def arrow(self, sql: str, *, read_only: bool = False) -> pa.Table:
+        """The rows of a reading statement as an Arrow table, text as text.
+
+        With `read_only` the engine refuses whatever else the statement is, and goes on refusing on this connection.
+        """
+        settings: dict[str, Any] = {"readonly": 1} if read_only else {}
+        return self._asked(lambda: self._driver.query_arrow(sql, settings=settings, use_strings=True))
+
+    def command(self, sql: str, settings: Mapping[str, Any] | None = None, *, query_id: str | None = None) -> None:
+        """Run a statement that changes something; it is done on return."""
+        self._asked(lambda: self._driver.command(sql, settings=self._settings(settings, query_id)))
+
+    def insert(
+        self, table: str, rows: pa.Table, settings: Mapping[str, Any] | None = None, *, query_id: str | None = None
+    ) -> None:
+        """Insert the rows as one block, with WRITE_SETTINGS; they are in the table and in its views on return."""
+        rows = rows.combine_chunks()
+        chosen = self._settings({**WRITE_SETTINGS, **(settings or {})}, query_id)
+        self._asked(lambda: self._driver.insert_arrow(table, rows, database=self.database, settings=chosen))
+
+    def _settings(self, settings: Mapping[str, Any] | None, query_id: str | None) -> dict[str, Any]:
+        named = {} if query_id is None or self.embedded else {"query_id": f"{query_id}-{uuid.uuid4().hex}"}
+        return {**(settings or {}), **named}
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        from clickhouse_connect.driver.exceptions import ClickHouseError
+
+        try:
+            return ask()
+        except ClickHouseError as failure:
+            raise _error(self.where, failure) from failure
+
+
+def _error(where: str, failure: Exception) -> WorldError:
+    from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+
+    code = getattr(failure, "code", None)
+    text = f"{where}: {str(failure).strip()}"
+    # Without a code of the engine, it was the network or something on the way.
+    unreached = isinstance(failure, OperationalError | DatabaseError) and code is None
+    if unreached or code in _PASSING:
+        return PassingError(f"{text}; check that ClickHouse runs and has room, then give the same command again")
+    return WorldError(f"{text}; correct what ClickHouse refuses, then give the same command again")
+
+
+class Patience:
+    """How long a caller waits for ClickHouse: pauses that double, then the error. `stop` ends a pause at once."""
+
+    def __init__(self, longest_s: float, stop: threading.Event | None = None) -> None:
+        self._longest_s = longest_s
+        self._stop = stop or threading.Event()
+        self._since: float | None = None
+        self._pause_s = _FIRST_PAUSE_S
+
+    def wait(self, failure: WorldError) -> None:
+        """Pause before another try; raises `failure` where the time is up or `stop` is set."""
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if now + self._pause_s > self._since + self._longest_s or self._stop.wait(self._pause_s):
+            raise failure
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+
+def connect(config: ClickHouse, data: Path | None = None, *, patience: Patience | None = None) -> Client:
+    """A client for the server of `config.url`, else for the engine embedded at `config.path`, else in the folder
+    `clickhouse` of the data directory `data`. The database is made where it is not there.
+
+    With `patience`, waits for a server that is away. Raises UsageError where the extra is not installed or another
+    path is open in this process, LockedError where another process has the path, ConfigError where a secret is
+    missing, WorldError where ClickHouse cannot be reached or refuses; none of them shows a secret.
+    """
+    try:
+        import clickhouse_connect
+    except ImportError as missing:
+        raise UsageError(EXTRA) from missing
+    # What it would print beside our errors, where nobody has set up logging.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
+    if config.url is None:
+        if config.path is None and data is None:
+            raise ConfigError("clickhouse: found neither url nor path; give one of them")
+        return _embedded(Path(config.path) if config.path is not None else Path(data or "") / FOLDER, config.database)
+    patience = patience or Patience(0)
+    while True:
+        try:
+            return _server(clickhouse_connect, config, config.url)
+        except PassingError as failure:
+            patience.wait(failure)
+
+
+def _server(library: Any, config: ClickHouse, url: str) -> Client:
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+
+    parts = urlsplit(url)
+    password = read_secret(config.password_env, config.password_file, "clickhouse")
+    secure = parts.scheme == "https"
+    try:
+        driver = library.get_client(
+            host=parts.hostname,
+            port=parts.port or (8443 if secure else 8123),
+            interface=parts.scheme,
+            username=config.user,
+            password=password or "",
+            ca_cert=config.ca_file,
+            verify=True,
+            database="default",
+            connect_timeout=config.connect_timeout_s,
+            send_receive_timeout=config.timeout_s,
+            autogenerate_session_id=False,
+            compress="lz4",
+        )
+        try:
+            return _prepared(driver, config.database, url, embedded=False, release=lambda: None)
+        except BaseException:
+            driver.close()
+            raise
+    except ClickHouseError as failure:
+        raise _error(url, failure) from failure
+
+
+def _prepared(driver: Any, database: str, where: str, *, embedded: bool, release: Callable[[], None]) -> Client:
+    # Who may not make databases may use one that is there.
+    if not int(driver.command(f"EXISTS DATABASE `{database}`")):
+        driver.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
+    driver.database = database
+    return Client(driver, database, where, embedded=embedded, release=release)
+
+
+class _Held:
+    """The path that the engine of this process has open, its lock, and how many clients use it."""
+
+    def __init__(self) -> None:
+        self.guard = threading.Lock()
+        self.path: Path | None = None
+        self.lock = -1
+        self.clients = 0
+
+    def take(self, path: Path) -> None:
+        with self.guard:
+            if self.clients and path != self.path:
+                raise UsageError(
+                    f"{path}: this process has the embedded ClickHouse open at {self.path}, and a process opens one; "
+                    "close that first, or use a server (url of [clickhouse])"
+                )
+            if not self.clients:
+                with storage_errors(path, "open the embedded ClickHouse"):
+                    path.mkdir(parents=True, exist_ok=True)
+                    try:
+                        self.lock = lock_directory(path)
+                    except LockedError as held:
+                        raise LockedError(
+                            f"{held}; several processes at once need a server (url of [clickhouse])"
+                        ) from held
+                self.path = path
+            self.clients += 1
+
+    def give_back(self) -> None:
+        with self.guard:
+            self.clients -= 1
+            if not self.clients:
+                os.close(self.lock)
+
+
+_held = _Held()
+
+
+def _embedded(path: Path, database: str) -> Client:
+    import clickhouse_connect
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+
+    path = path.absolute()
+    _held.take(path)
+    released = False
+
+    def release() -> None:
+        nonlocal released
+        if not released:
+            released = True
+            _held.give_back()
+
+    try:
+        driver = clickhouse_connect.get_client(interface="chdb", path=str(path / "engine"))
+        return _prepared(driver, database, str(path), embedded=True, release=release)
+    except ImportError as missing:
+        release()
+        raise UsageError(EXTRA) from missing
+    except ClickHouseError as failure:
+        release()
+        raise _error(str(path), failure) from failure
+    except BaseException as failure:
+        release()
+        if isinstance(failure, WeirError) or not isinstance(failure, RuntimeError):
+            raise
+        raise WorldError(f"{path}: the embedded ClickHouse cannot be opened: {failure}; check the disk") from failure

@@ -1,0 +1,95 @@
+"""What tests of ClickHouse share: a server in a process of its own, and a history with everything in it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.background import Background
+from pipeline.datadir import DataDirectory
+from pipeline.land import Landing
+from schemas.tables import TABLES
+from tests.rated_rows import Event, rated_table, reject_table, rule_tables, small_events
+
+__all__ = ["PASSWORD", "USER", "TestServer", "commit", "events", "everything", "server"]
+
+USER, PASSWORD = "weir", "pass wörd"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class TestServer:
+    """A running server: its URL, and faults for its next change."""
+
+    __test__ = False
+
+    url: str
+
+    def fault(self, kind: str) -> None:
+        """The next change is `lost`, `late` or `busy` (tests/clickhouse_server.py)."""
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/fault/{kind}", method="POST"), timeout=30).close()
+
+
+@contextmanager
+def server(path: Path, port: int = 0, tls: Sequence[Path] = ()) -> Iterator[TestServer]:
+    """A server over the engine at `path`, until the end of the block."""
+    arguments = [sys.executable, "-m", "tests.clickhouse_server", str(path), str(port), USER, PASSWORD, *map(str, tls)]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        number = int(process.stdout.readline())
+        yield TestServer(f"{'https' if tls else 'http'}://{'localhost' if tls else '127.0.0.1'}:{number}")
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def events() -> list[Event]:
+    """Usage of two cycles in turn, with corrections and late usage."""
+    events = small_events()
+    return [replace(one, month=dt.date(2026, 10 + at % 2, 1)) for at, one in enumerate([*events, *events])]
+
+
+def everything() -> dict[str, pa.Table]:
+    """A few rows of every table."""
+    gap = {"feed": "f", "session_id": "s", "iccid": "8949", "service": "data", "missing": 2}
+    gap |= {"journal_partition": 0, "journal_offset": 3}
+    tables = {
+        "rated": rated_table(events()),
+        "rejected": reject_table([{"message": "it's \\ odd"}, {"raw": b"\xff\x00\n"}]),
+        "gaps": pa.Table.from_pylist([gap], schema=TABLES["gaps"]),
+    }
+    for name, table in rule_tables().items():
+        rows: list[dict[str, Any]] = table.to_pylist()
+        for at, row in enumerate(rows):
+            row |= {"journal_partition": 0, "journal_offset": at}
+        tables[name] = pa.Table.from_pylist(rows, schema=TABLES[name])
+    return tables
+
+
+def commit(data: Path, tables: dict[str, pa.Table]) -> None:
+    """Commit the rows as one checkpoint of a data directory whose journal ends behind all of them."""
+    with DataDirectory.open(data, write=True) as directory, directory.begin() as step, Background() as background:
+        landing = Landing(step, background)
+        for name, table in tables.items():
+            landing.add(name, table)
+        landing.finish()
+        step.stage_bytes(
+            "journal", f"journal/{step.number:010}-000.journal", b"", facts={"first_offset": 0, "next_offset": 1000}
+        )
+        step.commit()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from jobs.console import show
 from pipeline.embedded import Embedded
 from rating.errors import UsageError
+from rating.step import Step
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -52,3 +54,16 @@ def parse_instant(text: str | None, option: str) -> dt.datetime | None:
 def micros(moment: dt.datetime) -> int:
     """Microseconds since 1970 UTC."""
     return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+
+
+def tell(said: str, document: dict[str, Any], step: Step, as_json: bool) -> None:
+    """Print what was done, and how many firings and actions came of it, if any; as JSON always."""
+    counts = {"firings": step.firings.num_rows, "actions": step.actions.num_rows}
+    came = ", ".join(counted(count, name.removesuffix("s")) for name, count in counts.items() if count)
+    sentence = f"{said}: {came}" if came else said
+    show(document | counts, as_json, lambda console: console.print(sentence, highlight=False))
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 rule, 2 rules."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

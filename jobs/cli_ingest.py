@@ -11,7 +11,7 @@ import typer
 
 from jobs import compact as compaction
 from jobs import demo as demonstration
-from jobs.cli_context import Json, data_of, micros, parse_instant
+from jobs.cli_context import Json, data_of, micros, parse_instant, tell
 from jobs.console import out, progress_bar, show
 from jobs.generate import generate, render_generated
 from jobs.ingest import ingest_files, render_tally
@@ -37,7 +37,11 @@ def apply(
         bool, typer.Option("--no-check-digits", help="Take ICCIDs and EIDs whose check digit is wrong.")
     ] = False,
     as_of: Annotated[
-        str | None, typer.Option(metavar="TIME", help="When this comes (ISO 8601); with the latest arrival by default.")
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="When this comes (ISO 8601); by default at the latest arrival, tick or command so far.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -48,7 +52,7 @@ def apply(
         change = load_catalogue(
             files, known=state.catalogue, check_digits=not no_check_digits, active=state.rules.active
         )
-        driver.apply(change, None if moment is None else micros(moment))
+        step = driver.apply(change, None if moment is None else micros(moment))
     counts = {
         "accounts": len(change.accounts),
         "zones": len(change.zones),
@@ -59,7 +63,7 @@ def apply(
         "cards": len(change.cards),
     }
     named = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
-    show(counts, as_json, lambda console: console.print(f"applied {named}", highlight=False))
+    tell(f"applied {named}", counts, step, as_json)
 
 
 def ingest(

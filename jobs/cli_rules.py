@@ -14,14 +14,13 @@ import polars as pl
 import typer
 
 from jobs import rules_listing, rules_text
-from jobs.cli_context import Json, data_of, micros, parse_instant
+from jobs.cli_context import Json, counted, data_of, micros, parse_instant, tell
 from jobs.console import show
 from jobs.query import connect
 from pipeline.commands import read_commands, require_possible
 from pipeline.embedded import Embedded
 from rating.errors import UsageError
 from rating.state_views import rules_view
-from rating.step import Step
 from schemas.commands import Activate, Command, Deactivate
 
 group = typer.Typer(name="rules", help="Rules: list them, start and stop them, see what they did.")
@@ -60,7 +59,7 @@ def command(
     with data_of(context).write() as driver:
         require_possible(driver.engine, given)
         step = driver.command(given.commands, micros(moment))
-    _tell(f"took {_counted(len(given), 'command')}", {"commands": len(given)}, step, as_json)
+    tell(f"took {counted(len(given), 'command')}", {"commands": len(given)}, step, as_json)
 
 
 def tick(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
@@ -71,7 +70,7 @@ def tick(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> N
         clock_us = driver.engine.state.clock_us
     at = dt.datetime.fromtimestamp(clock_us // 1_000_000, dt.UTC).replace(microsecond=clock_us % 1_000_000)
     stays = " already, which is later; it never goes back" if clock_us > micros(moment) else ""
-    _tell(f"the clock is at {at:%Y-%m-%d %H:%M:%S} UTC{stays}", {"as_of": at.isoformat()}, step, as_json)
+    tell(f"the clock is at {at:%Y-%m-%d %H:%M:%S} UTC{stays}", {"as_of": at.isoformat()}, step, as_json)
 
 
 @group.callback(invoke_without_command=True)
@@ -144,7 +143,8 @@ def firings(
     with _reading(context) as at:
         asked = at.asked(rule, sim, since)
         page = rules_listing.list_firings(at.connection, **asked, limit=limit, offset=offset)
-    show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_firings(page)))
+    same = {"of_rule": rule is not None, "of_sim": sim is not None}
+    show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_firings(page, **same)))
 
 
 @group.command()
@@ -162,7 +162,8 @@ def actions(
     with _reading(context) as at:
         asked = at.asked(rule, sim, since)
         page = rules_listing.list_actions(at.connection, **asked, state=state, limit=limit, offset=offset)
-    show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_actions(page)))
+    same = {"of_rule": rule is not None, "of_sim": sim is not None}
+    show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_actions(page, **same)))
 
 
 @dataclass(frozen=True)
@@ -201,20 +202,9 @@ def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str 
     if not ids:
         said = "no rules to start" if to == "ACTIVE" else "no rules to stop"
     else:
-        said = f"{_counted(len(ids), 'rule')} {'now active' if to == 'ACTIVE' else 'no longer active'}"
-    _tell(said, {"rules": list(ids), "status": to}, step, as_json)
+        said = f"{counted(len(ids), 'rule')} {'now active' if to == 'ACTIVE' else 'no longer active'}"
+    tell(said, {"rules": list(ids), "status": to}, step, as_json)
 
 
 def _moment(as_of: str | None) -> dt.datetime:
     return parse_instant(as_of, "--as-of") or dt.datetime.now(dt.UTC)
-
-
-def _tell(said: str, document: dict[str, Any], step: Step, as_json: bool) -> None:
-    counts = {"firings": step.firings.num_rows, "actions": step.actions.num_rows}
-    came = ", ".join(_counted(count, name.removesuffix("s")) for name, count in counts.items() if count)
-    sentence = f"{said}: {came}" if came else said
-    show(document | counts, as_json, lambda console: console.print(sentence, highlight=False))
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

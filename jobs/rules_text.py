@@ -100,23 +100,23 @@ def _fields(fields: Mapping[str, Any]) -> str | None:
     return ", ".join(f"{name.replace('_', ' ')} {_words(value)}" for name, value in fields.items()) or None
 
 
-def render_firings(page: Page) -> RenderableType:
-    """Firings, one a row, newest first."""
-    return spaced([firings_table("Firings", page.rows), range_text(page)]) if page.total else Text("no firings")
+def render_firings(page: Page, *, of_rule: bool = False, of_sim: bool = False) -> RenderableType:
+    """Firings, one a row, newest first; all of one rule, or of one SIM."""
+    if not page.total:
+        return Text("no firings")
+    return spaced([firings_table("Firings", page.rows, of_rule=of_rule, of_sim=of_sim), range_text(page)])
 
 
 def firings_table(title: str, rows: pl.DataFrame, *, of_rule: bool = False, of_sim: bool = False) -> Listing:
     """Firings as a table; `of_rule`: all of one rule, `of_sim`: all of one SIM, neither of which is repeated then."""
     names = {"Fired": "fired_at", "Rule": "rule_id", "ICCID": "iccid", "Window": "window"}
-    for heading, same in (("Rule", of_rule), ("ICCID", of_sim)):
-        if same:
-            del names[heading]
+    _leave_out(names, of_rule, of_sim)
     table = listing_table(
         title,
         f"{' '.join(names)} Event",
         "Before Now Threshold",
         "Levels",
-        give_way="Before Levels Window Threshold Event",
+        give_way="Before Levels Window Threshold Now",
     )
     for row in rows.iter_rows(named=True):
         service = _SERVICE_OF.get(row["unit"], "")
@@ -130,6 +130,12 @@ def firings_table(title: str, rows: pl.DataFrame, *, of_rule: bool = False, of_s
     return table
 
 
+def _leave_out(names: dict[str, str], of_rule: bool, of_sim: bool) -> None:
+    for heading, same in (("Rule", of_rule), ("ICCID", of_sim)):
+        if same:
+            del names[heading]
+
+
 def _event(row: Mapping[str, Any]) -> str:
     if row["kind"] == "released":
         return "released"
@@ -138,19 +144,20 @@ def _event(row: Mapping[str, Any]) -> str:
     return f"pool {row['pool_id']}" if row["pool_id"] is not None else "fired"
 
 
-def render_actions(page: Page) -> RenderableType:
-    """Actions, one a row, newest first."""
-    return spaced([actions_table("Actions", page.rows), range_text(page)]) if page.total else Text("no actions")
+def render_actions(page: Page, *, of_rule: bool = False, of_sim: bool = False) -> RenderableType:
+    """Actions, one a row, newest first; all of one rule, or of one SIM."""
+    if not page.total:
+        return Text("no actions")
+    return spaced([actions_table("Actions", page.rows, of_rule=of_rule, of_sim=of_sim), range_text(page)])
 
 
 _STYLES = {"open": "yellow", "done": "green", "failed": "red"}
 
 
-def actions_table(title: str, rows: pl.DataFrame, *, of_sim: bool = False) -> Listing:
-    """Actions as a table, each with what came of it; `of_sim`: all of one SIM, which is not repeated then."""
+def actions_table(title: str, rows: pl.DataFrame, *, of_rule: bool = False, of_sim: bool = False) -> Listing:
+    """Actions as a table, each with what came of it; `of_rule` and `of_sim` as for firings."""
     names = {"Asked": "created_at", "Rule": "rule_id", "ICCID": "iccid", "Action": "action"}
-    if of_sim:
-        del names["ICCID"]
+    _leave_out(names, of_rule, of_sim)
     table = listing_table(title, f"{' '.join(names)} State Parameters Message", give_way="Message Parameters Rule")
     for row in rows.iter_rows(named=True):
         fields = msgspec.json.decode(row["parameters"]) if row["parameters"] else {}

@@ -220,3 +220,26 @@ def test_a_device_is_told_of_the_end_of_its_term(weir: Weir, there: Path) -> Non
         (row["value_now"], row["threshold"], row["levels"]) for row in listed
     ]
     assert {row["firing_id"] for row in listed} == {one["firing_id"] for one in told}
+
+
+def test_apply_tells_what_rules_made_of_it(weir: Weir, there: Path) -> None:  # noqa: F811
+    """L7, L12: a catalogue that changes what a rule watches says how many firings and actions came of it."""
+    (there / "catalogue.toml").write_text(
+        CATALOGUE
+        + """
+[[rules]]
+id = "lost"
+trigger = "billing_status_changed"
+to = "suspended"
+actions = [{ sequence = 1, type = "notify", by = ["system"] }, { sequence = 2, type = "add_tag", tag = "lost" }]
+"""
+    )
+    card = f'[[cards]]\niccid = "{USER}"\naccount = "rhine"\nplan = "solo"\nstatus = "suspended"\n'
+    (there / "card.toml").write_text(card)
+    words = ("--no-check-digits", "--as-of", "2026-10-01T08:00:00Z")
+    assert weir("apply", there / "catalogue.toml", *words).out.strip().endswith("3 rules, 2 cards")
+    assert 0 == weir("rules", "activate", "lost", "--as-of", "2026-10-01T09:00:00Z").status
+    told = weir("apply", there / "card.toml", "--no-check-digits", "--as-of", "2026-10-01T10:00:00Z")
+    assert "applied 1 cards: 1 firing, 2 actions\n" == told.out
+    again = weir("apply", there / "card.toml", "--no-check-digits", "--json").json
+    assert (1, 0, 0) == (again["cards"], again["firings"], again["actions"])

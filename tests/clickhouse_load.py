@@ -16,6 +16,6 @@ with DataDirectory.open(data, write=False) as directory, connect(ClickHouse(path
     sink = Sink(client, patience_s=0)
     landed = sink.landed()
     for name in ("rated", "rejected"):
-        for block in History(directory, name, block_rows=150).blocks(landed.get((name, 0), 0)):
+        for block in History(directory, name, block_rows=250).blocks(landed.get((name, 0), 0)):
             print(name, flush=True)
             sink.land(name, block.rows, 0, block.first_offset, block.next_offset, block.offsets)

@@ -472,6 +472,17 @@ def test_an_answer_that_never_came_doubles_nothing(remote: Client, http: TestSer
     assert [(11,)] == remote.rows("SELECT sum(records + adjustments) FROM cycles")
 
 
+def test_an_insert_that_is_still_being_done_is_waited_for(remote: Client, http: TestServer) -> None:
+    """Who takes over cuts the rows in another way, so that no token helps: it waits for what the other began."""
+    rated = rated_table(events())
+    http.fault("late")
+    with pytest.raises(WorldError, match="then give the same command again"):
+        Sink(remote, patience_s=0).land("rated", rated.slice(0, 5), 0, 0, 5)
+    assert 2 == Sink(remote, patience_s=20).land("rated", rated.slice(0, 7), 0, 0, 7)
+    assert [(7, 7)] == remote.rows("SELECT count(), uniqExact(journal_offset) FROM rated")
+    assert [(7,)] == remote.rows("SELECT sum(records + adjustments) FROM cycles")
+
+
 def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the server is away landing waits; when its patience ends it is an error, and nothing is marked."""
     monkeypatch.setenv("CLICKHOUSE_PASSWORD", PASSWORD)

@@ -16,7 +16,7 @@ def baseline(directory: DataDirectory, engine: Engine, at_us: int) -> pl.DataFra
 
     The same history gives the same rows in the same order. Files of cycles that take no more usage are not read.
     """
-    scope = baseline_scope(engine.rules.set, max(engine.state.clock_us, at_us))
+    scope = baseline_scope(engine.rules.set, engine.state.rules.memory, max(engine.state.clock_us, at_us))
     wanted = {f"cycle={label}" for label in scope["cycles"]}
     files = [
         str(directory.locate(entry)) for entry in directory.manifest.group("rated") if wanted & {*entry.path.split("/")}

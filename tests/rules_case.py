@@ -7,19 +7,26 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import duckdb
+import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rating.engine import Engine
+from rating.rules.totals import BASELINE, baseline_sql
+from rating.rules.usage import baseline_scope
 from rating.state import State
 from schemas.cards import Account, Catalogue
 from schemas.commands import Activate, Command
 from schemas.plans import Plan
 from schemas.rules import Rule
+from schemas.tables import RATED
 from schemas.usage import UsageBatch
 from tests.fold_case import Row, cards
 from tests.rules_reference import RuleModel
 from tests.rules_strategies import Entry
 
+_NO_ROWS = RATED.empty_table()
 START = dt.datetime(2026, 10, 1, 0, 30, tzinfo=dt.UTC)
 
 
@@ -30,19 +37,38 @@ class Fold:
         self.engine = Engine(State())
         self.fired: list[Row] = []
         self.asked: list[Row] = []
+        self.rated: list[pa.Table] = []
 
     def take(self, entry: Entry) -> None:
         """One entry of the journal."""
         if entry.usage is not None:
-            step = self.engine.usage(entry.usage)
+            step = self.engine.usage(entry.usage, self._originals(entry.usage) if entry.corrects else None)
+            self.rated.append(step.rated)
         elif entry.change is not None:
             step = self.engine.apply(entry.change, entry.at_us)
         elif entry.commands:
-            step = self.engine.command(entry.commands, entry.at_us)
+            wanted = self.engine.wants_baseline(entry.commands)
+            step = self.engine.command(entry.commands, entry.at_us, self.baseline(entry.at_us) if wanted else None)
         else:
             step = self.engine.tick(entry.at_us)
         self.fired += rows_of(step.firings)
         self.asked += rows_of(step.actions)
+
+    def _originals(self, corrections: UsageBatch) -> pa.Table:
+        """The rated rows so far of the keys that are corrected."""
+        keys = pa.array(corrections.rows["corrects_key"].to_list(), pa.string())
+        return pa.concat_tables(one.filter(pc.is_in(one["record_key"], keys)) for one in [_NO_ROWS, *self.rated])
+
+    def baseline(self, at_us: int) -> pl.DataFrame:
+        """What the rated rows so far hold for rules that start, as drivers find it."""
+        state = self.engine.state
+        scope = baseline_scope(self.engine.rules.set, state.rules.memory, max(state.clock_us, at_us))
+        with duckdb.connect(config={"python_enable_replacements": False, "threads": 1}) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.register("rated", pa.concat_tables([_NO_ROWS, *self.rated]))
+            frame = pl.from_arrow(connection.sql(baseline_sql(), params=scope).to_arrow_table())
+        assert isinstance(frame, pl.DataFrame)
+        return frame.select(pl.col(name).cast(kind) for name, kind in BASELINE.items()).sort(pl.all())
 
     def restart(self) -> None:
         """Go on from a snapshot of the state."""
@@ -60,7 +86,9 @@ class Slow:
 
     def take(self, entry: Entry) -> None:
         """One entry of the journal."""
-        if entry.usage is not None:
+        if entry.usage is not None and entry.corrects:
+            self.model.correct(entry.usage)
+        elif entry.usage is not None:
             self.model.fold(entry.usage)
         elif entry.change is not None:
             self.model.applied(entry.change, entry.at)

@@ -22,6 +22,15 @@ _VALUES: dict[str, tuple[str, ...]] = {
     "sim_status": ("activated", "suspended"),
     "rat": ("LTE", "NB-IoT"),
 }
+_OTHER_ACTIONS = (
+    Action(sequence=9, type="throttle", rate_bps=64_000),
+    Action(sequence=9, type="change_plan", plan="p1"),
+    Action(sequence=9, type="change_status", status="silent"),
+    Action(sequence=9, type="resume"),
+    Action(sequence=9, type="suspend", reason="security"),
+    Action(sequence=9, type="webhook", url="https://example.com/{iccid}", text="größer"),
+    Action(sequence=9, type="notify", by=("email", "device"), to=("a@example.com",), service_name="rtk"),
+)
 _OTHERS = ["event", "silence", "change", "term"]
 _ROOT = ("account", "account_status", "account_tag", "sim_tag", "sim_status", "rat")
 _ACCOUNT = tuple(name for name in _VALUES if not name.startswith("account"))
@@ -37,8 +46,8 @@ _RANGE = {
 }
 
 
-def rule(random: Random, name: str, iccids: list[str], pools: int) -> Rule:
-    """A rule; more than half of them total usage."""
+def rule(random: Random, name: str, iccids: list[str], pools: int, heavy: bool = False) -> Rule:
+    """A rule; more than half of them total usage. `heavy`: some usage is as large as hard cuts are."""
     kinds = [["usage"], ["usage"], ["usage"], ["usage"], ["pool"] if pools else ["usage"], _OTHERS, _OTHERS]
     kind = random.choice(kinds)
     trigger = random.choice([one for one in TRIGGERS.values() if one.kind in kind])
@@ -46,7 +55,7 @@ def rule(random: Random, name: str, iccids: list[str], pools: int) -> Rule:
         "repetition": random.choice(("once", "once_per_window", "once_per_window", "daily", "always")),
         "owner": random.choice((None, None, "a", "a1", "b")),
     }
-    fields |= _threshold(random, trigger)
+    fields |= _threshold(random, trigger, heavy)
     if "window" in trigger.fields:
         fields["window"] = random.choice(("day", "rolling"))
     if "country" in trigger.fields:
@@ -68,7 +77,7 @@ def rule(random: Random, name: str, iccids: list[str], pools: int) -> Rule:
     return Rule(id=name, trigger=trigger.name, actions=_actions(random, trigger, fields), **fields)
 
 
-def _threshold(random: Random, trigger: Trigger) -> dict[str, Any]:
+def _threshold(random: Random, trigger: Trigger, heavy: bool) -> dict[str, Any]:
     if "threshold" not in trigger.fields:
         return {}
     found: dict[str, Any] = {}
@@ -77,8 +86,10 @@ def _threshold(random: Random, trigger: Trigger) -> dict[str, Any]:
     count = random.choice((1, 1, 2, 3))
     if trigger.unit == "days":
         return {"threshold": tuple(sorted(random.sample((30, 14, 7, 3, 0), count), reverse=True))}
-    measures = [one for one in trigger.measures if one != "hard_cut"]
+    measures = [one for one in trigger.measures if one != "hard_cut" or heavy]
     measure = random.choice(measures)
+    if measure == "hard_cut":
+        return found | {"measure": measure}
     if measure == "percent" or (measure == "remaining" and random.random() < 0.5):
         all_shares = ("5 %", "33.3 %", "50 %", "80 %", "100 %", *(("120 %",) if measure == "percent" else ()))
         shares = sorted(random.sample(all_shares, count), key=_share)
@@ -131,11 +142,14 @@ def _filters(random: Random, owner: str | None) -> tuple[Filter, ...]:
 
 def _actions(random: Random, trigger: Trigger, fields: dict[str, Any]) -> tuple[Action, ...]:
     found = [Action(sequence=7, type="notify", by=("system",), text="{iccid}")]
-    ends = trigger.kind == "usage" and (trigger.window == "cycle" or fields["window"] == "day")
-    if ends and fields["repetition"] != "once" and random.random() < 0.4:
+    # A rule that fires once for ever keeps no window that could end.
+    ends = trigger.kind in ("usage", "pool", "term") and fields["repetition"] != "once"
+    if ends and random.random() < 0.4:
         found.append(Action(sequence=3, type="suspend", until=random.choice(("window_end", "recovered"))))
     if random.random() < 0.3:
         found.append(Action(sequence=5, type="add_tag", tag="marked"))
     if random.random() < 0.2:
         found.append(Action(sequence=1, type="set_attribute", attribute="line", value="two"))
+    if random.random() < 0.2:
+        found.append(random.choice(_OTHER_ACTIONS))
     return tuple(found)

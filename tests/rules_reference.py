@@ -17,6 +17,7 @@ from schemas.commands import Activate, Command, Deactivate, PlanChanged, Resumed
 from schemas.rules import Action, Rule
 from schemas.usage import RecordType, UsageBatch
 from tests.reference_terms import Outcome, Row, cycle_days, cycle_name, held
+from tests.rules_reference_corrections import Corrections
 from tests.rules_reference_events import Events
 from tests.rules_reference_sizes import EPOCH, Sizes
 from tests.rules_reference_terms import (
@@ -25,16 +26,18 @@ from tests.rules_reference_terms import (
     level_of,
     lines_of,
     nearness,
+    parameters_of,
     service_name,
+    service_of,
     threshold_of,
     watches_card,
     watches_place,
     way_of,
 )
-from tests.rules_reference_totals import Fact, Memory, Totals, Window
+from tests.rules_reference_totals import Fact, Fired, Memory, Totals, Window
 
 
-class RuleModel(Events, Sizes):
+class RuleModel(Corrections, Events, Sizes):
     """The slow engine with its rules. `firings` and `actions` hold what the last entry gave."""
 
     def __init__(self) -> None:
@@ -46,6 +49,7 @@ class RuleModel(Events, Sizes):
         self.clock = EPOCH
         self.known_since: dict[str, dt.datetime] = {}
         self.notes: list[tuple[str, Action]] = []
+        self.given: dict[str, int] = {}
         self.firings: list[Row] = []
         self.actions: list[Row] = []
         self._watched: dict[str, list[Rule]] = {}
@@ -75,12 +79,12 @@ class RuleModel(Events, Sizes):
     def _end(self) -> None:
         cards = {iccid: number for number, iccid in enumerate(self.cards)}
         order = {rule: number for number, rule in enumerate(self.rules)}
-        place = {
-            row["firing_id"]: (row["journal_offset"], order[row["rule_id"]], cards[row["iccid"]], row["kind"])
-            for row in self.firings
-        }
-        self.firings.sort(key=lambda row: place[row["firing_id"]])
-        self.actions.sort(key=lambda row: (*place[row["firing_id"]], row["sequence"]))
+        # What is found twice for a rule and a SIM at one offset stays in the order in which it was found.
+        self.firings.sort(
+            key=lambda row: (row["journal_offset"], order[row["rule_id"]], cards[row["iccid"]], row["kind"])
+        )
+        place = {row["firing_id"]: number for number, row in enumerate(self.firings)}
+        self.actions.sort(key=lambda row: (place[row["firing_id"]], row["sequence"]))
         for row in self.actions:
             if row["action"] in ("add_tag", "set_attribute"):
                 own = next(one for one in self.rules[row["rule_id"]].actions if one.sequence == row["sequence"])
@@ -105,11 +109,18 @@ class RuleModel(Events, Sizes):
         self._begin(at)
         first = self.offset
         self._settle(first)
+        said = False  # whether rules started or stopped just now
         for offset, one in enumerate(commands, first):
+            if one.key is not None and self.repeats(one.key):
+                continue
+            if said and not isinstance(one, (Activate, Deactivate)):
+                self.follow()
+            said = isinstance(one, (Activate, Deactivate))
             before = self._cards()
             if isinstance(one, Activate):
-                self.active[one.rule] = self.clock
-                self.memory.forget(one.rule)
+                if one.rule not in self.active:
+                    self.active[one.rule] = self.clock
+                    self.memory.forget(one.rule)
             elif isinstance(one, Deactivate):
                 self.active.pop(one.rule, None)
             elif isinstance(one, (Suspended, Resumed, StatusChanged, PlanChanged)):
@@ -117,9 +128,18 @@ class RuleModel(Events, Sizes):
             else:
                 self.event(one, offset)
             self._changes(before, offset)
+        self.follow()
         self.offset = first + len(commands)
         self._recover(first)
         self._end()
+
+    def repeats(self, key: str) -> bool:
+        """Whether a command was given before within 32 days of its key (F4)."""
+        day = (self.at - EPOCH).days
+        known = key in self.given and day - self.given[key] <= 32
+        if not known:
+            self.given[key] = day
+        return known
 
     def tick(self, now: dt.datetime) -> None:
         """A tick of the clock."""
@@ -134,6 +154,18 @@ class RuleModel(Events, Sizes):
     def fold(self, batch: UsageBatch) -> Outcome:
         """A batch of usage."""
         self._begin(EPOCH + dt.timedelta(microseconds=batch.received_at_us))
+        outcome = self.used(batch)
+        self._end()
+        return outcome
+
+    def correct(self, batch: UsageBatch) -> None:
+        """A batch of corrections."""
+        self._begin(EPOCH + dt.timedelta(microseconds=batch.received_at_us))
+        self.corrections(batch)
+        self._end()
+
+    def used(self, batch: UsageBatch) -> Outcome:
+        """Rate records and let the rules see them."""
         first = self.offset
         outcome = self.usage(batch)
         rows: dict[int, list[Row]] = defaultdict(list)
@@ -141,8 +173,9 @@ class RuleModel(Events, Sizes):
             rows[rated["journal_offset"]].append(rated)
         for offset, sent in enumerate(batch.rows.iter_rows(named=True), first):
             if offset in rows:
-                self.record(self.fact(batch, sent, rows[offset]), offset)
-        self._end()
+                fact = self.fact(batch, sent, rows[offset])
+                self.remember(batch.feed, fact, rows[offset])
+                self.record(fact, offset)
         return outcome
 
     # Cards change
@@ -256,26 +289,46 @@ class RuleModel(Events, Sizes):
 
     # Ticks
 
-    def standing(self, rule: Rule, card: Row, window: Window) -> tuple[int, int, int | None, int]:
+    def standing(self, rule: Rule, card: Row, window: Window) -> tuple[int, int | None, int | None, int]:
         """(level that holds, total, size, threshold) of a SIM in a window as things are now."""
+        trigger = TRIGGERS[rule.trigger]
+        if window.term:
+            return int(not self._over(card, window)), None, None, 0
         plan = held(self.card_plans[card["iccid"]], self.today_of(card))
         version = self.version_on(plan, self.today_of(card))
-        total = self.totals.standing(rule, card["iccid"], window, self.clock)
-        size, extra = self.size_of(rule, card, version, window, None)
+        pool = self.pool_now(card, service_of(trigger)) if trigger.kind == "pool" else None
+        if trigger.kind == "pool" and pool is None:
+            return 0, None, None, 0
+        total = self.totals.standing(rule, pool or card["iccid"], window, self.clock)
+        size, extra = self.size_of(rule, card, version, window, pool)
         lines = lines_of(rule, size, extra)
         level = level_of(lines, total) if lines is not None else 0
+        if rule.pools and pool not in rule.pools:
+            level = 0
         return level, total, size, threshold_of(lines, level) if lines is not None and level else 0
+
+    def pool_now(self, card: Row, service: str | None) -> str | None:
+        """The pool that a SIM would draw on today."""
+        name = held(self.card_pools[card["iccid"]], self.today_of(card))
+        return name if name is not None and service in self.pools[name].services else None
+
+    def _over(self, card: Row, window: Window) -> bool:
+        """Whether the days of a window are past; of a term: whether another term goes on."""
+        if window.term:
+            end = self.term_end(card)
+            return end != window.last and self.today_of(card) <= end
+        return self.today_of(card) > window.last
 
     def _repeat(self, offset: int) -> None:
         """Daily rules fire again where their condition holds still, even without usage (L10)."""
-        for (name, iccid, _), row in list(self.memory.rows.items()):
+        for (name, iccid, _), row in sorted(self.memory.rows.items(), key=lambda one: one[1].window.span):
             rule, card = self.rules[name], self.cards[iccid]
             trigger = TRIGGERS[rule.trigger]
             by_data = rule.trigger == "price_plan_expired" and rule.by != "time"
             if name not in self.active or rule.repetition != "daily" or not (trigger.kind == "usage" or by_data):
                 continue
             today = self.today_of(card)
-            if row.day == today or row.window.last < today or rule not in self.watching(card):
+            if row.window.term or row.day >= today or row.window.last < today or rule not in self.watching(card):
                 continue
             zone, rat = self.last_place(iccid)
             level, total, size, threshold = self.standing(rule, card, row.window)
@@ -288,22 +341,33 @@ class RuleModel(Events, Sizes):
                 )  # fmt: skip
 
     def _recover(self, offset: int) -> None:
-        """Suspensions end with their window, or with the condition (L1, L2)."""
+        """Suspensions end with their window, or with the condition, once nothing holds the SIM any more (L1, L2)."""
+        ended: dict[tuple[str, str], list[Fired]] = defaultdict(list)
         for (name, iccid, _), row in self.memory.rows.items():
             rule, card = self.rules[name], self.cards[iccid]
             if not row.held or name not in self.active:
                 continue
             until = {one.until for one in rule.actions if one.type == "suspend"}
-            over = self.is_tick(offset) and self.today_of(card) > row.window.last
-            level, total, size, _ = self.standing(rule, card, row.window)
-            if over or ("recovered" in until and not level):
+            level, _, _, _ = self.standing(rule, card, row.window)
+            over = self._over(card, row.window)
+            if (over and self.is_tick(offset)) or ("recovered" in until and not level):
                 row.held = False
-                if rule.repetition != "once" and self.today_of(card) <= row.window.last:
+                if rule.repetition != "once" and not over:
                     row.level = 0  # met anew it fires anew
-                self.fire(
-                    rule, card, offset, released=True, window=row.window.name, level=0, known=0, value_now=total,
-                    size=size,
-                )  # fmt: skip
+                ended[name, iccid].append(row)
+        holding = {key[:2] for key, row in self.memory.rows.items() if row.held}
+        for (name, iccid), rows in ended.items():
+            if (name, iccid) in holding:
+                continue
+            rule, card = self.rules[name], self.cards[iccid]
+            trigger = TRIGGERS[rule.trigger]
+            window = max((row.window for row in rows), key=lambda one: one.span)
+            _, total, size, _ = self.standing(rule, card, window)
+            pool = self.pool_now(card, service_of(trigger)) if trigger.kind == "pool" else None
+            self.fire(
+                rule, card, offset, released=True, window=window.name, level=0, known=0, value_now=total, size=size,
+                pool_id=pool,
+            )  # fmt: skip
 
     def is_tick(self, offset: int) -> bool:
         """Whether the entry at hand is a tick: only those end windows."""
@@ -315,14 +379,19 @@ class RuleModel(Events, Sizes):
         self, rule: Rule, card: Row, offset: int, *, level: int, known: int, released: bool = False, **facts: Any
     ) -> None:
         """Note a firing and ask for its actions (L10, L12)."""
-        end = ".released" if released else ""
         trigger = TRIGGERS[rule.trigger]
+        kind = "released" if released else "fired"
+        told = [rule.id, card["iccid"], kind, offset]
+        same = [
+            row for row in self.firings if told == [row["rule_id"], row["iccid"], row["kind"], row["journal_offset"]]
+        ]
+        end = (f".{len(same) + 1}" if same else "") + (".released" if released else "")
         from_level = known if level > known else level - 1
         crossed = [str(one) for one in rule.levels[from_level:level]] if level else []
         named = f"0.{offset}.{card['iccid']}."
         self.firings.append(
             {
-                "firing_id": f"{named}{rule.id}{end}", "rule_id": rule.id, "kind": "released" if released else "fired",
+                "firing_id": f"{named}{rule.id}{end}", "rule_id": rule.id, "kind": kind,
                 "trigger": rule.trigger, "owner": rule.owner, "account_id": card["account"], "iccid": card["iccid"],
                 "pool_id": None, "window": None, "unit": trigger.unit, "value_before": None, "value_now": None,
                 "size": None, "threshold": None, "levels": crossed,
@@ -339,7 +408,8 @@ class RuleModel(Events, Sizes):
                 {
                     "action_id": f"{named}{one.sequence}.{rule.id}{end}", "firing_id": f"{named}{rule.id}{end}",
                     "rule_id": rule.id, "sequence": one.sequence, "action": "resume" if released else one.type,
-                    "account_id": card["account"], "iccid": card["iccid"], "created_at": self.at,
+                    "account_id": card["account"], "iccid": card["iccid"],
+                    "parameters": parameters_of(one, released), "created_at": self.at,
                     "journal_partition": 0, "journal_offset": offset,
                 }
             )  # fmt: skip

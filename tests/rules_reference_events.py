@@ -37,6 +37,7 @@ class Seen:
     session_id: str | None = None
     zone: str | None = None
     rat: str | None = None
+    latest: dt.datetime | None = None  # of what tells of a device or place
 
     def remember(self, imei: str | None, cell_id: str | None, session_id: str | None, rat: str | None) -> None:
         """What a report says holds until another one says otherwise."""
@@ -71,6 +72,7 @@ class Events:
     def __init__(self) -> None:
         super().__init__()
         self.begun: dict[tuple[str, str, str], int] = {}
+        self.followed: set[str] = set()
         self.seen_of: dict[str, Seen] = {}
         self.ticking = -1
 
@@ -107,7 +109,7 @@ class Events:
         seen = self.sighting(card)
         told: Row = {"used_at": fact.used_at, "record_key": fact.key}
         cell_id = fact.cell_id if fact.service == "data" else None
-        news = all(fact.used_at >= earlier for earlier in seen.times[None])
+        news = seen.latest is None or fact.used_at >= seen.latest
         for rule in self.watching(card):
             if not watches_place(rule, fact.zone, fact.rat):
                 continue
@@ -124,8 +126,38 @@ class Events:
         if news:
             seen.remember(fact.imei, cell_id, fact.session_id, fact.rat)
             seen.zone = fact.zone
+            seen.latest = fact.used_at
         for service in (None, fact.service):
             seen.times[service].append(fact.used_at)
+
+    def follow(self) -> None:
+        """What no active rule asks for is not kept up; a rule that starts to ask begins without it."""
+        wanted: set[str] = set()
+        for name in self.active:
+            rule = self.rules[name]
+            trigger = TRIGGERS[rule.trigger]
+            if trigger.kind == "silence":
+                wanted.add(f"{service_of(trigger)}")
+            wanted |= {"imei_changed": {"imei"}, "location_changed": {"cell"}}.get(rule.trigger, set())
+            if trigger.kind not in ("usage", "pool") or rule.repetition == "daily":
+                wanted |= {one.type for one in rule.filters} & {"zone", "rat"}
+        texts = {"imei", "cell", "zone", "rat"}
+        if wanted & texts:
+            wanted.add("None")
+        kept = wanted & self.followed
+        for iccid, seen in self.seen_of.items():
+            for service in (None, "data", "sms", "voice"):
+                if f"{service}" not in kept:
+                    seen.times[service] = []
+            if "None" not in kept:
+                seen.latest = None
+            if "imei" not in kept:
+                seen.imei = self.cards[iccid]["imei"]
+            if "cell" not in kept:
+                seen.cell_id = seen.session_id = None
+            seen.zone = seen.zone if "zone" in kept else None
+            seen.rat = seen.rat if "rat" in kept else None
+        self.followed = wanted
 
     def sighting(self, card: Row) -> Seen:
         """What was heard of a card, which at first sits where the catalogue says."""
@@ -143,7 +175,7 @@ class Events:
             return
         card = self.cards[one.iccid]
         seen, at = self.sighting(card), min(one.at or self.at, self.at)
-        news = all(at >= earlier for earlier in seen.times[None])
+        news = seen.latest is None or at >= seen.latest
         zone, rat = seen.zone, seen.rat
         if isinstance(one, Connected) and news:
             zone, rat = one.zone or zone, one.rat or rat
@@ -164,6 +196,7 @@ class Events:
             seen.remember(one.imei, one.cell_id, None, one.rat)
             seen.zone = one.zone or seen.zone
         if not isinstance(one, Blocked):
+            seen.latest = at if news else seen.latest
             seen.times[None].append(at)
             if not isinstance(one, Connected):
                 seen.times["data"].append(at)
@@ -245,7 +278,7 @@ class Events:
                 elif rule.trigger == "price_plan_expired" and rule.by != "data":
                     end = self.term_end(card)
                     if end != FOR_EVER and self.today_of(card) > end:
-                        self._due(rule, card, offset, Window(end.isoformat(), end, end), 1)
+                        self._due(rule, card, offset, Window(end.isoformat(), end, end, term=True), 1)
 
     def _due(self, rule: Rule, card: Row, offset: int, window: Window, level: int, **facts: Any) -> None:
         # No record meets the condition of a silence or a term, so none meets it always.
@@ -288,5 +321,5 @@ class Events:
         limits = [int(str(level)) for level in rule.levels]
         level = sum(left <= limit for limit in limits)
         if level:
-            window = Window(end.isoformat(), end, end)
+            window = Window(end.isoformat(), end, end, term=True)
             self._due(rule, card, offset, window, level, value_now=left, threshold=limits[level - 1])

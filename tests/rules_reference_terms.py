@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rating.quantity import parse_quantity
 from rating.rules.triggers import TRIGGERS, Trigger, reached
 from schemas.plans import PlanVersion, Rate
-from schemas.rules import Filter, Rule
+from schemas.rules import Action, Filter, Rule
 from schemas.usage import Direction, Service
 from tests.reference_terms import Row, find_rate, held, meter
 
@@ -207,3 +207,16 @@ def way_of(direction: int) -> Direction:
 def service_name(service: int) -> str:
     """The name of a service."""
     return Service(service).name.lower()
+
+
+def parameters_of(action: Action, released: bool) -> str:
+    """The fields of an action that a rule writes, as JSON; of suspend and resume always the reason."""
+    if released:
+        return json.dumps({"reason": action.reason}, separators=(",", ":"))
+    names = ("until", "rate_bps", "status", "plan", "tag", "attribute", "value", "by", "to", "subject", "text")
+    names += ("service_name", "url")
+    plain = Action(sequence=0, type="webhook")
+    said = {name: getattr(action, name) for name in names if getattr(action, name) != getattr(plain, name)}
+    if action.type in ("suspend", "resume"):
+        said["reason"] = action.reason
+    return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

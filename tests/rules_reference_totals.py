@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rating.rules.triggers import TRIGGERS
@@ -27,6 +27,12 @@ class Window:
     first: Day = LONG_AGO
     last: Day = FOR_EVER
     number: int = 0
+    term: bool = False  # it ends with a term, and is over when another term goes on
+
+    @property
+    def span(self) -> tuple[bool, Day, Day]:
+        """By which windows are told earlier and later."""
+        return self.term, self.last, self.first
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,9 @@ class Totals:
         """Count a record. `oldest`: how far back records are still taken in."""
         self.counted = in_day
         self.floor = quarter_of(oldest) - (_QUARTERS - 1)
+        self._add(fact, in_day)
+
+    def _add(self, fact: Fact, in_day: bool) -> None:
         for trigger in _SLICES:
             service, direction, place, window, unit = trigger
             amount = self._amount(fact, service, direction, place, unit)
@@ -135,6 +144,14 @@ class Totals:
         if unit == "sessions":
             return int(fact.started)
         return fact.home_units if place == "home" else fact.units
+
+    def take_back(self, fact: Fact, in_day: bool, in_rolling: bool) -> None:
+        """What a record counted counts no longer, but for the session that it began (F6)."""
+        gone = replace(fact, units=-fact.units, home_units=-fact.home_units, started=False)
+        floor, self.floor = self.floor, 0 if in_rolling else 1 << 62
+        counted = self.counted
+        self._add(gone, in_day)
+        self.floor, self.counted = floor, counted
 
     def moved(self, rule: Rule, fact: Fact) -> tuple[int, int, Window] | None:
         """The total that a rule watches before and with the record just counted; None where it added nothing to it."""
@@ -168,10 +185,12 @@ class Totals:
         return now - amount, now, day
 
     def standing(self, rule: Rule, iccid: str, window: Window, clock: dt.datetime) -> int:
-        """The total of a SIM in a window as it stands."""
+        """The total of a SIM, or of a pool by its name, in a window as it stands."""
         trigger = TRIGGERS[rule.trigger]
         one = (trigger.service, trigger.direction, trigger.place, trigger.window, trigger.unit)
         if trigger.window == "cycle":
+            if trigger.kind == "pool":
+                return self.units["pool", iccid, *one, window]
             place = {"country": (rule.country,), "zone": (rule.zone,)}.get(trigger.place, ())
             return self.units["sim", iccid, *place, *one, window]
         if rule.window == "day":

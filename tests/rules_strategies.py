@@ -26,16 +26,16 @@ from schemas.commands import (
     StatusChanged,
     Suspended,
 )
-from schemas.plans import Cycle, Increment, Plan, PlanVersion, Rate, TestAllowance, Zone, ZoneSet
+from schemas.plans import Cycle, Zone, ZoneSet
 from schemas.rules import Rule
 from schemas.usage import Direction, RecordType, Service, UsageBatch
-from tests.fold_case import SINCE, Row, cards, us, usage
+from tests.fold_case import Row, cards, us, usage
 from tests.rules_drawn import rule
+from tests.rules_plans import plans
 
 BEGIN = dt.datetime(2026, 9, 20, 6, tzinfo=dt.UTC)
 _DAYS = 42
 _PLACES = [("26201", "DE"), ("26201", "DE"), ("26201", "DE"), ("20801", "FR"), (None, "GB"), (None, "FR"), (None, None)]
-_TEST = TestAllowance(amount=2500, months=1)
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Entry:
     usage: UsageBatch | None = None
     change: Catalogue | None = None
     commands: tuple[Command, ...] = ()
+    corrects: bool = False  # the usage corrects other usage
 
     @property
     def at_us(self) -> int:
@@ -61,58 +62,6 @@ class Fleet:
     entries: tuple[Entry, ...]
 
 
-def plans() -> tuple[Plan, ...]:
-    """Plans with zones, without them, by direction, with a cycle of their own, and in two versions."""
-
-    # Counted by the unit, which the slow model would do one unit after another.
-    whole = Increment(round="none")
-
-    def rates(data: int, zoned: bool, split: bool = False, prorate: bool = False) -> tuple[Rate, ...]:
-        found = [Rate(service="data", allowance=data, prorate_allowance=prorate)]
-        if zoned:
-            found = [
-                Rate(service="data", zone="home", allowance=data, prorate_allowance=prorate),
-                Rate(service="data", zone="world", allowance=data // 2),
-            ]
-        if split:
-            found = [
-                Rate(service="data", direction="up", allowance=data // 4),
-                Rate(service="data", direction="down", allowance=data // 2),
-                Rate(service="data", allowance=data // 4),
-            ]
-        calls = [Rate(service="sms", allowance=60), Rate(service="voice", allowance=4000)]
-        if not zoned:
-            calls = [
-                Rate(service="sms", direction="mo", allowance=30),
-                Rate(service="sms", direction="mt", allowance=20),
-                Rate(service="voice", allowance=3000),
-            ]
-        return tuple(msgspec.structs.replace(rate, increment=whole) for rate in (*found, *calls))
-
-    def plan(name: str, *versions: tuple[Rate, ...], kind: str = "single", **more: object) -> Plan:
-        zoned = any(rate.zone for rate in versions[0])
-        made = tuple(
-            PlanVersion(
-                version=number,
-                effective=SINCE if number == 1 else dt.date(2026, 10, 8),
-                zones="z" if zoned or name == "p4" else None,
-                default_zone="world" if zoned or name == "p4" else None,
-                rates=rates_,
-                test=_TEST if name == "p0" else None,
-            )
-            for number, rates_ in enumerate(versions, 1)
-        )
-        return Plan(id=name, currency="EUR", versions=made, type=kind, **more)  # type: ignore[arg-type]
-
-    return (
-        plan("p0", rates(20_000, zoned=True), kind="dynamic"),
-        plan("p1", rates(8_000, zoned=True), rates(30_000, zoned=True, prorate=True), kind="same_tier", term_months=2),
-        plan("p2", rates(12_000, zoned=False, split=True)),
-        plan("p3", rates(16_000, zoned=True, prorate=True), cycle=Cycle(anchor_day=15)),
-        plan("p4", rates(0, zoned=False), kind="static", term_months=1),
-    )
-
-
 def _card(random: Random, iccid: str, pools: int) -> Row:
     pool = random.randrange(pools) if pools and random.random() < 0.6 else None
     account = random.choice(("a", "a1", "a2", "b", "b1")) if pool is None else ("a", "a1", "b")[pool % 3]
@@ -121,7 +70,8 @@ def _card(random: Random, iccid: str, pools: int) -> Row:
         "msisdn": f"8{iccid}",
         "imei": random.choice((None, "i1", "i2")),
         "account": account,
-        "plan": random.choice(("p0", "p1", "p2", "p3", "p4")),
+        "plan": random.choice(("p0", "p1", "p2", "p3", "p4", "p5")),
+        "device": random.choice(("d0", "d1")),
         "pool": None if pool is None else f"q{pool}",
         "pool_until": random.choice((None, None, None, dt.date(2026, 10, 20))),
         "status": random.choice((None, None, "activated", "activated", "suspended", "testing")),
@@ -179,13 +129,21 @@ def _addon(random: Random, name: str, iccids: list[str], now: dt.datetime) -> Ad
     )
 
 
+def _era(now: dt.datetime) -> int:
+    """Days in fours: a session is of one of them."""
+    return (now - BEGIN).days // 4
+
+
 class _Stream:
     """Usage of a fleet in the order of its arrival."""
 
-    def __init__(self, random: Random, iccids: list[str]) -> None:
+    def __init__(self, random: Random, iccids: list[str], heavy: bool) -> None:
         self.random = random
         self.iccids = iccids
+        self.heavy = heavy  # whether some records are as large as hard cuts are
         self.sent: list[Row] = []
+        self.corrected: list[Row] = []
+        self.counters: dict[str, int] = {}
         # A few SIMs use much, some nothing at all.
         self.weights = [random.choice((0, 1, 1, 2, 2, 8)) for _ in iccids]
         self.weights[0] += 1
@@ -200,6 +158,38 @@ class _Stream:
                 continue
             rows.append(self._record(iccid, now))
             self.sent.append(rows[-1])
+        return usage(*rows, received=now)
+
+    def partials(self, now: dt.datetime, count: int) -> UsageBatch:
+        """So many reports of a feed whose volumes are those of the session so far (F3)."""
+        rows: list[Row] = []
+        for iccid in self.random.choices(self.iccids, self.weights, k=count):
+            session = f"{iccid}-{self.random.randrange(2)}-{_era(now)}"
+            drawn = self.random.random()
+            counted = self.counters.get(session, 0)
+            # Now and then a counter starts again, or a report comes once more under another key.
+            counted = 0 if drawn < 0.1 else counted + (self.random.randrange(900) if drawn < 0.9 else 0)
+            self.counters[session] = counted
+            row = self._record(iccid, now) | {"service": Service.DATA, "direction": Direction.BOTH}
+            row |= {"quantity": counted, "volume_up_bytes": None, "volume_down_bytes": None, "session_id": session}
+            rows.append(row | {"record_key": f"c{len(self.counters)}-{len(self.sent)}-{len(rows)}", "sequence": None})
+        return usage(*rows, received=now, feed="meter", cumulative=True)
+
+    def corrections(self, now: dt.datetime, count: int) -> UsageBatch:
+        """So many reversals and replacements; some of what is gone, some once more."""
+        random, rows = self.random, list[Row]()
+        for _ in range(count):
+            if self.corrected and random.random() < 0.1:
+                rows.append(random.choice(self.corrected))
+                continue
+            wrong = random.choice(self.sent[-500:])
+            row = wrong | {"record_key": f"x{len(self.corrected)}", "corrects_key": wrong["record_key"]}
+            row["record_type"] = RecordType.REVERSE
+            if random.random() < 0.5:
+                row |= {"record_type": RecordType.REPLACE, "quantity": wrong["quantity"] // 2 + random.randrange(3)}
+                row |= {"volume_up_bytes": None, "volume_down_bytes": None}
+            rows.append(row)
+            self.corrected.append(row)
         return usage(*rows, received=now)
 
     def _record(self, iccid: str, now: dt.datetime) -> Row:
@@ -223,11 +213,13 @@ class _Stream:
             amount = random.choice((0, 1, 1, 1, 2)) if service == Service.SMS else random.randrange(300)
             return row | {"direction": random.choice((Direction.MO, Direction.MO, Direction.MT)), "quantity": amount}
         up, down = random.randrange(300), random.choice((0, random.randrange(1500)))
+        if self.heavy and random.random() < 0.02:
+            down = random.choice((1 << 29, 1 << 30, 3 << 30))
         row |= {"direction": Direction.BOTH, "quantity": up + down}
         if random.random() < 0.7:
             row |= {"volume_up_bytes": up, "volume_down_bytes": down}
         if random.random() < 0.6:
-            row["session_id"] = f"{iccid}-{random.randrange(4)}-{now.day // 4}"
+            row["session_id"] = f"{iccid}-{random.randrange(4)}-{_era(now)}"
         row["cell_id"] = random.choice((None, "c1", "c1", "c1", "c2"))
         return row
 
@@ -239,6 +231,7 @@ class _Changes:
         self.random = random
         self.rows = {row["iccid"]: row for row in rows}
         self.bought = 0
+        self.keyed: list[Command] = []
 
     def catalogue(self, now: dt.datetime) -> Catalogue:
         """A few cards with another status, plan, number, device, tag, field or pool; now and then an add-on."""
@@ -249,7 +242,7 @@ class _Changes:
             if kind == "status":
                 row |= {"status": random.choice((None, "activated", "suspended", "silent"))}
             elif kind == "plan":
-                row |= {"plan": random.choice(("p0", "p1", "p2", "p3", "p4")), "plan_from": now.date()}
+                row |= {"plan": random.choice(("p0", "p1", "p2", "p3", "p4", "p5")), "plan_from": now.date()}
             elif kind == "msisdn":
                 row |= {"msisdn": f"8{iccid}{random.randrange(3)}"}
             elif kind == "imei":
@@ -296,6 +289,13 @@ class _Changes:
                 imei, cell = random.choice((None, "i1", "i2")), random.choice((None, "c1", "c3"))
                 rat, zone = random.choice((None, "LTE", "GSM")), random.choice((None, "home"))
                 found.append(Connected(iccid=iccid, imei=imei, cell_id=cell, rat=rat, zone=zone, at=at))
+        # What was said under a key is said again, now and then twice in one entry.
+        for place, one in enumerate(found):
+            if random.random() < 0.3:
+                found[place] = msgspec.structs.replace(one, key=f"{now:%m%d%H%M%S}-{place}")
+                self.keyed.append(found[place])
+        if random.random() < 0.3:
+            found += random.sample(self.keyed, min(len(self.keyed), 2))
         return tuple(found)
 
 
@@ -305,15 +305,17 @@ def fleet(
     """A fleet over six weeks: `steps` times usage arrives, with ticks, commands and changes in between."""
     random = Random(seed)
     iccids = [str(number) for number in range(1, 1 + sims)]
-    drawn = [rule(random, f"r{number}", iccids, pools) for number in range(rules)]
+    heavy = random.random() < 0.25
+    drawn = [rule(random, f"r{number}", iccids, pools, heavy) for number in range(rules)]
     catalogue = _catalogue(random, iccids, pools, drawn)
-    late = {one.id for one in drawn if random.random() < 0.1}
-    started = tuple(Activate(rule=one.id) for one in drawn if one.id not in late)
+    # Sessions are heard of only while a rule asks for them: one that does is always there, or none.
+    hearing = [one.id for one in drawn if one.trigger in ("data_session_started", "data_session_count_24h")][:1]
+    active = {one.id for one in drawn if random.random() < 0.8} | set(hearing)
+    started = tuple(Activate(rule=one.id) for one in drawn if one.id in active)
     entries = [Entry(BEGIN, change=catalogue), Entry(BEGIN, commands=started)]
-    stream = _Stream(random, iccids)
+    stream = _Stream(random, iccids, heavy)
     changes = _Changes(random, list(catalogue.cards.iter_rows(named=True)))
     now, left = BEGIN, records
-    active = sorted(one.id for one in drawn if one.id not in late)
     for step in range(steps):
         now += dt.timedelta(seconds=random.randrange(1, 2 * _DAYS * 86_400 // steps))
         if random.random() < 0.5:
@@ -322,16 +324,33 @@ def fleet(
             entries.append(Entry(now, change=changes.catalogue(now)))
         if random.random() < 0.4:
             entries.append(Entry(now, commands=changes.commands(now)))
-        if active and random.random() < 0.1:
-            name = random.choice(active)
-            entries.append(Entry(now, commands=(Deactivate(rule=name),)))
-            active.remove(name)
+        if random.random() < 0.2 and (switched := _switched(random, drawn, hearing, active)):
+            entries.append(Entry(now, commands=switched))
+        if stream.sent and random.random() < 0.2:
+            entries.append(Entry(now, usage=stream.corrections(now, random.randrange(1, 5)), corrects=True))
         count = left // (steps - step)
         left -= count
+        if count and random.random() < 0.2:
+            entries.append(Entry(now, usage=stream.partials(now, max(1, count // 3))))
         if count:
             entries.append(Entry(now, usage=stream.batch(now, count)))
     entries.append(Entry(now + dt.timedelta(days=1)))
     return Fleet(seed, tuple(entries))
+
+
+def _switched(random: Random, rules: list[Rule], hearing: list[str], active: set[str]) -> tuple[Command, ...]:
+    """Some rules start and others stop; `active` moves on."""
+    found: list[Command] = []
+    for one in random.sample(rules, min(len(rules), random.choice((1, 1, 3)))):
+        if one.id in hearing:
+            continue
+        if one.id in active:
+            found.append(Deactivate(rule=one.id))
+            active.remove(one.id)
+        else:
+            found.append(Activate(rule=one.id))
+            active.add(one.id)
+    return tuple(found)
 
 
 def shown(found: Fleet) -> str:

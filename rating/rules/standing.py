@@ -60,7 +60,8 @@ def windows_of(ruleset: RuleSet, watch: Watch, card: Ints, window: Ints, day: In
     trigger = watch.trigger
     if trigger.kind == "pool" and trigger.service is not None:
         found = ruleset.pools.of(card, plan, np.full(len(card), int(trigger.service)), today)
-        pool = np.where(found >= 0, found, NONE)
+        declared = np.array([pool is not None for pool in book.pools] or [False])
+        pool = np.where((found >= 0) & declared[found], found, NONE)
     total = Slice.of(watch.rule, trigger)
     if watch.rule.repetition == "once":
         window = _window_on(ruleset, total, card, pool, day)
@@ -130,7 +131,7 @@ def standing(ruleset: RuleSet, state: RuleState, watch: Watch, windows: Windows,
     limits = ruleset.limits.of(watch.place, sizes, addons)
     own_level = np.count_nonzero(own > limits, axis=0)
     if total.pooled:
-        own_level = np.where(windows.pool == NONE, 0, own_level)
+        own, own_level = np.where(windows.pool == NONE, NONE, own), np.where(windows.pool == NONE, 0, own_level)
         if watch.rule.pools:
             rows = ruleset.vocabulary.pools.rows
             named = [rows[name] for name in watch.rule.pools if name in rows]
@@ -139,7 +140,7 @@ def standing(ruleset: RuleSet, state: RuleState, watch: Watch, windows: Windows,
     value, threshold, size = value.copy(), threshold.copy(), size.copy()
     value[at] = own
     if sizes is not None:
-        size[at] = sizes
+        size[at] = np.where(windows.pool == NONE, NONE, sizes) if total.pooled else sizes
     holds = np.flatnonzero(own_level > 0)
     if len(holds):
         part = [None if one is None else one[holds] for one in (sizes, addons)]

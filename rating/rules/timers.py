@@ -105,7 +105,7 @@ def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, 
 
 def _last_of_card(windows: Windows, at: Ints, still: Ints) -> Ints:
     """The places in `at` of one window of each card, the latest; of none where another one holds it (`still`)."""
-    order = np.lexsort((windows.end[at], windows.card[at]))
+    order = np.lexsort((windows.start[at], windows.end[at], windows.card[at]))
     card = windows.card[at][order]
     last = np.append(card[1:] != card[:-1], True)
     ended: Ints = np.sort(order[last & ~np.isin(card, still)])
@@ -258,6 +258,8 @@ class _Tick:
             self.ruleset, watch, memory.card[rows], memory.window[rows], memory["day"][rows], self.now_us
         )
         windows = windows.take(np.flatnonzero(~windows.over))
+        # The memory's own order follows how usage was cut into batches.
+        windows = windows.take(np.lexsort((windows.start, windows.end, windows.card)))
         windows = windows.take(np.flatnonzero(matching(self.ruleset, watch, windows.card, windows.today)))
         keep = last_seen(self.ruleset, watch, self.state.sightings, windows.card)
         windows = windows if keep is True else windows.take(np.flatnonzero(keep))

@@ -43,7 +43,8 @@ BASELINE: Final[dict[str, pl.DataType]] = {
 }
 """What the totals of a slice start from where a rule begins to watch in mid-cycle: sums over the table `rated`.
 
-One row a combination of the columns before `units`, over rows of all kinds, so that reversals cancel. Of the cycles
+One row a combination of the columns before `units`, over usage and what reversals took back of it in its own cycle;
+rows that were rated again (P10) have moved no total, and are left out. Of the cycles
 that still take usage every row counts; `day` (local day of use) and `quarter` (of an hour since 1970 UTC, of used_at)
 are set for days that windows of 24 hours can still reach and null for older ones. `units` is billable_quantity less
 from_test; `sessions` counts data sessions that began: a session by its first row, a record without session id by
@@ -70,7 +71,14 @@ def baseline_sql() -> str:
                 partition by feed, service, kind, session_id order by journal_partition, journal_offset, part
             ) = 1) as began
             from rated
-            where list_contains($cycles, cycle)
+            where list_contains($cycles, cycle) and kind <> 'rerate' and (
+                kind = 'usage' or not late or exists (
+                    from rated as original
+                    where original.kind = 'usage' and list_contains($cycles, original.cycle)
+                        and original.feed = rated.feed and original.record_key = rated.record_key
+                        and original.part = rated.part and original.cycle = rated.cycle
+                )
+            )
         )
         group by all
         having max(day) >= $first_day or sum(billable_quantity - from_test) <> 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,16 +11,18 @@ import polars as pl
 
 from rating.book import SERVICES, Book
 from rating.calendar import DAY_US, day_date
-from rating.cycles import cycle_code, cycle_days
+from rating.cycles import cycle_code, cycle_days, cycle_label
 from rating.errors import InputError
 from rating.groups import Groups, distinct
 from rating.index import Ints
-from rating.rules.decide import Decisions
+from rating.rules.decide import Candidates, Decisions
 from rating.rules.firing import Fires
+from rating.rules.memory import Memory
 from rating.rules.standing import TERM
 from rating.rules.tally import Tally, floor_quarter
 from rating.rules.totals import BASELINE, FAMILIES, Slice, total_key
 from rating.rules.traffic import Flags, Traffic
+from rating.rules.triggers import TRIGGERS
 from rating.rules.watch import Watch
 from schemas.usage import Direction, Service
 
@@ -46,15 +48,15 @@ def usage_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fi
         return []
     decisions = Decisions(ruleset, state, traffic)
     tally = Tally(ruleset, state, traffic, list(by_slice))
-    fires: list[Fires | None] = []
+    found: list[Candidates | None] = []
     for one, watches in by_slice.items():
         if one.family is None:
             slid = tally.slide(one)
-            fires += [decisions.slid(watch, slid) for watch in watches if slid is not None and len(slid.places)]
+            found += [decisions.slid(watch, slid) for watch in watches if slid is not None and len(slid.places)]
         else:
             moved = tally.move(one)
-            fires += [decisions.moved(watch, moved) for watch in watches if moved is not None]
-    return [found for found in fires if found is not None]
+            found += [decisions.moved(watch, moved) for watch in watches if moved is not None]
+    return decisions.fires([one for one in found if one is not None])
 
 
 def _watched(ruleset: RuleSet) -> dict[Slice, list[Watch]]:
@@ -157,19 +159,34 @@ def backfill(ruleset: RuleSet, state: RuleState, rows: pl.DataFrame, watches: Se
             history.add(state, one)
 
 
-def baseline_scope(ruleset: RuleSet, clock_us: int) -> dict[str, Any]:
+def baseline_scope(ruleset: RuleSet, memory: Memory, clock_us: int) -> dict[str, Any]:
     """The parameters of `baseline_sql`: labels of the cycles that can still take usage, and the first day of windows.
 
-    There may be some more than needed.
+    There may be some more than needed. Of windows that are over it covers those for which a suspension is held.
     """
-    book = ruleset.book
+    book, held = ruleset.book, list(_held_windows(ruleset, memory))
     latest = clock_us // DAY_US + 2
     first = (clock_us - int(book.grace_us.max(initial=0)) - _MARGIN_US) // DAY_US - 1
+    first = min([first, *(day for one, windows in held if one.window != "cycle" for day in windows)])
     days = np.arange(first, latest + 1, dtype=np.int32)
     labels = {
         calendar.label(int(number)) for calendar in book.cycle_calendars for number in np.unique(calendar.index(days))
     }
+    for one, windows in held:
+        if one.window == "cycle":
+            labels |= {cycle_label(book, code) for code in windows if code < TERM}
     return {"cycles": sorted(labels), "first_day": day_date(first)}
+
+
+def _held_windows(ruleset: RuleSet, memory: Memory) -> Iterator[tuple[Slice, list[int]]]:
+    """The windows for which rules, active or not, hold suspensions, and the slices that they look at."""
+    held = memory["held"] == 1
+    numbers = ruleset.vocabulary.rules.rows
+    for rule in ruleset.catalogue.rules if held.any() else ():
+        one = Slice.of(rule, TRIGGERS[rule.trigger])
+        windows = memory.window[held & (memory.rule == numbers[rule.id])]
+        if one is not None and len(windows) and rule.repetition != "once":
+            yield one, distinct(windows)[0].tolist()
 
 
 class _History:

@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from rating.rules.totals import BASELINE, Slice, Totals, baseline_sql, total_key
@@ -134,3 +135,30 @@ def test_the_baseline_sums_rated_rows() -> None:
     ] == found.select("direction", "day", "quarter", "units", "sessions").sort("direction", "day").rows()
     assert none.is_empty()
     assert found.cast(pl.Schema(BASELINE)).height == found.height
+
+
+def test_the_baseline_counts_what_live_totals_counted() -> None:
+    """A reversal that came after its cycle closed takes nothing from the open one; a new rating adds nothing."""
+    weir = engine(plan(Rate(service="data")))
+    in_time, late = dt.datetime(2026, 10, 30, tzinfo=dt.UTC), dt.datetime(2026, 11, 10, tzinfo=dt.UTC)
+    first = weir.usage(usage({"quantity": 5, "used_at": in_time}, received=in_time)).rated
+    # Late usage counts in the open cycle, and what takes it back does so too.
+    second = weir.usage(usage({"quantity": 7, "used_at": in_time, "record_key": "late"}, received=late)).rated
+    rated = pa.concat_tables([first, second])
+    backs = [
+        {"record_key": f"back {key}", "record_type": RecordType.REVERSE, "corrects_key": key, "quantity": 0}
+        for key in ("k1", "late")
+    ]
+    with duckdb.connect() as session:
+        session.register("known", rated)
+        scope = {"cycles": ["2026-11"], "first_day": dt.date(2026, 11, 1)}
+        session.execute("create table rated as select * from known")
+        assert [7] == frame(session, scope)["units"].to_list()
+        session.execute("insert into rated select * replace ('rerate' as kind) from known")
+        assert [7] == frame(session, scope)["units"].to_list()
+        session.register("first_back", weir.usage(usage(backs[0], received=late), originals=rated).rated)
+        session.execute("insert into rated select * from first_back")
+        assert [7] == frame(session, scope)["units"].to_list()
+        session.register("second_back", weir.usage(usage(backs[1], received=late), originals=rated).rated)
+        session.execute("insert into rated select * from second_back")
+        assert [] == frame(session, scope)["units"].to_list()

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from rating.cycles import cycle_code, cycle_days, cycle_label
 from rating.engine import Engine
-from rating.rules.firing import NONE, Fires
+from rating.rules.firing import NONE, Fires, Labels
+from rating.rules.memory import Memory
 from rating.rules.ruleset import RuleSet
 from rating.rules.standing import total_of
 from rating.rules.state import RuleState
@@ -137,10 +138,10 @@ def firings(fires: list[Fires]) -> list[Firing]:
     """(offset, rule, card, before, now, level, known, threshold, size, pool, label), sorted."""
     found = []
     for one in fires:
-        assert one.label is not None
+        assert isinstance(one.label, Labels)
         assert np.array_equal(one.offset, np.sort(one.offset))
         columns = (one.offset, one.card, one.before, one.now, one.level, one.known, one.threshold, one.size, one.pool)
-        for offset, card, *rest, label in zip(*(column.tolist() for column in columns), one.label, strict=True):
+        for offset, card, *rest, label in zip(*(column.tolist() for column in columns), one.label.text(), strict=True):
             found.append((offset, one.rule, card, *rest, label))
     return sorted(found)
 
@@ -515,7 +516,28 @@ def test_windows_that_can_take_no_more_are_dropped() -> None:
 def test_the_scope_of_a_baseline_covers_what_is_open() -> None:
     """Cycles up to the longest grace after their end, and days that windows of 24 hours still look at."""
     _, ruleset = world(ALL_SLICES[0])
-    scope = baseline_scope(ruleset, us(dt.datetime(2026, 11, 2, tzinfo=dt.UTC)))
+    scope = baseline_scope(ruleset, Memory(), us(dt.datetime(2026, 11, 2, tzinfo=dt.UTC)))
     assert ["2026-10", "2026-11"] == scope["cycles"]
     assert dt.date(2026, 10, 28) == scope["first_day"]
-    assert ["2026-10"] == baseline_scope(ruleset, us(dt.datetime(2026, 10, 20, tzinfo=dt.UTC)))["cycles"]
+    assert ["2026-10"] == baseline_scope(ruleset, Memory(), us(dt.datetime(2026, 10, 20, tzinfo=dt.UTC)))["cycles"]
+
+
+def test_the_scope_of_a_baseline_covers_what_holds_suspensions() -> None:
+    """A rule that starts anew finds the totals of windows that are over but still hold a SIM (L1, L2)."""
+    suspend = (Action(sequence=1, type="suspend", until="recovered"),)
+    rules = (
+        Rule(id="cycle", trigger="data_usage_cycle", threshold=1, actions=suspend),
+        Rule(id="day", trigger="data_usage_24h", threshold=1, actions=suspend),
+    )
+    weir, ruleset = world(*rules)
+    later = us(dt.datetime(2027, 1, 20, tzinfo=dt.UTC))
+    assert ["2027-01"] == baseline_scope(ruleset, Memory(), later)["cycles"]
+    memory, one = Memory(), np.array([0])
+    number = weir.compiled.book.cycle_calendars[0].index(np.array([20_700], np.int32)).astype(np.int64)
+    september = int(cycle_code(0, number)[0])
+    memory.admit(ruleset.watches[0].row, "always", one, one + september, one + 1, one, held=True)
+    assert ["2026-09", "2027-01"] == baseline_scope(ruleset, memory, later)["cycles"]
+    memory.admit(ruleset.watches[1].row, "always", one, one + 20_780, one + 1, one, held=True)
+    scope = baseline_scope(ruleset, memory, later)
+    assert ["2026-09", "2026-11", "2026-12", "2027-01"] == scope["cycles"]
+    assert dt.date(1970, 1, 1) + dt.timedelta(days=20_780) == scope["first_day"]

@@ -1,0 +1,84 @@
+"""What the slow model of the rules makes of corrections: totals go down, and a replacement is new usage (F6)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from schemas.usage import USAGE_SCHEMA, RecordType, UsageBatch
+from tests.reference_terms import Outcome, Row
+from tests.rules_reference_totals import Fact, Totals, quarter_of
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+@dataclass
+class Standing:
+    """A record that no correction has taken back: what the rules saw of it, its rated rows, and what it counted in."""
+
+    fact: Fact
+    rows: list[Row]
+    in_day: bool
+    in_rolling: bool
+
+
+class Corrections:
+    """The part of the rule model that corrects."""
+
+    if TYPE_CHECKING:
+        at: dt.datetime
+        clock: dt.datetime
+        offset: int
+        totals: Totals
+        seen: dict[tuple[str, str], tuple[Any, int]]
+        today: int
+        test_used: dict[str, int]
+
+        def counts_for_day(self, fact: Fact) -> bool: ...
+        def grace(self, account: str) -> dt.timedelta: ...
+        def local(self, account: str, moment: dt.datetime) -> dt.datetime: ...
+        def refusal(self, record: Row, received: dt.datetime) -> str | None: ...
+        def used(self, batch: UsageBatch) -> Outcome: ...
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stands: dict[tuple[str, str], Standing] = {}
+
+    def remember(self, feed: str, fact: Fact, rows: list[Row]) -> None:
+        """A record was rated, and can be corrected."""
+        oldest = quarter_of(self.clock - self.grace(fact.account)) - 95
+        in_rolling = quarter_of(fact.used_at) >= oldest
+        self.stands[feed, fact.key] = Standing(fact, rows, self.counts_for_day(fact), in_rolling)
+
+    def corrections(self, batch: UsageBatch) -> None:
+        """One after the other; what names nothing that stands, or comes again, changes nothing."""
+        for place, sent in enumerate(batch.rows.iter_rows(named=True)):
+            key = (batch.feed, sent["record_key"])
+            day = (self.at - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)).days
+            known = key in self.seen and day - self.seen[key][1] <= 32
+            named = (batch.feed, sent["corrects_key"])
+            replaces = sent["record_type"] == RecordType.REPLACE
+            record = dict.fromkeys(USAGE_SCHEMA) | sent
+            if known or named not in self.stands or (replaces and self.refusal(record, self.at) is not None):
+                self.offset += 1
+                continue
+            self._take_back(self.stands.pop(named))
+            if replaces:
+                rows = batch.rows[place : place + 1].with_columns(record_type=pl.lit(0, pl.UInt8))
+                self.used(replace(batch, rows=rows))
+            else:
+                self.seen[key] = (None, day)
+                self.offset += 1
+
+    def _take_back(self, one: Standing) -> None:
+        fact = one.fact
+        self.totals.take_back(fact, one.in_day, one.in_rolling)
+        after = fact.cycle.last + dt.timedelta(days=1)
+        closes = dt.datetime.combine(after, dt.time(), tzinfo=self.local(fact.account, self.at).tzinfo)
+        # What a closed cycle burnt of the test allowance stays burnt.
+        if self.at <= closes.astimezone(dt.UTC) + self.grace(fact.account):
+            self.test_used[fact.iccid] -= sum(row["from_test"] for row in one.rows)

@@ -170,7 +170,7 @@ def _render_list(console: Console, counts: dict[str, dict[State, int]], total: i
         "Action ICCID Rule Destination State",
         "Attempts",
         "Next Message Id",
-        give_way="Id Next Attempts Message Destination",
+        give_way="Id Next Attempts Destination Rule Message",
     )
     for one in rows:
         table.add_row(

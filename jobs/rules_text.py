@@ -51,7 +51,9 @@ def render_rules(page: Page) -> RenderableType:
 def _threshold(measure: str | None, threshold: str | None) -> str | None:
     if measure in (None, "used"):
         return threshold
-    return f"{measure} {threshold}" if threshold else measure
+    if threshold:
+        return f"{measure} {threshold}"
+    return measure if measure == "hard_cut" else "off"
 
 
 def render_rule(detail: RuleDetail) -> RenderableType:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -26,8 +28,23 @@ if TYPE_CHECKING:
 NOTHING: Final = np.zeros(0, np.int64)
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Records of a batch that meet the condition of one rule, in journal order; int64[n] but `size`."""
+
+    watch: Watch
+    slice: Slice
+    places: Ints  # in the traffic
+    window: Ints
+    level: Ints
+    before: Ints
+    now: Ints
+    size: Ints | None
+    threshold: Ints
+
+
 class Decisions:
-    """Which records of a batch make rules fire."""
+    """Which records of a batch make rules fire: candidates rule by rule, then what the memory lets through."""
 
     def __init__(self, ruleset: RuleSet, state: RuleState, traffic: Traffic) -> None:
         self.ruleset, self.state, self.traffic = ruleset, state, traffic
@@ -35,8 +52,8 @@ class Decisions:
         self._label_of: dict[bool, Labels] = {}
         self._rat: tuple[Ints, list[str]] | None = None
 
-    def moved(self, watch: Watch, moved: Moved) -> Fires | None:
-        """The firings of a rule on a slice by cycle or day.
+    def moved(self, watch: Watch, moved: Moved) -> Candidates | None:
+        """The candidates of a rule on a slice by cycle or day.
 
         Groups are judged by where the batch left them, and only what may fire in them is looked at by record.
         """
@@ -71,12 +88,57 @@ class Decisions:
         else:
             size = None if size is None else size[at][group]
             limits = _of(limits, at[group])
-        return self._fire(watch, moved.slice, places, now - added, now, size, limits)
+        return self._candidates(watch, moved.slice, places, now - added, now, size, limits)
 
-    def slid(self, watch: Watch, slid: Slid) -> Fires | None:
-        """The firings of a rule on a rolling slice, whose totals are known by record."""
+    def slid(self, watch: Watch, slid: Slid) -> Candidates | None:
+        """The candidates of a rule on a rolling slice, whose totals are known by record."""
         limits = self.ruleset.limits.of(watch.place, None)
-        return self._fire(watch, slid.slice, slid.places, slid.before, slid.now, None, limits)
+        return self._candidates(watch, slid.slice, slid.places, slid.before, slid.now, None, limits)
+
+    def fires(self, found: Sequence[Candidates]) -> list[Fires]:
+        """The firings among candidates, each of another rule; the memory is asked once for many rules."""
+        traffic, fires = self.traffic, list[Fires]()
+        for repetition in sorted({one.watch.rule.repetition for one in found}):
+            some = [one for one in found if one.watch.rule.repetition == repetition]
+            lengths = [len(one.places) for one in some]
+            places, window, level = (
+                np.concatenate([getattr(one, name) for one in some]) for name in ("places", "window", "level")
+            )
+            admitted, known = self.state.memory.admit(
+                np.repeat([one.watch.row for one in some], lengths),
+                repetition,
+                traffic.card[places],
+                window,
+                level,
+                traffic.today[places],
+                np.repeat([one.watch.holds_back for one in some], lengths),
+            )
+            ends = np.cumsum(lengths).tolist()
+            for one, start, end in zip(some, [0, *ends], ends, strict=False):
+                at = np.flatnonzero(admitted[start:end])
+                if len(at):
+                    fires.append(self._fires(one, at, known[start:end][at]))
+        return fires
+
+    def _fires(self, one: Candidates, at: Ints, known: Ints) -> Fires:
+        """The candidates at the places given, which fire."""
+        traffic, places = self.traffic, one.places[at]
+        return Fires(
+            one.watch.row,
+            traffic.card[places],
+            traffic.offset[places],
+            one.window[at],
+            one.level[at],
+            known,
+            before=one.before[at],
+            now=one.now[at],
+            size=NOTHING if one.size is None else one.size[at],
+            threshold=one.threshold[at],
+            pool=traffic.pool[places] if one.slice.pooled else NOTHING,
+            used_us=traffic.used_us[places],
+            place=traffic.place[places],
+            label=self._labels(one.slice, places),
+        )
 
     def _rested(self, watch: Watch, moved: Moved, at: Ints, limits: Ints, mixed: Flags | None) -> Ints:
         """The groups of `at` that the rule watches and in which its memory lets it fire."""
@@ -101,11 +163,10 @@ class Decisions:
         unsaid: Flags = level > memory.levels(watch.row, card, window)
         return unsaid
 
-    def _fire(
+    def _candidates(
         self, watch: Watch, one: Slice, places: Ints, before: Ints, now: Ints, size: Ints | None, limits: Ints
-    ) -> Fires | None:
-        """The firings among candidates: places in the traffic, with the totals that they found and left."""
-        ruleset, traffic, rule = self.ruleset, self.traffic, watch.rule
+    ) -> Candidates | None:
+        """Of places in the traffic, with the totals that they found and left, those that meet the condition."""
         level = np.broadcast_to((now > limits).sum(axis=0), len(now))
         at = np.flatnonzero(level)
         window = self._windows(one)
@@ -115,31 +176,9 @@ class Decisions:
         if not len(at):
             return None
         at = at[np.argsort(places[at])]
-        places, level = places[at], level[at]
-        window, today = window[places], traffic.today[places]
-        fires, known = self.state.memory.admit(
-            watch.row, rule.repetition, traffic.card[places], window, level, today, watch.holds_back
-        )
-        some = np.flatnonzero(fires)
-        if not len(some):
-            return None
-        at, places, level, window = at[some], places[some], level[some], window[some]
-        return Fires(
-            watch.row,
-            traffic.card[places],
-            traffic.offset[places],
-            window,
-            level,
-            known[some],
-            before=before[at],
-            now=now[at],
-            size=NOTHING if size is None else size[at],
-            threshold=ruleset.limits.reached(watch.place, level, _of(limits, at)),
-            pool=traffic.pool[places] if one.pooled else NOTHING,
-            used_us=traffic.used_us[places],
-            place=traffic.place[places],
-            label=self._labels(one, places),
-        )
+        threshold = self.ruleset.limits.reached(watch.place, level[at], _of(limits, at))
+        places, size = places[at], None if size is None else size[at]
+        return Candidates(watch, one, places, window[places], level[at], before[at], now[at], size, threshold)
 
     def _may_fire(self, watch: Watch, places: Ints, window: Ints, level: Ints) -> Flags:
         """bool[n]: whether the rule watches the card of each record, and its memory would let it fire."""

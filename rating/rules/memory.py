@@ -30,7 +30,7 @@ _COLUMNS: Final = (
 )
 
 
-def memory_key(rule: int, card: Ints, window: Ints) -> Ints:
+def memory_key(rule: Ints | int, card: Ints, window: Ints) -> Ints:
     """int64[n]: one number for rule (< 2**16), window (< 2**20) and card (< 2**27)."""
     return (card << (RULE_BITS + WINDOW_BITS)) | (rule << WINDOW_BITS) | window
 
@@ -77,13 +77,21 @@ class Memory:
         return np.where(rows >= 0, self["level"][rows], 0)
 
     def admit(
-        self, rule: int, repetition: Repetition, card: Ints, window: Ints, level: Ints, day: Ints, held: bool = False
+        self,
+        rule: Ints | int,
+        repetition: Repetition,
+        card: Ints,
+        window: Ints,
+        level: Ints,
+        day: Ints,
+        held: npt.NDArray[np.bool_] | bool = False,
     ) -> tuple[npt.NDArray[np.bool_], Ints]:
         """Which candidates fire, and the level that had fired for each before it (bool[n], int64[n]).
 
-        Candidates meet the condition of one rule and come in journal order; `level` (from 1) is how many levels hold,
-        `day` the local day of arrival. once, once_per_window: where a level holds that has not fired yet. daily: the
-        first of its SIM, window and day. always: each. What fires is remembered, and as held where `held`.
+        Candidates meet the condition of their rule; those of each rule come in journal order. `level` (from 1) is how
+        many levels hold, `day` the local day of arrival. once, once_per_window: where a level holds that has not fired
+        yet. daily: the first of its SIM, window and day. always: each. What fires is remembered, and as held where
+        `held`.
         """
         count = len(card)
         if not count:
@@ -107,8 +115,8 @@ class Memory:
         top = np.maximum.reduceat(np.where(fires, level, 0)[groups.order], groups.starts)
         self["level"][rows] = np.maximum(self["level"][rows], top)
         self["day"][rows[fired]] = day[groups.order[groups.starts]][fired]
-        if held:
-            self["held"][rows[fired]] = 1
+        holds = np.broadcast_to(held, count)[groups.order[groups.starts]]
+        self["held"][rows[fired & holds]] = 1
         return fires, known
 
     def forget(self, rules: list[int]) -> None:

@@ -14,21 +14,17 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.background import Background
-from pipeline.catalogue.wire import catalogue_from_bytes, catalogue_to_bytes
 from pipeline.datadir import Checkpoint, DataDirectory, storage_errors
+from pipeline.entry import Apply, Commands, Entry, Tables, Tick, Usage, count_of, entry_of, payload_of
 from rating.errors import StorageError
-from schemas.cards import Catalogue
-from schemas.commands import Command
-from schemas.usage import USAGE_SCHEMA, UsageBatch
+
+__all__ = ["Apply", "Commands", "Entry", "Journal", "Tick", "Usage", "encode", "end_offset", "read"]
 
 GROUP = "journal"
 SEGMENT_BYTES = 64 << 20
@@ -37,71 +33,11 @@ _MAGIC = b"WJNL\x02"  # the last byte is the version of this layout
 _FORMER = (b"WJNL\x01",)
 _FRAME = struct.Struct("<BxxxIQQQ")  # kind, CRC-32 of all that follows, offset, count, payload bytes
 _PLACE = struct.Struct("<QQQ")
-_LENGTHS = struct.Struct("<III")  # of the facts, the usage rows, the originals
-_COMMAND_LENGTHS = struct.Struct("<qIQ")  # when they arrived; of the commands, the baseline
-_INSTANT = struct.Struct("<q")
-_NEVER = -(1 << 63)  # stands for a catalogue that came without a time
-
-
-@dataclass(frozen=True)
-class Usage:
-    """A batch of usage; with `originals`, the rated rows that its corrections undo (F6)."""
-
-    batch: UsageBatch
-    originals: pa.Table | None = None
-
-
-@dataclass(frozen=True)
-class Apply:
-    """A catalogue that holds from here on; it came at `at_us`, at the latest arrival before it where that is None."""
-
-    catalogue: Catalogue
-    at_us: int | None = None
-
-
-@dataclass(frozen=True)
-class Tick:
-    """The clock, in microseconds since 1970 UTC."""
-
-    now_us: int
-
-
-@dataclass(frozen=True)
-class Commands:
-    """Commands that came at `at_us`.
-
-    `baseline` is what the history says of totals that a rule among them is the first to look at, as
-    rating.rules.totals has it; None where no rule needs it.
-    """
-
-    commands: tuple[Command, ...]
-    at_us: int
-    baseline: pl.DataFrame | None = None
-
-
-Entry = Usage | Apply | Tick | Commands
-
-_USAGE, _APPLY, _TICK, _COMMANDS = 1, 2, 3, 4
-_NAMES = {_USAGE: "usage", _APPLY: "catalogue", _TICK: "tick", _COMMANDS: "commands"}
-
-
-class _BatchFacts(msgspec.Struct, forbid_unknown_fields=True):
-    feed: str
-    source: str
-    received_at_us: int
-    cumulative: bool
-
-
-def count_of(entry: Entry) -> int:
-    """By how much an entry advances the offset."""
-    if isinstance(entry, Usage):
-        return entry.batch.rows.height
-    return len(entry.commands) if isinstance(entry, Commands) else 1
 
 
 def encode(entry: Entry, offset: int) -> bytes:
     """An entry as a frame, the same bytes for the same entry; may be called from any thread."""
-    kind, payload = _payload(entry)
+    kind, payload = payload_of(entry, _TABLES)
     count = count_of(entry)
     return _FRAME.pack(kind, _checksum(offset, count, payload), offset, count, len(payload)) + payload
 
@@ -110,24 +46,6 @@ def _checksum(offset: int, count: int, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(_PLACE.pack(offset, count, len(payload))))
 
 
-def _payload(entry: Entry) -> tuple[int, bytes]:
-    if isinstance(entry, Tick):
-        return _TICK, _INSTANT.pack(entry.now_us)
-    if isinstance(entry, Apply):
-        at_us = _NEVER if entry.at_us is None else entry.at_us
-        return _APPLY, _INSTANT.pack(at_us) + catalogue_to_bytes(entry.catalogue)
-    if isinstance(entry, Commands):
-        words = msgspec.json.encode(entry.commands)
-        held = b"" if entry.baseline is None else _parquet(entry.baseline.to_arrow(compat_level=_PLAIN_ARROW))
-        return _COMMANDS, b"".join((_COMMAND_LENGTHS.pack(entry.at_us, len(words), len(held)), words, held))
-    batch = entry.batch
-    facts = msgspec.json.encode(_BatchFacts(batch.feed, batch.source, batch.received_at_us, batch.cumulative))
-    rows = _parquet(batch.rows.to_arrow(compat_level=_PLAIN_ARROW))
-    originals = b"" if entry.originals is None else _parquet(entry.originals)
-    return _USAGE, b"".join((_LENGTHS.pack(len(facts), len(rows), len(originals)), facts, rows, originals))
-
-
-_PLAIN_ARROW = pl.CompatLevel.oldest()
 # Words that repeat within a batch; the other text differs from row to row.
 _WORDS = ("service", "direction", "record_type", "plmn", "country", "zone", "rat", "apn")
 
@@ -149,6 +67,13 @@ def _parquet(table: pa.Table) -> bytes:
         write_statistics=False,
     )
     return sink.getvalue()
+
+
+def _from_parquet(content: bytes) -> pa.Table:
+    return pq.read_table(io.BytesIO(content))
+
+
+_TABLES = Tables(_parquet, _from_parquet)
 
 
 class Journal:
@@ -239,7 +164,7 @@ def read(directory: DataDirectory, from_offset: int = 0) -> Iterator[tuple[int, 
                 continue
             if offset < from_offset:
                 raise ValueError(f"offset {from_offset} lies inside the entry at {offset}")
-            yield offset, _decode(kind, payload, path)
+            yield offset, entry_of(kind, payload, _TABLES, str(path))
 
 
 def _frames(content: bytes, path: Path) -> Iterator[tuple[int, int, int, bytes]]:
@@ -260,44 +185,6 @@ def _frames(content: bytes, path: Path) -> Iterator[tuple[int, int, int, bytes]]
             raise _damaged(path, "an entry does not fit its checksum")
         at += size_bytes
         yield offset, count, kind, payload
-
-
-def _decode(kind: int, payload: bytes, path: Path) -> Entry:
-    if kind == _TICK:
-        return Tick(*_INSTANT.unpack(payload))
-    if kind == _APPLY:
-        (at_us,) = _INSTANT.unpack_from(payload)
-        return Apply(catalogue_from_bytes(payload[_INSTANT.size :]), None if at_us == _NEVER else at_us)
-    if kind == _COMMANDS:
-        return _commands(payload)
-    if kind != _USAGE:
-        known = ", ".join(f"{number} ({name})" for number, name in _NAMES.items())
-        raise StorageError(
-            f"{path}: entry of kind {kind}, this version of weir knows {known}; use the one that wrote it"
-        )
-    facts_bytes, rows_bytes, originals_bytes = _LENGTHS.unpack_from(payload)
-    at = _LENGTHS.size
-    facts = msgspec.json.decode(payload[at : at + facts_bytes], type=_BatchFacts)
-    at += facts_bytes
-    rows = pl.from_arrow(pq.read_table(io.BytesIO(payload[at : at + rows_bytes])))
-    assert isinstance(rows, pl.DataFrame)
-    rows = rows.with_columns(pl.col(name).cast(USAGE_SCHEMA[name]) for name in rows.columns)
-    at += rows_bytes
-    originals = pq.read_table(io.BytesIO(payload[at : at + originals_bytes])) if originals_bytes else None
-    if originals is not None:
-        originals = originals.cast(pa.schema([field.with_nullable(True) for field in originals.schema]))
-    batch = UsageBatch(facts.feed, facts.source, facts.received_at_us, facts.cumulative, rows)
-    return Usage(batch, originals)
-
-
-def _commands(payload: bytes) -> Commands:
-    at_us, words_bytes, held_bytes = _COMMAND_LENGTHS.unpack_from(payload)
-    at = _COMMAND_LENGTHS.size
-    commands = msgspec.json.decode(payload[at : at + words_bytes], type=tuple[Command, ...])
-    at += words_bytes
-    baseline = pl.from_arrow(pq.read_table(io.BytesIO(payload[at : at + held_bytes]))) if held_bytes else None
-    assert baseline is None or isinstance(baseline, pl.DataFrame)
-    return Commands(commands, at_us, baseline)
 
 
 def _damaged(path: Path, how: str) -> StorageError:

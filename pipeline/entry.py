@@ -1,0 +1,159 @@
+"""What an entry of the journal is, and its content as bytes: the same for files of the journal and for messages.
+
+Whoever holds entries says how tables are written (`Tables`), and keeps kind and count beside the payload.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from pipeline.catalogue.wire import catalogue_from_bytes, catalogue_to_bytes
+from rating.errors import StorageError
+from schemas.cards import Catalogue
+from schemas.commands import Command
+from schemas.usage import USAGE_SCHEMA, UsageBatch
+
+_LENGTHS = struct.Struct("<III")  # of the facts, the usage rows, the originals
+_COMMAND_LENGTHS = struct.Struct("<qIQ")  # when they arrived; of the commands, the baseline
+_INSTANT = struct.Struct("<q")
+_NEVER = -(1 << 63)  # stands for a catalogue that came without a time
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A batch of usage; with `originals`, the rated rows that its corrections undo (F6)."""
+
+    batch: UsageBatch
+    originals: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A catalogue that holds from here on; it came at `at_us`, at the latest arrival before it where that is None."""
+
+    catalogue: Catalogue
+    at_us: int | None = None
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The clock, in microseconds since 1970 UTC."""
+
+    now_us: int
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Commands that came at `at_us`.
+
+    `baseline` is what the history says of totals that a rule among them is the first to look at, as
+    rating.rules.totals has it; None where no rule needs it.
+    """
+
+    commands: tuple[Command, ...]
+    at_us: int
+    baseline: pl.DataFrame | None = None
+
+
+Entry = Usage | Apply | Tick | Commands
+
+_USAGE, _APPLY, _TICK, _COMMANDS = 1, 2, 3, 4
+_NAMES: Final = {_USAGE: "usage", _APPLY: "catalogue", _TICK: "tick", _COMMANDS: "commands"}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """How tables are written as bytes, the same bytes for equal tables of one chunking, and read back."""
+
+    write: Callable[[pa.Table], bytes]
+    read: Callable[[bytes], pa.Table]
+
+
+class _BatchFacts(msgspec.Struct, forbid_unknown_fields=True):
+    feed: str
+    source: str
+    received_at_us: int
+    cumulative: bool
+
+
+def count_of(entry: Entry) -> int:
+    """By how much an entry advances the offset: usage and commands by one each, a catalogue and a tick by one."""
+    if isinstance(entry, Usage):
+        return entry.batch.rows.height
+    return len(entry.commands) if isinstance(entry, Commands) else 1
+
+
+def payload_of(entry: Entry, tables: Tables) -> tuple[int, bytes]:
+    """The kind of an entry and its content, the same bytes for the same entry."""
+    if isinstance(entry, Tick):
+        return _TICK, _INSTANT.pack(entry.now_us)
+    if isinstance(entry, Apply):
+        at_us = _NEVER if entry.at_us is None else entry.at_us
+        return _APPLY, _INSTANT.pack(at_us) + catalogue_to_bytes(entry.catalogue)
+    if isinstance(entry, Commands):
+        words = msgspec.json.encode(entry.commands)
+        held = b"" if entry.baseline is None else tables.write(_plain(entry.baseline))
+        return _COMMANDS, b"".join((_COMMAND_LENGTHS.pack(entry.at_us, len(words), len(held)), words, held))
+    batch = entry.batch
+    facts = msgspec.json.encode(_BatchFacts(batch.feed, batch.source, batch.received_at_us, batch.cumulative))
+    rows = tables.write(_plain(batch.rows))
+    originals = b"" if entry.originals is None else tables.write(entry.originals)
+    return _USAGE, b"".join((_LENGTHS.pack(len(facts), len(rows), len(originals)), facts, rows, originals))
+
+
+def entry_of(kind: int, payload: bytes, tables: Tables, where: str) -> Entry:
+    """The entry that `payload_of` wrote. `where` names the file or message in errors.
+
+    Raises StorageError for a kind that this version does not know, or where a catalogue is damaged; a payload that
+    was checked against its checksum has no other fault.
+    """
+    if kind == _TICK:
+        return Tick(*_INSTANT.unpack(payload))
+    if kind == _APPLY:
+        (at_us,) = _INSTANT.unpack_from(payload)
+        return Apply(catalogue_from_bytes(payload[_INSTANT.size :]), None if at_us == _NEVER else at_us)
+    if kind == _COMMANDS:
+        return _commands(payload, tables)
+    if kind != _USAGE:
+        known = ", ".join(f"{number} ({name})" for number, name in _NAMES.items())
+        raise StorageError(
+            f"{where}: entry of kind {kind}, this version of weir knows {known}; use the one that wrote it"
+        )
+    facts_bytes, rows_bytes, originals_bytes = _LENGTHS.unpack_from(payload)
+    at = _LENGTHS.size
+    facts = msgspec.json.decode(payload[at : at + facts_bytes], type=_BatchFacts)
+    at += facts_bytes
+    rows = _frame(tables.read(payload[at : at + rows_bytes]))
+    rows = rows.with_columns(pl.col(name).cast(USAGE_SCHEMA[name]) for name in rows.columns)
+    at += rows_bytes
+    originals = tables.read(payload[at : at + originals_bytes]) if originals_bytes else None
+    if originals is not None:
+        originals = originals.cast(pa.schema([field.with_nullable(True) for field in originals.schema]))
+    batch = UsageBatch(facts.feed, facts.source, facts.received_at_us, facts.cumulative, rows)
+    return Usage(batch, originals)
+
+
+def _commands(payload: bytes, tables: Tables) -> Commands:
+    at_us, words_bytes, held_bytes = _COMMAND_LENGTHS.unpack_from(payload)
+    at = _COMMAND_LENGTHS.size
+    commands = msgspec.json.decode(payload[at : at + words_bytes], type=tuple[Command, ...])
+    at += words_bytes
+    baseline = _frame(tables.read(payload[at : at + held_bytes])) if held_bytes else None
+    return Commands(commands, at_us, baseline)
+
+
+def _plain(frame: pl.DataFrame) -> pa.Table:
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

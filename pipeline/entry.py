@@ -70,7 +70,7 @@ _NAMES: Final = {_USAGE: "usage", _APPLY: "catalogue", _TICK: "tick", _COMMANDS:
 
 @dataclass(frozen=True)
 class Tables:
-    """How tables are written as bytes, the same bytes for equal tables of one chunking, and read back."""
+    """How tables are written as bytes and read back."""
 
     write: Callable[[pa.Table], bytes]
     read: Callable[[bytes], pa.Table]
@@ -91,7 +91,7 @@ def count_of(entry: Entry) -> int:
 
 
 def payload_of(entry: Entry, tables: Tables) -> tuple[int, bytes]:
-    """The kind of an entry and its content, the same bytes for the same entry."""
+    """The kind of an entry and its content; the same bytes for the same entry where `tables` writes them so."""
     if isinstance(entry, Tick):
         return _TICK, _INSTANT.pack(entry.now_us)
     if isinstance(entry, Apply):

@@ -1,0 +1,252 @@
+"""Entries of the journal as messages, each complete in itself, and back.
+
+    magic (its last byte is the version of this layout), CRC-32 of all that follows,
+    kind, count, parts, source partition, source offset, parts before, bytes of the source topic's name, that name,
+    payload
+
+Tables are Arrow IPC streams packed with LZ4. They take more bytes than the Parquet of the files (some 68 a record of
+a plain feed against 42), but none of the cost that Parquet has for each file, so small batches are read quicker.
+
+An entry that is larger than a message may be becomes several, its pieces, which are entries of their own: the journal
+holds the pieces, and the fold sees nothing else. Where it is cut depends on its bytes, and those on what lies in
+memory under nulls; so a fence counts parts (records, commands, entries of a catalogue) and not pieces.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from pipeline.entry import Apply, Commands, Entry, Tables, Usage, count_of, entry_of, payload_of
+from rating.errors import StorageError, WorldError
+from schemas.cards import Catalogue
+
+LIMIT_BYTES: Final = 900_000  # brokers take 1 MiB with the headers of a batch, and clients 1,000,000 bytes
+
+_MAGIC: Final = b"WMSG\x01"
+_CHECKSUM: Final = struct.Struct("<I")
+_HEAD: Final = struct.Struct("<BIIqqQI")
+_START: Final = len(_MAGIC) + _CHECKSUM.size
+_FILL: Final = 0.95  # of a message, as far as the size of a piece can be foretold
+# In the order in which they name one another, so that a piece names nothing that only a later one brings.
+_SECTIONS: Final = ("accounts", "zones", "plans", "pools", "cards", "addons", "rules")
+
+
+class Fence(NamedTuple):
+    """What an entry was made from: up to which offset of a partition of a topic.
+
+    `part` says how many parts of what this offset left in this journal partition come before the entry. A run of
+    single records has the offset of its last one.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    part: int = 0
+
+
+class Fences:
+    """How far each source partition has been applied: by it a replayed or repeated message is skipped.
+
+    Entries of one source partition come in the order of their offsets and parts; one that comes again, or late from
+    a producer that has lost its partition, is below the fence, however it was cut.
+    """
+
+    def __init__(self, applied: tuple[Fence, ...] = ()) -> None:
+        self._applied = {(fence.topic, fence.partition): fence for fence in applied}
+
+    def take(self, message: Message) -> int:
+        """How many of the message's parts were applied before; the others count as applied from now on.
+
+        0 where the message is new or has no fence. Raises StorageError where parts are missing before it.
+        """
+        fence = message.fence
+        if fence is None:
+            return 0
+        source = (fence.topic, fence.partition)
+        known = self._applied.get(source)
+        if known is not None and fence.offset < known.offset:
+            return message.parts
+        done = known.part if known is not None and fence.offset == known.offset else 0
+        if fence.part > done:
+            raise StorageError(
+                f"{message.where}: found part {fence.part} of {fence.topic}[{fence.partition}]@{fence.offset}; "
+                f"expected part {done}: entries are missing; restore the topic from a replica or a backup"
+            )
+        end = fence.part + message.parts
+        self._applied[source] = fence._replace(part=max(end, done))
+        return min(message.parts, done - fence.part)
+
+    def to_bytes(self) -> bytes:
+        """As JSON, the same bytes for equal fences."""
+        return msgspec.json.encode(sorted(self._applied.values()))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Fences:
+        """The fences that `to_bytes` wrote. Raises msgspec.MsgspecError for other content."""
+        return cls(msgspec.json.decode(content, type=tuple[Fence, ...]))
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message whose checksum holds; its entry is decoded when asked for, so that skipping one costs little."""
+
+    fence: Fence | None
+    count: int  # by how much the entry advances the offset of the fold
+    parts: int  # what `Fences.take` counts
+    kind: int
+    payload: bytes
+    where: str
+
+    def entry(self, skip: int = 0) -> Entry:
+        """The entry without its first `skip` parts, of which it has more.
+
+        Raises StorageError where its kind is unknown or its content has another shape.
+        """
+        try:
+            entry = entry_of(self.kind, self.payload, _TABLES, self.where)
+            return _part_of(entry, skip, self.parts) if skip else entry
+        except (struct.error, msgspec.MsgspecError, pl.exceptions.PolarsError, pa.ArrowException, KeyError) as error:
+            raise StorageError(
+                f"{self.where}: found content of another shape ({error}); expected that of this version of weir: use "
+                "the one that wrote it"
+            ) from error
+
+
+def messages_of(entry: Entry, fence: Fence | None = None, limit_bytes: int = LIMIT_BYTES) -> list[bytes]:
+    """The messages of an entry, none for empty usage or no commands, each of at most `limit_bytes`.
+
+    Their parts are counted from that of `fence` on. Usage is cut between records, commands between commands, a
+    catalogue so that what is named comes first. Corrections with their originals (F6) are not cut: what a later one
+    undoes depends on what the one before it did. Nor are commands with a baseline.
+
+    Raises WorldError where something that cannot be cut is larger than a message.
+    """
+    if not count_of(entry):
+        return []
+    name = b"" if fence is None else fence.topic.encode()
+    room = limit_bytes - _START - _HEAD.size - len(name)
+    found, part = [], 0 if fence is None else fence.part
+    for kind, count, parts, payload in _pieces(entry, room):
+        source = (-1, -1) if fence is None else (fence.partition, fence.offset)
+        head = _HEAD.pack(kind, count, parts, *source, part, len(name)) + name
+        part += parts
+        checksum = zlib.crc32(payload, zlib.crc32(head))
+        found.append(b"".join((_MAGIC, _CHECKSUM.pack(checksum), head, payload)))
+    return found
+
+
+def read_message(content: bytes, where: str) -> Message:
+    """The message that `messages_of` made; `where` names its topic, partition and offset in errors.
+
+    Raises StorageError where it is damaged, no message of a journal, or of a layout that this version does not know.
+    """
+    if content[: len(_MAGIC) - 1] != _MAGIC[:-1]:
+        raise StorageError(
+            f"{where}: found a message that begins with {content[: len(_MAGIC)]!r}; expected {_MAGIC!r}, an entry of "
+            "the journal: let nothing else write to this topic, and name another in the configuration if this is none"
+        )
+    if content[: len(_MAGIC)] != _MAGIC:
+        found, known = content[len(_MAGIC) - 1 : len(_MAGIC)].hex() or "nothing", _MAGIC[-1]
+        raise StorageError(
+            f"{where}: found layout {found}; this version of weir knows {known:02x}: upgrade the workers that read "
+            "before those that write, or use the version that wrote it"
+        )
+    if len(content) < _START + _HEAD.size:
+        raise _damaged(where, f"cut off at byte {len(content)}")
+    (checksum,) = _CHECKSUM.unpack_from(content, len(_MAGIC))
+    if zlib.crc32(memoryview(content)[_START:]) != checksum:
+        raise _damaged(where, "it does not fit its checksum")
+    kind, count, parts, partition, offset, part, name_bytes = _HEAD.unpack_from(content, _START)
+    at = _START + _HEAD.size + name_bytes
+    topic = content[_START + _HEAD.size : at].decode()
+    fence = Fence(topic, partition, offset, part) if topic else None
+    return Message(fence, count, parts, kind, content[at:], where)
+
+
+def _pieces(entry: Entry, room: int) -> Iterator[tuple[int, int, int, bytes]]:
+    """(kind, count, parts, payload) of an entry cut into as few pieces of about one size as fit."""
+    kind, payload = payload_of(entry, _TABLES)
+    parts = parts_of(entry)
+    if len(payload) <= room:
+        yield kind, count_of(entry), parts, payload
+        return
+    if parts < 2 or room < 1 or not _can_be_cut(entry):
+        raise WorldError(
+            f"{_described(entry)} takes {len(payload):,} bytes; expected at most {room:,}, what is left of the largest "
+            "message: give it in smaller portions where it has several parts, or raise the limit of messages together "
+            "with max.message.bytes of the topic"
+        )
+    pieces = min(parts, max(2, -int(-len(payload) // (_FILL * room))))
+    for start, stop in pairwise(parts * piece // pieces for piece in range(pieces + 1)):
+        yield from _pieces(_part_of(entry, start, stop), room)
+
+
+def parts_of(entry: Entry) -> int:
+    """How many parts an entry has: its records, commands or entries of a catalogue, 1 where it has none of them."""
+    if isinstance(entry, Apply):
+        return max(1, sum(len(getattr(entry.catalogue, name)) for name in _SECTIONS))
+    return count_of(entry)
+
+
+def _can_be_cut(entry: Entry) -> bool:
+    if isinstance(entry, Usage):
+        return entry.originals is None
+    return isinstance(entry, Apply) or (isinstance(entry, Commands) and entry.baseline is None)
+
+
+def _part_of(entry: Entry, start: int, stop: int) -> Entry:
+    """The parts from `start` to before `stop`, as an entry."""
+    if isinstance(entry, Usage):
+        return replace(entry, batch=replace(entry.batch, rows=entry.batch.rows[start:stop]))
+    if isinstance(entry, Commands):
+        return replace(entry, commands=entry.commands[start:stop])
+    assert isinstance(entry, Apply)
+    sections = {}
+    for name in _SECTIONS:
+        section = getattr(entry.catalogue, name)
+        sections[name] = section[max(start, 0) : max(stop, 0)]
+        start, stop = start - len(section), stop - len(section)
+    return Apply(Catalogue(**sections), entry.at_us)
+
+
+def _described(entry: Entry) -> str:
+    if isinstance(entry, Usage):
+        batch = entry.batch
+        rows = f"row {batch.rows['source_row'][0]} of {batch.source} (feed {batch.feed})"
+        return rows if entry.originals is None else f"{batch.rows.height} corrections with what they undo, from {rows},"
+    if isinstance(entry, Commands):
+        return "a command" if entry.baseline is None else "a command that starts a rule with what the history says"
+    return "an entry of the catalogue"
+
+
+def _to_ipc(table: pa.Table) -> bytes:
+    table = table.combine_chunks()
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema, options=_PACKED) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
+
+
+def _from_ipc(content: bytes) -> pa.Table:
+    with pa.ipc.open_stream(content) as stream:
+        return stream.read_all()
+
+
+_PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+_TABLES: Final = Tables(_to_ipc, _from_ipc)
+
+
+def _damaged(where: str, how: str) -> StorageError:
+    return StorageError(
+        f"{where}: the journal is damaged: {how}; stop the workers and restore the topic from a replica or a backup"
+    )

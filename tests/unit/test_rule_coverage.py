@@ -282,6 +282,25 @@ def test_a_filter_lets_through_what_has_its_value(kind: FilterType, context: str
         assert expected == ("1" in last_fires(fold, story)), (values, fold.fired)
 
 
+@pytest.mark.parametrize(
+    ("kind", "card"),
+    [
+        ("sim_status", {"status": "suspended"}), ("sim_tag", {"tags": ["blue"]}),
+        ("custom_attribute", {"custom": '{"line":"two"}'}),
+        ("plan", {"plan": "big", "plan_from": dt.date(2026, 9, 20)}),
+    ],
+)  # fmt: skip
+def test_a_filter_follows_the_card(kind: FilterType, card: Row) -> None:
+    """A change of the catalogue lets a rule look at a SIM, and ends that it does (L9)."""
+    for value, expected in zip(FILTERS[kind], ([], ["1"]), strict=True):
+        one = Filter(type=kind, values=(value,), name="line" if kind == "custom_attribute" else None)
+        rule = Rule(
+            id="r", trigger="data_usage_cycle", threshold=0, owner="a", filters=(one,), repetition="always",
+            actions=(TELL,),
+        )  # fmt: skip
+        assert expected == last_fires(world(rule), [used(0.5), changed(1, **card), used(2)])
+
+
 # 11 of 10 are used on two days of September and one of October, with ticks: which of the six entries fire.
 REPEATS: dict[Repetition, list[int]] = {
     "once": [0],

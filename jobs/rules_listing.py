@@ -18,7 +18,7 @@ from rating.errors import UsageError
 from schemas.rules import Rule
 
 STATUSES: Final = ("active", "inactive")
-STATES: Final = ("open", "done", "failed")
+STATES: Final = ("open", "told", "done", "failed")
 
 _FIRINGS: Final = """
 SELECT firing_id, fired_at, rule_id::VARCHAR AS rule_id, kind::VARCHAR AS kind, trigger::VARCHAR AS trigger,

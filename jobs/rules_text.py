@@ -153,7 +153,7 @@ def render_actions(page: Page, *, of_rule: bool = False, of_sim: bool = False) -
     return spaced([actions_table("Actions", page.rows, of_rule=of_rule, of_sim=of_sim), range_text(page)])
 
 
-_STYLES = {"open": "yellow", "done": "green", "failed": "red"}
+_STYLES = {"open": "yellow", "told": "cyan", "done": "green", "failed": "red"}
 
 
 def actions_table(title: str, rows: pl.DataFrame, *, of_rule: bool = False, of_sim: bool = False) -> Listing:

@@ -43,6 +43,7 @@ SELECT
     CASE
         WHEN latest.outcome IN ('failed', 'refused') THEN 'failed'
         WHEN latest IS NOT NULL OR action IN ('add_tag', 'set_attribute') THEN 'done'
+        WHEN action IN ('notify', 'webhook') THEN 'told' -- which waits for no answer
         ELSE 'open'
     END AS state,
     latest.outcome AS outcome,
@@ -60,4 +61,4 @@ LEFT JOIN (
     FROM results
     WHERE action_id IS NOT NULL
     GROUP BY action_id
-) AS told ON told.action_id = actions.action_id;
+) AS answers ON answers.action_id = actions.action_id;

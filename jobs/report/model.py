@@ -76,6 +76,7 @@ _COLUMNS = {
         Column("actions", "count", "Actions"),
         Column("actions_done", "count", "Done"),
         Column("actions_failed", "count", "Failed"),
+        Column("actions_told", "count", "Told"),
         Column("actions_open", "count", "Open"),
         Column("size", "quantity", "Size"),
         Column("allowance_size", "quantity", "Allowance"),
@@ -109,7 +110,7 @@ _COLUMNS = {
 _USAGE = "from_test from_allowance from_addon overage"
 _LATE = "late_records late_quantity adjustment_rows adjustment_quantity"
 _MONEY = "charge late_charge adjustments fees total"
-_ACTIONS = "actions actions_done actions_failed actions_open"
+_ACTIONS = "actions actions_done actions_failed actions_told actions_open"
 _SUMMARY = "sims data_used_bytes data_overage_bytes sms_used voice_used_s charge adjustments fees total"
 
 
@@ -244,6 +245,7 @@ _OPTIONAL = {
     "released",
     "actions_done",
     "actions_failed",
+    "actions_told",
     "actions_open",
 }
 

@@ -222,7 +222,7 @@ def _plain(value: Fraction) -> str:
 def _tables(report: Report) -> list[Table]:
     sections = report.sections
     summary = "currency sims data_used_bytes data_overage_bytes sms_used voice_used_s charge adjustments fees total"
-    actions = "actions actions_done actions_failed actions_open"
+    actions = "actions actions_done actions_failed actions_told actions_open"
     usage = "records used from_test from_allowance from_addon overage"
     pools = sections["pools"].sort(
         pl.col("kind") == "device", -pl.col("percent"), "account_id", "pool_id", nulls_last=True, maintain_order=True

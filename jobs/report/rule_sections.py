@@ -19,12 +19,14 @@ _FIRED: Final = """
 CREATE OR REPLACE TEMP TABLE fired_in_cycle AS
 SELECT firings.rule_id::VARCHAR AS rule_id, firings.trigger::VARCHAR AS trigger, owner::VARCHAR AS owner,
     firings.account_id::VARCHAR AS account_id, firings.iccid, kind = 'fired' AS fired,
-    coalesce(actions, 0) AS actions, coalesce(done, 0) AS done, coalesce(failed, 0) AS failed
+    coalesce(actions, 0) AS actions, coalesce(done, 0) AS done, coalesce(failed, 0) AS failed,
+    coalesce(told, 0) AS told, coalesce(open, 0) AS open
 FROM firings
 LEFT JOIN report_accounts ON report_accounts.account_id = firings.account_id::VARCHAR
 LEFT JOIN (
     SELECT firing_id, count(*) AS actions, count(*) FILTER (state = 'done') AS done,
-        count(*) FILTER (state = 'failed') AS failed
+        count(*) FILTER (state = 'failed') AS failed, count(*) FILTER (state = 'told') AS told,
+        count(*) FILTER (state = 'open') AS open
     FROM action_states GROUP BY firing_id
 ) AS asked ON asked.firing_id = firings.firing_id
 WHERE ($accounts IS NULL OR list_contains($accounts, firings.account_id::VARCHAR)) AND coalesce(
@@ -37,7 +39,7 @@ WHERE ($accounts IS NULL OR list_contains($accounts, firings.account_id::VARCHAR
 _COUNTS: Final = (
     "count(*) FILTER (fired)::BIGINT AS firings, count(*) FILTER (NOT fired)::BIGINT AS released, "
     "sum(actions)::BIGINT AS actions, sum(done)::BIGINT AS actions_done, sum(failed)::BIGINT AS actions_failed, "
-    "sum(actions - done - failed)::BIGINT AS actions_open"
+    "sum(told)::BIGINT AS actions_told, sum(open)::BIGINT AS actions_open"
 )
 _SECTIONS: Final = {
     "rules": f"""

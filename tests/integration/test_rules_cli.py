@@ -130,7 +130,7 @@ def test_rules_are_inactive_until_they_are_started(weir: Weir, loaded: Path) -> 
         (("firings", "--rule", "x"), "found rule 'x'"),
         (("firings", "--sim", "x"), "no card with ICCID 'x'"),
         (("firings", "--since", "x"), "--since: found 'x'"),
-        (("actions", "--state", "x"), "expected one of done, failed, open"),
+        (("actions", "--state", "x"), "expected one of done, failed, open, told"),
         (("list", "--status", "x"), "expected one of active, inactive"),
         (("list", "--trigger", "x"), "--trigger: found 'x'"),
         (("--json", "show", "cap"), "expected it after"),
@@ -178,8 +178,8 @@ def test_lists_are_narrowed(weir: Weir, loaded: Path) -> None:  # noqa: F811
     assert 2 == weir(*firings, "--since", "2026-10-13").json["total"]
     page = weir(*firings, "--limit", "1", "--offset", "3").json
     assert (4, 3, ["80 %"]) == (page["total"], page["offset"], page["rows"][0]["levels"])
-    assert {"open": 4, "done": 2, "failed": 0} == {
-        state: weir(*actions, "--state", state).json["total"] for state in ("open", "done", "failed")
+    assert {"open": 2, "told": 2, "done": 2, "failed": 0} == {
+        state: weir(*actions, "--state", state).json["total"] for state in ("open", "told", "done", "failed")
     }
     assert ["suspend", "notify"] * 2 == [row["action"] for row in weir(*actions, "--rule", "cap").json["rows"]]
 
@@ -202,7 +202,7 @@ def test_results_come_back_as_commands(weir: Weir, loaded: Path) -> None:  # noq
     card = weir("card", SIM, "--json").json
     assert ("suspended", "over_quota") == (card["status"], card["status_reason"])
     assert ["100 %"] == card["firings"][0]["levels"]
-    assert {"done", "failed", "open"} == {row["state"] for row in card["actions"]}
+    assert {"done", "failed", "open", "told"} == {row["state"] for row in card["actions"]}
     assert [[suspend, "suspended"], [notify, "failed"]] == [
         list(row.values())
         for row in weir("sql", "select action_id, outcome from results order by journal_offset", "--json").json

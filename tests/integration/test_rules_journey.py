@@ -183,7 +183,7 @@ def test_overage_suspends_until_the_next_cycle(weir: Weir, there: Path) -> None:
         assert [("released", resume["firing_id"]), ("fired", suspend["firing_id"])] == [
             (row["kind"], row["firing_id"]) for row in firings
         ]
-        assert {"open": 0, "done": 2, "failed": 0} == journey.say("rules", "show", SUSPENSION)["actions"]
+        assert {"open": 0, "told": 0, "done": 2, "failed": 0} == journey.say("rules", "show", SUSPENSION)["actions"]
         told = journey.use("2026-11-02T12:00:00Z", 41 * MB)
         assert (1, 1) == (told["firings"], told["actions"])  # a new cycle, a new suspension
 

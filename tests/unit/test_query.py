@@ -57,7 +57,7 @@ def test_views_have_the_same_types_with_and_without_rows(tmp_path: Path) -> None
 
 
 def test_an_action_stands_as_its_latest_result_says(data_dir: Path) -> None:
-    """An action without a result is open; of several results the last one holds, whatever their order in the files."""
+    """The last result of an action holds, in whatever order the files have them; without any it is open, or told."""
     tables = rule_tables()
     tables["results"] = tables["results"].take([2, 1, 0])
     land(data_dir, **tables)
@@ -66,7 +66,7 @@ def test_an_action_stands_as_its_latest_result_says(data_dir: Path) -> None:
     )
     assert [
         ("cap", "suspend", "done", "suspended", None),  # it failed first, and was done then
-        ("cap", "notify", "open", None, None),
+        ("cap", "notify", "told", None, None),
         ("=pool", "suspend", "failed", "failed", "no such SIM"),
         ("=pool", "suspend", "open", None, None),
         ("cap", "resume", "open", None, None),

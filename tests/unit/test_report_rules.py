@@ -79,15 +79,16 @@ def test_only_the_sims_with_the_most_firings_are_listed(tmp_path: Path) -> None:
     assert [f"{sim:019}" for sim in range(0, 16, 2)] == listed["iccid"].to_list()[len(odd) :]
 
 
-def test_what_weir_does_itself_is_done(tmp_path: Path) -> None:
-    """A tag needs no result from anywhere; a message does."""
+def test_only_what_changes_a_card_waits_for_a_result(tmp_path: Path) -> None:
+    """Without any result a tag is done, a message and a webhook are told, and a rate is open."""
     asked = [
         {"action_id": str(n), "firing_id": "0.1", "rule_id": "r", "action": action, "iccid": SIM}
-        for n, action in enumerate(("add_tag", "notify"))
+        for n, action in enumerate(("add_tag", "notify", "webhook", "throttle"))
     ]
     firing = fired(trigger="imei_changed", fired_at=at("2026-10-05T00:00:00Z"))
     rules = report_of(tmp_path, firings=firing, actions=pa.Table.from_pylist(asked, schema=ACTIONS)).sections["rules"]
-    assert [(2, 1, 0, 1)] == rules.select("actions", "actions_done", "actions_failed", "actions_open").rows()
+    counts = rules.select("actions", "actions_done", "actions_failed", "actions_told", "actions_open")
+    assert [(4, 1, 0, 2, 1)] == counts.rows()
 
 
 def test_the_page_says_nothing_of_rules_where_none_fired(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ SELECT
     a.parameters AS parameters,
     a.created_at AS created_at,
     multiIf(
-        told.latest.1 IN ('failed', 'refused'), 'failed',
-        told.action_id != '' OR a.action IN ('add_tag', 'set_attribute'), 'done',
+        answers.latest.1 IN ('failed', 'refused'), 'failed',
+        answers.action_id != '' OR a.action IN ('add_tag', 'set_attribute'), 'done',
+        a.action IN ('notify', 'webhook'), 'told',
         'open'
     ) AS state,
-    if(told.action_id = '', NULL, told.latest.1) AS outcome,
-    told.latest.2 AS message,
-    if(told.action_id = '', NULL, told.latest.3) AS result_at,
+    if(answers.action_id = '', NULL, answers.latest.1) AS outcome,
+    answers.latest.2 AS message,
+    if(answers.action_id = '', NULL, answers.latest.3) AS result_at,
     a.journal_partition AS journal_partition,
     a.journal_offset AS journal_offset
 FROM actions AS a
@@ -30,6 +31,6 @@ LEFT JOIN
     FROM results AS r
     WHERE r.action_id IS NOT NULL
     GROUP BY action_id
-) AS told ON told.action_id = a.action_id;
+) AS answers ON answers.action_id = a.action_id;
 
 ALTER TABLE rated ADD INDEX IF NOT EXISTS by_record_key record_key TYPE bloom_filter(0.01) GRANULARITY 1;

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from pipeline.catalogue.findings import Entry, Findings, Text
 from pipeline.catalogue.rule_actions import check_addresses
 from pipeline.catalogue.rule_references import References
 from rating.errors import PlanError
-from rating.rules.templates import CHANNELS, MOST_LEVELS, channels_of, rules_of
+from rating.rules.templates import CHANNELS, MOST_LEVELS, RULE_PREFIX, channels_of, limit_rule_id, rules_of
 from schemas.rules import Limit, Rule
 
 MOST_ID: Final = 96  # characters, so that the id of the rule stays one
 
 _TARGETS: Final = ("sims", "plan", "account")
 
+Target = tuple[str, str, str]  # kind of limit, field that names whose it is, and one value of it
+
 
 def check_limits(
-    limits: Sequence[Entry[Limit]], references: References, findings: Findings
+    limits: Sequence[Entry[Limit]], references: References, in_force: Iterable[Rule], findings: Findings
 ) -> Iterator[tuple[Entry[Limit], Rule]]:
-    """Add what is wrong with limits, and yield the rules of those that could be read."""
-    first: dict[tuple[str, str, str], Entry[Limit]] = {}
+    """Add what is wrong with limits, and yield the rules of those that could be read.
+
+    `in_force` are the rules that these come to; one of a limit that comes again here counts as it is here.
+    """
+    first: dict[Target, Entry[Limit]] = {}
+    standing = _standing(limits, in_force)
     for entry in limits:
         limit = entry.value
         if len(limit.id) > MOST_ID:
@@ -34,7 +40,7 @@ def check_limits(
         references.check_sims(entry, limit.sims, None, findings)
         _check_fields(entry, findings)
         _check_channels(entry, findings)
-        _check_once(entry, first, findings)
+        _check_once(entry, first, standing, findings)
         try:
             rules = rules_of(limit)
         except PlanError as error:
@@ -69,17 +75,45 @@ def _check_channels(entry: Entry[Limit], findings: Findings) -> None:
         findings.add(entry, ("to",), Text("nobody"), "an e-mail address or a phone number")
 
 
-def _check_once(entry: Entry[Limit], first: dict[tuple[str, str, str], Entry[Limit]], findings: Findings) -> None:
+def _check_once(
+    entry: Entry[Limit], first: dict[Target, Entry[Limit]], standing: dict[Target, str], findings: Findings
+) -> None:
     """Of two limits of one kind that are equally near, both would hold: that is never meant."""
     limit = entry.value
-    targets = [("sims", iccid) for iccid in limit.sims]
-    targets = targets or [("plan", limit.plan or "")] * (limit.plan is not None)
-    targets = targets or [("account", limit.account or "")]
-    for place, (name, value) in enumerate(targets):
-        before = first.setdefault((limit.kind, name, value), entry)
-        if before is entry:
-            continue
+    for place, target in enumerate(_targets(limit.kind, limit.sims, limit.plan, limit.account)):
+        _, name, value = target
+        before = first.setdefault(target, entry)
         field = ("sims", place) if name == "sims" else (name,) if value else ("kind",)
-        expected = f"one {limit.kind} for it: {before.name} at {before.file}:{before.line()} is one"
-        findings.add(entry, field, value or Text("a second limit for every SIM"), expected)
-        return
+        found = value or Text("a second limit for every SIM")
+        if before is not entry:
+            findings.add(
+                entry, field, found, f"one {limit.kind} for it: {before.name} at {before.file}:{before.line()} is one"
+            )
+            return
+        if target in standing:
+            other = standing[target]
+            expected = f'one {limit.kind} for it: "{other}" is in force; give this one the id "{other}" to change that'
+            findings.add(entry, field, found, expected)
+            return
+
+
+def _standing(limits: Sequence[Entry[Limit]], in_force: Iterable[Rule]) -> dict[Target, str]:
+    """The ids of limits in force by what they are for, of the kinds that come, without those that come again."""
+    again = {limit_rule_id(entry.value) for entry in limits}
+    kinds = {entry.value.kind for entry in limits}
+    found: dict[Target, str] = {}
+    for rule in in_force:
+        if not rule.id.startswith(RULE_PREFIX) or rule.nearest not in kinds or rule.id in again:
+            continue
+        plan = rule.filters[0].values[0] if rule.filters else None
+        limit_id = rule.id.removeprefix(f"{RULE_PREFIX}{rule.nearest}.")
+        for target in _targets(rule.nearest, rule.sims, plan, rule.owner):
+            found[target] = limit_id
+    return found
+
+
+def _targets(kind: str, sims: tuple[str, ...], plan: str | None, account: str | None) -> list[Target]:
+    """What a limit is for: each SIM, its plan, its account, or with an empty value every SIM."""
+    if sims:
+        return [(kind, "sims", iccid) for iccid in sims]
+    return [(kind, "account", account or "") if plan is None else (kind, "plan", plan)]

@@ -64,7 +64,7 @@ def check_rules(
         _check_rule(entry, references, findings)
         _check_change(entry, entry.value, before, active, findings)
         made[entry.value.id] = entry.value
-    for limit, rule in check_limits(limits, references, findings):
+    for limit, rule in check_limits(limits, references, before.values(), findings):
         _check_change(limit, rule, before, active, findings)
         made[rule.id] = rule
     written: Sequence[Entry[Rule] | Entry[Limit]] = [*rules, *limits]

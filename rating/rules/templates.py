@@ -56,6 +56,11 @@ _TEXTS: Final[dict[LimitKind, str]] = {
 }
 
 
+def limit_rule_id(limit: Limit) -> str:
+    """The id of the rule that a limit stands for."""
+    return f"{RULE_PREFIX}{limit.kind}.{limit.id}"
+
+
 def rules_of(limit: Limit) -> tuple[Rule, ...]:
     """The rules that a limit stands for: one, inactive as any when it is made, with the id `limit.<kind>.<id>`.
 
@@ -86,7 +91,7 @@ def rules_of(limit: Limit) -> tuple[Rule, ...]:
         }[limit.kind]
     is_on = bool(threshold) or limit.kind == "hard_cut"
     rule = Rule(
-        id=f"{RULE_PREFIX}{limit.kind}.{limit.id}",
+        id=limit_rule_id(limit),
         name=f"{limit.kind.replace('_', ' ')} {limit.id}",
         threshold=threshold,
         actions=suspend + _notice(limit) if is_on else (),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rule_files import Case, name_of, require_findings
+from tests.rule_files import GOOD, Case, found, load, name_of, require_findings
 
 # What is changed in GOOD, and the findings that follow: field, and words of what was found and of what would be right.
 CASES: list[Case] = [
@@ -44,3 +44,47 @@ CASES: list[Case] = [
 def test_each_mistake_is_found(tmp_path: Path, old: str, new: str, expected: list[tuple[str, str]]) -> None:
     """One mistake gives its findings and no others."""
     require_findings(tmp_path, old, new, expected)
+
+
+SIM, OTHER = "8988228066700000016", "8988228066700000024"
+
+
+def limit(name: str, kind: str, rest: str) -> str:
+    """The text of one limit."""
+    return f'[[limits]]\nid = "{name}"\nkind = "{kind}"\n{rest}\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "rest", "field", "standing"),
+    [
+        ("overage_suspension", "margin = 0", "kind", "l1"),
+        ("balance_alert", 'plan = "single"\nlevels = [5]', "plan", "l3"),
+        ("usage_alert", f'sims = ["{OTHER}", "{SIM}"]\nlevels = [5]\nto = ["a@b.example"]', "sims[1]", "l4"),
+        ("hard_cut", 'account = "acme"', "account", "cut"),
+    ],
+)
+@pytest.mark.parametrize("is_active", [False, True])
+def test_a_second_limit_under_another_id_is_found(
+    tmp_path: Path, kind: str, rest: str, field: str, standing: str, is_active: bool
+) -> None:
+    """A limit in force of the same kind for the same SIM, plan, account or everybody is named; under its id it goes."""
+    known = load(tmp_path, GOOD + limit("cut", "hard_cut", 'account = "acme"\nby = ["system"]'))
+    active = (f"limit.{kind}.{standing}",) if is_active else ()
+    (finding,) = found(tmp_path, limit("new", kind, rest), known, active)
+    assert f"limits.new.{field}" == finding.field
+    assert f'one {kind} for it: "{standing}" is in force; give this one the id "{standing}"' in finding.expected
+    changed = load(tmp_path, limit(standing, kind, rest), known)
+    assert [f"limit.{kind}.{standing}"] == [rule.id for rule in changed.rules]
+
+
+def test_limits_for_others_or_of_another_kind_stand_beside(tmp_path: Path) -> None:
+    """Neither another kind, a nearer scope, nor a SIM that the limit in force gives up now is a second limit."""
+    known = load(tmp_path, GOOD)
+    alert = 'levels = [5]\nto = ["a@b.example"]'
+    beside = (
+        limit("l1", "hard_cut", "")
+        + limit("near", "overage_suspension", 'account = "acme"\nmargin = 0')
+        + limit("l4", "usage_alert", f'sims = ["{OTHER}"]\n{alert}')
+        + limit("new", "usage_alert", f'sims = ["{SIM}"]\n{alert}')
+    )
+    assert 4 == len(load(tmp_path, beside, known).rules)

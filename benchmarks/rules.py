@@ -2,8 +2,9 @@
 
     python -m benchmarks.rules --cards 500000 --records 5000000 --pools 200 --rules 100 --rounds 3 --dir /tmp/weir-bench
 
-The rules are of every kind of trigger, half of them of the accounts and with filters, thresholds such that some cards
-fire. They are applied and activated before the clock starts.
+The rules are of every kind of trigger, half of them of the accounts and with filters. Thresholds are those of alerts:
+a few cards in a hundred pass each of them in the month, and one in five that of the remaining balance. How many fired is
+printed, for every firing costs too. Rules are applied and activated before the clock starts.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ NOTIFY = 'actions = [{ sequence = 1, type = "notify", by = ["system"], text = "{
 # Every rule is one of these with an id and perhaps an owner and a filter. Of the triggers that a feed without events
 # cannot meet there is one each.
 TRIGGERS = (
-    'trigger = "data_usage_cycle"\nthreshold = "600 MB"',
-    'trigger = "data_usage_24h"\nthreshold = "150 MB"',
-    'trigger = "data_usage_cycle"\nthreshold = ["150 %", "200 %"]',
-    'trigger = "data_usage_24h"\nwindow = "rolling"\nthreshold = "150 MB"',
+    'trigger = "data_usage_cycle"\nthreshold = "2 GB"',
+    'trigger = "data_usage_24h"\nthreshold = "500 MB"',
+    'trigger = "data_usage_cycle"\nthreshold = ["300 %", "500 %"]',
+    'trigger = "data_usage_24h"\nwindow = "rolling"\nthreshold = "500 MB"',
     'trigger = "pool_data_usage"\nthreshold = "80 %"',
     'trigger = "data_usage_country_cycle"\ncountry = "FR"\nthreshold = "200 MB"',
     'trigger = "data_usage_zone_cycle"\nzone = "eu"\nthreshold = "200 MB"',
@@ -36,13 +37,13 @@ TRIGGERS = (
     'trigger = "sms_mt_count_24h"\nthreshold = 1',
     'trigger = "voice_mo_duration_cycle"\nthreshold = "5 min"',
     'trigger = "voice_mt_duration_24h"\nthreshold = "2 min"',
-    'trigger = "home_data_allowance"\nthreshold = "150 %"',
+    'trigger = "home_data_allowance"\nthreshold = "300 %"',
     'trigger = "data_session_count_24h"\nthreshold = 3',
-    'trigger = "data_usage_cycle"\nmeasure = "over"\nthreshold = "400 MB"',
-    'trigger = "data_usage_cycle"\nmeasure = "remaining"\nthreshold = ["30 %", "10 %"]\nrepetition = "daily"',
+    'trigger = "data_usage_cycle"\nmeasure = "over"\nthreshold = "1 GB"',
+    'trigger = "data_usage_cycle"\nmeasure = "remaining"\nthreshold = "10 %"\nrepetition = "daily"',
     'trigger = "data_usage_cycle"\nmeasure = "hard_cut"',
     'trigger = "pool_sms_mo_usage"\nthreshold = "100 %"',
-    'trigger = "price_plan_expired"',
+    'trigger = "price_plan_expired"\nby = "time"',
     'trigger = "imei_changed"',
     'trigger = "not_connected_cycle"',
 )

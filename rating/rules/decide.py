@@ -59,7 +59,7 @@ class Decisions:
         """
         ordered, place = moved.ordered, watch.place
         need = self.ruleset.limits.needs_size(place)
-        size, over = self._size(need, moved.slice, ordered.first, moved.slice.family or "")
+        size, over = self._size(need, moved.slice, ordered.first, moved.groups)
         limits = self.ruleset.limits.of(place, size, over)
         if not len(limits):
             return None

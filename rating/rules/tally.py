@@ -6,8 +6,8 @@ what each record adds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -27,19 +27,29 @@ class Ordered:
     """Records by subject and window, in journal order inside a group; `order[n]` are places in the traffic."""
 
     order: Ints
-    segment: Ints
     starts: Ints
     stops: Ints
     first: Ints  # int64[g]: a record of each group
     rows: Ints  # int64[g]: the row of each group in the totals of its family
     mixed: Flags | None  # bool[g]: whether sizes can differ within the group; None: nowhere
 
+    def take(self, at: Ints) -> Self:
+        """The groups at the places given."""
+        mixed = None if self.mixed is None else self.mixed[at]
+        return replace(
+            self, starts=self.starts[at], stops=self.stops[at], first=self.first[at], rows=self.rows[at], mixed=mixed
+        )
+
 
 @dataclass(frozen=True)
 class Moved:
-    """A slice that a batch has moved on; columns are of the groups of `ordered`, `added` of its records, in order."""
+    """A slice that a batch has moved on; columns are of the groups of `ordered`, `added` of its records, in order.
+
+    `groups` names the groups: slices of one name have the same.
+    """
 
     slice: Slice
+    groups: str
     ordered: Ordered
     added: Ints
     before: Ints
@@ -83,11 +93,15 @@ class Tally:
         if ordered is None:
             return None
         added = np.where(which, self._units(one), 0)[ordered.order]
+        sums, groups = np.add.reduceat(added, ordered.starts), str(family)
+        at = np.flatnonzero(sums)
+        if 2 * len(at) < len(sums):  # rules need not look at the many groups that do not use this slice
+            sums, ordered, groups = sums[at], ordered.take(at), one.text
         column = self.state.totals.column(one.text)
         before = column[ordered.rows]
-        now = before + np.add.reduceat(added, ordered.starts)
+        now = before + sums
         column[ordered.rows] = now
-        return Moved(one, ordered, added, before, now)
+        return Moved(one, groups, ordered, added, before, now)
 
     def slide(self, one: Slice) -> Slid | None:
         """Move a rolling slice on; None where no record is of it."""
@@ -164,7 +178,6 @@ class Tally:
         other = differs[order] != differs[first][groups.segment]
         return Ordered(
             order,
-            groups.segment,
             groups.starts,
             np.append(groups.starts[1:], len(order)),
             first,

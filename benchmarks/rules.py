@@ -3,7 +3,7 @@
     python -m benchmarks.rules --cards 500000 --records 5000000 --pools 200 --rules 100 --rounds 3 --dir /tmp/weir-bench
 
 The rules are of every kind of trigger, half of them of the accounts and with filters. Thresholds are those of alerts:
-a few cards in a hundred pass each of them in the month, and one in five that of the remaining balance. How many fired is
+a few cards in a hundred pass each of them in the month, one in five that of the remaining balance. How many fired is
 printed, for every firing costs too. Rules are applied and activated before the clock starts.
 """
 

@@ -88,6 +88,10 @@ def _check_values(entry: Entry[Rule], field: Path, action: Action, references: R
             found = Text(f'until "{action.until}" with trigger {trigger.name}')
             expected = '"released": this trigger has no window that ends'
             findings.add(entry, (*field, "until"), found, expected)
+        elif entry.value.repetition == "once":
+            found = Text(f'until "{action.until}" with repetition "once"')
+            expected = '"released": a rule that fires once for ever keeps no window; or another repetition'
+            findings.add(entry, (*field, "until"), found, expected)
     if action.rate_bps is not None and action.rate_bps < 1:
         findings.add(entry, (*field, "rate_bps"), action.rate_bps, "1 or more bits per second")
     if action.status is not None and action.status not in STATUSES:

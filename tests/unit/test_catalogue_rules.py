@@ -142,6 +142,11 @@ CASES: list[Case] = [
         'actions = [\n{ sequence = 9, type = "suspend", until = "window_end" },\n',
         [("until", 'window_end" with trigger price_plan')],
     ),
+    (
+        'type = "resume"',
+        'type = "suspend", until = "window_end" }]\nrepetition = "once"\nfilters = [{ type = "sim_tag", values = ["x"]',
+        [("until", 'window_end" with repetition "once"')],
+    ),
     ('"https://hooks', '"ftp://hooks', [("rules.usage.actions[2].url", "a URL such as https://")]),
     ('"https://hooks', '"https://me:word@hooks', [("rules.usage.actions[2].url", "without user or password")]),
     (

@@ -195,7 +195,9 @@ class Totals:
             return self.units["sim", iccid, *place, *one, window]
         if rule.window == "day":
             return self.units["sim", iccid, *one, window.first]
-        return _rolling(self.quarters["sim", iccid, *one], quarter_of(clock), 0)
+        # Usage may be dated up to an hour ahead of the clock; the window then ends with it.
+        heard = self.quarters["sim", iccid, *one]
+        return _rolling(heard, max(quarter_of(clock), *(number for number, _ in heard), 0), 0)
 
 
 def _subject(fact: Fact, place: str) -> tuple[Any, ...]:

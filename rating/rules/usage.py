@@ -92,12 +92,14 @@ def expire(ruleset: RuleSet, state: RuleState, clock_us: int) -> None:
     drop_unwatched(ruleset, state)
     book = ruleset.book
     last_us = clock_us - int(book.grace_us.max(initial=0)) - _MARGIN_US
+    held = state.memory.window[state.memory["held"] == 1]
     for family in FAMILIES:
         windows, rank = distinct(state.totals.window(family))
         if not len(windows):
             continue
         days = windows if family == "sim/day" else np.array([cycle_days(book, code)[1] for code in windows.tolist()])
-        state.totals.keep(family, ((days + 1) * DAY_US >= last_us)[rank])
+        # A rule that is stopped keeps its suspensions, and looks at their totals once it starts again.
+        state.totals.keep(family, ((days + 1) * DAY_US >= last_us)[rank] | np.isin(windows, held)[rank])
     _forget_past(ruleset, state, last_us)
     state.rolling.expire(int(floor_quarter(clock_us, book.grace_us.max(initial=0, keepdims=True))[0]))
 

@@ -133,3 +133,18 @@ def test_a_rule_that_was_stopped_and_started_fires_again() -> None:
     assert fold.usage(usage({"quantity": 11}, first_row=2)).firings.num_rows == 0
     fold.command([Deactivate(rule="r"), Activate(rule="r")], us(RECEIVED))
     assert fold.usage(usage({"quantity": 11}, first_row=3)).firings.num_rows == 1
+
+
+def test_a_stopped_rule_finds_the_total_of_what_it_holds_when_it_starts_again() -> None:
+    """Another rule keeps the slice, so no baseline fills it; the day is long over when the suspension ends."""
+    cut = Rule(id="cut", trigger="data_usage_24h", threshold=10, actions=(HOLD,))
+    fold = started(Rule(id="other", trigger="data_usage_24h", threshold=1000, actions=(TELL,)))
+    fold.apply(Catalogue(rules=(cut,)))
+    fold.command([Activate(rule="cut")], us(RECEIVED) - 1)
+    fold.usage(usage({"quantity": 11, "used_at": RECEIVED - dt.timedelta(hours=1)}))
+    fold.command([Deactivate(rule="cut")], us(RECEIVED))
+    later = us(RECEIVED + dt.timedelta(days=10))
+    assert fold.tick(later).firings.num_rows == 0
+    fold.command([Activate(rule="cut")], later)
+    (released,) = fold.tick(later).firings.to_pylist()
+    assert ("released", 11) == (released["kind"], released["value_now"])

@@ -62,6 +62,17 @@ class Commands:
     baseline: pl.DataFrame | None = None
 
 
+@dataclass(frozen=True)
+class Rejects:
+    """What mediation refused: rows of schemas.tables.REJECTED.
+
+    Only the journal of a topic holds them, so that they land once (F5). The fold knows nothing of them: they take no
+    offset of it.
+    """
+
+    rows: pa.Table
+
+
 Entry = Usage | Apply | Tick | Commands
 
 _USAGE, _APPLY, _TICK, _COMMANDS = 1, 2, 3, 4

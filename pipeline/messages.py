@@ -1,7 +1,8 @@
 """Entries of the journal as messages, each complete in itself, and back.
 
     magic (its last byte is the version of this layout), CRC-32 of all that follows,
-    kind, count, parts, source partition, source offset, parts before, bytes of the source topic's name, that name,
+    kind, count, parts, source partition, first and last source offset, parts of the first before, parts of the last,
+    bytes of the source topic's name, that name,
     payload
 
 Tables are Arrow IPC streams packed with LZ4. They take more bytes than the Parquet of the files (some 68 a record of
@@ -9,7 +10,8 @@ a plain feed against 42), but none of the cost that Parquet has for each file, s
 
 An entry that is larger than a message may be becomes several, its pieces, which are entries of their own: the journal
 holds the pieces, and the fold sees nothing else. Where it is cut depends on its bytes, and those on what lies in
-memory under nulls; so a fence counts parts (records, commands, entries of a catalogue) and not pieces.
+memory under nulls; so a fence counts parts (records, commands, entries of a catalogue, rejects) and not pieces. The
+parts of an entry are of one source offset, or those of a run of single records are of the offsets in `source_row`.
 """
 
 from __future__ import annotations
@@ -23,35 +25,54 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.entry import Apply, Commands, Entry, Tables, Usage, count_of, entry_of, payload_of
+from pipeline.entry import Apply, Commands, Entry, Rejects, Tables, Usage, count_of, entry_of, payload_of
 from rating.errors import StorageError, WorldError
+from rating.index import Ints
 from schemas.cards import Catalogue
+from schemas.tables import REJECTED
 
 LIMIT_BYTES: Final = 900_000  # brokers take 1 MiB with the headers of a batch, and clients 1,000,000 bytes
 
 _MAGIC: Final = b"WMSG\x01"
 _CHECKSUM: Final = struct.Struct("<I")
-_HEAD: Final = struct.Struct("<BIIqqQI")
+_HEAD: Final = struct.Struct("<BIIqqqQII")
 _START: Final = len(_MAGIC) + _CHECKSUM.size
+_REJECTS: Final = 5  # the kind of Rejects; those below are of pipeline.entry
 _FILL: Final = 0.95  # of a message, as far as the size of a piece can be foretold
 # In the order in which they name one another, so that a piece names nothing that only a later one brings.
 _SECTIONS: Final = ("accounts", "zones", "plans", "pools", "cards", "addons", "rules")
 
 
 class Fence(NamedTuple):
-    """What an entry was made from: up to which offset of a partition of a topic.
+    """What an entry was made from: one offset of a partition of a topic, or a run of single records up to it.
 
-    `part` says how many parts of what this offset left in this journal partition come before the entry. A run of
-    single records has the offset of its last one.
+    `part` says how many parts of what its first offset left in this journal partition come before the entry; of
+    `rejects` the parts are counted by themselves. `first` is the first offset of a run, None where there is but one.
     """
 
     topic: str
     partition: int
     offset: int
     part: int = 0
+    first: int | None = None
+    rejects: bool = False
+
+    @classmethod
+    def run(cls, topic: str, partition: int) -> Fence:
+        """For `messages_of`: the entry is a run, its rows ascend by their source offsets, which are in `source_row`."""
+        return cls(topic, partition, -1, 0, -1)
+
+    def after(self, entry: Entry | Rejects) -> Fence:
+        """For `messages_of`: that of the next entry of the same offset or run in the same journal partition."""
+        if self.first is None or not parts_of(entry):
+            return self._replace(part=self.part + parts_of(entry))
+        rows = _source_rows(entry)
+        offset, parts = int(rows[-1]), int((rows == rows[-1]).sum())
+        return self._replace(offset=offset, part=parts + (self.part if rows[0] == offset == self.offset else 0))
 
 
 class Fences:
@@ -62,33 +83,43 @@ class Fences:
     """
 
     def __init__(self, applied: tuple[Fence, ...] = ()) -> None:
-        self._applied = {(fence.topic, fence.partition): fence for fence in applied}
+        self._applied = {(fence.topic, fence.partition, fence.rejects): fence for fence in applied}
 
     def take(self, message: Message) -> int:
         """How many of the message's parts were applied before; the others count as applied from now on.
 
-        0 where the message is new or has no fence. Raises StorageError where parts are missing before it.
+        0 where the message is new or has no fence. A run is decoded only where some of it was applied. Raises
+        StorageError where parts are missing before the message.
         """
         fence = message.fence
         if fence is None:
             return 0
-        source = (fence.topic, fence.partition)
+        source = (fence.topic, fence.partition, fence.rejects)
+        first = fence.offset if fence.first is None else fence.first
         known = self._applied.get(source)
-        if known is not None and fence.offset < known.offset:
+        done = (-1, 0) if known is None else (known.offset, known.part)
+        end = (fence.offset, message.of_last + (fence.part if first == fence.offset else 0))
+        if end <= done:
             return message.parts
-        done = known.part if known is not None and fence.offset == known.offset else 0
-        if fence.part > done:
+        reached = done[1] if first == done[0] else 0
+        if first >= done[0] and fence.part > reached:
             raise StorageError(
-                f"{message.where}: found part {fence.part} of {fence.topic}[{fence.partition}]@{fence.offset}; "
-                f"expected part {done}: entries are missing; restore the topic from a replica or a backup"
+                f"{message.where}: found part {fence.part} of {fence.topic}[{fence.partition}]@{first}; "
+                f"expected part {reached}: entries are missing; restore the topic from a replica or a backup"
             )
-        end = fence.part + message.parts
-        self._applied[source] = fence._replace(part=max(end, done))
-        return min(message.parts, done - fence.part)
+        skip = reached - fence.part if first == done[0] else 0
+        if first <= done[0] < fence.offset:
+            rows = _source_rows(message.entry())
+            before = fence.part if first == done[0] else 0
+            skip = int((rows < done[0]).sum()) + min(int((rows == done[0]).sum()), done[1] - before)
+        elif first < done[0]:  # its last offset is the one that was reached
+            skip = message.parts - message.of_last + done[1]
+        self._applied[source] = Fence(fence.topic, fence.partition, *end, rejects=fence.rejects)
+        return skip
 
     def to_bytes(self) -> bytes:
         """As JSON, the same bytes for equal fences."""
-        return msgspec.json.encode(sorted(self._applied.values()))
+        return msgspec.json.encode([self._applied[source] for source in sorted(self._applied)])
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Fences:
@@ -106,14 +137,19 @@ class Message:
     kind: int
     payload: bytes
     where: str
+    of_last: int  # parts that are of the fence's offset; all of them where it is no run
 
-    def entry(self, skip: int = 0) -> Entry:
+    def entry(self, skip: int = 0) -> Entry | Rejects:
         """The entry without its first `skip` parts, of which it has more.
 
         Raises StorageError where its kind is unknown or its content has another shape.
         """
         try:
-            entry = entry_of(self.kind, self.payload, _TABLES, self.where)
+            entry: Entry | Rejects
+            if self.kind == _REJECTS:
+                entry = Rejects(_from_ipc(self.payload).cast(REJECTED))
+            else:
+                entry = entry_of(self.kind, self.payload, _TABLES, self.where)
             return _part_of(entry, skip, self.parts) if skip else entry
         except (struct.error, msgspec.MsgspecError, pl.exceptions.PolarsError, pa.ArrowException, KeyError) as error:
             raise StorageError(
@@ -122,27 +158,41 @@ class Message:
             ) from error
 
 
-def messages_of(entry: Entry, fence: Fence | None = None, limit_bytes: int = LIMIT_BYTES) -> list[bytes]:
-    """The messages of an entry, none for empty usage or no commands, each of at most `limit_bytes`.
+def messages_of(entry: Entry | Rejects, fence: Fence | None = None, limit_bytes: int = LIMIT_BYTES) -> list[bytes]:
+    """The messages of an entry, none where it has no rows or commands, each of at most `limit_bytes`.
 
-    Their parts are counted from that of `fence` on. Usage is cut between records, commands between commands, a
-    catalogue so that what is named comes first. Corrections with their originals (F6) are not cut: what a later one
-    undoes depends on what the one before it did. Nor are commands with a baseline.
+    Their parts are counted from that of `fence` on; those of a run (`Fence.run`) have the offsets of their rows. Usage
+    and rejects are cut between rows, commands between commands, a catalogue so that what is named comes first.
+    Corrections with their originals (F6) are not cut: what a later one undoes depends on what the one before it did.
+    Nor are commands with a baseline.
 
-    Raises WorldError where something that cannot be cut is larger than a message.
+    Raises WorldError where something that cannot be cut is larger than a message, ValueError where a run is of
+    something else than usage or rejects, or its rows do not ascend.
     """
-    if not count_of(entry):
+    if not parts_of(entry):
         return []
     name = b"" if fence is None else fence.topic.encode()
     room = limit_bytes - _START - _HEAD.size - len(name)
-    found, part = [], 0 if fence is None else fence.part
+    rows = None if fence is None or fence.first is None else _run_rows(entry, fence.offset)
+    found, start = [], 0
     for kind, count, parts, payload in _pieces(entry, room):
-        source = (-1, -1) if fence is None else (fence.partition, fence.offset)
-        head = _HEAD.pack(kind, count, parts, *source, part, len(name)) + name
-        part += parts
+        source = _source(fence, rows, start, parts)
+        head = _HEAD.pack(kind, count, parts, *source, len(name)) + name
+        start += parts
         checksum = zlib.crc32(payload, zlib.crc32(head))
         found.append(b"".join((_MAGIC, _CHECKSUM.pack(checksum), head, payload)))
     return found
+
+
+def _source(fence: Fence | None, rows: Ints | None, start: int, parts: int) -> tuple[int, int, int, int, int]:
+    """Partition, first and last offset, parts of the first before, parts of the last, of so many parts of an entry."""
+    if fence is None:
+        return -1, -1, -1, start, parts
+    if rows is None:
+        return fence.partition, fence.offset, fence.offset, fence.part + start, parts
+    own, first = rows[start : start + parts], int(rows[start])
+    before = int((rows[:start] == first).sum()) + (fence.part if first == fence.offset else 0)
+    return fence.partition, first, int(own[-1]), before, int((own == own[-1]).sum())
 
 
 def read_message(content: bytes, where: str) -> Message:
@@ -166,19 +216,24 @@ def read_message(content: bytes, where: str) -> Message:
     (checksum,) = _CHECKSUM.unpack_from(content, len(_MAGIC))
     if zlib.crc32(memoryview(content)[_START:]) != checksum:
         raise _damaged(where, "it does not fit its checksum")
-    kind, count, parts, partition, offset, part, name_bytes = _HEAD.unpack_from(content, _START)
+    kind, count, parts, partition, first, offset, part, of_last, name_bytes = _HEAD.unpack_from(content, _START)
     at = _START + _HEAD.size + name_bytes
     topic = content[_START + _HEAD.size : at].decode()
-    fence = Fence(topic, partition, offset, part) if topic else None
-    return Message(fence, count, parts, kind, content[at:], where)
+    fence = None
+    if topic:
+        fence = Fence(topic, partition, offset, part, None if first == offset else first, kind == _REJECTS)
+    return Message(fence, count, parts, kind, content[at:], where, of_last)
 
 
-def _pieces(entry: Entry, room: int) -> Iterator[tuple[int, int, int, bytes]]:
+def _pieces(entry: Entry | Rejects, room: int) -> Iterator[tuple[int, int, int, bytes]]:
     """(kind, count, parts, payload) of an entry cut into as few pieces of about one size as fit."""
-    kind, payload = payload_of(entry, _TABLES)
+    if isinstance(entry, Rejects):
+        kind, count, payload = _REJECTS, 0, _to_ipc(entry.rows)
+    else:
+        (kind, payload), count = payload_of(entry, _TABLES), count_of(entry)
     parts = parts_of(entry)
     if len(payload) <= room:
-        yield kind, count_of(entry), parts, payload
+        yield kind, count, parts, payload
         return
     if parts < 2 or room < 1 or not _can_be_cut(entry):
         raise WorldError(
@@ -191,21 +246,44 @@ def _pieces(entry: Entry, room: int) -> Iterator[tuple[int, int, int, bytes]]:
         yield from _pieces(_part_of(entry, start, stop), room)
 
 
-def parts_of(entry: Entry) -> int:
-    """How many parts an entry has: its records, commands or entries of a catalogue, 1 where it has none of them."""
+def parts_of(entry: Entry | Rejects) -> int:
+    """How many parts an entry has: its records, commands, rejects or entries of a catalogue; a tick has one.
+
+    A catalogue of nothing has one too, as it takes an offset.
+    """
+    if isinstance(entry, Rejects):
+        return len(entry.rows)
     if isinstance(entry, Apply):
         return max(1, sum(len(getattr(entry.catalogue, name)) for name in _SECTIONS))
     return count_of(entry)
 
 
-def _can_be_cut(entry: Entry) -> bool:
+def _source_rows(entry: Entry | Rejects) -> Ints:
+    """int64[n]: the source offset of each row of a run. Raises ValueError where the entry has no such rows."""
+    if isinstance(entry, Rejects):
+        return np.asarray(entry.rows["source_row"].to_numpy(), np.int64)
+    if isinstance(entry, Usage):
+        return np.asarray(entry.batch.rows["source_row"].to_numpy(), np.int64)
+    raise ValueError("only usage and rejects come in runs of single records")
+
+
+def _run_rows(entry: Entry | Rejects, after: int) -> Ints:
+    rows = _source_rows(entry)
+    if rows[0] < max(after, 0) or (np.diff(rows) < 0).any():
+        raise ValueError("the rows of a run must ascend by the offsets in source_row")
+    return rows
+
+
+def _can_be_cut(entry: Entry | Rejects) -> bool:
     if isinstance(entry, Usage):
         return entry.originals is None
-    return isinstance(entry, Apply) or (isinstance(entry, Commands) and entry.baseline is None)
+    return isinstance(entry, (Apply, Rejects)) or (isinstance(entry, Commands) and entry.baseline is None)
 
 
-def _part_of(entry: Entry, start: int, stop: int) -> Entry:
+def _part_of(entry: Entry | Rejects, start: int, stop: int) -> Entry | Rejects:
     """The parts from `start` to before `stop`, as an entry."""
+    if isinstance(entry, Rejects):
+        return Rejects(entry.rows.slice(start, stop - start))
     if isinstance(entry, Usage):
         return replace(entry, batch=replace(entry.batch, rows=entry.batch.rows[start:stop]))
     if isinstance(entry, Commands):
@@ -219,7 +297,9 @@ def _part_of(entry: Entry, start: int, stop: int) -> Entry:
     return Apply(Catalogue(**sections), entry.at_us)
 
 
-def _described(entry: Entry) -> str:
+def _described(entry: Entry | Rejects) -> str:
+    if isinstance(entry, Rejects):
+        return f"the reject of row {entry.rows['source_row'][0]} of {entry.rows['source'][0]}"
     if isinstance(entry, Usage):
         batch = entry.batch
         rows = f"row {batch.rows['source_row'][0]} of {batch.source} (feed {batch.feed})"

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
-from itertools import accumulate
+from dataclasses import replace
+from itertools import accumulate, pairwise
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.entry import Apply, Commands, Entry, Tick, Usage
+from pipeline.entry import Apply, Commands, Entry, Rejects, Tick, Usage
 from pipeline.messages import Fence, Fences, Message, messages_of, read_message
 from rating.errors import StorageError, WorldError
 from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.commands import Activate, Command, Connected, PlanChanged
 from schemas.plans import Plan, PlanVersion, Rate, Zone, ZoneSet
 from schemas.rules import Rule
+from schemas.tables import REJECTED
 from tests.fold_case import SINCE, cards
 from tests.rated_rows import Event, rated_table
 from tests.unit.test_journal import assert_same, batch
@@ -86,7 +89,9 @@ def test_an_entry_comes_back(entry: Entry, fence: Fence | None) -> None:
     assert fence == message.fence
     counts = {Usage: lambda: entry.batch.rows.height, Commands: lambda: len(entry.commands)}  # type: ignore[union-attr]
     assert counts.get(type(entry), lambda: 1)() == message.count
-    assert_same(entry, message.entry())
+    found = message.entry()
+    assert not isinstance(found, Rejects)
+    assert_same(entry, found)
     if isinstance(entry, Apply):
         found = message.entry()
         assert isinstance(found, Apply)
@@ -196,14 +201,14 @@ def test_what_is_wrong_is_said() -> None:
         read_message(b'{"iccid": "1"}', WHERE)
     message = read_message(content, WHERE)
     with pytest.raises(StorageError, match=r"entry of kind 77, this version of weir knows 1 \(usage\)"):
-        Message(None, 1, 1, 77, message.payload, WHERE).entry()
+        Message(None, 1, 1, 77, message.payload, WHERE, 1).entry()
     with pytest.raises(StorageError, match=r"found content of another shape .* use the one that wrote it"):
-        Message(None, 1, 1, 1, message.payload, WHERE).entry()
+        Message(None, 1, 1, 1, message.payload, WHERE, 1).entry()
 
 
 def sent(fence: Fence | None, parts: int) -> Message:
     """A message of so many parts."""
-    return Message(fence, parts, parts, 1, b"", WHERE)
+    return Message(fence, parts, parts, 1, b"", WHERE, parts)
 
 
 def test_fences_skip_what_was_applied() -> None:
@@ -259,6 +264,155 @@ def test_an_entry_is_read_from_a_part_on(entry: Entry) -> None:
     else:
         assert isinstance(left, Apply)
         assert (catalogue().rules, 0) == (left.catalogue.rules, len(left.catalogue.cards))
+
+
+def run(offsets: list[int]) -> Usage:
+    """A run of single records from these source offsets."""
+    whole = batch(len(offsets))
+    rows = whole.rows.with_columns(source_row=pl.Series(offsets, dtype=pl.Int64), quantity=pl.int_range(len(offsets)))
+    return Usage(replace(whole, rows=rows))
+
+
+def refused(offsets: list[int]) -> Rejects:
+    """Rejects of these source rows."""
+    names = (["s", "t"] * len(offsets))[: len(offsets)]
+    columns = {"source_row": offsets, "raw": [b"x" * (n % 7) for n in range(len(offsets))], "source": names}
+    arrays = [pa.array(columns.get(field.name, [None] * len(offsets)), field.type) for field in REJECTED]
+    return Rejects(pa.table(arrays, schema=REJECTED))
+
+
+RUN = Fence.run("usage.raw", 5)
+
+
+def content_of(entry: Entry | Rejects) -> list[tuple[int, int | bytes]]:
+    """Source offset and content of each row of a run."""
+    if isinstance(entry, Rejects):
+        return list(zip(entry.rows["source_row"].to_pylist(), entry.rows["raw"].to_pylist(), strict=True))
+    assert isinstance(entry, Usage)
+    return entry.batch.rows.select("source_row", "quantity").rows()
+
+
+def applied(contents: list[bytes], fences: Fences) -> list[tuple[int, int | bytes]]:
+    """Source offset and content of the rows that fences leave of messages."""
+    rows = []
+    for message in back(contents):
+        skip = fences.take(message)
+        rows += content_of(message.entry(skip)) if skip < message.parts else []
+    return rows
+
+
+@st.composite
+def sendings(draw: st.DrawFn) -> tuple[list[int], list[list[tuple[int, int]]]]:
+    """Ascending source offsets, some twice, and how writers cut them into runs: each begins where one offset does."""
+    steps = draw(st.lists(st.integers(0, 2), min_size=1, max_size=25))
+    offsets = list(accumulate(steps, initial=draw(st.integers(0, 3))))
+    starts = [n for n, offset in enumerate(offsets) if n == 0 or offset > offsets[n - 1]]
+    writers = []
+    for number in range(draw(st.integers(1, 4))):
+        begin = 0 if number == 0 else draw(st.sampled_from(starts))
+        cuts = sorted(draw(st.sets(st.sampled_from(range(begin + 1, len(offsets) + 1)), max_size=6)) | {len(offsets)})
+        writers.append(list(pairwise([begin, *cuts])))
+    return offsets, writers
+
+
+@given(sendings(), st.data(), st.booleans(), st.integers(1500, 4000))
+def test_runs_are_applied_once_however_they_are_cut(
+    sent: tuple[list[int], list[list[tuple[int, int]]]], data: st.DataObject, rejects: bool, limit: int
+) -> None:
+    """Runs cut anywhere, cut again by size, repeated from any offset and interleaved leave each row once, in order.
+
+    A writer that begins later does so at an offset up to which rows were applied, as the one before it had said so.
+    """
+    offsets, writers = sent
+    whole = refused(offsets) if rejects else run(offsets)
+    queues = []
+    for pieces in writers:
+        fence, queue = RUN, []
+        for start, stop in pieces:
+            piece = _cut(whole, start, stop)
+            queue += messages_of(piece, fence, limit + 2400 * rejects)
+            fence = fence.after(piece)
+        queues.append((offsets[pieces[0][0]], queue))
+    fences, rows = Fences(), list[tuple[int, int | bytes]]()
+    while any(queue for _, queue in queues):
+        reached = len(rows)
+        able = [queue for begin, queue in queues if queue and not [one for one in offsets[reached:] if one < begin]]
+        queue = data.draw(st.sampled_from(able))
+        for _ in range(data.draw(st.integers(1, 3))):
+            rows += applied(queue[:1], fences)
+            del queue[:1]
+        fences = Fences.from_bytes(fences.to_bytes())
+    assert content_of(whole) == rows
+
+
+def _cut(entry: Usage | Rejects, start: int, stop: int) -> Usage | Rejects:
+    if isinstance(entry, Rejects):
+        return Rejects(entry.rows.slice(start, stop - start))
+    return Usage(replace(entry.batch, rows=entry.batch.rows[start:stop]))
+
+
+def test_fences_of_a_run_say_its_offsets() -> None:
+    """A run has its first and last offset, and the parts of the first that came before; one offset is no run."""
+    whole = run([4, 4, 7, 9, 9])
+    (message,) = back(messages_of(whole, RUN))
+    assert (Fence("usage.raw", 5, 9, 0, 4), 2) == (message.fence, message.of_last)
+    fence = RUN.after(_cut(whole, 0, 1))
+    (message,) = back(messages_of(_cut(whole, 1, 4), fence))
+    assert (Fence("usage.raw", 5, 9, 1, 4), 1) == (message.fence, message.of_last)
+    (message,) = back(messages_of(_cut(whole, 4, 5), fence.after(_cut(whole, 1, 4))))
+    assert (Fence("usage.raw", 5, 9, 1), 1) == (message.fence, message.of_last)
+
+
+def test_what_is_no_run_is_refused() -> None:
+    """Rows that do not ascend, also from those before them, and entries without rows cannot be a run."""
+    for entry, fence in [(run([4, 3]), RUN), (run([4]), RUN.after(run([5]))), (run([-1]), RUN)]:
+        with pytest.raises(ValueError, match="must ascend"):
+            messages_of(entry, fence)
+    with pytest.raises(ValueError, match="only usage and rejects"):
+        messages_of(Tick(1), RUN)
+
+
+def test_a_missing_record_of_a_run_is_found() -> None:
+    """A run that begins within an offset whose beginning was not applied stops the fold."""
+    contents = messages_of(run([4, 4]), RUN.after(run([4])))
+    with pytest.raises(StorageError, match=r"part 1 of usage.raw\[5\]@4; expected part 0"):
+        Fences().take(back(contents)[0])
+
+
+def test_runs_and_chunks_follow_each_other() -> None:
+    """A source partition has chunks and single records; each is above the fence of the other."""
+    fences = Fences()
+    first = messages_of(Usage(batch(3)), Fence("usage.raw", 5, 10))
+    then = messages_of(run([11, 12]), RUN)
+    last = messages_of(Usage(batch(2)), Fence("usage.raw", 5, 13))
+    assert [3, 2, 2] == [len(applied(contents, fences)) for contents in (first, then, last)]
+    assert [] == applied([*first, *then, *last], fences)
+
+
+def test_rejects_come_back() -> None:
+    """Rejects keep every column, advance the fold by nothing, are cut by size, and none are no message."""
+    whole = refused(list(range(400)))
+    contents = messages_of(whole, FENCE, 6000)
+    assert max(map(len, contents)) <= 6000
+    messages = back(contents)
+    assert {(0, 5, True)} == {(one.count, one.kind, one.fence is not None and one.fence.rejects) for one in messages}
+    found = [one.entry() for one in messages]
+    tables = [one.rows for one in found if isinstance(one, Rejects)]
+    assert len(tables) == len(found) > 1
+    assert pa.concat_tables(tables).equals(whole.rows)
+    assert [] == messages_of(refused([]), FENCE)
+    with pytest.raises(WorldError, match="the reject of row 7 of s takes"):
+        messages_of(refused([7]), FENCE, 300)
+
+
+def test_rejects_are_fenced_apart() -> None:
+    """Usage and rejects of one source come in any order and do not count for each other."""
+    usage, rejects = messages_of(run([3, 5, 9]), RUN), messages_of(refused([4, 6]), RUN)
+    for contents in ([*usage, *rejects], [*rejects, *usage]):
+        fences = Fences()
+        assert 5 == len(applied(contents, fences))
+        again = Fences.from_bytes(fences.to_bytes())
+        assert [] == applied(contents, again)
 
 
 def test_fences_come_back() -> None:

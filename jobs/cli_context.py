@@ -11,6 +11,7 @@ import typer
 
 from jobs.console import show
 from pipeline.embedded import Embedded
+from pipeline.histories import no_state, partition_folders
 from rating.errors import UsageError
 from rating.step import Step
 
@@ -25,12 +26,22 @@ class Data:
     config: Path | None = None  # None: weir.toml of the working directory, if there is one
 
     def write(self) -> Embedded:
-        """Open it to write; made where it is not there yet."""
+        """Open it to write; made where it is not there yet. Raises UsageError where streaming workers land it."""
+        self._require_state()
         return Embedded.open(self.path, write=True)
 
     def read(self) -> Embedded:
-        """Open it to read, beside a process that writes."""
+        """Open it to read, beside a process that writes. Raises UsageError where streaming workers land it."""
+        self._require_state()
         return Embedded.open(self.path, write=False)
+
+    def is_streaming(self) -> bool:
+        """Whether streaming workers land it: a history without the state."""
+        return bool(partition_folders(self.path))
+
+    def _require_state(self) -> None:
+        if self.is_streaming():
+            raise no_state(self.path, "what this command needs of it")
 
 
 def data_of(context: typer.Context) -> Data:

@@ -187,7 +187,7 @@ def sql(
     data = data_of(context)
     views = None
     # Computing these takes the whole state, so a query pays for them only where it may name one.
-    if any(name in query.lower() for name in STATE_TABLES):
+    if any(name in query.lower() for name in STATE_TABLES) and not data.is_streaming():
         with data.read() as driver:
             views = state_views(driver.engine)
     rows = run_sql(data.path, query, views)

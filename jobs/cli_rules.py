@@ -140,9 +140,8 @@ def firings(
     as_json: Json = False,
 ) -> None:
     """Firings, newest first: who met which rule, with the totals before and then."""
-    with _reading(context) as at:
-        asked = at.asked(rule, sim, since)
-        page = rules_listing.list_firings(at.connection, **asked, limit=limit, offset=offset)
+    with _asking(context, rule, sim, since) as (connection, asked):
+        page = rules_listing.list_firings(connection, **asked, limit=limit, offset=offset)
     same = {"of_rule": rule is not None, "of_sim": sim is not None}
     show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_firings(page, **same)))
 
@@ -159,9 +158,8 @@ def actions(
     as_json: Json = False,
 ) -> None:
     """Actions that rules asked for, newest first, and what came of them."""
-    with _reading(context) as at:
-        asked = at.asked(rule, sim, since)
-        page = rules_listing.list_actions(at.connection, **asked, state=state, limit=limit, offset=offset)
+    with _asking(context, rule, sim, since) as (connection, asked):
+        page = rules_listing.list_actions(connection, **asked, state=state, limit=limit, offset=offset)
     same = {"of_rule": rule is not None, "of_sim": sim is not None}
     show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_actions(page, **same)))
 
@@ -172,18 +170,29 @@ class _Reading:
     connection: duckdb.DuckDBPyConnection
     rules: pl.DataFrame
 
-    def asked(self, rule: str | None, sim: str | None, since: str | None) -> dict[str, Any]:
-        """What lists are narrowed to. Raises UsageError for a rule or SIM that is not there."""
-        rules_listing.require_rule(self.rules, rule)
-        if sim is not None and sim not in self.driver.engine.state.catalogue.cards["iccid"]:
-            raise UsageError(f"--sim: no card with ICCID {sim!r}; find one with: weir cards --search TEXT")
-        return {"rule": rule, "iccid": sim, "since": parse_instant(since, "--since")}
-
 
 @contextmanager
 def _reading(context: typer.Context) -> Iterator[_Reading]:
     with data_of(context).read() as driver, connect(driver.directory) as connection:
         yield _Reading(driver, connection, rules_view(driver.engine))
+
+
+@contextmanager
+def _asking(
+    context: typer.Context, rule: str | None, sim: str | None, since: str | None
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Any]]]:
+    """The history, and what a list of it is narrowed to. Raises UsageError for a rule or SIM that is not there; a
+    history of streaming workers does not know which are, and has no rows of those that are not."""
+    asked = {"rule": rule, "iccid": sim, "since": parse_instant(since, "--since")}
+    if data_of(context).is_streaming():
+        with connect(data_of(context).path) as connection:
+            yield connection, asked
+        return
+    with _reading(context) as at:
+        rules_listing.require_rule(at.rules, rule)
+        if sim is not None and sim not in at.driver.engine.state.catalogue.cards["iccid"]:
+            raise UsageError(f"--sim: no card with ICCID {sim!r}; find one with: weir cards --search TEXT")
+        yield at.connection, asked
 
 
 def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str | None, as_json: bool, to: str) -> None:

@@ -1,6 +1,7 @@
 """SQL over the history: DuckDB reads the committed Parquet files in place (Q5).
 
-A connection sees one checkpoint: the files that the manifest named when it was made, whatever is written meanwhile.
+A connection sees one checkpoint, of each partition where there are several: the files that the manifest named when it
+was made, whatever is written meanwhile.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
@@ -22,7 +25,7 @@ from rich.text import Text
 
 from jobs.report.text import printable
 from pipeline.datadir import DataDirectory
-from pipeline.manifest import Manifest
+from pipeline.histories import Histories, no_state
 from rating.errors import InputError, UsageError
 from rating.views import StateViews
 from schemas.tables import TABLES
@@ -31,18 +34,30 @@ SHOWN_ROWS = 100
 STATE_TABLES = ("accounts", "cards", "counters", "pools", "fees", "rules")
 
 
-def connect(data: Path | DataDirectory, state: StateViews | None = None) -> duckdb.DuckDBPyConnection:
+@contextmanager
+def connect(
+    data: Path | DataDirectory | Histories, state: StateViews | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection with the tables and views of docs/tables.md, as far as they are of the history.
 
-    It shows what is committed now; with `state` also the tables of STATE_TABLES. A table without rows has its
-    columns all the same. Times are shown in UTC. Raises UsageError where there is no data directory, StorageError
-    where it is damaged.
+    It shows what is committed now, of all partitions where streaming workers land; with `state` also the tables of
+    STATE_TABLES. A table without rows has its columns all the same. Times are shown in UTC. Raises UsageError where
+    there is no data directory, StorageError where it is damaged.
     """
-    directory = data if isinstance(data, DataDirectory) else DataDirectory.open(data, write=False)
-    return directory.read(lambda manifest: _connect(directory, manifest, state))
+    with _opened(data) as histories, histories.read(lambda: _connect(histories, state)) as connection:
+        yield connection
 
 
-def _connect(directory: DataDirectory, manifest: Manifest, state: StateViews | None) -> duckdb.DuckDBPyConnection:
+@contextmanager
+def _opened(data: Path | DataDirectory | Histories) -> Iterator[Histories]:
+    if isinstance(data, Histories):
+        yield data
+    else:
+        with Histories.open(data) as histories:
+            yield histories
+
+
+def _connect(histories: Histories, state: StateViews | None) -> duckdb.DuckDBPyConnection:
     # Nothing is ever fetched from the network, and no variable of this program is taken for a table.
     options: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
@@ -52,7 +67,7 @@ def _connect(directory: DataDirectory, manifest: Manifest, state: StateViews | N
     connection = duckdb.connect(config=options)
     connection.execute("SET TimeZone = 'UTC'")
     for name, schema in TABLES.items():
-        files = [directory.locate(entry) for entry in manifest.group(name)]
+        files = histories.files(name)
         if files:
             listed = ", ".join(_literal(file) for file in files)
             connection.execute(
@@ -78,24 +93,28 @@ def _literal(path: Path) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def run_sql(data: Path | DataDirectory, sql: str, state: StateViews | None = None) -> pa.Table:
+def run_sql(data: Path | DataDirectory | Histories, sql: str, state: StateViews | None = None) -> pa.Table:
     """The rows of one reading statement (SELECT, FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE).
 
     When a compaction replaces files meanwhile the statement runs again over the new ones. Raises InputError with
-    DuckDB's message where the statement is wrong, UsageError where it is none that reads.
+    DuckDB's message where the statement is wrong, UsageError where it is none that reads, or names a table of the
+    state where streaming workers hold that.
     """
-    directory = data if isinstance(data, DataDirectory) else DataDirectory.open(data, write=False)
     _require_reading(sql)
+    with _opened(data) as histories:
 
-    def run(manifest: Manifest) -> pa.Table:
-        with _connect(directory, manifest, state) as connection:
-            relation = connection.sql(sql)
-            return relation.to_arrow_table() if relation is not None else pa.table({})
+        def run() -> pa.Table:
+            with _connect(histories, state) as connection:
+                relation = connection.sql(sql)
+                return relation.to_arrow_table() if relation is not None else pa.table({})
 
-    try:
-        return directory.read(run, vanished=lambda failure: isinstance(failure, duckdb.IOException))
-    except duckdb.Error as failure:
-        raise InputError(f"the query cannot be answered: {failure}") from failure
+        try:
+            return histories.read(run, vanished=lambda failure: isinstance(failure, duckdb.IOException))
+        except duckdb.Error as failure:
+            missing = [name for name in STATE_TABLES if f"Table with name {name} does not exist" in str(failure)]
+            if histories.streaming and missing:
+                raise no_state(histories.path, f"the table {missing[0]}") from failure
+            raise InputError(f"the query cannot be answered: {failure}") from failure
 
 
 def _require_reading(sql: str) -> None:

@@ -1,0 +1,68 @@
+"""[worker]: what a worker of the streaming side does, and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal
+
+from pipeline.catalogue.addresses import url_problem
+from pipeline.catalogue.findings import NOTHING, Text
+from pipeline.config.kafka import is_name
+from pipeline.config.table import PathText, Problem, Table, not_both, within
+
+EVERY_ACCOUNT: Final = "*"
+
+
+class Token(Table, frozen=True):
+    """Who may read live state: the bearer of a token, and the accounts it may see; "*" is all of them."""
+
+    accounts: tuple[str, ...] | str
+    token_env: str | None = None
+    token_file: PathText | None = None
+
+
+class Worker(Table, frozen=True):
+    """What a worker does. All workers of one group have the same `app`."""
+
+    app: str = "weir"
+    history: PathText = "weir-history"
+    clickhouse: bool = False  # as [clickhouse] says
+    feeds: tuple[PathText, ...] = ()  # mapping files, beside the ready ones
+    base_records: int = 5_000_000  # a base of the state is due after so many records,
+    base_every_s: int = 600  # or after so long
+    land_rows: int = 500_000
+    land_every_s: int = 5
+    tick_s: int = 60  # 0: the clock only moves with what comes
+    standby: int = 0
+    web_host: str = "127.0.0.1"
+    web_port: int = 6066
+    advertised_url: str | None = None  # where other workers reach this one; None: web_host and web_port
+    tokens: tuple[Token, ...] = ()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "text"
+
+
+def worker_problems(worker: Worker) -> Iterator[Problem]:
+    """What types do not say of [worker]."""
+    if not worker.app or not is_name(worker.app):
+        yield ("app",), worker.app, "letters, digits, dots, - and _"
+    for name in ("history", "web_host"):
+        if not getattr(worker, name).strip():
+            yield (name,), getattr(worker, name), "a path" if name == "history" else "an address such as 127.0.0.1"
+    for name, least, most in (
+        ("base_records", 1, 10**12), ("base_every_s", 1, 86_400 * 7), ("land_rows", 1, 10**9),
+        ("land_every_s", 0, 3600), ("tick_s", 0, 86_400), ("standby", 0, 10), ("web_port", 1, 65_535),
+    ):  # fmt: skip
+        yield from within((name,), getattr(worker, name), least, most)
+    for at, feed in enumerate(worker.feeds):
+        if not feed.endswith(".toml"):
+            yield ("feeds", at), feed, "the path of a mapping file, .toml"
+    if worker.advertised_url is not None and (wrong := url_problem(worker.advertised_url)):
+        right = wrong.replace("https://example.com/weir", "http://10.0.0.7:6066")
+        yield ("advertised_url",), Text("what no worker can be reached at"), right
+    for at, token in enumerate(worker.tokens):
+        yield from not_both(token, "token", ("tokens", at))
+        if token.token_env is None and token.token_file is None:
+            yield ("tokens", at, "token_env"), NOTHING, "one of token_env and token_file"
+        if not token.accounts or (isinstance(token.accounts, str) and token.accounts != EVERY_ACCOUNT):
+            yield ("tokens", at, "accounts"), token.accounts, 'account ids in an array, or "*" for all of them'

@@ -1,0 +1,137 @@
+"""What a message of `usage.raw` is: value and headers, and what the headers say.
+
+feed        name of the mapping
+source, digest, row    of a chunk: name and fingerprint of its file, number of its first row
+as-of       when the usage arrived, in microseconds; else the time of the message holds
+encoding    zstd, where the value is packed
+csv-header  the header line of CSV
+form        lines: of a text file, as they are | rows: decoded, with their raw bytes | none: a single record
+too-long    why the line of the chunk is not whole
+lists       what the chunk needs of the lists beside its file (F2)
+origin, offsets    topic and partition, and offsets there, of single records that were packed
+catalogue   makes it a marker
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pipeline.decode.delimited import DelimitedDecoder
+from pipeline.decode.json_lines import JsonLinesDecoder
+from rating.errors import MappingError
+from schemas.mapping import Mapping
+
+LINES, ROWS, ZSTD = b"lines", b"rows", b"zstd"
+RAW, REASON, MESSAGE = "@raw", "@reason", "@message"  # columns of rows, named so that no path of a mapping can be
+
+_MORE_BYTES: Final = 128  # what a message takes besides value and headers, and each header besides its text
+
+Decoder = DelimitedDecoder | JsonLinesDecoder
+
+
+@dataclass(frozen=True)
+class RawMessage:
+    """A message of `usage.raw`; where a header comes twice, the first one counts."""
+
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+    def header(self, name: str) -> bytes | None:
+        """The value of a header, None where there is none."""
+        return next((value for key, value in self.headers if key == name), None)
+
+    @property
+    def is_chunk(self) -> bool:
+        """Whether it is a chunk of a file, or of packed records, and no single record or marker."""
+        return any(key in ("form", "row") for key, _ in self.headers)
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in a topic, rather more."""
+        return len(self.value) + sum(len(key) + len(text) + 16 for key, text in self.headers) + _MORE_BYTES
+
+
+def marker(catalogue_offset: int) -> RawMessage:
+    """From here on usage of the partition is routed by all accepted catalogues up to this offset of `commands`."""
+    return RawMessage(b"", (("catalogue", str(catalogue_offset).encode()),))
+
+
+class Facts(NamedTuple):
+    """The headers of a message, checked. `as_of_us` is -1 where the time of the message itself holds."""
+
+    feed: str
+    source: str = ""
+    fingerprint: str = ""
+    row: int = 0
+    as_of_us: int = -1
+    packed: bool = False
+    header: bytes | None = None
+    form: bytes = b""
+    too_long: str = ""
+    offsets: bytes | None = None  # of single records in the topic that they came from
+    lists: bytes = b""
+
+
+def facts_of(message: RawMessage) -> Facts:
+    """The headers of a chunk or a single record. Raises ValueError, naming what was found and expected."""
+    held = dict(reversed(message.headers))
+    feed = _text(held, "feed", needed=True)
+    as_of_us = _number(held, "as-of", -1)
+    packed, form = held.get("encoding"), held.get("form", b"")
+    if packed not in (None, ZSTD):
+        raise ValueError(f"found encoding {packed!r:.60}; expected none, or zstd")
+    facts = Facts(
+        feed,
+        as_of_us=as_of_us,
+        packed=packed == ZSTD,
+        header=held.get("csv-header"),
+        form=form,
+        lists=held.get("lists", b""),
+    )
+    if not message.is_chunk:
+        return facts
+    if form not in (LINES, ROWS):
+        raise ValueError(f"found form {form!r:.60}; expected lines or rows")
+    facts = facts._replace(too_long=_text(held, "too-long"))
+    if "origin" in held:
+        topic, _, partition = _text(held, "origin").rpartition(" ")
+        offsets = held.get("offsets", b"")
+        if not topic or not partition.isdecimal() or len(offsets) % 8 or form != LINES:
+            raise ValueError(f"found origin {held['origin']!r:.60}; expected topic and partition, offsets and lines")
+        place = f"{topic}[{int(partition)}]"
+        return facts._replace(source=place, fingerprint=place, offsets=offsets)
+    return facts._replace(
+        source=_text(held, "source", needed=True),
+        fingerprint=_text(held, "digest", needed=True),
+        row=_number(held, "row", None),
+    )
+
+
+def decoder_of(mapping: Mapping, header: bytes | None, path: Path = Path("csv-header")) -> Decoder:
+    """What decodes lines of a feed: CSV under `header`, or JSON objects whatever its files are.
+
+    Raises MappingError where the header lacks a column that the mapping requires.
+    """
+    if mapping.format.type != "csv":
+        return JsonLinesDecoder(mapping)
+    if mapping.format.header and header is None:
+        raise MappingError(f"found no header csv-header; expected the column names of feed {mapping.name!r}")
+    return DelimitedDecoder(mapping, path, header if mapping.format.header else None)
+
+
+def _text(held: dict[str, bytes], name: str, *, needed: bool = False) -> str:
+    text = held.get(name, b"").decode()
+    if needed and not text:
+        raise ValueError(f"found no header {name}; expected one in every message of usage")
+    return text
+
+
+def _number(held: dict[str, bytes], name: str, otherwise: int | None) -> int:
+    text = held.get(name)
+    if text is None and otherwise is not None:
+        return otherwise
+    if text is None or not text.isdigit() or len(text) > 18:
+        raise ValueError(f"found {text!r:.60} in header {name}; expected a whole number")
+    return int(text)

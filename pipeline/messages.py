@@ -37,10 +37,10 @@ from schemas.tables import REJECTED
 
 LIMIT_BYTES: Final = 900_000  # brokers take 1 MiB with the headers of a batch, and clients 1,000,000 bytes
 
-_MAGIC: Final = b"WMSG\x01"
+MAGIC: Final = b"WMSG\x01"  # its last byte is the version of the layout
 _CHECKSUM: Final = struct.Struct("<I")
 _HEAD: Final = struct.Struct("<BIIqqqQII")
-_START: Final = len(_MAGIC) + _CHECKSUM.size
+_START: Final = len(MAGIC) + _CHECKSUM.size
 _REJECTS: Final = 5  # the kind of Rejects; those below are of pipeline.entry
 _FILL: Final = 0.95  # of a message, as far as the size of a piece can be foretold
 # In the order in which they name one another, so that a piece names nothing that only a later one brings.
@@ -180,7 +180,7 @@ def messages_of(entry: Entry | Rejects, fence: Fence | None = None, limit_bytes:
         head = _HEAD.pack(kind, count, parts, *source, len(name)) + name
         start += parts
         checksum = zlib.crc32(payload, zlib.crc32(head))
-        found.append(b"".join((_MAGIC, _CHECKSUM.pack(checksum), head, payload)))
+        found.append(b"".join((MAGIC, _CHECKSUM.pack(checksum), head, payload)))
     return found
 
 
@@ -200,20 +200,20 @@ def read_message(content: bytes, where: str) -> Message:
 
     Raises StorageError where it is damaged, no message of a journal, or of a layout that this version does not know.
     """
-    if content[: len(_MAGIC) - 1] != _MAGIC[:-1]:
+    if content[: len(MAGIC) - 1] != MAGIC[:-1]:
         raise StorageError(
-            f"{where}: found a message that begins with {content[: len(_MAGIC)]!r}; expected {_MAGIC!r}, an entry of "
+            f"{where}: found a message that begins with {content[: len(MAGIC)]!r}; expected {MAGIC!r}, an entry of "
             "the journal: let nothing else write to this topic, and name another in the configuration if this is none"
         )
-    if content[: len(_MAGIC)] != _MAGIC:
-        found, known = content[len(_MAGIC) - 1 : len(_MAGIC)].hex() or "nothing", _MAGIC[-1]
+    if content[: len(MAGIC)] != MAGIC:
+        found, known = content[len(MAGIC) - 1 : len(MAGIC)].hex() or "nothing", MAGIC[-1]
         raise StorageError(
             f"{where}: found layout {found}; this version of weir knows {known:02x}: upgrade the workers that read "
             "before those that write, or use the version that wrote it"
         )
     if len(content) < _START + _HEAD.size:
         raise _damaged(where, f"cut off at byte {len(content)}")
-    (checksum,) = _CHECKSUM.unpack_from(content, len(_MAGIC))
+    (checksum,) = _CHECKSUM.unpack_from(content, len(MAGIC))
     if zlib.crc32(memoryview(content)[_START:]) != checksum:
         raise _damaged(where, "it does not fit its checksum")
     kind, count, parts, partition, first, offset, part, of_last, name_bytes = _HEAD.unpack_from(content, _START)

@@ -18,8 +18,9 @@ of what it was sent: ticks bring all of them to one time.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import polars as pl
@@ -38,7 +39,8 @@ from schemas.commands import Command
 
 MOST_PARTITIONS: Final = 1 << 15
 _SHOWN: Final = 20  # findings of one kind; a move of a whole fleet need not be listed card by card
-_COLUMNS: Final = (*NUMBERS, "device")
+_MOST_CHUNKS: Final = 256  # of the frame of cards: looking something up visits each of them
+_COLUMNS: Final = (*NUMBERS, "device", "account")
 
 
 class Router:
@@ -53,7 +55,7 @@ class Router:
             raise ConfigError(f"partitions of the journal: found {partitions}; expected 1 to {MOST_PARTITIONS}")
         self.partitions = partitions
         self._cards = pl.DataFrame(schema=dict.fromkeys(_COLUMNS, pl.String) | {"partition": pl.Int64})
-        self._partition: Ints = np.zeros(0, np.int64)
+        self._partition: Ints | None = None  # of each row of `_cards`
         self._addons: dict[str, int] = {}
         self._indices: dict[str, CardIndex] = {}
 
@@ -76,22 +78,56 @@ class Router:
                 unnamed[at] = False
         return found
 
-    def take(self, change: Catalogue) -> None:
-        """Know the cards and add-ons of a catalogue from now on.
+    def copy(self) -> Self:
+        """A router of its own that knows the same; what neither changes is held once."""
+        other = copy(self)
+        other._indices = dict(self._indices)
+        return other
+
+    def knows(self, iccids: pl.Series) -> np.ndarray:
+        """bool[n]: whether a card has each ICCID."""
+        return self._rows_of("iccid", iccids) >= 0
+
+    def account_of(self, iccid: str) -> str | None:
+        """The account of the card; None where there is none."""
+        row = int(self._rows_of("iccid", pl.Series([iccid], dtype=pl.String))[0])
+        return None if row < 0 else self._cards["account"][row]
+
+    def of_cards(self, iccids: pl.Series) -> Ints:
+        """int64[n]: the partition of the card with each ICCID, where the number alone says if there is none."""
+        return self._of_numbers("iccid", iccids)
+
+    def take(self, change: Catalogue) -> pl.DataFrame:
+        """Know the cards and add-ons of a catalogue from now on; returns the cards that are new or go otherwise.
 
         Raises CatalogueError, with nothing changed, where a card, an add-on or a device would be in two partitions:
         its totals, its pool and the keys seen of it are in the one where it began.
         """
-        fresh = change.cards.select(*_COLUMNS, partition=pl.Series(self.of_accounts(change.cards["account"])))
-        cards = self._cards.update(
-            fresh, on="iccid", how="full", include_nulls=True, maintain_order="left_right"
-        )  # rows stay in order of first appearance, as in the fold: of two cards with one number the later has it
-        addons = self._of_addons(change.addons, cards)
-        self._require_one_partition(change, fresh, cards, addons)
-        self._cards = cards
-        self._partition = cards["partition"].to_numpy()
-        self._addons |= addons
-        self._indices = {}
+        given = change.cards.select(*_COLUMNS, partition=pl.Series(self.of_accounts(change.cards["account"])))
+        place = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
+        known = self._cards.lazy().with_columns(place).filter(pl.col("iccid").is_in(given["iccid"].implode())).collect()
+        fresh = given.join(known, on=self._cards.columns, how="anti", nulls_equal=True, maintain_order="left")
+        cards = self._with(fresh, known)
+        addons = self._of_addons(change.addons, cards) if change.addons else {}
+        self._require_one_partition(change, fresh, known, cards, addons)
+        self._addons = self._addons | addons
+        if len(fresh):
+            self._cards, self._partition, self._indices = cards, None, {}
+        return fresh
+
+    def _with(self, fresh: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+        """The cards with `fresh` ones; `known` are those of before, with their rows, that have one of their ICCIDs.
+
+        Rows stay in order of first appearance, as in the fold: of two cards with one number the later has it.
+        """
+        changed = fresh.join(known.select("iccid", "row"), on="iccid", maintain_order="left")
+        new = fresh if changed.is_empty() else fresh.join(known, on="iccid", how="anti", maintain_order="left")
+        cards = self._cards
+        if len(changed):
+            cards = cards.select(column.clone().scatter(changed["row"], changed[column.name]) for column in cards)
+        if len(new):
+            cards = pl.concat([cards, new], rechunk=False)
+        return cards.rechunk() if cards.n_chunks() > _MOST_CHUNKS else cards
 
     def split(self, entry: Entry) -> list[Entry | None]:
         """The entry of each partition, None where it has none; a catalogue is taken first.
@@ -108,6 +144,11 @@ class Router:
             return [entry] * self.partitions
         if entry.at_us is None:
             raise ValueError("a catalogue for several partitions must say when it came")
+        self.take(entry.catalogue)
+        return self.split_known(entry)
+
+    def split_known(self, entry: Apply) -> list[Entry | None]:
+        """The entry of each partition, of a catalogue that was taken before."""
         return self._split_catalogue(entry)
 
     def _split_usage(self, entry: Usage) -> list[Entry | None]:
@@ -129,7 +170,6 @@ class Router:
 
     def _split_catalogue(self, entry: Apply) -> list[Entry | None]:
         change = entry.catalogue
-        self.take(change)
         cards = self.of_accounts(change.cards["account"])
         pools = self.of_accounts(pl.Series([pool.account for pool in change.pools], dtype=pl.String)).tolist()
         return [
@@ -185,14 +225,20 @@ class Router:
         """int64[n]: the partition of the card with each number, which are not null."""
         if not len(numbers):
             return np.zeros(0, np.int64)
-        if name not in self._indices:
-            self._indices[name] = CardIndex.of(name, self._cards[name])
-        high, low = digest(name, numbers)
-        card = self._indices[name].find(high, low)
+        _, low = digest(name, numbers)
         found = (low % np.uint64(self.partitions)).astype(np.int64)
+        card = self._rows_of(name, numbers)
         known = card >= 0
+        if self._partition is None:
+            self._partition = self._cards["partition"].to_numpy()
         found[known] = self._partition[card[known]]
         return found
+
+    def _rows_of(self, name: str, numbers: pl.Series) -> Ints:
+        """int64[n]: the row of the card with each number, -1 where there is none."""
+        if name not in self._indices:
+            self._indices[name] = CardIndex.of(name, self._cards[name])
+        return self._indices[name].find(*digest(name, numbers))
 
     def _of_addons(self, addons: Iterable[Addon], cards: pl.DataFrame) -> dict[str, int]:
         """The partition of each add-on by id: that of its card, where the number alone says if there is none."""
@@ -203,10 +249,15 @@ class Router:
         return dict(zip(ids, known["partition"].fill_null(alone).to_list(), strict=True))
 
     def _require_one_partition(
-        self, change: Catalogue, fresh: pl.DataFrame, cards: pl.DataFrame, addons: dict[str, int]
+        self,
+        change: Catalogue,
+        fresh: pl.DataFrame,
+        known: pl.DataFrame,
+        cards: pl.DataFrame,
+        addons: dict[str, int],
     ) -> None:
-        was = fresh.select("iccid").join(self._cards, on="iccid", how="left", maintain_order="left")["partition"]
-        moved = change.cards.select("iccid", "account").filter((was != fresh["partition"]).fill_null(False))
+        was = fresh.select("iccid").join(known, on="iccid", how="left", maintain_order="left")["partition"]
+        moved = fresh.select("iccid", "account").filter((was != fresh["partition"]).fill_null(False))
         findings = [
             _finding(
                 "cards.account",

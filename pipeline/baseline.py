@@ -11,10 +11,11 @@ from rating.rules.totals import BASELINE, baseline_sql
 from rating.rules.usage import baseline_scope
 
 
-def baseline(directory: DataDirectory, engine: Engine, at_us: int) -> pl.DataFrame:
+def baseline(directory: DataDirectory, engine: Engine, at_us: int, before_offset: int | None = None) -> pl.DataFrame:
     """Sums of the committed rated rows for a rule that starts at `at_us`, with the columns of BASELINE.
 
-    The same history gives the same rows in the same order. Files of cycles that take no more usage are not read.
+    With `before_offset` only of rows of entries before it. The same history gives the same rows in the same order.
+    Files of cycles that take no more usage are not read.
     """
     scope = baseline_scope(engine.rules.set, engine.state.rules.memory, max(engine.state.clock_us, at_us))
     wanted = {f"cycle={label}" for label in scope["cycles"]}
@@ -25,7 +26,10 @@ def baseline(directory: DataDirectory, engine: Engine, at_us: int) -> pl.DataFra
         return pl.DataFrame(schema=BASELINE)
     with duckdb.connect(config={"python_enable_replacements": False}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.read_parquet(files, hive_partitioning=False).create_view("rated")
+        rated = connection.read_parquet(files, hive_partitioning=False)
+        if before_offset is not None:
+            rated = rated.filter(f"journal_offset < {before_offset:d}")
+        rated.create_view("rated")
         frame = pl.from_arrow(connection.sql(baseline_sql(), params=scope).to_arrow_table())
     assert isinstance(frame, pl.DataFrame)
     return frame.select(pl.col(name).cast(kind) for name, kind in BASELINE.items()).sort(pl.all())

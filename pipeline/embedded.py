@@ -31,6 +31,7 @@ from pipeline.decode import CHUNK_BYTES, Chunk, Position, open_source
 from pipeline.feed_lists import with_lists
 from pipeline.journal import Journal
 from pipeline.land import Landing
+from pipeline.originals import originals_in
 from pipeline.prefetch import prefetch
 from pipeline.progress import Facts, Progress, Source, Tally
 from pipeline.rejects import reject_table
@@ -209,14 +210,7 @@ class Embedded:
 
     def originals(self, corrections: pl.DataFrame) -> pa.Table:
         """The committed rated rows of the keys that REVERSE and REPLACE records correct, in journal order (F6)."""
-        import pyarrow.dataset as ds  # it loads pandas, where that is installed; corrections are rare
-
-        files = [str(self.directory.locate(entry)) for entry in self.directory.manifest.group("rated")]
-        if not files:
-            return RATED.empty_table()
-        keys = corrections["corrects_key"].drop_nulls().unique().to_list()
-        rows = ds.dataset(files, schema=RATED, format="parquet").to_table(filter=ds.field("record_key").isin(keys))
-        return rows.sort_by([("journal_offset", "ascending"), ("part", "ascending")])
+        return originals_in(self.directory, corrections)
 
     def _resume(self, mapping: Mapping, sources: list[Source], as_of_us: int, fixed: bool) -> Progress:
         if self.engine.state.generation == 0:

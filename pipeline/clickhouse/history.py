@@ -47,9 +47,14 @@ class _Group:
 
 
 class History:
-    """One table of a data directory opened to read, as it is committed when this is made."""
+    """One table of a data directory opened to read, as it is committed when this is made.
 
-    def __init__(self, directory: DataDirectory, name: str, *, block_rows: int = BLOCK_ROWS) -> None:
+    `next_offset` is where the journal ends, if the data directory has no journal of its own.
+    """
+
+    def __init__(
+        self, directory: DataDirectory, name: str, *, block_rows: int = BLOCK_ROWS, next_offset: int | None = None
+    ) -> None:
         self._directory = directory
         self._name = name
         self._block_rows = block_rows
@@ -58,7 +63,9 @@ class History:
         self._kept: dict[tuple[str, int], tuple[pa.Table, npt.NDArray[np.int64]]] = {}
         entries = directory.manifest.group(name)
         self.rows = sum(entry.rows for entry in entries)
-        self.next_offset = self.rows if name == "rejected" else journal.end_offset(directory)
+        if next_offset is None:
+            next_offset = journal.end_offset(directory)
+        self.next_offset = self.rows if name == "rejected" else next_offset
 
     def blocks(self, from_offset: int) -> Iterator[Block]:
         """The rows at and after an offset, in order of it, at most about BLOCK_ROWS at a time (all rows of an offset

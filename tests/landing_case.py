@@ -1,0 +1,115 @@
+"""The journal of a data directory as outputs of several partitions, for tests of landing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import journal
+from pipeline.datadir import DataDirectory
+from pipeline.entry import Apply, Commands, Entry, Tick, Usage
+from pipeline.route import Router
+from pipeline.streaming.outputs import STATUSES, Output, Part
+from rating.engine import Engine
+from rating.state import State
+from rating.step import Step
+from schemas.tables import TABLES
+
+PIECE_ROWS = 400  # of usage in one message
+
+
+class Ruled(NamedTuple):
+    """Firings and actions of an output."""
+
+    firings: pa.Table
+    actions: pa.Table
+
+    @property
+    def actions_count(self) -> int:
+        """How many actions there are."""
+        return int(self.actions.num_rows)
+
+
+def output(
+    partition: int, journal_offset: int, first_offset: int, next_offset: int, tables: dict[str, pa.Table]
+) -> Output:
+    """What a message of the journal gave; tables that are not named are empty."""
+    given = {name: tables.get(name, schema.empty_table()) for name, schema in TABLES.items()}
+    given["statuses"] = STATUSES.empty_table()
+    refused = given["rejected"].num_rows
+    part = Part(journal_offset, next_offset, None, next_offset - first_offset, 0, 0, refused, 0)
+    ruled = Ruled(given.pop("firings"), given.pop("actions"))
+    return Output(partition, first_offset, (part,), given, (ruled,))
+
+
+@dataclass
+class Fold:
+    """One partition of the journal: its fold, and what it has given so far."""
+
+    partition: int
+    engine: Engine
+    outputs: list[Output] = field(default_factory=list)
+
+    def take(self, entry: Entry, rejected: pa.Table | None = None) -> None:
+        """Fold an entry, as the next message."""
+        first = self.engine.state.offset
+        step = fold(self.engine, entry)
+        tables = {name: getattr(step, name) for name in TABLES if name != "rejected"}
+        if rejected is not None:
+            tables["rejected"] = rejected
+        self.outputs.append(output(self.partition, len(self.outputs), first, self.engine.state.offset, tables))
+
+
+def fold(engine: Engine, entry: Entry) -> Step:
+    """One entry of a journal."""
+    if isinstance(entry, Usage):
+        return engine.usage(entry.batch, entry.originals)
+    if isinstance(entry, Apply):
+        return engine.apply(entry.catalogue, entry.at_us)
+    if isinstance(entry, Tick):
+        return engine.tick(entry.now_us)
+    return engine.command(entry.commands, entry.at_us, entry.baseline)
+
+
+def parts_of(data: Path, partitions: int) -> Iterator[tuple[list[Fold], list[Entry | None]]]:
+    """The parts of a data directory's journal, each time before they take the next entry; at the end with none.
+
+    What was rejected stands in the last outputs, by turns.
+    """
+    parts = [Fold(partition, Engine(State(), partition)) for partition in range(partitions)]
+    router = Router(partitions)
+    with DataDirectory.open(data, write=False) as directory:
+        for _, whole in journal.read(directory):
+            for entry in pieces(whole):
+                split = router.split(entry)
+                yield parts, split
+                for part, own in zip(parts, split, strict=True):
+                    if own is not None:
+                        part.take(own)
+        refused = table_of(directory, "rejected")
+    for part in parts:
+        rows = list(range(part.partition, refused.num_rows, partitions))
+        part.take(Commands((), 0), refused.take(rows).combine_chunks())
+    yield parts, [None] * partitions
+
+
+def pieces(entry: Entry) -> list[Entry]:
+    """A batch of usage as smaller ones; anything else as it is."""
+    if not isinstance(entry, Usage) or entry.originals is not None:
+        return [entry]
+    rows = entry.batch.rows
+    starts = range(0, rows.height, PIECE_ROWS)
+    return [replace(entry, batch=replace(entry.batch, rows=rows[at : at + PIECE_ROWS])) for at in starts]
+
+
+def table_of(directory: DataDirectory, name: str) -> pa.Table:
+    """All committed rows of a table, in the order of its files."""
+    files = [directory.locate(entry) for entry in directory.manifest.group(name)]
+    return pa.concat_tables(
+        [TABLES[name].empty_table(), *(pq.ParquetFile(file).read().cast(TABLES[name]) for file in files)]
+    )

@@ -161,7 +161,7 @@ _RATED_FILE = pa.schema([field.with_nullable(field.name in RATED_NULLABLE) for f
 
 
 def _as_filed(name: str, table: pa.Table) -> pa.Table:
-    table = _with_used_words(table.unify_dictionaries())
+    table = with_used_words(table.unify_dictionaries())
     return table.cast(_RATED_FILE) if name == "rated" and table.schema != _RATED_FILE else table
 
 
@@ -187,7 +187,7 @@ def _leaf(field: pa.Field) -> str:
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
-def _with_used_words(table: pa.Table) -> pa.Table:
+def with_used_words(table: pa.Table) -> pa.Table:
     """Dictionaries without the words that no row uses, where they are large."""
     for place, field in enumerate(table.schema):
         column = table.column(place)

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -87,6 +87,21 @@ class _Source:
     pages: mmap.mmap | None = None
 
 
+class _Keyed(Protocol):
+    """Keys with the latest of their arrival days."""
+
+    @property
+    def columns(self) -> Columns:
+        """The keys."""
+
+    @property
+    def last_day(self) -> int:
+        """The latest day."""
+
+
+Dated = TypeVar("Dated", bound=_Keyed)
+
+
 class _Held(NamedTuple):
     """A committed run's file, and its pages as they are mapped."""
 
@@ -130,7 +145,7 @@ class SeenFiles:
         if len(recent):
             sources.append([_Source(recent, int(recent.day.max()))])
         runs, held_now = [], {}
-        for part, group in enumerate(_planned(sources)):
+        for part, group in enumerate(planned(sources)):
             run, held = self._kept_or_written(checkpoint, group, part)
             runs.append(run)
             held_now[id(run)] = held
@@ -160,10 +175,10 @@ class SeenFiles:
         return replace(written[0], columns=columns), _Held(entry, pages)
 
 
-def _planned(sources: list[list[_Source]]) -> list[list[_Source]]:
+def planned(sources: list[list[Dated]]) -> list[list[Dated]]:
     """Which sources become one run: FAN_IN of one size and bucket at a time, until no more of them meet."""
     while True:
-        alike: dict[tuple[int, int], list[list[_Source]]] = {}
+        alike: dict[tuple[int, int], list[list[Dated]]] = {}
         for group in sources:
             alike.setdefault((_bucket(group), _level(_keys(group))), []).append(group)
         for groups in alike.values():
@@ -176,11 +191,11 @@ def _planned(sources: list[list[_Source]]) -> list[list[_Source]]:
             return sources
 
 
-def _keys(group: list[_Source]) -> int:
+def _keys(group: list[Dated]) -> int:
     return sum(len(source.columns) for source in group)
 
 
-def _bucket(group: list[_Source]) -> int:
+def _bucket(group: list[Dated]) -> int:
     return max(source.last_day for source in group) // BUCKET_DAYS
 
 

@@ -1,0 +1,305 @@
+"""Outputs: what folding a stretch of the journal gave, its messages for `usage.rated`, and what else is told of it.
+
+    magic (its last byte is the version of this layout), CRC-32 of all that follows, bytes of the head,
+    head (JSON), streams of Arrow IPC packed with LZ4, one after another
+
+How many journal messages an output covers depends on how many waited to be folded, but no row does: a sink that has
+landed some of them takes `after` of the rest. Pieces name the output that they are of by what it covers and a digest of
+all its rows, so that pieces of two producers are never taken for one output.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from pipeline.land import with_used_words
+from pipeline.messages import LIMIT_BYTES, Fence
+from pipeline.outbox.message import Target, outgoing
+from pipeline.streaming.output import SCHEMAS, STATUSES, Counts, Output, Part, Ruled, assembled
+from rating.errors import StorageError, WorldError
+from schemas.rules import Action
+from schemas.tables import TABLES
+
+if TYPE_CHECKING:
+    from pipeline.streaming.reading import Origin
+
+_MAGIC: Final = b"WOUT\x01"
+_NUMBERS: Final = struct.Struct("<II")  # checksum, bytes of the head
+_PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+_ROW_BYTES: Final = 128  # about what a row takes, rather more
+_FILL: Final = 0.93  # of a piece, as far as the size of rows can be foretold from those before
+_MORE_BYTES: Final = 512  # of the head, beside its parts
+_PART_BYTES: Final = 160
+
+
+class Rows(msgspec.Struct, frozen=True, array_like=True):
+    """A stream of a piece: of which table, and how many bytes."""
+
+    table: str
+    size: int
+
+
+class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    partition: int
+    first_offset: int
+    piece: int
+    pieces: int
+    digest: int  # CRC-32 of all streams of the output
+    parts: tuple[Part, ...]
+    streams: tuple[Rows, ...]
+
+
+@dataclass(frozen=True)
+class OutputPiece:
+    """A message of `usage.rated`: some rows of an output, and all that is known of it besides."""
+
+    partition: int
+    first_offset: int
+    piece: int
+    pieces: int
+    digest: int
+    parts: tuple[Part, ...]
+    tables: tuple[tuple[str, pa.Table], ...]
+
+    @property
+    def journal_offset(self) -> int:
+        """The offset of the last message that the output covers."""
+        return self.parts[-1].journal_offset
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """The same for the pieces of one output, and for those of the same output made again, only."""
+        return (self.partition, self.parts[0].journal_offset, self.journal_offset, self.pieces, self.digest)
+
+
+def encode(output: Output, limit_bytes: int = LIMIT_BYTES) -> list[bytes]:
+    """The pieces of an output, each of at most `limit_bytes`; one at least.
+
+    Raises WorldError where a row alone is larger.
+    """
+    room = limit_bytes - _MORE_BYTES - _PART_BYTES * len(output.parts)
+    streams: list[list[tuple[Rows, bytes]]] = [[]]
+    left, digest = room, 0
+    for name, table in output.all_tables().items():
+        for content in _streams(table, room, name):
+            if len(content) > left:
+                streams.append([])
+                left = room
+            streams[-1].append((Rows(name, len(content)), content))
+            left -= len(content)
+            digest = zlib.crc32(content, digest)
+    found = []
+    for piece, held in enumerate(streams):
+        rows = tuple(one for one, _ in held)
+        head = msgspec.json.encode(
+            _Head(output.partition, output.first_offset, piece, len(streams), digest, output.parts, rows)
+        )
+        checksum = zlib.crc32(head)
+        for _, content in held:
+            checksum = zlib.crc32(content, checksum)
+        found.append(b"".join((_MAGIC, _NUMBERS.pack(checksum, len(head)), head, *(content for _, content in held))))
+    return found
+
+
+def decode(content: bytes, where: str) -> OutputPiece:
+    """The piece that `encode` made; `where` names its topic, partition and offset in errors.
+
+    Raises StorageError where it is damaged, none of `usage.rated`, or of a layout that this version does not know.
+    """
+    if content[: len(_MAGIC)] != _MAGIC:
+        raise StorageError(
+            f"{where}: found a message that begins with {content[: len(_MAGIC)]!r}; expected {_MAGIC!r}: upgrade the "
+            "workers that read before those that write, and let nothing else write to this topic"
+        )
+    start = len(_MAGIC) + _NUMBERS.size
+    try:
+        checksum, head_bytes = _NUMBERS.unpack_from(content, len(_MAGIC))
+        if zlib.crc32(memoryview(content)[start:]) != checksum:
+            raise ValueError("it does not fit its checksum")
+        head = msgspec.json.decode(content[start : start + head_bytes], type=_Head)
+        at, tables = start + head_bytes, []
+        for rows in head.streams:
+            with pa.ipc.open_stream(pa.py_buffer(content).slice(at, rows.size)) as stream:
+                tables.append((rows.table, stream.read_all()))
+            at += rows.size
+    except (ValueError, struct.error, msgspec.MsgspecError, pa.ArrowException, KeyError) as error:
+        raise StorageError(
+            f"{where}: the output is damaged: {error}; stop the workers and restore the topic from a replica or a "
+            "backup"
+        ) from error
+    return OutputPiece(
+        head.partition, head.first_offset, head.piece, head.pieces, head.digest, head.parts, tuple(tables)
+    )
+
+
+def join(pieces: Sequence[OutputPiece]) -> Output:
+    """The output that all these pieces are of. Raises ValueError where they are not all of one output."""
+    ordered = sorted(pieces, key=lambda one: one.piece)
+    if [one.piece for one in ordered] != list(range(ordered[0].pieces)) or len({one.output for one in ordered}) > 1:
+        raise ValueError(f"pieces {[one.piece for one in ordered]} of {ordered[0].pieces} are not one output")
+    tables: dict[str, list[pa.Table]] = {name: [schema.empty_table()] for name, schema in SCHEMAS.items()}
+    for piece in ordered:
+        for name, table in piece.tables:
+            tables[name].append(table)
+    first = ordered[0]
+    whole = {name: pa.concat_tables(held[1:] or held) for name, held in tables.items()}
+    return assembled(first.partition, first.first_offset, first.parts, whole)
+
+
+class Gathering:
+    """Pieces of one partition as they come, those of several producers among one another."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, ...], dict[int, OutputPiece]] = {}
+
+    def take(self, piece: OutputPiece) -> Output | None:
+        """The output, once its last piece is there; what can only be older is forgotten then."""
+        held = self._held.setdefault(piece.output, {})
+        held[piece.piece] = piece
+        if len(held) < piece.pieces:
+            return None
+        self._held = {
+            key: others for key, others in self._held.items() if next(iter(others.values())).journal_offset
+            > piece.journal_offset
+        }  # fmt: skip
+        return join(list(held.values()))
+
+
+def rejected_rows(rejects: pl.DataFrame, feed: str, sources: pl.Series, received_at_us: int) -> pa.Table:
+    """Rows of REJECTED for rejects of the fold (REJECT_SCHEMA); `fill_rejected` gives them ids and raw bytes."""
+    schema = TABLES["rejected"]
+    if rejects.is_empty():
+        return schema.empty_table()
+    frame = rejects.select(
+        pl.lit(None, pl.String).alias("reject_id"), pl.lit(feed).alias("feed"), sources.alias("source"), "source_row",
+        pl.lit(received_at_us, pl.Int64).alias("received_at"), "reason", "field", "message", "record_key",
+        pl.lit(None, pl.Binary).alias("raw"), pl.lit(None, pl.Binary).alias("raw_header"),
+    )  # fmt: skip
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    for place, field in enumerate(schema):
+        column = table.column(place)
+        if pa.types.is_dictionary(field.type):
+            column = column.cast(pa.string()).dictionary_encode()
+        table = table.set_column(place, field, column.cast(field.type))
+    return table.combine_chunks()
+
+
+def fill_rejected(output: Output, find: Callable[[Fence, Sequence[int]], Origin]) -> Output:
+    """The output with ids and raw bytes of what the fold rejected (F5).
+
+    `find` is asked for the rows of a source (`source_row`) that a message with this fence brought.
+    """
+    table, at, pieces = output.rejected, 0, []
+    if not table["reject_id"].null_count:
+        return output
+    for part in output.parts:
+        own = table.slice(at, part.rejected)
+        at += part.rejected
+        if own["reject_id"].null_count and part.fence is not None:
+            rows = own["source_row"].to_pylist()
+            own = _filled(own, find(part.fence, rows), rows)
+        pieces.append(own)
+    return replace(output, tables={**output.tables, "rejected": pa.concat_tables(pieces)})
+
+
+def _filled(rows: pa.Table, origin: Origin, places: Sequence[int]) -> pa.Table:
+    ids = [
+        f"{origin.fingerprint}:{row}" if key is None else f"{origin.fingerprint}:{row}:{key}"
+        for row, key in zip(places, rows["record_key"].to_pylist(), strict=True)
+    ]
+    for name, column in (
+        ("reject_id", pa.array(ids, pa.string())),
+        ("raw", pa.array(origin.lines, pa.binary())),
+        ("raw_header", pa.array([origin.header] * len(ids), pa.binary())),
+    ):
+        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+    return rows
+
+
+def action_messages(output: Output) -> list[tuple[bytes, bytes]]:
+    """(ICCID, message) of every action in order, as docs/action.schema.json has it; a notify by all its channels."""
+    if not any(one.actions_count for one in output.outcomes):
+        return []
+    found = outgoing(_frame(output.actions), _frame(output.firings), _everywhere)
+    return [(one.iccid.encode(), one.body) for one in found]
+
+
+def status_messages(output: Output) -> list[tuple[bytes, bytes]]:
+    """(ICCID, message) of every card whose status or its reason is another one, in order (C9)."""
+    return [
+        (row["iccid"].encode(), msgspec.json.encode({"version": 1, "id": _status_id(row), **row}))
+        for row in output.statuses.to_pylist()
+    ]
+
+
+def _status_id(row: dict[str, Any]) -> str:
+    return f"{row['journal_partition']}.{row['journal_offset']}.{row['iccid']}"
+
+
+def _everywhere(action: Action, rule: str) -> Sequence[Target]:
+    return (Target("", action.by),)
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    """Rows as a frame, words as plain text."""
+    plain = [
+        column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column for column in table.itercolumns()
+    ]
+    frame = pl.from_arrow(pa.table(plain, names=table.column_names))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _streams(table: pa.Table, room: int, name: str) -> Iterator[bytes]:
+    """Rows as streams that each have room in a piece."""
+    row_bytes = float(_ROW_BYTES)
+    table = table.combine_chunks()
+    at = 0
+    while at < len(table):
+        step = max(1, int(_FILL * room / row_bytes))
+        rows = table.slice(at, step)
+        content = _to_ipc(rows)
+        if len(content) <= room:
+            yield content
+            at += len(rows)
+        elif len(rows) == 1:
+            raise WorldError(
+                f"a row of {name} takes {len(content):,} bytes; expected at most {room:,}, what is left of the largest "
+                "message: raise the limit of messages together with max.message.bytes of the topic"
+            )
+        row_bytes = max(len(content) / len(rows), row_bytes * 1.5 if len(content) > room else 1)
+
+
+def _to_ipc(rows: pa.Table) -> bytes:
+    rows = with_used_words(rows)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, rows.schema, options=_PACKED) as stream:
+        stream.write_table(rows)
+    return sink.getvalue()
+
+
+__all__ = [
+    "STATUSES",
+    "Counts",
+    "Gathering",
+    "Output",
+    "OutputPiece",
+    "Part",
+    "Ruled",
+    "action_messages",
+    "decode",
+    "encode",
+    "fill_rejected",
+    "join",
+    "rejected_rows",
+    "status_messages",
+]

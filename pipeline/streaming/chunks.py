@@ -24,7 +24,18 @@ from pipeline.decode.stream import ByteStream
 from pipeline.feed_lists import with_lists
 from pipeline.messages import LIMIT_BYTES
 from pipeline.progress import Source
-from pipeline.streaming.headers import LINES, MESSAGE, RAW, REASON, ROWS, ZSTD, Decoder, RawMessage, decoder_of
+from pipeline.streaming.headers import (
+    LINES,
+    MAX_HEADER_BYTES,
+    MESSAGE,
+    RAW,
+    REASON,
+    ROWS,
+    ZSTD,
+    Decoder,
+    RawMessage,
+    decoder_of,
+)
 from rating.errors import MappingError
 from rating.index import Ints
 from rating.mediate_text import SourceText, match_pattern
@@ -32,7 +43,7 @@ from schemas.mapping import Mapping
 
 CHUNK_TEXT_BYTES: Final = 5 << 20
 
-_FILL: Final = 0.9
+_FILL: Final = 0.95
 _BEGIN: Final = Position()
 _BOM: Final = b"\xef\xbb\xbf"
 _ZSTD: Final = pa.Codec("zstd", 1)
@@ -84,10 +95,10 @@ class _Packing:
         if form.type == "csv" and form.header:
             size = window.find(b"\n") + 1 or len(window)
             header = window[:size].rstrip(b"\r\n")
-            if size > self._limit_bytes // 2:
+            if len(header) > MAX_HEADER_BYTES:
                 raise MappingError(
                     f"{path}:1: found a first line of {size:,} bytes; expected column names of at most "
-                    f"{self._limit_bytes // 2:,}: every message carries them"
+                    f"{MAX_HEADER_BYTES:,}: every message and every reject carries them"
                 )
             self._headers = (*self._headers, ("csv-header", header))
             start = start if start.offset else Position(size, 2)

@@ -23,6 +23,7 @@ from pipeline.decode.json_lines import JsonLinesDecoder
 from rating.errors import MappingError
 from schemas.mapping import Mapping
 
+MAX_HEADER_BYTES: Final = 64 << 10  # of the line of column names: each reject carries it
 LINES, ROWS, ZSTD = b"lines", b"rows", b"zstd"
 RAW, REASON, MESSAGE = "@raw", "@reason", "@message"  # columns of rows, named so that no path of a mapping can be
 
@@ -82,11 +83,14 @@ def facts_of(message: RawMessage) -> Facts:
     packed, form = held.get("encoding"), held.get("form", b"")
     if packed not in (None, ZSTD):
         raise ValueError(f"found encoding {packed!r:.60}; expected none, or zstd")
+    header = held.get("csv-header")
+    if header is not None and len(header) > MAX_HEADER_BYTES:
+        raise ValueError(f"found a csv-header of {len(header):,} bytes; expected at most {MAX_HEADER_BYTES:,}")
     facts = Facts(
         feed,
         as_of_us=as_of_us,
         packed=packed == ZSTD,
-        header=held.get("csv-header"),
+        header=header,
         form=form,
         lists=held.get("lists", b""),
     )

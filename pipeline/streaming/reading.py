@@ -18,9 +18,11 @@ import pyarrow as pa
 from pipeline.decode import Chunk, Position
 from pipeline.decode.chunk import merge_rejects, reject_frame
 from pipeline.decode.lines import KEPT_LINE_BYTES, MAX_LINE_BYTES, LineBlock
+from pipeline.messages import LIMIT_BYTES
 from pipeline.progress import Source
 from pipeline.rejects import reject_table
 from pipeline.streaming.headers import (
+    MAX_HEADER_BYTES,
     MESSAGE,
     RAW,
     REASON,
@@ -37,6 +39,7 @@ from rating.mediate import mediate
 from schemas.mapping import Field, Mapping
 from schemas.usage import REJECT_SCHEMA, UsageBatch
 
+MOST_RAW_BYTES: Final = LIMIT_BYTES - MAX_HEADER_BYTES - (64 << 10)
 MAX_CONTENT_BYTES: Final = 64 << 20  # of a chunk once it is unpacked
 
 
@@ -150,7 +153,13 @@ def _mediated(chunk: Chunk, mapping: Mapping, source: Source, received_at_us: in
     if len(chunk.rejects):
         rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
     batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.cumulative, usage)
-    return Reading(batch, reject_table(rejects, chunk, mapping.name, source, received_at_us))
+    fitting = replace(chunk, raw_lines=lambda rows: _cut(chunk.raw_lines(rows)))
+    return Reading(batch, reject_table(rejects, fitting, mapping.name, source, received_at_us))
+
+
+def _cut(lines: list[bytes]) -> list[bytes]:
+    """Lines as rejects have them: of one that no message of the journal could carry its beginning."""
+    return [line if len(line) <= MOST_RAW_BYTES else line[:KEPT_LINE_BYTES] for line in lines]
 
 
 def _as_lines(values: list[bytes], *, is_json: bool) -> tuple[list[bytes], list[pl.DataFrame]]:
@@ -249,11 +258,11 @@ def origin_of(raw: RawMessage, rows: Sequence[int]) -> Origin:
         raise ValueError("found a single record; expected a chunk")
     content, wanted = content_of(raw, facts), list(rows)
     if facts.form == ROWS:
-        return Origin(facts.fingerprint, None, _from_rows(content, facts).raw_lines(wanted))
+        return Origin(facts.fingerprint, None, _cut(_from_rows(content, facts).raw_lines(wanted)))
     block = _block(content, facts)
     if facts.offsets is not None:
         wanted = np.searchsorted(np.frombuffer(facts.offsets, "<i8"), wanted).tolist()
-    return Origin(facts.fingerprint, facts.header, block.raw_lines(wanted))
+    return Origin(facts.fingerprint, facts.header, _cut(block.raw_lines(wanted)))
 
 
 def content_of(message: RawMessage, facts: Facts) -> bytes:

@@ -1,4 +1,4 @@
-"""A file cut into messages gives what reading it in one go gives: the same usage, and the same rejects with their bytes."""
+"""A file cut into messages gives what reading it in one go gives: the same usage, the same rejects with their bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.embedded import read_usage
 from pipeline.feeds import load_mapping, parse_mapping
 from pipeline.progress import Source
 from pipeline.rejects import reject_table
-from pipeline.streaming.raw import RawMessage, chunks_of, kept_line, marker, origin_of
+from pipeline.streaming.raw import RawMessage, chunks_of, origin_of
 from pipeline.streaming.reading import Readers, Reading
 from rating.errors import MappingError
 from schemas.mapping import Mapping

@@ -19,7 +19,7 @@ from jobs.query import render, rows_as_csv, rows_as_json
 from pipeline.clickhouse import Client, connect, require_schema
 from pipeline.clickhouse.client import PassingError, Patience
 from pipeline.config import ClickHouse, load_config
-from pipeline.datadir import DataDirectory
+from pipeline.histories import Histories
 from rating.errors import InputError, UsageError, WorldError
 
 group = typer.Typer(name="clickhouse", help="The history in ClickHouse: load it, query it, compare it.")
@@ -37,7 +37,7 @@ def clickhouse() -> None:
 
 @contextmanager
 def _open(data: Data, config: ClickHouse, *, wait: bool = False) -> Iterator[Client]:
-    DataDirectory.open(data.path, write=False).close()
+    Histories.open(data.path).close()
     with connect(config, data.path, patience=Patience(config.patience_s if wait else 0)) as client:
         yield client
 

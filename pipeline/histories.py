@@ -109,6 +109,10 @@ class Histories:
             for entry in directory.manifest.group(name)
         ]
 
+    def rows(self, name: str) -> int:
+        """How many committed rows a table has."""
+        return sum(entry.rows for directory in self.partitions.values() for entry in directory.manifest.group(name))
+
     def read(self, use: Callable[[], T], *, vanished: Callable[[Exception], bool] = lambda _: False) -> T:
         """Call `use`, again with newer manifests where a file has gone meanwhile (DataDirectory.read)."""
         unchanged = 0

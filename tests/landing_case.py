@@ -14,12 +14,14 @@ from pipeline import journal
 from pipeline.datadir import DataDirectory
 from pipeline.entry import Apply, Commands, Entry, Tick, Usage
 from pipeline.route import Router
-from pipeline.streaming.outputs import STATUSES, Output, Part
+from pipeline.streaming.output import STATUSES, Output, Part
 from rating.engine import Engine
 from rating.state import State
 from rating.step import Step
 from schemas.tables import TABLES
+from tests.rated_rows import Event, rated_table, reject_table
 
+ONE = "8988303000000000001"
 PIECE_ROWS = 400  # of usage in one message
 
 
@@ -45,6 +47,21 @@ def output(
     part = Part(journal_offset, next_offset, None, next_offset - first_offset, 0, 0, refused, 0)
     ruled = Ruled(given.pop("firings"), given.pop("actions"))
     return Output(partition, first_offset, (part,), given, (ruled,))
+
+
+def some(first: int, count: int, partition: int = 0, since: int = 0) -> list[Output]:
+    """Outputs of one message each: a rated row on each of two days, and a refused line; `since` shifts the fold."""
+    found = []
+    for at in range(first, first + count):
+        rated = rated_table([Event(ONE, 7, 1000 + at), Event(ONE, 8, 2000 + at)])
+        offsets = pa.array([since + 2 * at, since + 2 * at + 1], pa.int64())
+        where = pa.array([partition] * 2, pa.int32())
+        rated = rated.set_column(rated.schema.get_field_index("journal_offset"), "journal_offset", offsets)
+        rated = rated.set_column(rated.schema.get_field_index("journal_partition"), "journal_partition", where)
+        rejected = reject_table([{"reject_id": f"{partition}:{at}"}])
+        tables = {"rated": rated.cast(TABLES["rated"]), "rejected": rejected}
+        found.append(output(partition, at, since + 2 * at, since + 2 * at + 2, tables))
+    return found
 
 
 @dataclass

@@ -33,7 +33,7 @@ from pipeline.land import Landing
 from pipeline.manifest import Manifest
 from pipeline.merge import crowded, merge
 from pipeline.originals import originals_in
-from pipeline.streaming.outputs import Output
+from pipeline.streaming.output import Output
 from rating.engine import Engine
 from rating.errors import StorageError, WorldError
 from rating.rules.totals import BASELINE

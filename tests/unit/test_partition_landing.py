@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
+from jobs import cli
 from jobs.compact import compact
 from jobs.generate import generate
 from jobs.query import connect, run_sql
@@ -28,17 +30,15 @@ from pipeline.entry import Commands
 from pipeline.feeds import load_mapping
 from pipeline.streaming import landing
 from pipeline.streaming.landing import MOST_FILES, PATIENCE, PartitionLanding, folder_of, landed_of
-from pipeline.streaming.outputs import Output
+from pipeline.streaming.output import Output
 from rating.errors import LockedError, StorageError, UsageError
 from schemas.commands import Activate
 from schemas.tables import TABLES
-from tests.landing_case import output, parts_of, table_of
-from tests.rated_rows import Event, rated_table, reject_table
+from tests.landing_case import output, parts_of, some, table_of
 
 OCTOBER_US = 1_790_812_800_000_000  # 2026-10-01T00:00:00Z
 NOVEMBER_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z
 PLACES = {"journal_partition", "journal_offset", "firing_id", "action_id"}  # are those of each journal
-ONE = "8988303000000000001"
 PARTITIONS = 2
 RULES = """
 [[rules]]
@@ -137,21 +137,6 @@ def test_originals_are_those_of_the_embedded_run(both: Both) -> None:
     assert found.num_rows
     with pytest.raises(ValueError, match="wait for it"):
         landing.originals(folder, 1, corrections, 10**9)
-
-
-def some(first: int, count: int, partition: int = 0) -> list[Output]:
-    """Outputs of one message each, with a rated row a day on two days and a refused line."""
-    found = []
-    for at in range(first, first + count):
-        rated = rated_table([Event(ONE, 7, 1000 + at), Event(ONE, 8, 2000 + at)])
-        offsets = pa.array([2 * at, 2 * at + 1], pa.int64())
-        where = pa.array([partition] * 2, pa.int32())
-        rated = rated.set_column(rated.schema.get_field_index("journal_offset"), "journal_offset", offsets)
-        rated = rated.set_column(rated.schema.get_field_index("journal_partition"), "journal_partition", where)
-        rejected = reject_table([{"reject_id": f"{partition}:{at}"}])
-        tables = {"rated": rated.cast(TABLES["rated"]), "rejected": rejected}
-        found.append(output(partition, at, 2 * at, 2 * at + 2, tables))
-    return found
 
 
 def quantities(folder: Path) -> list[int]:
@@ -290,7 +275,7 @@ def test_killed_at_any_step(tmp_path: Path, call: str) -> None:
         import os, signal, sys
         from pathlib import Path
         from pipeline.streaming.landing import PartitionLanding
-        from tests.unit.test_partition_landing import some
+        from tests.landing_case import some
         left = [{count}]
         def killer(event, args):
             if event == "{event}" and "partition-0000" in str(args[0]):
@@ -371,3 +356,56 @@ def test_a_history_without_rows_has_its_tables(tmp_path: Path) -> None:
         run_sql(tmp_path / "nothing", "select 1")
     with pytest.raises(UsageError, match=r"history of streaming workers.*table cards"):
         run_sql(tmp_path / "history", "select * from cards")
+
+
+def weir(history: Path, *arguments: str) -> str:
+    """What a command prints; raises what it raises."""
+    done = CliRunner().invoke(cli.app, ["--data", str(history), *arguments])
+    if done.exception is not None:
+        raise done.exception
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sql", "select account_id, sum(charge)::varchar as cards from cycles group by all order by all"),
+        ("rules", "firings", "--rule", "much", "--limit", "1000"),
+        ("rules", "actions", "--state", "open", "--limit", "1000"),
+        ("rejected", "list", "--limit", "1000"),
+    ],
+    ids=" ".join,
+)
+def test_commands_that_read_the_history(both: Both, arguments: tuple[str, ...]) -> None:
+    """What analysts ask of a data directory they ask of a history of partitions (Q5, L10, L12)."""
+    found = [json.loads(weir(data, *arguments, "--json")) for data in (both.data, both.history)]
+    rows = [one if isinstance(one, list) else one.pop("rows") for one in found]
+    ours, theirs = (sorted(map(_told, one)) for one in rows)
+    assert ours == theirs
+    assert ours
+    if isinstance(found[0], dict):
+        assert found[0] == found[1]  # how many there are in all, and by reason
+
+
+def _told(row: dict[str, Any]) -> str:
+    return json.dumps({name: value for name, value in row.items() if name not in PLACES})
+
+
+def test_rejected_records_are_exported(both: Both) -> None:
+    """F5: the export has every refused record of all partitions."""
+    found = [sorted(weir(data, "rejected", "export").splitlines()) for data in (both.data, both.history)]
+    assert found[0] == found[1]
+    assert found[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("report", "--cycle", "2026-10"), ("cards",), ("rules", "list"), ("tick",), ("sql", "select * from counters")],
+    ids=" ".join,
+)
+def test_what_needs_the_state_says_so(both: Both, arguments: tuple[str, ...]) -> None:
+    """Commands that need cards, counters or rules say who has them and what works without; nothing is written."""
+    before = sorted(both.history.iterdir())
+    with pytest.raises(UsageError, match=r"history of streaming workers, which hold the state.*`weir sql`"):
+        weir(both.history, *arguments)
+    assert before == sorted(both.history.iterdir())

@@ -27,6 +27,8 @@ MAX_HEADER_BYTES: Final = 64 << 10  # of the line of column names: each reject c
 LINES, ROWS, ZSTD = b"lines", b"rows", b"zstd"
 RAW, REASON, MESSAGE = "@raw", "@reason", "@message"  # columns of rows, named so that no path of a mapping can be
 
+_DIGITS: Final = 18
+_LAST_US: Final = 253_402_300_799_999_999
 _MORE_BYTES: Final = 128  # what a message takes besides value and headers, and each header besides its text
 
 Decoder = DelimitedDecoder | JsonLinesDecoder
@@ -79,7 +81,9 @@ def facts_of(message: RawMessage) -> Facts:
     """The headers of a chunk or a single record. Raises ValueError, naming what was found and expected."""
     held = dict(reversed(message.headers))
     feed = _text(held, "feed", needed=True)
-    as_of_us = _number(held, "as-of", -1)
+    as_of_us = instant_of(held["as-of"]) if "as-of" in held else -1
+    if as_of_us is None:
+        raise ValueError(f"found {held['as-of']!r:.60} in header as-of; expected microseconds since 1970, to year 9999")
     packed, form = held.get("encoding"), held.get("form", b"")
     if packed not in (None, ZSTD):
         raise ValueError(f"found encoding {packed!r:.60}; expected none, or zstd")
@@ -109,7 +113,7 @@ def facts_of(message: RawMessage) -> Facts:
     return facts._replace(
         source=_text(held, "source", needed=True),
         fingerprint=_text(held, "digest", needed=True),
-        row=_number(held, "row", None),
+        row=_number(held, "row"),
     )
 
 
@@ -132,10 +136,15 @@ def _text(held: dict[str, bytes], name: str, *, needed: bool = False) -> str:
     return text
 
 
-def _number(held: dict[str, bytes], name: str, otherwise: int | None) -> int:
+def instant_of(text: bytes | None) -> int | None:
+    """What a header as-of says, in microseconds; None where there is none, or it is no time up to the year 9999."""
+    if text is None or not text.isdigit() or len(text) > _DIGITS or int(text) > _LAST_US:
+        return None
+    return int(text)
+
+
+def _number(held: dict[str, bytes], name: str) -> int:
     text = held.get(name)
-    if text is None and otherwise is not None:
-        return otherwise
-    if text is None or not text.isdigit() or len(text) > 18:
+    if text is None or not text.isdigit() or len(text) > _DIGITS:
         raise ValueError(f"found {text!r:.60} in header {name}; expected a whole number")
     return int(text)

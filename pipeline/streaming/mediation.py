@@ -19,7 +19,7 @@ import polars as pl
 from pipeline.entry import Entry, Rejects, Usage
 from pipeline.messages import Fence, messages_of
 from pipeline.route import Router
-from pipeline.streaming.raw import RawMessage
+from pipeline.streaming.headers import RawMessage, instant_of
 from pipeline.streaming.reading import Numbered, Readers, Reading
 from schemas import mapping as feeds
 from schemas.usage import RecordType
@@ -163,8 +163,9 @@ def _run_key(message: RawMessage) -> tuple[bytes | None, ...] | None:
     held = dict(reversed(message.headers))
     if message.is_chunk or "catalogue" in held or "encoding" in held:
         return None
-    as_of = held.get("as-of", b"")
-    return held.get("feed"), held.get("csv-header"), held.get("lists"), b"" if as_of.isdigit() else as_of
+    as_of = held.get("as-of")
+    wrong = as_of if instant_of(as_of) is None else None
+    return held.get("feed"), held.get("csv-header"), held.get("lists"), wrong
 
 
 class _Parts:

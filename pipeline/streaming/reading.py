@@ -32,6 +32,7 @@ from pipeline.streaming.headers import (
     RawMessage,
     decoder_of,
     facts_of,
+    instant_of,
 )
 from rating.errors import MappingError
 from rating.index import Ints
@@ -183,8 +184,8 @@ def _arrival(records: Sequence[Numbered]) -> int:
     """The greatest arrival time of records, in microseconds."""
     found = []
     for _, timestamp_us, message in records:
-        text = message.header("as-of")
-        found.append(int(text) if text and text.isdigit() and len(text) <= 18 else timestamp_us)
+        as_of_us = instant_of(message.header("as-of"))
+        found.append(timestamp_us if as_of_us is None else as_of_us)
     return max(found)
 
 

@@ -138,7 +138,9 @@ def test_each_record_is_in_the_journal_once(data: st.DataObject, log: list[Numbe
     """Retries from earlier offsets, other cuts and a zombie's messages between change no partition's records."""
     known = known_by(partitions)
     whole, retried = Journal(partitions), Journal(partitions)
-    whole.append(Worker(known).lane.take(log).journal)
+    undisturbed = Worker(known).lane.take(log)
+    whole.append(undisturbed.journal)
+    assert undisturbed.records + undisturbed.rejected == sum(map(len, whole.applied))
     workers = [Worker(known), Worker(known)]
     for _ in range(data.draw(st.integers(0, 8))):
         sent = [iter(worker.take(data, log)) for worker in workers]

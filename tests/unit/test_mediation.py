@@ -183,7 +183,7 @@ def test_single_csv_records_have_their_header_beside_them() -> None:
 
 def test_single_records_take_their_own_arrival_time_where_they_have_one() -> None:
     """The greatest of a run holds; a header that is no time costs its own record."""
-    late, wrong = ("as-of", str(AS_OF_US + 1_000_000_000).encode()), ("as-of", b"noon")
+    late, wrong = ("as-of", str(AS_OF_US + 1_000_000_000).encode()), ("as-of", b"9" * 18)
     good = [good_line("ndjson", number) for number in range(3)]
     done = lane(registry()).take(
         numbered(single(good[0]), single(good[1], "ndjson", late), single(good[2], "ndjson", wrong))

@@ -363,6 +363,14 @@ def test_fences_of_a_run_say_its_offsets() -> None:
     assert (Fence("usage.raw", 5, 9, 1), 1) == (message.fence, message.of_last)
 
 
+def test_a_run_goes_on_within_its_last_offset() -> None:
+    """Of a run whose last offset was applied in part, exactly the rest of that offset is left."""
+    whole, fences = run([4, 7, 9, 9, 9]), Fences()
+    applied(messages_of(_cut(whole, 0, 4), RUN), fences)
+    assert [(9, 4)] == applied(messages_of(whole, RUN), fences)
+    assert [] == applied(messages_of(whole, RUN), fences)
+
+
 def test_what_is_no_run_is_refused() -> None:
     """Rows that do not ascend, also from those before them, and entries without rows cannot be a run."""
     for entry, fence in [(run([4, 3]), RUN), (run([4]), RUN.after(run([5]))), (run([-1]), RUN)]:

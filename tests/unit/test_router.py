@@ -233,3 +233,16 @@ def test_a_correction_goes_where_the_record_was_rated() -> None:
     assert [[2], [], [1], []] == rows_of(parts)
     held = [part.originals.num_rows for part in parts if isinstance(part, Usage) and part.originals is not None]
     assert [0, 1] == held
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    """What a copy takes, new cards and changed ones, the router it came from does not know, and the other way."""
+    first = router()
+    second = first.copy()
+    fresh = second.take(Catalogue(cards=cards({"iccid": "1", "imsi": "95"}, {"iccid": "5", "imsi": "96"}, FLEET[1])))
+    assert ["1", "5"] == fresh["iccid"].to_list()
+    first.take(Catalogue(cards=cards({"iccid": "1", "imsi": "97"})))
+    named = usage({"imsi": "95"}, {"imsi": "96"}, {"imsi": "97"}, {"imsi": "91"}).rows["imsi"]
+    known = [[bool((one._rows_of("imsi", named[n : n + 1]) >= 0).all()) for n in range(4)] for one in (first, second)]
+    assert [[False, False, True, False], [True, True, False, False]] == known
+    assert ("a", None) == (second.account_of("5"), first.account_of("5"))

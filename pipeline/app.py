@@ -1,0 +1,247 @@
+"""A worker of the streaming side: the Faust app, its tables and agents, and the stages of the partitions it has.
+
+    worker = Worker(config); await worker.run(stop)
+
+Which worker has which partition is Faust's to say; after each rebalance the stages of partitions that went are
+stopped, and those of partitions that came are started once Faust has read their changelogs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import faust
+import msgspec
+from faust.types import TP
+
+from pipeline.agents import Stages, define, ending
+from pipeline.clickhouse import Sink, connect, migrate
+from pipeline.config import Config, Kafka
+from pipeline.entry import Tick
+from pipeline.feeds import load_mapping, ready_mappings
+from pipeline.messages import messages_of
+from pipeline.streaming.follower import Follower
+from pipeline.streaming.kafka import Log, Publisher, client_settings, ensure_topics, publisher_of
+from pipeline.streaming.mediation import Lane, Mark
+from pipeline.streaming.metrics import Metrics
+from pipeline.streaming.stages.accept import Accept
+from pipeline.streaming.stages.land import Land, LandPace
+from pipeline.streaming.stages.mediate import Mediate
+from pipeline.streaming.stages.rate import Pace, Rate
+from pipeline.streaming.stages.send import Sender
+from pipeline.streaming.topics import Topics, largest_message_bytes
+from pipeline.tables import TableOfBases, segment_table, send
+from schemas.mapping import Mapping
+
+_BUFFERED_MESSAGES: Final = 64  # of each agent; a message may have a megabyte
+_FINISH_S: Final = 30.0
+_CLICKHOUSE_PATIENCE_S: Final = 2.0  # then landing goes on without it for a while
+
+_log = logging.getLogger(__name__)
+
+
+def faust_app(config: Config, folder: str) -> faust.App:
+    """The Faust app of the configuration; `folder` is for files of its own."""
+    kafka, worker = config.kafka, config.worker
+    session_s = float(kafka.session_timeout_s)
+    return faust.App(
+        worker.app,
+        broker=[f"kafka://{address}" for address in kafka.addresses],
+        broker_credentials=_credentials(kafka),
+        datadir=folder,
+        autodiscover=False,
+        web_enabled=False,
+        canonical_url=worker.advertised_url or f"http://{worker.web_host}:{worker.web_port}",
+        store="memory://",
+        topic_replication_factor=kafka.replication,
+        topic_partitions=kafka.partitions,
+        table_standby_replicas=worker.standby,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=max(4 << 20, largest_message_bytes(kafka)),
+        producer_max_request_size=largest_message_bytes(kafka),
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=max(0.3, session_s / 5),
+        broker_commit_interval=1.0,
+        broker_commit_every=None,
+        stream_buffer_maxsize=_BUFFERED_MESSAGES,
+        stream_wait_empty=False,
+    )
+
+
+def _credentials(kafka: Kafka) -> Any:
+    settings = client_settings(kafka)
+    context = settings.get("ssl_context")
+    if kafka.sasl:
+        return faust.SASLCredentials(
+            username=settings["sasl_plain_username"],
+            password=settings["sasl_plain_password"],
+            ssl_context=context,
+            mechanism=kafka.mechanism,
+        )
+    return None if context is None else faust.SSLCredentials(context=context)
+
+
+class Worker:
+    """One process of the group: what it has of every topic, and what may be asked of it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.topics = Topics(config.kafka.prefix)
+        self.metrics = Metrics()
+        self.follower = Follower(config.kafka.partitions)
+        self.log = Log(config.kafka)
+        self._mappings = _mappings(config)
+        self._folder = tempfile.TemporaryDirectory(prefix="weir-worker-")
+        self.app = faust_app(config, self._folder.name)
+        self.stages = Stages(self.app)
+        self._states = segment_table(self.app, "state", config.kafka.partitions)
+        self._marks = segment_table(self.app, "marks", config.kafka.raw)
+        self._publisher: Publisher | None = None
+        topics = self.topics
+        agents = {"mediate": topics.raw, "accept": topics.commands, "rate": topics.journal, "land": topics.rated}
+        define(self.app, self.stages, agents)
+        self.app.on_partitions_assigned.connect(self._on_assigned, weak=False)  # type: ignore[arg-type]  # Faust's is narrow
+        self.app.on_rebalance_complete.connect(self._on_recovered, weak=False)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then end in good order.
+
+        Raises WorldError where the brokers cannot be reached at the start, ConfigError where the topics are not what
+        the configuration says. What fails later ends the process (pipeline.agents).
+        """
+        made = await ensure_topics(self.config.kafka)
+        if made:
+            _log.info("made the topics %s", ", ".join(made))
+        async with contextlib.AsyncExitStack() as stack:
+            self._publisher = await stack.enter_async_context(publisher_of(self.config.kafka))
+            tasks = [
+                asyncio.create_task(ending(self.follower.run(self.log.read(self.topics.commands, 0, 0)), "commands")),
+                asyncio.create_task(ending(self._tick(), "the clock")),
+                asyncio.create_task(self._measure_lag()),
+            ]
+            try:
+                await self.app.start()
+                await stop.wait()
+                await self._finish()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await self.stages.keep(())
+                await self.app.stop()
+                self._folder.cleanup()
+
+    def rate(self, partition: int) -> Rate | None:
+        """The fold of a partition, where this worker has it."""
+        found = self.stages.get(TP(self.topics.journal, partition))
+        return found if isinstance(found, Rate) else None
+
+    @property
+    def rates(self) -> list[Rate]:
+        """The folds that this worker has."""
+        found = (self.rate(partition) for partition in range(self.config.kafka.partitions))
+        return [one for one in found if one is not None]
+
+    def owner_of(self, partition: int) -> str | None:
+        """The URL of the worker that folds a partition; None while nobody does."""
+        changelog = self._states.changelog_topic.get_topic_name()
+        for url, topics in self.app.router.tables_metadata().items():
+            if partition in topics.get(changelog, ()):
+                return str(url)
+        return None
+
+    async def _on_assigned(self, _: Any, *assigned: Any, **__: Any) -> None:
+        """Stop what this worker does not have any more, before anybody else can have it for long."""
+        await self.stages.keep(*assigned)
+
+    async def _on_recovered(self, *_: object, **__: object) -> None:
+        """Start the stages of the partitions that came; their changelogs have been read."""
+        assigned = self.app.consumer.assignment()
+        for tp in sorted(assigned):
+            if tp not in self.stages and (stage := self._stage(tp)) is not None:
+                self.stages.start(tp, stage)
+
+    def _stage(self, tp: TP) -> Any:
+        config, topics, partition = self.config, self.topics, tp.partition
+        worker = config.worker
+        history = Path(worker.history)
+        if tp.topic == topics.raw:
+            lane = Lane(topics.raw, partition, self.follower.registry, self._mappings, self._marks_of(partition))
+            return Mediate(lane, self.follower, topics.journal, self._publish, self._save_marks, self.metrics)
+        if tp.topic == topics.commands:
+            return Accept(topics, config.kafka.raw, self.follower, self._publish)
+        if tp.topic == topics.journal:
+            sender = Sender(partition, self.log, topics, config.kafka.limit_bytes, self._publish, self.metrics)
+            pace = Pace(worker.base_records, worker.base_every_s)
+            bases = TableOfBases(self._states)
+            return Rate(partition, sender, bases, self.log, topics, history, pace, self.metrics)
+        if tp.topic == topics.rated:
+            pace_of_landing = LandPace(worker.land_rows, worker.land_every_s)
+            sink = functools.partial(_sink, config, history) if worker.clickhouse else None
+            return Land(partition, history, topics.rated, sink, pace_of_landing, self.metrics)
+        return None
+
+    def _marks_of(self, partition: int) -> tuple[Mark, ...]:
+        held = self._marks.store.held.get(partition, {}).get(_key(partition))
+        return () if held is None else msgspec.json.decode(held, type=tuple[Mark, ...])
+
+    async def _save_marks(self, partition: int, marks: tuple[Mark, ...]) -> None:
+        content = msgspec.json.encode(marks)
+        await (await send(self._marks, partition, _key(partition), content))
+        self._marks.store.held.setdefault(partition, {})[_key(partition)] = content
+
+    async def _publish(
+        self, topic: str, partition: int | None, value: bytes | None, key: bytes | None = None, headers: Any = ()
+    ) -> asyncio.Future[Any]:
+        assert self._publisher is not None
+        return await self._publisher.send(topic, partition, value, key, headers)
+
+    async def _tick(self) -> None:
+        """Send a tick of the clock every so often, from the one worker that has the commands."""
+        every_s = self.config.worker.tick_s
+        while every_s:
+            await asyncio.sleep(every_s - time.time() % every_s)
+            if TP(self.topics.commands, 0) in self.stages:
+                for content in messages_of(Tick(time.time_ns() // 1000)):
+                    await (await self._publish(self.topics.commands, 0, content))
+
+    async def _measure_lag(self) -> None:
+        """Keep the gauges of messages that have not been read."""
+        while True:
+            with contextlib.suppress(Exception):  # only a gauge
+                consumer = self.app.consumer
+                for tp in consumer.assignment():
+                    end, at = consumer.highwater(tp), await consumer.position(tp)
+                    if end is not None and at is not None and not tp.topic.endswith("-changelog"):
+                        self.metrics.lag(tp.topic, tp.partition, max(0, end - at))
+            await asyncio.sleep(2.0)
+
+    async def _finish(self) -> None:
+        """Leave bases behind, so that the next owner has little to fold."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FINISH_S):
+                await asyncio.gather(*(rate.finish() for rate in self.rates))
+
+
+def _key(partition: int) -> bytes:
+    return b"%d" % partition
+
+
+def _mappings(config: Config) -> dict[str, Mapping]:
+    """All feeds by name: those of the configuration, and the ready ones."""
+    own = [load_mapping(path) for path in config.worker.feeds]
+    return {mapping.name: mapping for mapping in [*ready_mappings(), *own]}
+
+
+def _sink(config: Config, history: Path) -> Sink:
+    """A sink of ClickHouse, whose tables are brought to this version first."""
+    client = connect(config.clickhouse, history)
+    migrate(client)
+    return Sink(client, patience_s=_CLICKHOUSE_PATIENCE_S)

@@ -1,0 +1,76 @@
+"""Accept: commands, catalogues and ticks, in the one order of their topic, become entries of the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from pipeline.entry import Apply
+from pipeline.messages import read_message
+from pipeline.streaming.follower import Follower
+from pipeline.streaming.headers import marker
+from pipeline.streaming.stages.inbox import Delivery, Inbox, Publish
+from pipeline.streaming.topics import Topics
+
+_INBOX_BYTES: Final = 16 << 20
+
+
+class Reply(msgspec.Struct):
+    """What became of a message of `commands`; `message` says why it was refused."""
+
+    offset: int
+    accepted: bool
+    message: str = ""
+
+
+class Accept:
+    """The topic of commands, which has one partition."""
+
+    def __init__(self, topics: Topics, raw_partitions: int, follower: Follower, publish: Publish) -> None:
+        self.inbox = Inbox(_INBOX_BYTES)
+        self._topics = topics
+        self._raw_partitions = raw_partitions
+        self._follower = follower
+        self._publish = publish
+        self._next_offset = 0
+
+    async def run(self) -> None:
+        """Take what comes into the inbox, for ever."""
+        while True:
+            for delivery in await self.inbox.take():
+                if delivery.offset >= self._next_offset:
+                    await self._accept(delivery)
+                    self._next_offset = delivery.offset + 1
+                delivery.ack()
+
+    async def _accept(self, delivery: Delivery) -> None:
+        await self._follower.reached(delivery.offset)
+        refused = self._follower.refusal(delivery.offset)
+        if refused is None:
+            where = f"{self._topics.commands}[0]@{delivery.offset}"
+            entry = read_message(delivery.value, where).entry()
+            parts = await asyncio.to_thread(
+                self._follower.registry.parts, entry, delivery.offset, delivery.offset, self._topics.commands
+            )
+            await self._send(
+                [
+                    (self._topics.journal, partition, content, ())
+                    for partition, contents in enumerate(parts)
+                    for content in contents
+                ]
+            )
+            if isinstance(entry, Apply):
+                # Usage behind the marker finds the cards of this catalogue, and it is behind it in every journal.
+                raw = marker(delivery.offset)
+                await self._send([(self._topics.raw, at, raw.value, raw.headers) for at in range(self._raw_partitions)])
+        reply = msgspec.json.encode(Reply(delivery.offset, refused is None, refused or ""))
+        await self._send([(self._topics.replies, 0, reply, ())])
+
+    async def _send(self, messages: list[tuple[str, int, bytes, tuple[tuple[str, bytes], ...]]]) -> None:
+        sent = [
+            await self._publish(topic, partition, value, headers=headers)
+            for topic, partition, value, headers in messages
+        ]
+        await asyncio.gather(*sent)

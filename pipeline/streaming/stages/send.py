@@ -1,0 +1,106 @@
+"""Sends what entries of one partition of the journal gave, in their order, and acknowledges the entries behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from pipeline.streaming.kafka import Log
+from pipeline.streaming.metrics import Metrics
+from pipeline.streaming.outputs import Output, action_messages, decode, encode, status_messages
+from pipeline.streaming.refused import reject_messages, with_raw_bytes
+from pipeline.streaming.stages.inbox import Publish
+from pipeline.streaming.topics import Topics
+
+_AHEAD: Final = 64  # entries that may wait for the broker before the fold does
+
+
+class Folded(NamedTuple):
+    """What messages of the journal up to `offset` gave, None where they came again; and how they are acknowledged."""
+
+    offset: int
+    output: Output | None
+    acks: Sequence[Callable[[], object]]
+
+
+_Sent = tuple[list[asyncio.Future[Any]], Output | None, Folded]
+
+
+class Sender:
+    """The outputs of one partition. `begin` before the first `put`; `run` beside it."""
+
+    def __init__(
+        self, partition: int, log: Log, topics: Topics, limit_bytes: int, publish: Publish, metrics: Metrics
+    ) -> None:
+        self.partition = partition
+        self.acked = -1  # up to this entry everything that it gave is with the broker
+        self._log = log
+        self._topics = topics
+        self._limit_bytes = limit_bytes
+        self._publish = publish
+        self._metrics = metrics
+        self._waiting: asyncio.Queue[Folded] = asyncio.Queue(_AHEAD)
+        self._sent: asyncio.Queue[_Sent] = asyncio.Queue(_AHEAD)
+        self._through = -1  # entries that usage.rated has wholly
+        self._settled = asyncio.Condition()
+
+    async def begin(self) -> None:
+        """Find out what was sent before: the end of usage.rated says it."""
+        last = await self._log.last_message(self._topics.rated, self.partition)
+        if last is not None:
+            piece = decode(last.value, f"{self._topics.rated}[{self.partition}]@{last.offset}")
+            whole = piece.piece == piece.pieces - 1
+            self._through = piece.journal_offset if whole else piece.parts[0].journal_offset - 1
+
+    async def put(self, folded: Folded) -> None:
+        """Take what was folded, in journal order; waits where the broker is behind."""
+        await self._waiting.put(folded)
+
+    async def settled(self, offset: int) -> None:
+        """Return once all that entries up to `offset` gave is with the broker."""
+        async with self._settled:
+            await self._settled.wait_for(lambda: self.acked >= offset)
+
+    async def run(self) -> None:
+        """Send, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._settle())
+            while True:
+                folded = await self._waiting.get()
+                output = None if folded.output is None else folded.output.after(self._through)
+                await self._sent.put(([] if output is None else await self._send(output), output, folded))
+
+    async def _send(self, output: Output) -> list[asyncio.Future[Any]]:
+        """Send all that an output holds; its rows, which say that the rest is there, last. What the rows wait for."""
+        if output.rejected["reject_id"].null_count:
+            output = await with_raw_bytes(output, self._log)
+        pieces, actions, statuses, rejected = await asyncio.to_thread(_messages, output, self._limit_bytes)
+        topics = self._topics
+        others = [await self._publish(topics.actions, None, body, key) for key, body in actions]
+        others += [await self._publish(topics.status, None, body, key) for key, body in statuses]
+        others += [await self._publish(topics.rejected, self.partition, body) for body in rejected]
+        await asyncio.gather(*others)
+        if actions:
+            self._metrics.acted(output)
+        return [await self._publish(topics.rated, self.partition, piece) for piece in pieces]
+
+    async def _settle(self) -> None:
+        """Acknowledge, in order, what all is with the broker of."""
+        while True:
+            rows, output, folded = await self._sent.get()
+            await asyncio.gather(*rows)
+            for ack in folded.acks:
+                ack()
+            if output is not None:
+                self._metrics.rated(output)
+            async with self._settled:
+                self.acked = folded.offset
+                self._settled.notify_all()
+
+
+def _messages(
+    output: Output, limit_bytes: int
+) -> tuple[list[bytes], list[tuple[bytes, bytes]], list[tuple[bytes, bytes]], list[bytes]]:
+    """Messages of usage.rated, actions, sim.status and usage.rejected."""
+    return encode(output, limit_bytes), action_messages(output), status_messages(output), reject_messages(output)

@@ -1,18 +1,30 @@
-"""Commands of the streaming side: kafka."""
+"""Commands of the streaming side: kafka, feed."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import tempfile
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.console import err, out, shown_path
+from jobs import cli_send
+from jobs.cli_context import Json, counted, data_of, micros, parse_instant
+from jobs.cli_ingest import Files
+from jobs.console import err, out, progress_bar, show, shown_path
 from pipeline.broker import Broker
+from pipeline.config import load_config
+from pipeline.feeds import load_mapping
+from pipeline.progress import Source
 from rating.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.streaming.feeding import Fed
 
 _DIRECTORY = Path("weir-kafka")
 
@@ -20,6 +32,8 @@ _DIRECTORY = Path("weir-kafka")
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(kafka)
+    app.command()(feed)
+    cli_send.register(app)
 
 
 def kafka(
@@ -57,3 +71,67 @@ def kafka(
             broker.wait()
     except KeyboardInterrupt:
         out.print("stopped", highlight=False)
+
+
+def feed(
+    context: typer.Context,
+    feed: Annotated[str, typer.Argument(metavar="FEED", help="A ready mapping by name, or your own file.")],
+    files: Files,
+    partition: Annotated[
+        int | None, typer.Option(metavar="N", help="Of usage.raw; by the content of each file by default.")
+    ] = None,
+    as_of: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time of arrival (ISO 8601) of these files; now by default.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Send all of each file, also what the topic has.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Send feed files to Kafka, for workers to rate. Given again after a crash it goes on where it was.
+
+    The workers need the mapping as well: a ready one, or one that [worker].feeds of their configuration names.
+    """
+    mapping = load_mapping(feed)
+    moment = parse_instant(as_of, "--as-of")
+    kafka = load_config(data_of(context).config).kafka
+
+    async def send(watch: Callable[[Source, int], None]) -> list[Fed]:
+        # Kafka's client is not needed by any other command, and loading it takes a while.
+        from pipeline.streaming.feeding import feed_files
+        from pipeline.streaming.kafka import ensure_topics
+
+        await ensure_topics(kafka)
+        as_of_us = None if moment is None else micros(moment)
+        return await feed_files(kafka, mapping, files, as_of_us, partition=partition, again=again, watch=watch)
+
+    started_s = time.monotonic()
+    with progress_bar() as bar:
+        task = bar.add_task(f"feed {mapping.name}", total=None, note="")
+
+        def watch(source: Source, offset: int) -> None:
+            # Of a compressed file only the size on disk is known, which the bytes read outgrow.
+            total = source.size_bytes if offset <= source.size_bytes else None
+            bar.update(task, completed=offset, total=total, description=f"feed {source.name}")
+
+        fed = asyncio.run(send(watch))
+    document = {"files": [_fed(one) for one in fed], "seconds": round(time.monotonic() - started_s, 3)}
+    told = "\n".join(map(_told, fed))
+    show(document, as_json, lambda console: console.print(told, highlight=False, markup=False))
+
+
+def _fed(one: Fed) -> dict[str, object]:
+    return {
+        "file": one.name,
+        "partition": one.partition,
+        "messages": one.messages,
+        "rows": one.rows,
+        "before": one.before,
+        "as_of_us": one.as_of_us,
+    }
+
+
+def _told(one: Fed) -> str:
+    if one.was_there:
+        return f"{one.name}: partition {one.partition} has all of it already; --again sends it once more"
+    behind = f", behind the {one.before:,} that were there" if one.before else ""
+    sent = f"{counted(one.rows, 'row')} in {counted(one.messages, 'message')}"
+    return f"{one.name}: {sent} to partition {one.partition}{behind}"

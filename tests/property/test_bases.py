@@ -125,7 +125,7 @@ def base_into(items: dict[bytes, bytes], fold: PartitionFold, former: Kept | Non
     return made.kept
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 1 << 32), st.data())
 def test_a_restored_fold_goes_on_as_if_nothing_had_been(seed: int, data: st.DataObject) -> None:
     """Bases at drawn places, a zombie beside, lost messages: the state and every later row are the same."""
@@ -176,7 +176,7 @@ def test_a_restored_fold_goes_on_as_if_nothing_had_been(seed: int, data: st.Data
                 assert found[name] == [row for row in rows if row["journal_offset"] >= first]
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 1 << 32), st.integers(1, 40))
 def test_outputs_after_a_restart_are_the_same_bytes(seed: int, place: int) -> None:
     """Cut alike, outputs of a restored fold are those of an undisturbed one, byte for byte."""

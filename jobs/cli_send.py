@@ -1,9 +1,146 @@
-"""weir send."""
+"""weir send: catalogues, commands, rules to start and stop, and ticks, for the workers of the streaming side."""
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+
+from jobs.cli_context import Json, counted, data_of, micros, parse_instant
+from jobs.cli_ingest import Files
+from jobs.console import show
+from pipeline.catalogue import load_catalogue
+from pipeline.commands import read_commands
+from pipeline.config import Kafka, load_config
+from pipeline.entry import Apply, Commands, Entry, Tick
+from schemas.commands import Activate, Command, Deactivate
+
+group = typer.Typer(name="send", help="Send catalogues, commands and ticks to the workers.", no_args_is_help=True)
+
+AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="When this comes (ISO 8601); now by default.")]
+RuleIds = Annotated[list[str], typer.Argument(metavar="ID…", help="One or more rules.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for what a worker says of it.")]
+Timeout = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for a worker.")]
+_TIMEOUT_S = 60.0
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
+    app.add_typer(group)
+
+
+@group.command()
+def apply(
+    context: typer.Context,
+    files: Files,
+    no_check_digits: Annotated[
+        bool, typer.Option("--no-check-digits", help="Take ICCIDs and EIDs whose check digit is wrong.")
+    ] = False,
+    as_of: AsOf = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = _TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Send accounts, plans, zones, pools, cards and rules from TOML and CSV files.
+
+    They are checked here against what the topic of commands says first. A catalogue larger than a message goes in
+    several, each of which is accepted for itself.
+    """
+
+    def make(kafka: Kafka, at_us: int) -> Entry:
+        from pipeline.streaming.sending import in_force
+
+        known = asyncio.run(in_force(kafka))
+        change = load_catalogue(
+            files, known=known.catalogue, check_digits=not no_check_digits, active=frozenset(known.active)
+        )
+        return Apply(change, at_us)
+
+    _send(context, make, "a catalogue", as_of, no_wait, timeout, as_json)
+
+
+@group.command()
+def command(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="NDJSON; - is standard input.")],
+    as_of: AsOf = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = _TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Send commands, as `weir command` takes them; all are accepted, or none of a message."""
+    given = read_commands(files)
+    said = counted(len(given), "command")
+    _send(context, _commands(given.commands), said, as_of, no_wait, timeout, as_json)
+
+
+@group.command()
+def activate(
+    context: typer.Context,
+    ids: RuleIds,
+    as_of: AsOf = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = _TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Let rules watch from now on; they cannot be changed meanwhile."""
+    make = _commands([Activate(rule=rule) for rule in ids])
+    _send(context, make, f"a start of {counted(len(ids), 'rule')}", as_of, no_wait, timeout, as_json)
+
+
+@group.command()
+def deactivate(
+    context: typer.Context,
+    ids: RuleIds,
+    as_of: AsOf = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = _TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Let rules watch no longer; then they can be changed."""
+    make = _commands([Deactivate(rule=rule) for rule in ids])
+    _send(context, make, f"a stop of {counted(len(ids), 'rule')}", as_of, no_wait, timeout, as_json)
+
+
+@group.command()
+def tick(
+    context: typer.Context,
+    as_of: AsOf = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = _TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Let the clock come to now, or to a time, in every partition."""
+    _send(context, lambda _, at_us: Tick(at_us), "a tick", as_of, no_wait, timeout, as_json)
+
+
+def _commands(commands: Sequence[Command]) -> Callable[[Kafka, int], Entry]:
+    return lambda _, at_us: Commands(tuple(commands), at_us)
+
+
+def _send(
+    context: typer.Context,
+    make: Callable[[Kafka, int], Entry],
+    said: str,
+    as_of: str | None,
+    no_wait: bool,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    # Kafka's client is not needed by any other command, and loading it takes a while.
+    from pipeline.streaming.kafka import ensure_topics
+    from pipeline.streaming.sending import parts_sent, send_entry
+
+    moment = parse_instant(as_of, "--as-of")
+    kafka = load_config(data_of(context).config).kafka
+    asyncio.run(ensure_topics(kafka))
+    entry = make(kafka, micros(moment or dt.datetime.now(dt.UTC)))
+    offsets = asyncio.run(send_entry(kafka, entry, wait_s=None if no_wait else timeout_s))
+    document: dict[str, Any] = {"offsets": offsets, "accepted": None if no_wait else True}
+    state = "sent" if no_wait else "accepted"
+    told = f"{state}: {said}, {parts_sent(offsets)}" if offsets else "nothing to send"
+    show(document, as_json, lambda console: console.print(told, highlight=False, markup=False))

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -279,7 +279,9 @@ class Log:
                 last = message
         return last
 
-    async def read(self, topic: str, partition: int, start: int, end: int | None = None) -> AsyncIterator[LogMessage]:
+    async def read(
+        self, topic: str, partition: int, start: int, end: int | None = None
+    ) -> AsyncGenerator[LogMessage, None]:
         """The messages of a partition from `start` to before `end`; without an end for ever.
 
         Raises StorageError where the partition does not have `start` (any more), WorldError where the broker gives

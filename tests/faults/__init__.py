@@ -1,0 +1,1 @@
+"""Workers, brokers and sinks that are killed, stopped and filled up under load; python -m tests.faults.run."""

@@ -1,0 +1,113 @@
+"""What a disturbed run has left behind, against what an undisturbed one would have."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import Config
+from pipeline.datadir import DataDirectory
+from pipeline.streaming import base
+from pipeline.streaming.fold import PartitionFold
+from pipeline.streaming.kafka import Log
+from pipeline.streaming.landing import folder_of, landed_of
+from rating.rules.totals import BASELINE
+from schemas.tables import TABLES
+from tests.faults.stream import Expected, comparable
+
+
+async def landed(config: Config, history: Path, ends: list[int] | None = None) -> bool:
+    """Whether every message of the journal, up to `ends` or its end, is in the history."""
+    log = Log(config.kafka)
+    ends = await log.end_offsets(log.topics.journal) if ends is None else ends
+    for partition, end in enumerate(ends):
+        folder = folder_of(history, partition)
+        if end and (not (folder / "manifest.json").exists() or landed_of(folder) < end - 1):
+            return False
+    return True
+
+
+def history_differences(history: Path, expected: Expected) -> list[str]:
+    """Every table of every partition that is not row for row as expected."""
+    found = []
+    for partition, tables in expected.tables.items():
+        directory = DataDirectory.open(folder_of(history, partition), write=False)
+        for name, schema in TABLES.items():
+            files = [directory.locate(entry) for entry in directory.manifest.group(name)]
+            rows = pa.concat_tables([schema.empty_table(), *(pq.read_table(file).cast(schema) for file in files)])
+            have, want = comparable(rows), comparable(tables[name])
+            if not have.equals(want, null_equal=True):
+                found.append(f"partition {partition}: {name}: {len(have)} rows, expected {len(want)}, or other values")
+        directory.close()
+    return found
+
+
+async def action_differences(config: Config, expected: Expected) -> tuple[list[str], int]:
+    """Actions that are missing on their topic, are not known, or differ; and how many came more than once."""
+    log = Log(config.kafka)
+    found: dict[str, bytes] = {}
+    wrong, repeated = [], 0
+    for partition, end in enumerate(await log.end_offsets(log.topics.actions)):
+        if not end:
+            continue
+        async for message in log.read(log.topics.actions, partition, 0, end):
+            body = json.loads(message.value)
+            if body["id"] in found:
+                repeated += 1
+            if found.setdefault(body["id"], message.value) != message.value or message.key != body["iccid"].encode():
+                wrong.append(f"action {body['id']} came with other content, or under another key")
+    for name, one, other in (("missing", expected.actions, found), ("unknown", found, expected.actions)):
+        left = one.keys() - other.keys()
+        if left:
+            wrong.append(f"{len(left)} actions {name}, such as {min(left)}")
+    wrong += [f"action {name} differs" for name in found if found[name] != expected.actions.get(name, found[name])]
+    return wrong, repeated
+
+
+async def state_differences(config: Config, expected: Expected) -> list[str]:
+    """Partitions whose newest base with the journal after it is not the expected state, byte for byte."""
+    log = Log(config.kafka)
+    wrong = []
+    for partition, fold in expected.folds.items():
+        fold.expire()
+        have = await restored(config, log, partition)
+        mine, theirs = fold.engine.snapshot(), have.engine.snapshot()
+        if msgspec.json.decode(mine[0]) != msgspec.json.decode(theirs[0]):
+            wrong.append(f"partition {partition}: facts of the state differ")
+        for name, table in mine[1].items():
+            if not comparable(table).equals(comparable(theirs[1][name]), null_equal=True):
+                wrong.append(f"partition {partition}: {name} of the state differs")
+        if len(fold.engine.state.seen) != len(have.engine.state.seen):
+            wrong.append(f"partition {partition}: seen keys differ")
+    return wrong
+
+
+async def restored(config: Config, log: Log, partition: int) -> PartitionFold:
+    """The state of a partition as another worker would restore it now."""
+    topic = f"{config.worker.app}-state-changelog"
+    items: dict[bytes, bytes] = {}
+    end = await log.end_offset(topic, partition)
+    if end:
+        async for message in log.read(topic, partition, 0, end):
+            assert message.key is not None
+            if message.value:
+                items[message.key] = message.value
+            else:
+                items.pop(message.key, None)
+    found = await asyncio.to_thread(base.restore, partition, items)
+    fold = PartitionFold(partition) if found is None else found.fold
+    journal = log.topics.journal
+    end = await log.end_offset(journal, partition)
+    if fold.applied + 1 < end:
+        async for message in log.read(journal, partition, fold.applied + 1, end):
+            opened = fold.open(message.offset, message.value, "journal")
+            assert opened is not None
+            fold.step(opened, None, pl.DataFrame(schema=BASELINE) if opened.wants_baseline else None)
+    fold.expire()
+    return fold

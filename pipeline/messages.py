@@ -2,7 +2,7 @@
 
     magic (its last byte is the version of this layout), CRC-32 of all that follows,
     kind, count, parts, source partition, first and last source offset, parts of the first before, parts of the last,
-    bytes of the source topic's name, that name,
+    bytes of the source topic's name, that name (and behind a zero byte where the entry's bytes are, if elsewhere),
     payload
 
 Tables are Arrow IPC streams packed with LZ4. They take more bytes than the Parquet of the files (some 68 a record of
@@ -52,6 +52,7 @@ class Fence(NamedTuple):
 
     `part` says how many parts of what its first offset left in this journal partition come before the entry; of
     `rejects` the parts are counted by themselves. `first` is the first offset of a run, None where there is but one.
+    `via` is partition and offset of the chunk in usage.raw that brought records of another topic.
     """
 
     topic: str
@@ -60,11 +61,18 @@ class Fence(NamedTuple):
     part: int = 0
     first: int | None = None
     rejects: bool = False
+    via: tuple[int, int] | None = None
 
     @classmethod
-    def run(cls, topic: str, partition: int) -> Fence:
+    def run(cls, topic: str, partition: int, via: tuple[int, int] | None = None) -> Fence:
         """For `messages_of`: the entry is a run, its rows ascend by their source offsets, which are in `source_row`."""
-        return cls(topic, partition, -1, 0, -1)
+        return cls(topic, partition, -1, 0, -1, via=via)
+
+    @property
+    def name(self) -> bytes:
+        """Topic and `via` as a message has them."""
+        topic = self.topic.encode()
+        return topic if self.via is None else b"%s\0%d %d" % (topic, *self.via)
 
     def after(self, entry: Entry | Rejects) -> Fence:
         """For `messages_of`: that of the next entry of the same offset or run in the same journal partition."""
@@ -171,7 +179,7 @@ def messages_of(entry: Entry | Rejects, fence: Fence | None = None, limit_bytes:
     """
     if not parts_of(entry):
         return []
-    name = b"" if fence is None else fence.topic.encode()
+    name = b"" if fence is None else fence.name
     room = limit_bytes - _START - _HEAD.size - len(name)
     rows = None if fence is None or fence.first is None else _run_rows(entry, fence.offset)
     found, start = [], 0
@@ -218,10 +226,11 @@ def read_message(content: bytes, where: str) -> Message:
         raise _damaged(where, "it does not fit its checksum")
     kind, count, parts, partition, first, offset, part, of_last, name_bytes = _HEAD.unpack_from(content, _START)
     at = _START + _HEAD.size + name_bytes
-    topic = content[_START + _HEAD.size : at].decode()
+    topic, _, place = content[_START + _HEAD.size : at].decode().partition("\0")
     fence = None
     if topic:
-        fence = Fence(topic, partition, offset, part, None if first == offset else first, kind == _REJECTS)
+        via = (int(place.split()[0]), int(place.split()[1])) if place else None
+        fence = Fence(topic, partition, offset, part, None if first == offset else first, kind == _REJECTS, via)
     return Message(fence, count, parts, kind, content[at:], where, of_last)
 
 

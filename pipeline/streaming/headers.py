@@ -8,15 +8,19 @@ csv-header  the header line of CSV
 form        lines: of a text file, as they are | rows: decoded, with their raw bytes | none: a single record
 too-long    why the line of the chunk is not whole
 lists       what the chunk needs of the lists beside its file (F2)
-origin, offsets    topic and partition, and offsets there, of single records that were packed
+origin      topic and partition of single records that were packed
+span, offsets      their offsets there: the first and how many, or each of them (little-endian int64)
 catalogue   makes it a marker
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from pipeline.decode.delimited import DelimitedDecoder
 from pipeline.decode.json_lines import JsonLinesDecoder
@@ -29,6 +33,8 @@ RAW, REASON, MESSAGE = "@raw", "@reason", "@message"  # columns of rows, named s
 
 _DIGITS: Final = 18
 _LAST_US: Final = 253_402_300_799_999_999
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_MOST_PACKED: Final = 1 << 23
 _MORE_BYTES: Final = 128  # what a message takes besides value and headers, and each header besides its text
 
 Decoder = DelimitedDecoder | JsonLinesDecoder
@@ -75,6 +81,7 @@ class Facts(NamedTuple):
     too_long: str = ""
     offsets: bytes | None = None  # of single records in the topic that they came from
     lists: bytes = b""
+    origin: tuple[str, int] | None = None  # that topic, and its partition
 
 
 def facts_of(message: RawMessage) -> Facts:
@@ -105,16 +112,32 @@ def facts_of(message: RawMessage) -> Facts:
     facts = facts._replace(too_long=_text(held, "too-long"))
     if "origin" in held:
         topic, _, partition = _text(held, "origin").rpartition(" ")
-        offsets = held.get("offsets", b"")
-        if not topic or not partition.isdecimal() or len(offsets) % 8 or form != LINES:
-            raise ValueError(f"found origin {held['origin']!r:.60}; expected topic and partition, offsets and lines")
+        offsets = _offsets_of(held)
+        if not _TOPIC.fullmatch(topic) or not partition.encode().isdigit() or len(partition) > 9:
+            raise ValueError(f"found origin {held['origin']!r:.60}; expected topic and partition")
         place = f"{topic}[{int(partition)}]"
-        return facts._replace(source=place, fingerprint=place, offsets=offsets)
+        return facts._replace(source=place, fingerprint=place, offsets=offsets, origin=(topic, int(partition)))
     return facts._replace(
         source=_text(held, "source", needed=True),
         fingerprint=_text(held, "digest", needed=True),
         row=_number(held, "row"),
     )
+
+
+def _offsets_of(held: dict[str, bytes]) -> bytes:
+    """The offsets of packed records, little-endian int64."""
+    if "span" not in held:
+        offsets = held.get("offsets", b"")
+        if not offsets or len(offsets) % 8:
+            raise ValueError(f"found {len(offsets)} bytes of offsets; expected eight for each line")
+        return offsets
+    words = held["span"].split(b" ")
+    if len(words) != 2 or not all(word.isdigit() and len(word) <= _DIGITS for word in words):
+        raise ValueError(f"found span {held['span']!r:.60}; expected the first offset and how many there are")
+    first, count = map(int, words)
+    if not 0 < count <= _MOST_PACKED:
+        raise ValueError(f"found a span of {count}; expected 1 to {_MOST_PACKED}")
+    return np.arange(first, first + count, dtype="<i8").tobytes()
 
 
 def decoder_of(mapping: Mapping, header: bytes | None, path: Path = Path("csv-header")) -> Decoder:

@@ -245,14 +245,22 @@ class Log:
 
     async def end_offsets(self, topic: str) -> list[int]:
         """The same for every partition, in order."""
+        count = await self.partitions_of(topic)
+        with broker_errors(self.kafka):
+            if not count:
+                raise errors.UnknownTopicOrPartitionError(topic)
+        ends = await self.ends(topic, range(count))
+        return [ends[partition] for partition in range(count)]
+
+    async def partitions_of(self, topic: str) -> int:
+        """How many partitions a topic has; 0 where there is none of that name."""
         async with admin_of(self.kafka) as admin:
             (found,) = await admin.describe_topics([topic])
         with broker_errors(self.kafka):
-            if found["error_code"]:
-                raise errors.for_code(found["error_code"])(topic)
-        count = len(found["partitions"])
-        ends = await self.ends(topic, range(count))
-        return [ends[partition] for partition in range(count)]
+            kind = errors.for_code(found["error_code"])
+            if found["error_code"] and kind not in (errors.UnknownTopicOrPartitionError, errors.InvalidTopicError):
+                raise kind(topic)
+        return 0 if found["error_code"] else len(found["partitions"])
 
     async def ends(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
         """The offset that the next message of each of these partitions will get."""
@@ -318,10 +326,22 @@ class Log:
                     )
 
     @asynccontextmanager
-    async def _consumer(self, topic: str, partitions: Sequence[int]) -> AsyncIterator[AIOKafkaConsumer]:
+    async def batches(self, topic: str, starts: Mapping[int, int], group: str) -> AsyncIterator[Batches]:
+        """Read partitions from these offsets on, many messages at a time; of a transaction once it is complete."""
+        more = {"group_id": group, "isolation_level": "read_committed"}
+        async with self._consumer(topic, list(starts), more) as consumer:
+            for partition, start in starts.items():
+                consumer.seek(TopicPartition(topic, partition), start)
+            yield Batches(self.kafka, topic, consumer)
+
+    @asynccontextmanager
+    async def _consumer(
+        self, topic: str, partitions: Sequence[int], more: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[AIOKafkaConsumer]:
         settings = await reach(self.kafka)
         consumer = AIOKafkaConsumer(
             **settings,
+            **(more or {}),
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=max(_FETCH_BYTES, largest_message_bytes(self.kafka)),
@@ -333,6 +353,34 @@ class Log:
                 yield consumer
             finally:
                 await consumer.stop()
+
+
+class Batches:
+    """Partitions of a topic, read as the client holds them: its records have `offset`, `timestamp` (ms) and `value`."""
+
+    def __init__(self, kafka: Kafka, topic: str, consumer: AIOKafkaConsumer) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._consumer = consumer
+
+    async def take(self, wait_s: float) -> dict[int, list[Any]]:
+        """What has come, by partition; waits for so long where that is nothing."""
+        with broker_errors(self._kafka):
+            try:
+                got = await self._consumer.getmany(timeout_ms=max(0, int(wait_s * 1000)))
+            except errors.OffsetOutOfRangeError as error:
+                raise StorageError(f"{self._topic}: messages were removed before they were read") from error
+        return {place.partition: records for place, records in got.items()}
+
+    async def reached(self, ends: Mapping[int, int]) -> bool:
+        """Whether all before these offsets of partitions has been taken."""
+        places = {TopicPartition(self._topic, partition): end for partition, end in ends.items()}
+        return all([await self._consumer.position(place) >= end for place, end in places.items()])
+
+    async def commit(self, offsets: Mapping[int, int]) -> None:
+        """Say in the group how far partitions have been read, for whoever watches."""
+        with broker_errors(self._kafka):
+            await self._consumer.commit({TopicPartition(self._topic, one): at for one, at in offsets.items()})
 
 
 class Publisher:

@@ -104,10 +104,12 @@ class Lane:
             if first.is_chunk:
                 fence = Fence(self.topic, self.partition, offset)
                 reading = self._readers.chunk(*group[0])
+                if reading.origin is not None:  # a record that was packed twice is told by where it came from
+                    fence = Fence.run(*reading.origin, via=(self.partition, offset))
             else:
                 fence = Fence.run(self.topic, self.partition)
                 reading = self._readers.run(group)
-            _Parts(router, fence, done).send(reading)
+            _Parts(router, fence, self.partition % router.partitions, done).send(reading)
         return done
 
     def _marked(self, messages: Sequence[Numbered]) -> tuple[Mark, ...]:
@@ -174,8 +176,9 @@ class _Parts:
     `fence` is that of a message, whose parts are counted, or of a run of single records, whose rows have offsets.
     """
 
-    def __init__(self, router: Router, fence: Fence, done: Mediated) -> None:
+    def __init__(self, router: Router, fence: Fence, rejects_at: int, done: Mediated) -> None:
         self._router = router
+        self._rejects_at = rejects_at
         self._fences = [fence] * router.partitions
         self._rejected = fence  # rejects are counted for themselves
         self._done = done
@@ -190,8 +193,7 @@ class _Parts:
                     self._journal(at, entry, self._fences[at])
                     self._fences[at] = self._fences[at].after(entry)
         if reading.rejected.num_rows:
-            at = self._rejected.partition % self._router.partitions
-            self._journal(at, Rejects(reading.rejected), self._rejected)
+            self._journal(self._rejects_at, Rejects(reading.rejected), self._rejected)
         self._done.records += batch.rows.height
         self._done.rejected += reading.rejected.num_rows
 

@@ -69,16 +69,21 @@ class Origin:
 
 @dataclass(frozen=True)
 class Reading:
-    """A chunk or a run after mediation: usage, and rejects as rows of schemas.tables.REJECTED."""
+    """A chunk or a run after mediation: usage, and rejects as rows of schemas.tables.REJECTED.
+
+    `origin` is topic and partition of records that were packed: their rows have the offsets there.
+    """
 
     batch: UsageBatch
     rejected: pa.Table
+    origin: tuple[str, int] | None = None
 
 
 class Readers:
     """Decodes and mediates the messages of one raw partition; what it makes of mappings is kept."""
 
     def __init__(self, topic: str, partition: int, mappings: Named[str, Mapping]) -> None:
+        self._topic = topic
         self._place = f"{topic}[{partition}]"
         self._mappings = mappings
         self._decoders: dict[tuple[str, bytes | None], Decoder] = {}
@@ -87,12 +92,15 @@ class Readers:
         """The usage and rejects of a chunk; of a whole message that cannot be read one reject."""
         try:
             facts = facts_of(message)
+            if facts.origin is not None and facts.origin[0] == self._topic:
+                raise ValueError(f"found origin {facts.source}; expected another topic than the chunk is in")
             mapping = self._mapping(facts)
             chunk = decode_chunk(message, facts, lambda: self._decoder(facts.feed, facts.header))
         except _UNREADABLE as error:
             return self._unread([(offset, timestamp_us, message)], str(error))
         received_at_us = facts.as_of_us if facts.as_of_us >= 0 else timestamp_us
-        return _mediated(chunk, mapping, Source("", facts.source, 0, facts.fingerprint), received_at_us)
+        reading = _mediated(chunk, mapping, Source("", facts.source, 0, facts.fingerprint), received_at_us)
+        return replace(reading, origin=facts.origin)
 
     def run(self, records: Sequence[Numbered]) -> Reading:
         """The usage and rejects of single records whose headers say the same."""
@@ -104,7 +112,7 @@ class Readers:
         except _UNREADABLE as error:
             return self._unread(records, str(error))
         numbers = np.array([offset for offset, _, _ in records], np.int64)
-        lines, rejects = _as_lines(values, is_json=mapping.format.type != "csv")
+        lines, rejects = as_lines(values, is_json=mapping.format.type != "csv")
         block = LineBlock(b"\n".join([*lines, b""]), 0, len(lines), Position())
         chunk = decoder.decode(block)
         chunk = replace(
@@ -163,7 +171,7 @@ def _cut(lines: list[bytes]) -> list[bytes]:
     return [line if len(line) <= MOST_RAW_BYTES else line[:KEPT_LINE_BYTES] for line in lines]
 
 
-def _as_lines(values: list[bytes], *, is_json: bool) -> tuple[list[bytes], list[pl.DataFrame]]:
+def as_lines(values: list[bytes], *, is_json: bool) -> tuple[list[bytes], list[pl.DataFrame]]:
     """Each value as one line without its end, blank where it is a reject; and the rejects, by place."""
     lines = [value.removesuffix(b"\n") for value in values]
     if max(map(len, lines)) <= MAX_LINE_BYTES and not any(b"\n" in line for line in lines):
@@ -222,7 +230,7 @@ def decode_chunk(message: RawMessage, facts: Facts, decoder: Callable[[], Decode
     content = content_of(message, facts)
     if facts.form == ROWS:
         return _from_rows(content, facts)
-    if facts.too_long:
+    if facts.too_long and facts.origin is None:
         block = LineBlock(content, facts.row, 1, Position(), too_long=True)
         chunk = decoder().decode(block)
         rejects = chunk.rejects.with_columns(pl.lit(facts.too_long).alias("message"))
@@ -293,6 +301,8 @@ def _from_rows(content: bytes, facts: Facts) -> Chunk:
     wrong = table.schema.get("source_row") != pl.Int64 or table.schema.get(RAW) != pl.Binary
     if wrong or any(table.schema[name] != pl.String for name in strings) or table["source_row"].null_count():
         raise ValueError(f"found rows of {str(dict(table.schema))[:200]}; expected texts, source_row and {RAW}")
+    if facts.offsets is not None and table["source_row"].to_list() != np.frombuffer(facts.offsets, "<i8").tolist():
+        raise ValueError("found rows of other offsets than the headers say; expected one row of each")
     lined = table.filter(pl.col(RAW).is_not_null())
     lines = lined.select("source_row", RAW)
     refused = pl.DataFrame(schema=REJECT_SCHEMA)

@@ -30,24 +30,32 @@ async def with_raw_bytes(output: Output, log: Log) -> Output:
         return Origin("", None, [b""] * len(rows))
 
     fill_rejected(output, note)
-    found = {fence: await _origin(fence, rows, log) for fence, rows in wanted.items()}
+    found = {fence: await origin_at(fence, rows, log) for fence, rows in wanted.items()}
     return fill_rejected(output, lambda fence, rows: found[fence])
 
 
-async def _origin(fence: Fence, rows: Sequence[int], log: Log) -> Origin:
+async def origin_at(fence: Fence, rows: Sequence[int], log: Log) -> Origin:
+    """Where rows that a message with this fence brought came from; without bytes where the topic has it no more."""
     place = f"{fence.topic}[{fence.partition}]"
-    single = fence.first is not None
-    first, last = (min(rows), max(rows)) if single else (fence.offset, fence.offset)
-    try:
-        read = log.read(fence.topic, fence.partition, first, last + 1)
-        messages = {one.offset: RawMessage(one.value, tuple(one.headers)) async for one in read}
-    except StorageError:  # kept for so long only
-        messages = {}
-    if not single:
+    if fence.via is not None:  # not from the topic of the records: it may lack them, and what is mediated is the chunk
+        found = await _messages(log, log.topics.raw, fence.via[0], fence.via[1], fence.via[1])
+        return origin_of(found[fence.via[1]], rows) if found else Origin(place, None, [b""] * len(rows))
+    first, last = (fence.offset, fence.offset) if fence.first is None else (min(rows), max(rows))
+    messages = await _messages(log, fence.topic, fence.partition, first, last)
+    if fence.first is None and (not messages or messages[fence.offset].is_chunk):
         chunk = messages.get(fence.offset)
         return Origin(f"{place}@{fence.offset}", None, [b""] * len(rows)) if chunk is None else origin_of(chunk, rows)
     header = next((one.header("csv-header") for one in messages.values()), None)
     return Origin(place, header, [kept_line(messages[row].value) if row in messages else b"" for row in rows])
+
+
+async def _messages(log: Log, topic: str, partition: int, first: int, last: int) -> dict[int, RawMessage]:
+    """The messages from offset `first` to `last`; none where the topic does not keep them any more."""
+    try:
+        read = log.read(topic, partition, first, last + 1)
+        return {one.offset: RawMessage(one.value, tuple(one.headers)) async for one in read}
+    except StorageError:
+        return {}
 
 
 def reject_messages(output: Output) -> list[bytes]:

@@ -206,13 +206,14 @@ class Engine:
         for place, correction in enumerate(batch.rows.iter_rows(named=True)):
             one = UsageBatch(batch.feed, batch.source, batch.received_at_us, False, batch.rows[place : place + 1])
             rows = outstanding(known.get(correction["corrects_key"] or "", []), batch.feed)
-            step, undone = self._correction(one, correction, rows)
-            known.setdefault(correction["corrects_key"] or "", []).extend(undone)
+            step = self._correction(one, correction, rows)
+            for row in step.rated.to_pylist():  # what a replacement brought may be corrected by the next of the batch
+                known.setdefault(row["record_key"], []).append(row)
             steps.append(step)
         return join(steps)
 
-    def _correction(self, batch: UsageBatch, correction: Row, originals: list[Row]) -> tuple[Step, list[Row]]:
-        """One correction; returns also the adjustment rows it made."""
+    def _correction(self, batch: UsageBatch, correction: Row, originals: list[Row]) -> Step:
+        """One correction, of rated rows that stand."""
         state = self.state
         today = batch.received_at_us // DAY_US
         prints = Prints.of(batch)
@@ -221,15 +222,15 @@ class Engine:
         if known[0]:
             state.offset += 1
             if former[0] == content[0]:
-                return Step(records=1, duplicates=1), []
+                return Step(records=1, duplicates=1)
             found = "other content under a key that was accepted before; expected the same, or a new key"
-            return Step(records=1, rejects=_refusal(correction, "conflict", "record_key", found)), []
+            return Step(records=1, rejects=_refusal(correction, "conflict", "record_key", found))
         if not originals:
             state.offset += 1
             found = (
                 f"key {correction['corrects_key']!r}, which stands for no rated record; expected one not yet reversed"
             )
-            return Step(records=1, rejects=_refusal(correction, "unknown_key", "corrects_key", found)), []
+            return Step(records=1, rejects=_refusal(correction, "unknown_key", "corrects_key", found))
         offset = state.offset
         replaced = Step(records=1, rated_records=1)
         if correction["record_type"] == RecordType.REPLACE:
@@ -237,7 +238,7 @@ class Engine:
             trial = accept(Seen(), self.compiled, _as_event(batch), prints)
             if not len(trial.accepted):
                 state.offset += 1
-                return Step(records=1, rejects=trial.rejects), []
+                return Step(records=1, rejects=trial.rejects)
         self.rules.take_back(originals)
         undone = [
             reverse(state.counters, self.compiled, row, batch, correction["source_row"], self.partition, offset)
@@ -250,7 +251,7 @@ class Engine:
             state.seen.add(high, low, content, today)
             state.offset += 1
         table = pa.concat_tables([reversal_table(undone), replaced.rated])
-        return replace(replaced, rated=table, charges=charges_of(table)), undone
+        return replace(replaced, rated=table, charges=charges_of(table))
 
     def _usage(self, batch: UsageBatch, prints: Prints) -> Step:
         state, compiled = self.state, self.compiled

@@ -255,3 +255,22 @@ def test_a_reversal_after_the_grace_period_is_late() -> None:
         assert ("2026-12", True, -3 * EURO, -2) == tuple(
             back[name] for name in ("cycle", "late", "charge_nanos", "from_allowance")
         )
+
+
+def test_a_correction_may_correct_what_the_one_before_it_brought() -> None:
+    """A replacement and its own reversal in one batch are what they are in two: no batch knows where it was cut."""
+    undo = {"record_key": "c", "record_type": RecordType.REVERSE, "corrects_key": "b", "quantity": 0}
+    change = {"record_key": "b", "record_type": RecordType.REPLACE, "corrects_key": "k1", "quantity": 7}
+    outcomes = []
+    for batches in ([[change, undo]], [[change], [undo]]):
+        history = flat()
+        history.use({"quantity": 5})
+        rows = []
+        for batch in batches:
+            step = history.weir.usage(usage(*batch), pa.concat_tables(history.rated))
+            history.rated.append(step.rated)
+            rows += rows_of(step.rated)
+        names = ("kind", "record_key", "quantity_raw", "charge_nanos", "counter_after")
+        outcomes.append([tuple(row[name] for name in names) for row in rows])
+    assert [("reversal", -5), ("usage", 7), ("reversal", -7)] == [(row[0], row[2]) for row in outcomes[0]]
+    assert outcomes[0] == outcomes[1]

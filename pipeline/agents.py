@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 import faust
@@ -41,6 +41,9 @@ class Stages:
 
     def __contains__(self, tp: TP) -> bool:
         return tp in self._running
+
+    def __iter__(self) -> Iterator[TP]:
+        return iter(tuple(self._running))
 
     def get(self, tp: TP) -> Stage | None:
         """The stage of a partition, None where this worker does not have it."""
@@ -117,6 +120,14 @@ async def ending(work: Coroutine[Any, Any, None], what: str) -> None:
             _log.critical("%s: %s", what, one, exc_info=one)
         logging.shutdown()
         os._exit(FAILED)
+
+
+def told(tps: Iterable[TP]) -> str:
+    """Partitions for people: weir.journal 0 2, weir.usage.raw 1."""
+    by_topic: dict[str, list[int]] = {}
+    for tp in sorted(tps):
+        by_topic.setdefault(tp.topic, []).append(tp.partition)
+    return ", ".join(f"{topic} {' '.join(map(str, found))}" for topic, found in by_topic.items()) or "none"
 
 
 def _leaves(failure: BaseException) -> list[BaseException]:

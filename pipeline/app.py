@@ -14,6 +14,7 @@ import functools
 import logging
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ import faust
 import msgspec
 from faust.types import TP
 
-from pipeline.agents import Stages, define, ending
+from pipeline.agents import Stages, define, ending, told
 from pipeline.clickhouse import Sink, connect, migrate
 from pipeline.config import Config, Kafka
 from pipeline.entry import Tick
@@ -31,12 +32,14 @@ from pipeline.streaming.follower import Follower
 from pipeline.streaming.kafka import Log, Publisher, client_settings, ensure_topics, publisher_of
 from pipeline.streaming.mediation import Lane, Mark
 from pipeline.streaming.metrics import Metrics
+from pipeline.streaming.registry import Registry
 from pipeline.streaming.stages.accept import Accept
 from pipeline.streaming.stages.land import Land, LandPace
 from pipeline.streaming.stages.mediate import Mediate
 from pipeline.streaming.stages.rate import Pace, Rate
 from pipeline.streaming.stages.send import Sender
 from pipeline.streaming.topics import Topics, largest_message_bytes
+from pipeline.streaming.web import own_url, serving, waits
 from pipeline.tables import TableOfBases, segment_table, send
 from schemas.mapping import Mapping
 
@@ -58,7 +61,7 @@ def faust_app(config: Config, folder: str) -> faust.App:
         datadir=folder,
         autodiscover=False,
         web_enabled=False,
-        canonical_url=worker.advertised_url or f"http://{worker.web_host}:{worker.web_port}",
+        canonical_url=own_url(worker),
         store="memory://",
         topic_replication_factor=kafka.replication,
         topic_partitions=kafka.partitions,
@@ -104,22 +107,28 @@ class Worker:
         self._states = segment_table(self.app, "state", config.kafka.partitions)
         self._marks = segment_table(self.app, "marks", config.kafka.raw)
         self._publisher: Publisher | None = None
+        self._begun = self._stopping = False
+        self._commands_at_start = 0
         topics = self.topics
         agents = {"mediate": topics.raw, "accept": topics.commands, "rate": topics.journal, "land": topics.rated}
+        self._topics = frozenset(agents.values())  # that its stages read
         define(self.app, self.stages, agents)
         self.app.on_partitions_assigned.connect(self._on_assigned, weak=False)  # type: ignore[arg-type]  # Faust's is narrow
         self.app.on_rebalance_complete.connect(self._on_recovered, weak=False)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then end in good order.
+    async def run(self, stop: asyncio.Event, begun: Callable[[], None]) -> None:
+        """Work until `stop` is set, then end in good order. `begun` is called once brokers, topics and port are there.
 
-        Raises WorldError where the brokers cannot be reached at the start, ConfigError where the topics are not what
-        the configuration says. What fails later ends the process (pipeline.agents).
+        Raises WorldError where the brokers cannot be reached at the start or the port is taken, ConfigError where the
+        topics are not what the configuration says. What fails later ends the process (pipeline.agents).
         """
         made = await ensure_topics(self.config.kafka)
         if made:
             _log.info("made the topics %s", ", ".join(made))
         async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(serving(self, self.config.worker))
+            self._commands_at_start = await self.log.end_offset(self.topics.commands, 0)
+            begun()
             self._publisher = await stack.enter_async_context(publisher_of(self.config.kafka))
             tasks = [
                 asyncio.create_task(ending(self.follower.run(self.log.read(self.topics.commands, 0, 0)), "commands")),
@@ -129,6 +138,7 @@ class Worker:
             try:
                 await self.app.start()
                 await stop.wait()
+                self._stopping = True
                 await self._finish()
             finally:
                 for task in tasks:
@@ -157,13 +167,37 @@ class Worker:
                 return str(url)
         return None
 
+    @property
+    def registry(self) -> Registry:
+        """Where cards and pools are."""
+        return self.follower.registry
+
+    def waits_for(self) -> list[str]:
+        """Why it is not ready; empty where it is."""
+        if self._stopping:
+            return ["is being stopped"]
+        assigned = sorted(self.app.consumer.assignment()) if self._begun else ()
+        stages = {f"{tp.topic}[{tp.partition}]": self.stages.get(tp) for tp in assigned if tp.topic in self._topics}
+        return waits(self._begun, self.app.rebalancing, stages, self.registry.next_offset, self._commands_at_start)
+
+    def measure(self) -> None:
+        """Bring gauges up to date that are only looked at when somebody asks."""
+        self.metrics.is_ready(not self.waits_for())
+        for rate in self.rates:
+            if rate.fold is not None:
+                state, cards = rate.fold.engine.state, len(rate.fold.engine.compiled.directory)
+                self.metrics.holds(rate.partition, cards, len(state.counters), len(state.seen))
+
     async def _on_assigned(self, _: Any, *assigned: Any, **__: Any) -> None:
         """Stop what this worker does not have any more, before anybody else can have it for long."""
         await self.stages.keep(*assigned)
+        _log.info("was given %s", told(tp for tps in assigned for tp in tps if tp.topic in self._topics))
 
     async def _on_recovered(self, *_: object, **__: object) -> None:
         """Start the stages of the partitions that came; their changelogs have been read."""
         assigned = self.app.consumer.assignment()
+        self._begun = True
+        self.metrics.keep({tp.partition for tp in assigned if tp.topic in (self.topics.journal, self.topics.rated)})
         for tp in sorted(assigned):
             if tp not in self.stages and (stage := self._stage(tp)) is not None:
                 self.stages.start(tp, stage)
@@ -217,17 +251,23 @@ class Worker:
         while True:
             with contextlib.suppress(Exception):  # only a gauge
                 consumer = self.app.consumer
+                lags = dict[tuple[str, int], int]()
                 for tp in consumer.assignment():
                     end, at = consumer.highwater(tp), await consumer.position(tp)
-                    if end is not None and at is not None and not tp.topic.endswith("-changelog"):
-                        self.metrics.lag(tp.topic, tp.partition, max(0, end - at))
+                    if end is not None and at is not None and tp.topic in self._topics:
+                        lags[tp.topic, tp.partition] = max(0, end - at)
+                self.metrics.lags(lags)
             await asyncio.sleep(2.0)
 
     async def _finish(self) -> None:
-        """Leave bases behind, so that the next owner has little to fold."""
-        with contextlib.suppress(TimeoutError):
+        """Leave bases behind, so that the next owner has little to fold, and land what has been sent."""
+        landing = {tp.partition for tp in self.stages if tp.topic == self.topics.rated}
+        _log.info("stopping: bases are written, rows are landed")
+        try:
             async with asyncio.timeout(_FINISH_S):
-                await asyncio.gather(*(rate.finish() for rate in self.rates))
+                await asyncio.gather(*(rate.finish(rate.partition in landing) for rate in self.rates))
+        except TimeoutError:
+            _log.warning("stopping without all bases and rows after %.0f s: whoever comes next makes them", _FINISH_S)
 
 
 def _key(partition: int) -> bytes:

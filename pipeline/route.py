@@ -97,6 +97,11 @@ class Router:
         """int64[n]: the partition of the card with each ICCID, where the number alone says if there is none."""
         return self._of_numbers("iccid", iccids)
 
+    def of_device(self, device: str) -> int | None:
+        """The partition of the cards of a device; None where no card is in it."""
+        row = self._cards["device"].index_of(device)
+        return None if row is None else int(self._cards["partition"][row])
+
     def take(self, change: Catalogue) -> pl.DataFrame:
         """Know the cards and add-ons of a catalogue from now on; returns the cards that are new or go otherwise.
 

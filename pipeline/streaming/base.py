@@ -82,6 +82,11 @@ class Kept:
     merged: tuple[tuple[tuple[Run, ...], Run], ...] = ()
     older: frozenset[bytes] = frozenset()
 
+    @property
+    def size_bytes(self) -> int:
+        """What its segments take together."""
+        return sum(segment.size for segment in self.manifest.segments())
+
     def keys(self) -> frozenset[bytes]:
         """The manifest's key and those of all segments that it names."""
         return frozenset([self.key, *(segment.key.encode() for segment in self.manifest.segments())])

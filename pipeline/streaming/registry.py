@@ -114,6 +114,13 @@ class Registry:
         """The partition of a card as of `next_offset`; where its number alone says if there is none."""
         return int(self._newest.of_cards(pl.Series([iccid], dtype=pl.String))[0])
 
+    def partition_of_pool(self, pool_id: str) -> int | None:
+        """The partition of a pool, or of the device of this id, as of `next_offset`; None where there is neither."""
+        accounts = [pool.account for pool in self._state.catalogue.pools if pool.id == pool_id]
+        if accounts:
+            return int(self._newest.of_accounts(pl.Series(accounts[:1]))[0])
+        return self._newest.of_device(pool_id)
+
     def card_account(self, iccid: str) -> str | None:
         """The account of a card as of `next_offset`; None where there is none."""
         return self._newest.account_of(iccid)

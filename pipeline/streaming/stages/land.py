@@ -128,12 +128,13 @@ class Land:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._land_once, held.outputs)
                 self._behind, self.waits_for = False, None
+                self._metrics.landing_works(self.partition)
                 break
             except WorldError as failure:
                 # A worker that was thought dead may still hold the folder, a disk may be full: both pass.
                 self.waits_for = str(failure)
                 self._metrics.landing_failed(self.partition)
-                _log.warning("landing of partition %d: %s", self.partition, failure)
+                _log.warning("landing waits: %s", failure, extra={"partition": self.partition})
                 self._behind = self._landing is not None and not isinstance(failure, StorageError | LockedError)
                 if self._behind:
                     break

@@ -10,6 +10,7 @@ what has been sent: actions are acknowledged before the rows of their entry are 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _AT_ONCE_BYTES: Final = 4 << 20  # folded in one go: so long does a question abo
 _BASE_IN_FLIGHT: Final = 8  # messages of a base
 _LANDED_POLL_S: Final = 0.1
 _WORTH_A_BASE: Final = 100_000  # records, when a worker ends in good order
+
+_log = logging.getLogger(__name__)
 
 
 class Bases(Protocol):
@@ -93,7 +96,10 @@ class Rate:
             tasks.create_task(self._sender.run())
             started = time.monotonic()
             fold = await self._restore()
-            self._metrics.recovered(self.partition, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self._metrics.recovered(self.partition, seconds)
+            facts = {"partition": self.partition, "applied": fold.applied, "seconds": round(seconds, 3)}
+            _log.info("restored", extra=facts)
             self.ready.set()
             ahead: asyncio.Queue[tuple[list[Delivery], list[Opened]]] = asyncio.Queue(1)
             tasks.create_task(self._open_ahead(fold, ahead))
@@ -102,17 +108,25 @@ class Rate:
                 if self._base_is_due():
                     self._basing = tasks.create_task(self._write_base(await self._draft(fold)))
 
-    async def finish(self) -> None:
-        """Leave a base behind, where one is worth it, so that whoever comes next has little to fold."""
+    async def finish(self, lands: bool) -> None:
+        """Leave a base behind, where one is worth it, so that whoever comes next has little to fold.
+
+        Where `lands`, this worker lands the partition: then also wait until what has been sent by now is landed.
+        """
+        sent = self._sender.acked
         fold = self.fold
         if self.ready.is_set() and fold is not None and self._records >= _WORTH_A_BASE and not self._is_basing:
             await self._write_base(await self._draft(fold))
+        if lands:
+            await self._landed(sent)
 
     async def _restore(self) -> PartitionFold:
         """The state as of the end of the journal; outputs that may not have been sent are sent."""
         items = self._bases.items(self.partition)
         restored = await asyncio.to_thread(base.restore, self.partition, items)
         fold, self._kept = (PartitionFold(self.partition), None) if restored is None else restored
+        if self._kept is not None:
+            self._metrics.holds_base(self.partition, self._kept.size_bytes)
         self._bases.forget(self.partition)
         self.fold = fold
         await self._sender.begin()
@@ -207,7 +221,9 @@ class Rate:
         obsolete = [await self._bases.write(self.partition, key, None) for key in draft.obsolete()]
         await asyncio.gather(*obsolete)
         self._kept = draft.kept
-        self._metrics.based(size_bytes)
+        self._metrics.based(self.partition, size_bytes, self._kept.size_bytes)
+        facts = {"partition": self.partition, "applied": draft.applied, "bytes": size_bytes}
+        _log.info("wrote a base", extra=facts)
 
     def _where(self, offset: int) -> str:
         return f"{self._topics.journal}[{self.partition}]@{offset}"

@@ -1,0 +1,292 @@
+"""Live state: one card or one pool of a partition as the fold has it now (Q2, Q6, Q7), as JSON values.
+
+What is asked for is selected first, so that an answer takes as long in a fleet of a million cards as in a small one.
+Quantities are whole units of the service (bytes, messages, seconds), amounts decimal text of the currency. "Now" is
+the latest arrival that the partition has seen: ticks keep that close to the clock.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from pipeline.config.worker import EVERY_ACCOUNT
+from rating.accept import local_days
+from rating.book import SERVICES
+from rating.counters import counter_key
+from rating.cycles import cycle_code, cycle_days, cycle_label
+from rating.engine import Engine
+from rating.index import Ints
+from rating.money import format_amount
+from rating.pools import DEVICE_PREFIX
+from rating.rate import TEST_METER
+
+_SERVICE_NAMES: Final = list(SERVICES)
+_EPOCH: Final = dt.date(1970, 1, 1)
+_TOTALS: Final = (
+    "billable",
+    "in_pool",
+    "test",
+    "allowance",
+    "addon",
+    "overage",
+    "charge_nanos",
+    "size",
+    "plan_version",
+)
+_BASICS: Final = ("iccid", "imsi", "msisdn", "account", "device", "carrier", "status", "status_reason", "tags")
+
+Accounts = Collection[str]  # that somebody may see, with all accounts below them; EVERY_ACCOUNT among them is all
+
+
+def card_now(engine: Engine, iccid: str, accounts: Accounts = (EVERY_ACCOUNT,)) -> dict[str, Any] | None:
+    """The card, its counters in the cycles that are open, its share in pool or device, and its add-ons.
+
+    None where there is no such card in the partition, or none that `accounts` may see (Q7).
+    """
+    directory = engine.compiled.directory
+    row = directory.row_of(iccid) if len(directory) else -1
+    if row < 0 or not may_see(engine, int(directory.account[row]), accounts):
+        return None
+    account = int(directory.account[row])
+    day = _today(engine, account)
+    plan, version = _plan(engine, row, day)
+    return {
+        **_basics(engine, row, day),
+        "plan_id": plan,
+        "plan_version": version,
+        "as_of": _instant(engine),
+        "counters": [_own(engine, totals) for totals in _totals(engine, row << 1, _open_cycles(engine, day))],
+        "shares": _shares(engine, row, day),
+        "addons": _addons(engine, row),
+    }
+
+
+def pool_now(engine: Engine, pool_id: str, accounts: Accounts = (EVERY_ACCOUNT,)) -> dict[str, Any] | None:
+    """A pool, or the device of this id whose SIMs share: for each service its size, what is used, and its members.
+
+    None where the partition has no such pool, or none that `accounts` may see (Q7).
+    """
+    book, rows = engine.compiled.book, engine.compiled.book.vocabulary.pools.rows
+    pool = rows.get(pool_id, -1)
+    if pool < 0 or book.pools[pool] is None:
+        pool = rows.get(DEVICE_PREFIX + pool_id, -1)
+    account = -1 if pool < 0 else _account_of_pool(engine, pool)
+    if account < 0 or not may_see(engine, account, accounts):
+        return None
+    day = _today(engine, account)
+    declared = book.pools[pool]
+    return {
+        "pool_id": pool_id,
+        "account_id": book.vocabulary.accounts.names[account],
+        "kind": "device" if declared is None else declared.kind,
+        "members": int(engine.compiled.pools.members(day)[pool]),
+        "as_of": _instant(engine),
+        "services": _gauges(engine, pool, day),
+    }
+
+
+def may_see(engine: Engine, account: int, accounts: Accounts) -> bool:
+    """Whether an account (by number) is one of `accounts` or below one of them."""
+    if EVERY_ACCOUNT in accounts:
+        return True
+    catalogue, vocabulary = engine.state.catalogue, engine.compiled.book.vocabulary
+    parents = {one.id: one.parent for one in catalogue.accounts}
+    name: str | None = vocabulary.accounts.names[account]
+    passed = set[str]()
+    while name is not None and name not in passed:
+        if name in accounts:
+            return True
+        passed.add(name)
+        name = parents.get(name)
+    return False
+
+
+def _today(engine: Engine, account: int) -> int:
+    clock_us = np.array([engine.state.clock_us], np.int64)
+    return int(local_days(engine.compiled.book, np.array([account]), clock_us)[0])
+
+
+def _instant(engine: Engine) -> str:
+    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=engine.state.clock_us)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _date(day: int) -> str:
+    return (_EPOCH + dt.timedelta(days=day)).isoformat()
+
+
+def _open_cycles(engine: Engine, day: int, kind: int = -1) -> list[int]:
+    """Codes of the cycles, of one kind or of every, that a local day is in."""
+    calendars = engine.compiled.book.cycle_calendars
+    today = np.array([day], np.int32)
+    kinds = range(len(calendars)) if kind < 0 else [kind]
+    return [int(cycle_code(one, calendars[one].index(today).astype(np.int64))[0]) for one in kinds]
+
+
+def _plan(engine: Engine, row: int, day: int) -> tuple[str | None, int | None]:
+    book = engine.compiled.book
+    plan = engine.compiled.directory.plans.at(np.array([row]), np.array([day]))
+    version = int(book.version_of(plan, np.array([day]))[0])
+    name = book.vocabulary.plans.names[int(plan[0])] if plan[0] >= 0 else None
+    return name, book.versions[version][1].version if version >= 0 else None
+
+
+def _basics(engine: Engine, row: int, day: int) -> dict[str, Any]:
+    directory = engine.compiled.directory
+    card = directory.cards.row(row, named=True)
+    pool = int(directory.pools.at(np.array([row]), np.array([day]))[0])
+    ends = int(directory.term_ends[row])
+    found = {name: card[name] for name in _BASICS}
+    found |= {"account_id": found.pop("account"), "device_id": found.pop("device")}
+    return found | {
+        "status": card["status"] or "activated",
+        "tags": card["tags"] or [],
+        "pool_id": engine.compiled.book.vocabulary.pools.names[pool] if pool >= 0 else None,
+        "activated_on": None if card["activated_on"] is None else card["activated_on"].isoformat(),
+        "term_ends_on": _date(ends) if ends < (1 << 20) else None,
+        "custom": msgspec.json.decode(card["custom"]) if card["custom"] else {},
+    }
+
+
+def _totals(engine: Engine, subject: int, cycles: list[int]) -> list[dict[str, int]]:
+    """The counters of a subject in these cycles: subject, meter, cycle and totals of each, by cycle and meter."""
+    counters, meters = engine.state.counters, len(engine.compiled.book.vocabulary.meters)
+    meter, cycle = np.tile(np.arange(meters), len(cycles)), np.repeat(np.array(sorted(cycles), np.int64), meters)
+    keys = counter_key(np.full(len(meter), subject, np.int64), meter, cycle)
+    rows = counters.index.find(keys.view(np.uint64))
+    return [
+        {"subject": subject, "meter": int(meter[at]), "cycle": int(cycle[at])}
+        | {name: int(counters[name][rows[at]]) for name in _TOTALS}
+        for at in np.flatnonzero((rows >= 0) & (meter != TEST_METER)).tolist()
+    ]
+
+
+def _meter(engine: Engine, totals: Mapping[str, int]) -> dict[str, Any]:
+    book = engine.compiled.book
+    first, last = cycle_days(book, totals["cycle"])
+    return {
+        "counter": book.vocabulary.meters.names[totals["meter"]],
+        "service": _SERVICE_NAMES[int(book.meter_service[totals["meter"]])],
+        "cycle": cycle_label(book, totals["cycle"]),
+        "cycle_from": _date(first),
+        "cycle_until": _date(last),
+    }
+
+
+def _own(engine: Engine, totals: Mapping[str, int]) -> dict[str, Any]:
+    """A counter of a card; what it used of a pool is part of `used` and charged there."""
+    return _meter(engine, totals) | {
+        "used": totals["billable"] + totals["in_pool"] - totals["test"],  # C2
+        "from_test": totals["test"],
+        "allowance": totals["size"],
+        "from_allowance": totals["allowance"],
+        "from_addon": totals["addon"],
+        "overage": totals["overage"],
+        "in_pool": totals["in_pool"],
+        "charge": format_amount(totals["charge_nanos"]),
+        "currency": engine.compiled.book.versions[totals["plan_version"]][0].currency,
+    }
+
+
+def _shares(engine: Engine, row: int, day: int) -> list[dict[str, Any]]:
+    """What the card shares now: for each service its pool or device, how full that is, and what of it is the card's."""
+    book, compiled = engine.compiled.book, engine.compiled
+    today = np.array([day])
+    plan = compiled.directory.plans.at(np.array([row]), today)
+    found = []
+    for name, service in SERVICES.items():
+        pool = int(compiled.pools.of(np.array([row]), plan, np.array([int(service)]), today)[0]) if plan[0] >= 0 else -1
+        if pool < 0:
+            continue
+        gauges = [gauge for gauge in _gauges(engine, pool, day) if gauge["service"] == name]
+        cycles = _open_cycles(engine, day, int(book.pool_cycle[pool]))
+        own = [one for one in _totals(engine, row << 1, cycles) if int(book.meter_service[one["meter"]]) == service]
+        declared = book.pools[pool]
+        for gauge in gauges:
+            by_card = sum(one["in_pool"] for one in own if cycle_label(book, one["cycle"]) == gauge["cycle"])
+            pool_name = book.vocabulary.pools.names[pool].removeprefix(DEVICE_PREFIX)
+            kind = "device" if declared is None else "pool"
+            found.append({"subject_kind": kind, "subject": pool_name, **gauge, "used_by_card": by_card})
+    return found
+
+
+def _gauges(engine: Engine, pool: int, day: int) -> list[dict[str, Any]]:
+    """How full a pool is in the open cycle, one item a service; of a device a cycle in which its SIMs used anything."""
+    book = engine.compiled.book
+    kind = int(book.pool_cycle[pool])
+    cycles = _open_cycles(engine, day, kind)
+    totals = _totals(engine, pool << 1 | 1, cycles)
+    shared = np.flatnonzero(book.pool_shares[pool]).tolist()
+    wanted = {(cycles[0], service) for service in shared} if kind >= 0 else set()
+    wanted |= {(one["cycle"], int(book.meter_service[one["meter"]])) for one in totals}
+    found = []
+    for cycle, service in sorted(wanted):
+        here = [one for one in totals if one["cycle"] == cycle and book.meter_service[one["meter"]] == service]
+        size, used = _size(engine, pool, service, cycle, day), sum(one["billable"] for one in here)
+        first, last = cycle_days(book, cycle)
+        found.append(
+            {
+                "service": _SERVICE_NAMES[service],
+                "cycle": cycle_label(book, cycle),
+                "cycle_from": _date(first),
+                "cycle_until": _date(last),
+                "size": size,
+                "used": used,
+                "percent": str((Decimal(used) * 100 / size).quantize(Decimal("0.01"))) if size else None,
+                "overage": sum(one["overage"] for one in here),
+                "charge": format_amount(sum(one["charge_nanos"] for one in here)),
+                "currency": _currency(engine, pool, here),
+            }
+        )
+    return found
+
+
+def _size(engine: Engine, pool: int, service: int, cycle: int, day: int) -> int:
+    """The size of a pool now (P7)."""
+    book, pools = engine.compiled.book, engine.compiled.pools
+    fixed = int(book.pool_fixed[pool, service])
+    if fixed >= 0:
+        return fixed
+    first, last = cycle_days(book, cycle)
+    meters: Ints = np.flatnonzero(book.meter_service == service)
+    return sum(int(pools.sizes(int(meter), cycle, first, last, day)[pool]) for meter in meters)
+
+
+def _currency(engine: Engine, pool: int, totals: list[dict[str, int]]) -> str | None:
+    book = engine.compiled.book
+    declared = book.pools[pool]
+    if declared is not None and declared.currency is not None:
+        return declared.currency
+    return book.versions[totals[0]["plan_version"]][0].currency if totals else None
+
+
+def _account_of_pool(engine: Engine, pool: int) -> int:
+    """The account of a pool; of a device that of its first card, -1 where no card is in it."""
+    owner = int(engine.compiled.book.pool_account[pool])
+    if owner >= 0:
+        return owner
+    cards = np.flatnonzero(engine.compiled.pools.device_row == pool)
+    return int(engine.compiled.directory.account[cards[0]]) if len(cards) else -1
+
+
+def _addons(engine: Engine, row: int) -> list[dict[str, Any]]:
+    """The add-ons of a card in the order in which they expire."""
+    addons = engine.compiled.addons
+    own = [(addons.addons[at], at) for at in np.flatnonzero(addons.card == row).tolist()]
+    return [
+        {
+            "addon_id": addon.id,
+            "service": addon.service,
+            "size": int(addons.units[at]),
+            "used": int(addons.used[at]),
+            "purchased_at": addon.purchased_at.astimezone(dt.UTC).isoformat().replace("+00:00", "Z"),
+            "expires_on": addon.expires_on.isoformat(),
+        }
+        for addon, at in sorted(own, key=lambda one: (one[0].expires_on, one[0].purchased_at, one[0].id))
+    ]

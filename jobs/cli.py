@@ -13,7 +13,18 @@ from typing import Annotated
 
 import typer
 
-from jobs import cli_clickhouse, cli_feeds, cli_ingest, cli_outbox, cli_read, cli_rejected, cli_rules, cli_streaming
+from jobs import (
+    cli_clickhouse,
+    cli_feeds,
+    cli_ingest,
+    cli_outbox,
+    cli_pack,
+    cli_read,
+    cli_rejected,
+    cli_rules,
+    cli_streaming,
+    cli_worker,
+)
 from jobs.cli_context import Data
 from jobs.console import err, printable_lines
 from rating.errors import InputError, WorldError
@@ -50,6 +61,8 @@ cli_rules.register(app)
 cli_feeds.register(app)
 cli_outbox.register(app)
 cli_streaming.register(app)
+cli_worker.register(app)
+cli_pack.register(app)
 cli_clickhouse.register(app)
 
 

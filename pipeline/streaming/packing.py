@@ -303,7 +303,7 @@ class Packer:
                 await self._flush(lane, publisher)
                 await self._landed(lane, publisher, 0)
             await self._report(lanes.values(), batches, done)
-        return [lane.told for lane in lanes.values()]
+        return [lanes[partition].told for partition in sorted(lanes)]
 
     def _due_s(self, lanes: Collection[_Lane]) -> float:
         """How long may be waited for more."""

@@ -14,6 +14,8 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from pipeline.config.worker import Token
+from pipeline.entry import Apply
+from pipeline.messages import messages_of
 from pipeline.streaming import logs
 from pipeline.streaming.fold import PartitionFold
 from pipeline.streaming.live import card_now, pool_now
@@ -24,10 +26,10 @@ from rating.engine import Engine
 from rating.errors import ConfigError
 from rating.money import format_amount
 from rating.state_views import state_views
-from schemas.cards import Account, Addon, Pool
+from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.plans import Price, Rate
 from schemas.usage import Direction, Service
-from tests.fold_case import NOON, RECEIVED, engine, plan, usage
+from tests.fold_case import NOON, RECEIVED, cards, engine, plan, usage
 
 DATA = Rate(service="data", allowance="1 MB", price=Price(model="flat", price="0.5", per="1 MB"))
 SMS = Rate(service="sms", allowance=10, price=Price(model="flat", price="0.01"))
@@ -391,3 +393,22 @@ def test_gauges_of_partitions_that_went_are_gone() -> None:
     value = metrics.registry.get_sample_value
     assert (value("weir_cards", {"partition": "0"}), value("weir_cards", {"partition": "1"})) == (None, 4)
     assert (value("weir_lag_messages", {"topic": "t", "partition": "0"}), value("weir_partitions")) == (None, 1)
+
+
+def test_pools_and_devices_are_found_by_their_id() -> None:
+    """A pool lives where its account does, a device where its cards do; what is neither is nowhere."""
+    registry = Registry(8)
+    names = [f"acme{number}" for number in range(12)]
+    change = Catalogue(
+        accounts=tuple(Account(id=name) for name in names),
+        plans=(plan(DATA),),
+        pools=tuple(Pool(id=f"pool of {name}", account=name, kind="dynamic") for name in names),
+        cards=cards(*({"iccid": name, "account": name, "plan": "p", "device": f"d {name}"} for name in names)),
+    )
+    for offset, content in enumerate(messages_of(Apply(change, 0))):
+        assert registry.take(offset, content) is None
+    found = {name: registry.partition_of(name) for name in names}
+    assert len(set(found.values())) > 1
+    assert {name: registry.partition_of_pool(f"pool of {name}") for name in names} == found
+    assert {name: registry.partition_of_pool(f"d {name}") for name in names} == found
+    assert registry.partition_of_pool("nothing") is None

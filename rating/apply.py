@@ -11,7 +11,7 @@ import polars as pl
 
 from rating.book import Book
 from rating.burn import Addons
-from rating.directory import BEGINNING, END, Directory, add_spells, upsert_cards
+from rating.directory import BEGINNING, END, Directory, Upserted, add_spells, upsert_cards, upserted
 from rating.errors import PlanError, RuleError
 from rating.pools import Pools, device_pools
 from rating.state import State
@@ -23,16 +23,27 @@ _Entry = TypeVar("_Entry")
 
 
 class Compiled:
-    """What a state's catalogue compiles to: the book of rates, the directory of cards, pools and add-ons."""
+    """What a state's catalogue compiles to: the book of rates, the directory of cards, pools and add-ons.
 
-    def __init__(self, state: State) -> None:
-        for pool in state.catalogue.pools:
-            state.vocabulary.pools.row(pool.id)
-        for device in device_pools(state.catalogue.cards):
-            state.vocabulary.pools.row(device)
-        self.book = Book(state.catalogue, state.vocabulary)
+    `cards` is what the change that led to it did to cards, None where none did.
+    """
+
+    def __init__(self, state: State, cards: Upserted | None = None, former: Compiled | None = None) -> None:
+        """`former` is what was compiled before the change: what that left alone is not compiled again.
+
+        Its book is taken over where it has the state's vocabulary.
+        """
+        self.cards = cards
         vocabulary = state.vocabulary
-        self.directory = Directory(
+        if former is not None and former.book.vocabulary is vocabulary:
+            self.book: Book = former.book
+        else:
+            for pool in state.catalogue.pools:
+                vocabulary.pools.row(pool.id)
+            for device in device_pools(state.catalogue.cards):
+                vocabulary.pools.row(device)
+            self.book = Book(state.catalogue, vocabulary)
+        self.directory: Directory = Directory(
             state.catalogue.cards,
             state.plan_history,
             state.pool_history,
@@ -40,6 +51,7 @@ class Compiled:
             vocabulary.plans.rows,
             vocabulary.pools.rows,
             {plan.id: plan.term_months for plan in state.catalogue.plans if plan.term_months is not None},
+            None if former is None or cards is None else (former.directory, cards),
         )
         self.pools = Pools(self.book, self.directory)
         self.addons = Addons(state.catalogue.addons, self.directory, state.addon_used)
@@ -51,6 +63,10 @@ def merge(catalogue: Catalogue, change: Catalogue) -> Catalogue:
     Raises PlanError where a plan version that is in force comes with other content: usage was rated by it, so a new
     price is a new version (P1).
     """
+    return _merge(catalogue, change, upsert_cards(catalogue.cards, change.cards))
+
+
+def _merge(catalogue: Catalogue, change: Catalogue, cards: pl.DataFrame) -> Catalogue:
     return Catalogue(
         accounts=_upsert(catalogue.accounts, change.accounts, lambda account: account.id),
         zones=_upsert(catalogue.zones, change.zones, lambda zones: zones.id),
@@ -58,28 +74,28 @@ def merge(catalogue: Catalogue, change: Catalogue) -> Catalogue:
         pools=_upsert(catalogue.pools, change.pools, lambda pool: pool.id),
         addons=_upsert(catalogue.addons, change.addons, lambda addon: addon.id),
         rules=_upsert(catalogue.rules, change.rules, lambda rule: rule.id),
-        cards=upsert_cards(catalogue.cards, change.cards),
+        cards=cards,
     )
 
 
 def check(state: State, change: Catalogue) -> None:
     """Raise PlanError or RuleError where the state could not take the change; the state stays as it is."""
     _require_inactive(state, change)
-    merged = merge(state.catalogue, change)
+    merged = _merge(state.catalogue, change, state.catalogue.cards)  # no check looks at cards
     Book(merged, Vocabulary(state.vocabulary.to_dict()))
 
 
-def apply(state: State, change: Catalogue) -> Compiled:
+def apply(state: State, change: Catalogue, former: Compiled | None = None) -> Compiled:
     """Let `change` take effect on the state and compile what follows from it.
 
-    Raises PlanError where it cannot be compiled, RuleError where it would change an active rule; the state stays as
-    it is.
+    `former` is what the state compiled to before, so that what the change leaves alone is not compiled again. Raises
+    PlanError where it cannot be compiled, RuleError where it would change an active rule; the state stays as it is.
     """
     _require_inactive(state, change)
-    catalogue = merge(state.catalogue, change)
-    cards = catalogue.cards
-    rows = change.cards.select("iccid", "plan", "plan_from", "pool", "pool_from", "pool_until").join(
-        cards.select("iccid").with_row_index("card").with_columns(pl.col("card").cast(pl.Int64)), on="iccid"
+    cards = upserted(state.catalogue.cards, change.cards)
+    catalogue = _merge(state.catalogue, change, cards.cards)
+    rows = cards.change.select(
+        "plan", "plan_from", "pool", "pool_from", "pool_until", card=pl.Series(cards.rows, dtype=pl.Int64)
     )
     day = pl.col("plan_from").to_physical().cast(pl.Int64).fill_null(BEGINNING)
     plan_history = add_spells(
@@ -102,13 +118,21 @@ def apply(state: State, change: Catalogue) -> Compiled:
         catalogue=catalogue,
         plan_history=plan_history,
         pool_history=pool_history,
-        vocabulary=state.vocabulary.copy(),
+        vocabulary=state.vocabulary.copy() if _names_more(state, change) else state.vocabulary,
         generation=state.generation + 1,
     )
-    compiled = Compiled(following)
+    compiled = Compiled(following, cards, former)
     for name in ("catalogue", "plan_history", "pool_history", "vocabulary", "generation"):
         setattr(state, name, getattr(following, name))
     return compiled
+
+
+def _names_more(state: State, change: Catalogue) -> bool:
+    """Whether the change may bring names, or rates: any that is not of cards alone, on devices that are known."""
+    if any((change.accounts, change.zones, change.plans, change.pools, change.addons, change.rules)):
+        return True
+    known = state.vocabulary.pools.rows
+    return any(device not in known for device in device_pools(change.cards))
 
 
 def _require_inactive(state: State, change: Catalogue) -> None:

@@ -8,7 +8,7 @@ their rates in the same book.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -156,7 +156,8 @@ class Book:
     """All plan versions and pool rates of a catalogue, compiled. Raises PlanError for a plan no record can follow."""
 
     def __init__(self, catalogue: Catalogue, vocabulary: Vocabulary) -> None:
-        self.catalogue = catalogue
+        # Without cards: a book outlives changes of them.
+        self.catalogue = replace(catalogue, cards=catalogue.cards.clear())
         self.vocabulary = vocabulary
         for account in catalogue.accounts:
             vocabulary.accounts.row(account.id)

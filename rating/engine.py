@@ -135,12 +135,14 @@ class Engine:
     def _put(self, change: Catalogue, offset: int | dict[str, int], now_us: int, found: Found) -> None:
         """Let a catalogue take effect, and find what it changed in cards; `offset` may be one for each ICCID."""
         state = self.state
-        touched = change.cards.select("iccid")
-        before = state.catalogue.cards.join(touched, on="iccid", how="semi", maintain_order="left")
+        cards = state.catalogue.cards
         state.addon_used = self.compiled.addons.usage()
-        self._compile(apply(state, change))
-        if len(before):
-            after = state.catalogue.cards.join(touched, on="iccid", how="semi", maintain_order="left").head(len(before))
+        compiled = apply(state, change, self.compiled)
+        self._compile(compiled)
+        assert compiled.cards is not None
+        rows = compiled.cards.replaced
+        if len(rows):
+            before, after = cards[rows], state.catalogue.cards[rows]
             at = offset if isinstance(offset, int) else np.array([offset[iccid] for iccid in before["iccid"]], np.int64)
             self.rules.changes(before, after, at, now_us, found)
 

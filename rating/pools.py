@@ -5,6 +5,8 @@ SIMs of one device on a plan billed by device are a pool too, named `device:<id>
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -29,35 +31,56 @@ def device_pools(cards: pl.DataFrame) -> list[str]:
     return [DEVICE_PREFIX + device for device in devices]
 
 
+@dataclass(frozen=True)
+class _Members:
+    """One row a membership, those of devices last."""
+
+    card: Ints
+    pool: Ints
+    from_day: Ints
+    until_day: Ints
+    by_device: npt.NDArray[np.bool_]
+    counts: npt.NDArray[np.bool_]  # whether its allowance does
+
+
 class Pools:
     """Membership and sizes, compiled from the book and the directory. Sizes are remembered for each moment asked."""
 
     def __init__(self, book: Book, directory: Directory) -> None:
         self.book = book
         self.directory = directory
-        cards = directory.cards
-        rows = book.vocabulary.pools.rows
-        self.device_row = (
-            (pl.lit(DEVICE_PREFIX) + pl.col("device"))
-            .replace_strict(rows, default=-1, return_dtype=pl.Int64)
-            .fill_null(-1)
-            .pipe(lambda column: cards.select(column.alias("pool"))["pool"].to_numpy())
-        )
-        has_device = np.flatnonzero(self.device_row >= 0)
-        spells = directory.pools
-        self._card = np.concatenate([spells.card, has_device])
-        self._pool = np.concatenate([spells.target, self.device_row[has_device]])
-        self._from = np.concatenate([spells.from_day, np.full(len(has_device), BEGINNING)])
-        self._until = np.concatenate([spells.until_day, np.full(len(has_device), END)])
-        self._by_device = np.concatenate([np.zeros(len(spells.card), bool), np.ones(len(has_device), bool)])
-        status = cards["status"].fill_null("activated").is_in(COUNTING_STATUSES).to_numpy()
-        self._counts = status[self._card] if len(self._card) else np.zeros(0, bool)
         self._allowances = version_allowances(book)
         self._sizes: dict[tuple[int, int, int], Ints] = {}
 
+    @cached_property
+    def device_row(self) -> Ints:
+        """int64[cards]: the pool of each card's device, -1 where it has none."""
+        device = self.directory.cards["device"]
+        if device.null_count() == len(device):
+            return np.full(len(device), -1, np.int64)
+        names = pl.DataFrame({"pool": DEVICE_PREFIX + device})
+        rows = pl.col("pool").replace_strict(self.book.vocabulary.pools.rows, default=-1, return_dtype=pl.Int64)
+        return names.select(rows.fill_null(-1))["pool"].to_numpy()
+
+    @cached_property
+    def _members(self) -> _Members:
+        """Made at first use: catalogues often come in many entries, one after another."""
+        has_device = np.flatnonzero(self.device_row >= 0)
+        spells = self.directory.pools
+        card = np.concatenate([spells.card, has_device])
+        status = self.directory.cards["status"].fill_null("activated").is_in(COUNTING_STATUSES).to_numpy()
+        return _Members(
+            card,
+            np.concatenate([spells.target, self.device_row[has_device]]),
+            np.concatenate([spells.from_day, np.full(len(has_device), BEGINNING)]),
+            np.concatenate([spells.until_day, np.full(len(has_device), END)]),
+            np.concatenate([np.zeros(len(spells.card), bool), np.ones(len(has_device), bool)]),
+            status[card] if len(card) else np.zeros(0, bool),
+        )
+
     def of(self, card: Ints, plan: Ints, service: Ints, day: Ints) -> Ints:
         """int64[n]: the pool that each record draws on, -1 where its billing entity is the SIM."""
-        if not len(self._card):
+        if not len(self._members.card):
             return np.full(len(card), -1, np.int64)
         pool = self.directory.pools.at(card, day)
         by_device = (pool < 0) & self.book.plan_per_device[plan]
@@ -88,11 +111,11 @@ class Pools:
         held = (plans.from_day <= now) & (plans.until_day >= start_day) & (plans.target >= 0)
         per_card = np.zeros(len(directory), np.int64)
         np.maximum.at(per_card, plans.card[held], per_plan[plans.target[held]])
-        member = self._here(now) & (directory.term_ends[self._card] >= now) & self._counts
-        card, pool = self._card[member], self._pool[member]
+        member = self._here(now) & (directory.term_ends[self._members.card] >= now) & self._members.counts
+        card, pool = self._members.card[member], self._members.pool[member]
         units = per_card[card]
         days = end_day - start_day + 1
-        stayed = end_day - np.maximum(self._from[member], start_day) + 1
+        stayed = end_day - np.maximum(self._members.from_day[member], start_day) + 1
         units = np.where(book.pool_prorates[pool], prorate_units(units, stayed, np.full_like(units, days)), units)
         sizes = np.zeros(len(book.pool_shares), np.int64)
         np.add.at(sizes, pool, units)
@@ -112,18 +135,18 @@ class Pools:
 
     def members(self, now_day: int) -> Ints:
         """int64[pools]: cards that are in each pool on a local day."""
-        return np.bincount(self._pool[self._here(now_day)], minlength=len(self.book.pool_shares))
+        return np.bincount(self._members.pool[self._here(now_day)], minlength=len(self.book.pool_shares))
 
     def cards_of(self, pool: int) -> Ints:
         """The rows of all cards that are or were in a pool."""
-        cards: Ints = self._card[self._pool == pool]
+        cards: Ints = self._members.card[self._members.pool == pool]
         return cards
 
     def _here(self, day: int) -> npt.NDArray[np.bool_]:
         """bool[memberships]: whether each holds on a local day; a device's where the card's usage would be its."""
-        here: npt.NDArray[np.bool_] = (self._from <= day) & (self._until >= day)
-        at = np.flatnonzero(self._by_device)
-        card, days = self._card[at], np.full(len(at), day)
+        here: npt.NDArray[np.bool_] = (self._members.from_day <= day) & (self._members.until_day >= day)
+        at = np.flatnonzero(self._members.by_device)
+        card, days = self._members.card[at], np.full(len(at), day)
         plan = self.directory.plans.at(card, days)
         by_device = self.book.plan_per_device[plan] if len(self.book.plan_per_device) else np.zeros(len(at), bool)
         here[at] &= (plan >= 0) & by_device & (self.directory.pools.at(card, days) < 0)

@@ -280,6 +280,10 @@ def _changed(before: pl.DataFrame, after: pl.DataFrame, partition: int, offset: 
         return STATUSES.empty_table()
     # Cards keep their rows, and new ones come after all others.
     now = after.head(len(before))
+    names = [name for name in ("status", "status_reason") if not before[name].equals(now[name], null_equal=True)]
+    if not names:
+        return STATUSES.empty_table()
+    # A card without a status and one that is said to be activated are the same.
     status = pl.col("status").fill_null(_ACTIVATED)
     was, is_now = (frame.select("status_reason", status=status) for frame in (before, now))
     differs = (was["status"] != is_now["status"]) | was["status_reason"].ne_missing(is_now["status_reason"])

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+from random import Random
 
 import numpy as np
 import polars as pl
 import pytest
 
 from rating.directory import BEGINNING, END, SPELL_SCHEMA, Spells, add_spells, no_spells, term_ends, upsert_cards
+from rating.engine import Engine
+from rating.prints import Prints
+from rating.state import State
 from schemas.cards import Catalogue
 from schemas.plans import Rate
 from tests.fold_case import cards, engine, plan, usage
+
+EPOCH = dt.date(1970, 1, 1)
 
 
 def spells(*rows: tuple[int, int, int, str]) -> pl.DataFrame:
@@ -118,3 +124,44 @@ def test_the_term_is_the_cards_or_the_plans(months: int | None, end: dt.date) ->
     card = cards({"iccid": "1", "plan": "p", "activated_on": dt.date(2021, 7, 12), "term_months": months})
     assert [(end - dt.date(1970, 1, 1)).days] == term_ends(card, {"p": 12}).tolist()
     assert [END] == term_ends(card.with_columns(activated_on=pl.lit(None, pl.Date)), {"p": 12}).tolist()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_a_change_leaves_alone_is_as_if_compiled_anew(seed: int) -> None:
+    """After drawn changes of cards the engine knows the same of each as one that is restored from its snapshot."""
+    random = Random(seed)
+    plans = [plan(Rate(service="data"), name=name) for name in ("p", "o")]
+    weir = engine(*plans, card_rows=())
+    some = [f"{number}" for number in range(40)]
+    for _ in range(random.randrange(1, 9)):
+        iccids = random.sample(some, random.randrange(1, random.choice((3, 30))))
+        weir.apply(Catalogue(cards=cards(*(drawn(random, iccid) for iccid in iccids))))
+        if random.random() < 0.7:  # numbers are indexed at their first use
+            weir.usage(usage({"imsi": random.choice(some)}, {"iccid": random.choice(some)}))
+    again = Engine(State.restore(*weir.snapshot(), weir.state.seen))
+    one, other = weir.compiled, again.compiled
+    card, day = np.arange(len(one.directory)).repeat(40), np.tile(np.arange(40), len(one.directory))
+    for name in ("account", "term_ends", "test_from", "activated_on"):
+        assert getattr(one.directory, name).tolist() == getattr(other.directory, name).tolist()
+    for held, found in ((one.directory.plans, other.directory.plans), (one.directory.pools, other.directory.pools)):
+        assert held.at(card, day).tolist() == found.at(card, day).tolist()
+    assert one.pools.members(20).tolist() == other.pools.members(20).tolist()
+    asked = pl.Series(["x", *some])
+    assert one.directory.rows_of(asked).tolist() == other.directory.rows_of(asked).tolist()
+    prints = Prints.of(usage(*({"imsi": number} for number in asked)))
+    assert one.directory.resolve(prints).tolist() == other.directory.resolve(prints).tolist()
+
+
+def drawn(random: Random, iccid: str) -> dict[str, object]:
+    """A card; what it has of numbers, plan, pool, device and days is drawn."""
+    facts: dict[str, object] = {
+        "imsi": f"{random.randrange(40)}",
+        "plan": random.choice("po"),
+        "plan_from": random.choice((None, EPOCH + dt.timedelta(random.randrange(40)))),
+        "device": random.choice((None, f"d{random.randrange(5)}")),
+        "status": random.choice((None, "deactivated")),
+        "activated_on": EPOCH + dt.timedelta(random.randrange(40)),
+        "test_from": EPOCH,
+        "term_months": random.choice((None, 3)),
+    }
+    return {"iccid": iccid} | {name: fact for name, fact in facts.items() if random.random() < 0.7 or name == "plan"}

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import faust
 import msgspec
@@ -30,18 +30,20 @@ from pipeline.feeds import load_mapping, ready_mappings
 from pipeline.messages import messages_of
 from pipeline.streaming.follower import Follower
 from pipeline.streaming.kafka import Log, Publisher, client_settings, ensure_topics, publisher_of
-from pipeline.streaming.mediation import Lane, Mark
+from pipeline.streaming.mediation import Lane
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.registry import Registry
 from pipeline.streaming.stages.accept import Accept
 from pipeline.streaming.stages.land import Land, LandPace
-from pipeline.streaming.stages.mediate import Mediate
+from pipeline.streaming.stages.mediate import Mediate, Progress
 from pipeline.streaming.stages.rate import Pace, Rate
 from pipeline.streaming.stages.send import Sender
 from pipeline.streaming.topics import Topics, largest_message_bytes
 from pipeline.streaming.web import own_url, serving, waits
-from pipeline.tables import TableOfBases, segment_table, send
+from pipeline.tables import SegmentTable, TableOfBases, segment_table, send
 from schemas.mapping import Mapping
+
+T = TypeVar("T")
 
 _BUFFERED_MESSAGES: Final = 64  # of each agent; a message may have a megabyte
 _FINISH_S: Final = 30.0
@@ -105,7 +107,8 @@ class Worker:
         self.app = faust_app(config, self._folder.name)
         self.stages = Stages(self.app)
         self._states = segment_table(self.app, "state", config.kafka.partitions)
-        self._marks = segment_table(self.app, "marks", config.kafka.raw)
+        self._mediated = segment_table(self.app, "mediated", config.kafka.raw)
+        self._landed = segment_table(self.app, "landed", config.kafka.partitions)
         self._publisher: Publisher | None = None
         self._begun = self._stopping = False
         self._commands_at_start = 0
@@ -207,10 +210,14 @@ class Worker:
         worker = config.worker
         history = Path(worker.history)
         if tp.topic == topics.raw:
-            lane = Lane(topics.raw, partition, self.follower.registry, self._mappings, self._marks_of(partition))
-            return Mediate(lane, self.follower, topics.journal, self._publish, self._save_marks, self.metrics)
+            progress = self._saved(self._mediated, partition, Progress)
+            marks = () if progress is None else progress.marks
+            lane = Lane(topics.raw, partition, self.follower.registry, self._mappings, marks)
+            save = functools.partial(self._save, self._mediated, partition)
+            publish, metrics = self._publish, self.metrics
+            return Mediate(lane, self.follower, self.log, topics.journal, publish, progress, save, metrics)
         if tp.topic == topics.commands:
-            return Accept(topics, config.kafka.raw, self.follower, self._publish)
+            return Accept(topics, config.kafka.raw, self.follower, self.log, self._publish)
         if tp.topic == topics.journal:
             sender = Sender(partition, self.log, topics, config.kafka.limit_bytes, self._publish, self.metrics)
             pace = Pace(worker.base_records, worker.base_every_s)
@@ -219,17 +226,24 @@ class Worker:
         if tp.topic == topics.rated:
             pace_of_landing = LandPace(worker.land_rows, worker.land_every_s)
             sink = functools.partial(_sink, config, history) if worker.clickhouse else None
-            return Land(partition, history, topics.rated, sink, pace_of_landing, self.metrics)
+            start, save = (
+                self._saved(self._landed, partition, int),
+                functools.partial(self._save, self._landed, partition),
+            )
+            rated = topics.rated
+            return Land(partition, history, self.log, rated, start, save, sink, pace_of_landing, self.metrics)
         return None
 
-    def _marks_of(self, partition: int) -> tuple[Mark, ...]:
-        held = self._marks.store.held.get(partition, {}).get(_key(partition))
-        return () if held is None else msgspec.json.decode(held, type=tuple[Mark, ...])
+    def _saved(self, table: SegmentTable, partition: int, kind: type[T]) -> T | None:
+        """What `_save` wrote of a partition last, here or on another worker."""
+        held = table.store.held.get(partition, {}).get(_key(partition))
+        return None if held is None else msgspec.json.decode(held, type=kind)
 
-    async def _save_marks(self, partition: int, marks: tuple[Mark, ...]) -> None:
-        content = msgspec.json.encode(marks)
-        await (await send(self._marks, partition, _key(partition), content))
-        self._marks.store.held.setdefault(partition, {})[_key(partition)] = content
+    async def _save(self, table: SegmentTable, partition: int, what: object) -> None:
+        """Make a small thing of a partition durable."""
+        content = msgspec.json.encode(what)
+        await (await send(table, partition, _key(partition), content))
+        table.store.held.setdefault(partition, {})[_key(partition)] = content
 
     async def _publish(
         self, topic: str, partition: int | None, value: bytes | None, key: bytes | None = None, headers: Any = ()

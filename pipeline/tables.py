@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import faust
 from faust.stores.base import Store
 from faust.types import TP, EventT
 
-READ_AT_ONCE = 8  # changelog messages, of up to a megabyte each
+READ_AT_ONCE: Final = 8  # changelog messages, of up to a megabyte each
+_CHANGELOG_MESSAGES: Final = 64
 
 
 class SegmentStore(Store):  # type: ignore[type-arg]
@@ -101,12 +102,28 @@ class SegmentTable(faust.Table):  # type: ignore[type-arg]
 
 def segment_table(app: faust.App, name: str, partitions: int) -> SegmentTable:
     """The table `name`, whose changelog has so many partitions."""
-    schema: Any = faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+    # Spelt out, as a table's own changelog would be read as JSON whatever the table's schema says.
+    changelog = app.topic(
+        f"{app.conf.id}-{name}-changelog",
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+        partitions=partitions,
+        compacting=True,
+        deleting=False,
+        acks=False,
+        internal=True,
+        maxsize=_CHANGELOG_MESSAGES,
+        allow_empty=True,
+    )
     table = SegmentTable(
         app,
         name=name,
         partitions=partitions,
-        schema=schema,
+        changelog_topic=changelog,
+        key_type=bytes,
+        value_type=bytes,
         recovery_buffer_size=READ_AT_ONCE,
         standby_buffer_size=READ_AT_ONCE,
     )

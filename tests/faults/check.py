@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import manifest as manifests
 from pipeline.config import Config
 from pipeline.datadir import DataDirectory
 from pipeline.streaming import base
@@ -22,11 +23,20 @@ from schemas.tables import TABLES
 from tests.faults.stream import Expected, comparable
 
 
-async def landed(config: Config, history: Path, ends: list[int] | None = None) -> bool:
-    """Whether every message of the journal, up to `ends` or its end, is in the history."""
+def holds_all(history: Path, expected: Expected) -> bool:
+    """Whether the history has as many rows of each table as are expected, or more."""
+    for partition, tables in expected.tables.items():
+        manifest = manifests.read(folder_of(history, partition))
+        for name, table in tables.items():
+            if table.num_rows and (manifest is None or sum(e.rows for e in manifest.group(name)) < table.num_rows):
+                return False
+    return True
+
+
+async def landed(config: Config, history: Path) -> bool:
+    """Whether every message of the journal is in the history."""
     log = Log(config.kafka)
-    ends = await log.end_offsets(log.topics.journal) if ends is None else ends
-    for partition, end in enumerate(ends):
+    for partition, end in enumerate(await log.end_offsets(log.topics.journal)):
         folder = folder_of(history, partition)
         if end and (not (folder / "manifest.json").exists() or landed_of(folder) < end - 1):
             return False

@@ -11,7 +11,9 @@ from pipeline.entry import Apply
 from pipeline.messages import read_message
 from pipeline.streaming.follower import Follower
 from pipeline.streaming.headers import marker
+from pipeline.streaming.kafka import Log
 from pipeline.streaming.stages.inbox import Delivery, Inbox, Publish
+from pipeline.streaming.stages.inorder import InOrder
 from pipeline.streaming.topics import Topics
 
 _INBOX_BYTES: Final = 16 << 20
@@ -28,21 +30,23 @@ class Reply(msgspec.Struct):
 class Accept:
     """The topic of commands, which has one partition."""
 
-    def __init__(self, topics: Topics, raw_partitions: int, follower: Follower, publish: Publish) -> None:
+    def __init__(self, topics: Topics, raw_partitions: int, follower: Follower, log: Log, publish: Publish) -> None:
         self.inbox = Inbox(_INBOX_BYTES)
         self._topics = topics
         self._raw_partitions = raw_partitions
         self._follower = follower
+        self._log = log
         self._publish = publish
-        self._next_offset = 0
 
     async def run(self) -> None:
-        """Take what comes into the inbox, for ever."""
+        """Take what comes into the inbox, for ever; the last reply says where to go on."""
+        last = await self._log.last_message(self._topics.replies, 0)
+        start = 0 if last is None else msgspec.json.decode(last.value, type=Reply).offset + 1
+        source = InOrder(self.inbox, self._log, self._topics.commands, 0, start)
+        await source.begin()
         while True:
-            for delivery in await self.inbox.take():
-                if delivery.offset >= self._next_offset:
-                    await self._accept(delivery)
-                    self._next_offset = delivery.offset + 1
+            for delivery in await source.take(_INBOX_BYTES):
+                await self._accept(delivery)
                 delivery.ack()
 
     async def _accept(self, delivery: Delivery) -> None:

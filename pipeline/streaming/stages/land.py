@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.clickhouse import Sink
-from pipeline.streaming.landing import PartitionLanding, folder_of
+from pipeline.streaming.kafka import Log
+from pipeline.streaming.landing import PartitionLanding, folder_of, landed_of
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.outputs import Gathering, Output, decode
 from pipeline.streaming.stages.inbox import Delivery, Inbox
+from pipeline.streaming.stages.inorder import InOrder
 from rating.errors import LockedError, StorageError, WorldError
 
+_AT_ONCE_BYTES: Final = 16 << 20
 INBOX_BYTES: Final = 32 << 20  # beyond it the partition is not read on: its rows wait in usage.rated
 _RETRY_S: Final = 5.0  # while ClickHouse is away
 _FIRST_PAUSE_S: Final = 0.5
@@ -46,13 +49,17 @@ class _Held:
 
 
 class Land:
-    """One partition of usage.rated. `connect` makes its sink of ClickHouse, which gives up soon where that is away."""
+    """One partition of usage.rated. `save` notes durably up to where it was read, `next_offset` is what was
+    noted last; `connect` makes its sink of ClickHouse, which gives up soon where that is away."""
 
     def __init__(
         self,
         partition: int,
         history: Path,
+        log: Log,
         topic: str,
+        next_offset: int | None,
+        save: Callable[[int], Awaitable[None]],
         connect: Callable[[], Sink] | None,
         pace: LandPace,
         metrics: Metrics,
@@ -62,6 +69,10 @@ class Land:
         self.waits_for: str | None = None  # why nothing lands at the moment
         self._folder = folder_of(history, partition)
         self._topic = topic
+        # A folder without rows wants all that there is, whatever another folder had.
+        start = next_offset if landed_of(self._folder) >= 0 else None
+        self._source = InOrder(self.inbox, log, topic, partition, start)
+        self._save = save
         self._connect = connect
         self._sink: Sink | None = None
         self._pace = pace
@@ -70,12 +81,12 @@ class Land:
         self._gathering = Gathering()
         self._thread = ThreadPoolExecutor(1, f"land-{partition}")
         self._behind = False  # ClickHouse has not all that the folder has
-        self._seen = -1  # offset in usage.rated
         self._held = _Held()
 
     async def run(self) -> None:
         """Land what comes into the inbox, for ever. However long a disk or ClickHouse is away, nothing is dropped."""
         try:
+            await self._source.begin()
             while True:
                 await self._gather()
                 await self._land()
@@ -93,11 +104,11 @@ class Land:
         held = self._held = _Held(deliveries=self._held.deliveries[self._held.complete :])
         with suppress(TimeoutError):
             # ClickHouse is tried again also where nothing new comes.
-            self._take(await asyncio.wait_for(self.inbox.take(), _RETRY_S if self._behind else None))
+            self._take(await asyncio.wait_for(self._source.take(_AT_ONCE_BYTES), _RETRY_S if self._behind else None))
         until = time.monotonic() + self._pace.seconds
         while held.deliveries and held.rows < self._pace.rows and (left := until - time.monotonic()) > 0:
             try:
-                self._take(await asyncio.wait_for(self.inbox.take(), left))
+                self._take(await asyncio.wait_for(self._source.take(_AT_ONCE_BYTES), left))
             except TimeoutError:
                 return
 
@@ -106,9 +117,6 @@ class Land:
         held = self._held
         for delivery in batch:
             held.deliveries.append(delivery)
-            if delivery.offset <= self._seen:
-                continue
-            self._seen = delivery.offset
             where = f"{self._topic}[{self.partition}]@{delivery.offset}"
             output = self._gathering.take(decode(delivery.value, where))
             if output is not None:
@@ -142,7 +150,10 @@ class Land:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         if held.outputs:
             self._metrics.landed(self.partition, held.outputs, time.monotonic() - started)
-        for delivery in held.deliveries[: held.complete]:
+        done = held.deliveries[: held.complete]
+        if done:
+            await self._save(done[-1].offset + 1)
+        for delivery in done:
             delivery.ack()
 
     def _land_once(self, outputs: list[Output]) -> None:

@@ -3,44 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
+
 from pipeline.streaming.follower import Follower
 from pipeline.streaming.headers import RawMessage
+from pipeline.streaming.kafka import Log
 from pipeline.streaming.mediation import Lane, Mark, NotYet
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.stages.inbox import Delivery, Inbox, Publish
+from pipeline.streaming.stages.inorder import InOrder
 
 _INBOX_BYTES: Final = 8 << 20
 _AT_ONCE_BYTES: Final = 2 << 20  # decoded together: more would only hold up what comes behind
+_SAVE_EVERY_S: Final = 1.0
 
-SaveMarks = Callable[[int, tuple[Mark, ...]], Awaitable[None]]
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a partition of usage.raw has been mediated, durably; and the marks of its lane."""
+
+    next_offset: int = 0
+    marks: tuple[Mark, ...] = ()
+
+
+Save = Callable[[Progress], Awaitable[None]]
 
 
 class Mediate:
-    """One partition of usage.raw. `save_marks` makes the marks of its lane durable."""
+    """One partition of usage.raw, from where `progress` says, None for its beginning; `save` makes progress durable."""
 
     def __init__(
-        self, lane: Lane, follower: Follower, journal: str, publish: Publish, save_marks: SaveMarks, metrics: Metrics
+        self,
+        lane: Lane,
+        follower: Follower,
+        log: Log,
+        journal: str,
+        publish: Publish,
+        progress: Progress | None,
+        save: Save,
+        metrics: Metrics,
     ) -> None:
         self.inbox = Inbox(_INBOX_BYTES)
         self._lane = lane
         self._follower = follower
         self._journal = journal
         self._publish = publish
-        self._save_marks = save_marks
+        self._save = save
         self._metrics = metrics
-        self._next_offset = 0
+        self._saved_at = time.monotonic()
+        start = None if progress is None else progress.next_offset
+        self._source = InOrder(self.inbox, log, lane.topic, lane.partition, start)
 
     async def run(self) -> None:
         """Mediate what comes into the inbox, for ever."""
+        await self._source.begin()
         while True:
-            batch = await self.inbox.take(_AT_ONCE_BYTES)
-            fresh = [delivery for delivery in batch if delivery.offset >= self._next_offset]
-            if fresh:
-                await self._mediate(fresh)
-                self._next_offset = fresh[-1].offset + 1
+            batch = await self._source.take(_AT_ONCE_BYTES)
+            await self._mediate(batch)
             for delivery in batch:
                 delivery.ack()
 
@@ -54,7 +76,9 @@ class Mediate:
                 await self._follower.reached(wait.offset)
         # All in flight before the first wait: the order within a partition of the journal is that of sending.
         sent = [await self._publish(self._journal, partition, content) for partition, content in mediated.journal]
-        if mediated.marks:
-            await self._save_marks(self._lane.partition, self._lane.marks)
         await asyncio.gather(*sent)
         self._metrics.mediated(self._lane.partition, mediated.records)
+        # What comes again is below the fences, so this need not be said each time; a mark must not be forgotten.
+        if mediated.marks or time.monotonic() - self._saved_at > _SAVE_EVERY_S:
+            await self._save(Progress(batch[-1].offset + 1, self._lane.marks))
+            self._saved_at = time.monotonic()

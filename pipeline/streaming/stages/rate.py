@@ -24,6 +24,7 @@ from pipeline.streaming.landing import baseline, folder_of, landed_of, originals
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.outputs import Output
 from pipeline.streaming.stages.inbox import Delivery, Inbox
+from pipeline.streaming.stages.inorder import InOrder
 from pipeline.streaming.stages.send import Folded, Sender
 from pipeline.streaming.topics import Topics
 
@@ -86,6 +87,7 @@ class Rate:
         self._pace = pace
         self._metrics = metrics
         self._kept: base.Kept | None = None
+        self._source: InOrder | None = None
         self._records = 0  # folded since the last base
         self._based_at = time.monotonic()
         self._basing: asyncio.Task[None] | None = None
@@ -130,22 +132,18 @@ class Rate:
         self._bases.forget(self.partition)
         self.fold = fold
         await self._sender.begin()
-        journal = self._topics.journal
-        end = await self._log.end_offset(journal, self.partition)
-        if fold.applied + 1 < end:
-            waiting, size_bytes = list[Delivery](), 0
-            async for message in self._log.read(journal, self.partition, fold.applied + 1, end):
-                waiting.append(Delivery(message.offset, message.timestamp_us, message.value, (), _nothing))
-                size_bytes += len(message.value)
-                if size_bytes >= _AT_ONCE_BYTES or message.offset + 1 == end:
-                    await self._take(fold, waiting, await asyncio.to_thread(self._open, fold, waiting))
-                    waiting, size_bytes = [], 0
+        self._source = InOrder(self.inbox, self._log, self._topics.journal, self.partition, fold.applied + 1)
+        await self._source.begin()
+        while self._source.is_behind:
+            batch = await self._source.take(_AT_ONCE_BYTES)
+            await self._take(fold, batch, await asyncio.to_thread(self._open, fold, batch))
         return fold
 
     async def _open_ahead(self, fold: PartitionFold, ahead: asyncio.Queue[tuple[list[Delivery], list[Opened]]]) -> None:
         """Read messages while those before them are folded."""
         while True:
-            batch = await self.inbox.take(_AT_ONCE_BYTES)
+            assert self._source is not None
+            batch = await self._source.take(_AT_ONCE_BYTES)
             await ahead.put((batch, await asyncio.to_thread(self._open, fold, batch)))
 
     def _open(self, fold: PartitionFold, batch: Sequence[Delivery]) -> list[Opened]:
@@ -167,8 +165,6 @@ class Rate:
             done = [one.ack for one in batch if one.offset <= output.journal_offset]
             batch = batch[len(done) :]
             await self._sender.put(Folded(output.journal_offset, output, done))
-        if batch:  # folded before, and come again
-            await self._sender.put(Folded(batch[-1].offset, None, [one.ack for one in batch]))
 
     def _step_with_history(self, fold: PartitionFold, opened: Opened) -> Output:
         before = fold.engine.state.offset
@@ -227,7 +223,3 @@ class Rate:
 
     def _where(self, offset: int) -> str:
         return f"{self._topics.journal}[{self.partition}]@{offset}"
-
-
-def _nothing() -> None:
-    """What comes from reading the journal itself is not acknowledged."""

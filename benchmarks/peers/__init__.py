@@ -1,0 +1,1 @@
+"""What the same work costs without Weir's way of doing it."""

@@ -1,0 +1,36 @@
+"""Workers and the broker killed under a stream leave every row, action and total as an undisturbed fold does.
+
+A short form of `python -m tests.faults.run`, which takes minutes and knows more faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.broker import need_broker
+from tests.faults.cluster import Cluster
+from tests.faults.run import PARTITIONS, Faults, Report, disturb
+from tests.faults.stream import expected_of, stream_of
+
+
+@pytest.mark.timeout(280)
+def test_what_is_killed_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """kill -9 of a worker and of the broker, a worker paused beyond its session, both workers killed at once."""
+    need_broker()
+    stream = stream_of(tmp_path / "fleet", cards=2_000, records=60_000, partitions=PARTITIONS)
+    expected = expected_of(stream)
+    assert expected.actions
+    history = tmp_path / "run" / "history"
+    history.parent.mkdir()
+    chance = random.Random(11)
+    cluster = Cluster(history.parent, PARTITIONS, history, settings="base_records = 5000")
+    report = Report()
+    faults = Faults(cluster, report, chance, history)
+    kinds = [faults.kill_worker, faults.kill_broker, faults.pause_worker, faults.kill_both]
+    asyncio.run(disturb(cluster, stream, expected, report, kinds, 45, chance, history))
+    assert len(kinds) == len(report.faults)
+    assert report.wrong == []

@@ -292,5 +292,5 @@ def views_of(engine: Any) -> Found:
 
 def mappings_of(names: Iterable[str], own: Iterable[Path]) -> dict[str, Mapping]:
     """Ready mappings by name, and own ones."""
-    loaded = [load_mapping(name) for name in [*names, *own]]
+    loaded = [*map(load_mapping, names), *map(load_mapping, own)]
     return {one.name: one for one in loaded}

@@ -47,8 +47,10 @@ TELL: Final = '{ sequence = 1, type = "notify", by = ["system"] }'
 
 
 def table(section: str, **fields: str) -> str:
+    """One entry of a section; fields are as TOML writes them."""
     return f"\n[[{section}]]\n" + "".join(f"{key} = {value}\n" for key, value in fields.items())
 
 
 def told(name: str, number: int, *happenings: Happening, **expects: object) -> Scenario:
+    """A scenario, with what must come of it."""
     return Scenario(name, number, happenings, expects)

@@ -1,7 +1,8 @@
 # Sourced by the other scripts, from the root of the project. Makes .venv hold what the requirement files pin.
 #
-#   ready_environment          what the engine needs to run
-#   ready_environment dev      that, and what the tests and checks need
+#   ready_environment            what the engine needs to run
+#   ready_environment streaming  that, and what workers on Kafka need
+#   ready_environment dev        all of it, and what the tests and checks need
 #
 # A stamp in .venv keeps the digest of what was installed, so that nothing happens when nothing changed.
 
@@ -66,19 +67,21 @@ install_project() {
     printf '%s\n' "$ROOT" >"$VENV/.weir-root"
 }
 
+# What a set of requirements is known by, where each file holds the pins of those before it and more.
+digest_of() {
+    cat requirements.txt "$1" requirements-setup.txt scripts/environment.sh | cksum
+}
+
 ready_environment() {
-    local requirements=requirements.txt digest
-    [ "${1:-}" = dev ] && requirements=requirements-dev.txt
-    digest=$(cat requirements.txt "$requirements" requirements-setup.txt scripts/environment.sh | cksum)
+    local wanted=requirements${1:+-$1}.txt file
     make_venv
-    if [ "$(cat "$VENV/.weir-$requirements" 2>/dev/null || true)" = "$digest $ROOT" ]; then
+    if [ "$(cat "$VENV/.weir-$wanted" 2>/dev/null || true)" = "$(digest_of "$wanted") $ROOT" ]; then
         return
     fi
-    install_pinned "$requirements"
+    install_pinned "$wanted"
     install_project
-    printf '%s' "$digest $ROOT" >"$VENV/.weir-$requirements"
-    if [ "$requirements" = requirements-dev.txt ]; then # it holds the same pins and more
-        digest=$(cat requirements.txt requirements.txt requirements-setup.txt scripts/environment.sh | cksum)
-        printf '%s' "$digest $ROOT" >"$VENV/.weir-requirements.txt"
-    fi
+    for file in requirements.txt requirements-streaming.txt requirements-dev.txt; do
+        printf '%s' "$(digest_of "$file") $ROOT" >"$VENV/.weir-$file"
+        [ "$file" != "$wanted" ] || break
+    done
 }

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("requirements-setup.txt", "requirements.txt", "requirements-dev.txt")
+FILES = ("requirements-setup.txt", "requirements.txt", "requirements-streaming.txt", "requirements-dev.txt")
 PIN = re.compile(
     r"^([a-z0-9][a-z0-9-]*)==(\S+)(?: ; [^\\]+)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE
 )
@@ -45,14 +45,18 @@ def test_nothing_but_names_versions_and_hashes(file: str) -> None:
 def test_direct_dependencies_are_pinned() -> None:
     """Each dependency that pyproject.toml names is pinned in the file that is compiled from it."""
     assert named(project()["project"]["dependencies"]) <= pins("requirements.txt").keys()
+    streaming = named(project()["project"]["optional-dependencies"]["streaming"])
+    assert streaming <= pins("requirements-streaming.txt").keys()
     assert named(project()["dependency-groups"]["dev"]) <= pins("requirements-dev.txt").keys()
     assert named(project()["dependency-groups"]["setup"]) == pins("requirements-setup.txt").keys()
 
 
 def test_tests_run_on_what_is_run() -> None:
     """The file for development pins the same versions as the one for running, and more."""
-    to_run, to_test = pins("requirements.txt"), pins("requirements-dev.txt")
-    assert to_run == {name: to_test[name] for name in to_run}
+    to_run, to_stream = pins("requirements.txt"), pins("requirements-streaming.txt")
+    to_test = pins("requirements-dev.txt")
+    assert to_run == {name: to_stream[name] for name in to_run}
+    assert to_stream == {name: to_test[name] for name in to_stream}
 
 
 def test_every_dependency_says_why() -> None:

@@ -14,6 +14,7 @@ for `KEEP_DAYS` days after their arrival day, exactly, however the stream is cut
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,7 @@ def digest(feed: str, record_key: pl.Series) -> tuple[U64, U64]:
     return halves["hi"].to_numpy(), halves["lo"].to_numpy()
 
 
+@lru_cache(maxsize=1024)
 def _seed_of(feed: str) -> int:
     return int(pl.DataFrame({"feed": [feed]}).select(plh.col("feed").nchash.xxh3_64()).item())
 

@@ -256,7 +256,7 @@ def _restored(partition: int, key: bytes, manifest: _Manifest, items: Mapping[by
     try:
         facts = b"".join(content(segment) for segment in manifest.tables[_FACTS])
         tables = {
-            name: _contiguous(pa.concat_tables([_from_ipc(content(segment)) for segment in segments]))
+            name: _whole([_from_ipc(content(segment)) for segment in segments], name)
             for name, segments in manifest.tables.items()
             if name != _FACTS
         }
@@ -366,8 +366,10 @@ def _columns(tables: list[pa.Table]) -> Columns:
     return Columns(*(np.array(whole[name].to_numpy()) for name in ("lo", "hi", "content", "day")))
 
 
-def _contiguous(table: pa.Table) -> pa.Table:
-    return table.unify_dictionaries().combine_chunks()
+def _whole(parts: list[pa.Table], name: str) -> pa.Table:
+    """The parts as one table, in one piece but for the largest: what reads those makes one piece of them itself."""
+    table = pa.concat_tables(parts)
+    return table if name in _STEADY else table.unify_dictionaries().combine_chunks()
 
 
 def _to_ipc(table: pa.Table) -> bytes:

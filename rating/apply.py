@@ -53,7 +53,10 @@ class Compiled:
             {plan.id: plan.term_months for plan in state.catalogue.plans if plan.term_months is not None},
             None if former is None or cards is None else (former.directory, cards),
         )
-        self.pools = Pools(self.book, self.directory)
+        kept = None
+        if former is not None and former.book is self.book and cards is not None and cards.keeps("device"):
+            kept = former.pools
+        self.pools: Pools = Pools(self.book, self.directory, kept)
         self.addons = Addons(state.catalogue.addons, self.directory, state.addon_used)
 
 

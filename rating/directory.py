@@ -184,6 +184,10 @@ class Upserted:
         """int64[k]: the rows of the cards that were there and that the change names, ascending."""
         return np.sort(self.rows[self.rows < self.former])
 
+    def keeps(self, column: str) -> bool:
+        """Whether a column is as it was, of the same cards."""
+        return len(self.cards) == self.former and column not in self.columns
+
 
 class Directory:
     """Cards compiled for whole columns; `len()` cards, rows in order of first appearance.

@@ -46,9 +46,12 @@ class _Members:
 class Pools:
     """Membership and sizes, compiled from the book and the directory. Sizes are remembered for each moment asked."""
 
-    def __init__(self, book: Book, directory: Directory) -> None:
+    def __init__(self, book: Book, directory: Directory, former: Pools | None = None) -> None:
+        """`former` are pools of the same book whose cards are of the same devices."""
         self.book = book
         self.directory = directory
+        if former is not None and "device_row" in vars(former):
+            self.device_row = former.device_row
         self._allowances = version_allowances(book)
         self._sizes: dict[tuple[int, int, int], Ints] = {}
 

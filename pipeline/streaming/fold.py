@@ -280,18 +280,17 @@ def _changed(before: pl.DataFrame, after: pl.DataFrame, partition: int, offset: 
         return STATUSES.empty_table()
     # Cards keep their rows, and new ones come after all others.
     now = after.head(len(before))
-    names = [name for name in ("status", "status_reason") if not before[name].equals(now[name], null_equal=True)]
-    if not names:
-        return STATUSES.empty_table()
+    differs = before["status"].ne_missing(now["status"]) | before["status_reason"].ne_missing(now["status_reason"])
+    at = differs.arg_true()
     # A card without a status and one that is said to be activated are the same.
     status = pl.col("status").fill_null(_ACTIVATED)
-    was, is_now = (frame.select("status_reason", status=status) for frame in (before, now))
+    was, is_now = (frame[at].select("status_reason", status=status) for frame in (before, now))
     differs = (was["status"] != is_now["status"]) | was["status_reason"].ne_missing(is_now["status_reason"])
-    at = differs.arg_true()
+    at, was = at.filter(differs), was.filter(differs)
     rows = now[at].select("iccid", "account", status=status, status_reason="status_reason")
     rows = rows.with_columns(
-        from_status=was["status"].gather(at),
-        from_reason=was["status_reason"].gather(at),
+        from_status=was["status"],
+        from_reason=was["status_reason"],
         at=pl.lit(at_us, pl.Int64),
         journal_partition=pl.lit(partition, pl.Int32),
         journal_offset=pl.lit(offset, pl.Int64),

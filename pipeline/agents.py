@@ -27,6 +27,11 @@ class Stage(Protocol):
 
     inbox: Inbox
 
+    @property
+    def next_offset(self) -> int:
+        """The first message that it has not taken."""
+        ...
+
     async def run(self) -> None:
         """Handle what comes into the inbox, for ever."""
 
@@ -49,6 +54,10 @@ class Stages:
         """The stage of a partition, None where this worker does not have it."""
         found = self._running.get(tp)
         return None if found is None else found[0]
+
+    def items(self) -> list[tuple[TP, Stage]]:
+        """Each partition with its stage."""
+        return [(tp, stage) for tp, (stage, _) in self._running.items()]
 
     def start(self, tp: TP, stage: Stage) -> None:
         """Run a stage until it is stopped. Where it fails the process ends."""

@@ -1,6 +1,6 @@
 """A worker of the streaming side: the Faust app, its tables and agents, and the stages of the partitions it has.
 
-    worker = Worker(config); await worker.run(stop)
+    worker = Worker(config); await worker.run(stop, begun)
 
 Which worker has which partition is Faust's to say; after each rebalance the stages of partitions that went are
 stopped, and those of partitions that came are started once Faust has read their changelogs.
@@ -41,12 +41,14 @@ from pipeline.streaming.stages.send import Sender
 from pipeline.streaming.topics import Topics, largest_message_bytes
 from pipeline.streaming.web import own_url, serving, waits
 from pipeline.tables import SegmentTable, TableOfBases, segment_table, send
+from rating.errors import WorldError
 from schemas.mapping import Mapping
 
 T = TypeVar("T")
 
 _BUFFERED_MESSAGES: Final = 64  # of each agent; a message may have a megabyte
 _FINISH_S: Final = 30.0
+_WATCH_EVERY_S: Final = 1.0
 _CLICKHOUSE_PATIENCE_S: Final = 2.0  # then landing goes on without it for a while
 
 _log = logging.getLogger(__name__)
@@ -136,7 +138,7 @@ class Worker:
             tasks = [
                 asyncio.create_task(ending(self.follower.run(self.log.read(self.topics.commands, 0, 0)), "commands")),
                 asyncio.create_task(ending(self._tick(), "the clock")),
-                asyncio.create_task(self._measure_lag()),
+                asyncio.create_task(ending(self._watch_ends(), "watching the ends of partitions")),
             ]
             try:
                 await self.app.start()
@@ -260,18 +262,19 @@ class Worker:
                 for content in messages_of(Tick(time.time_ns() // 1000)):
                     await (await self._publish(self.topics.commands, 0, content))
 
-    async def _measure_lag(self) -> None:
-        """Keep the gauges of messages that have not been read."""
+    async def _watch_ends(self) -> None:
+        """Tell each stage where its partition ends, and keep the gauges of what waits."""
         while True:
-            with contextlib.suppress(Exception):  # only a gauge
-                consumer = self.app.consumer
-                lags = dict[tuple[str, int], int]()
-                for tp in consumer.assignment():
-                    end, at = consumer.highwater(tp), await consumer.position(tp)
-                    if end is not None and at is not None and tp.topic in self._topics:
-                        lags[tp.topic, tp.partition] = max(0, end - at)
-                self.metrics.lags(lags)
-            await asyncio.sleep(2.0)
+            with contextlib.suppress(WorldError):  # the broker is away; this can wait
+                async with self.log.watching() as ends:
+                    while True:
+                        running = {(tp.topic, tp.partition): stage for tp, stage in self.stages.items()}
+                        found = await ends.of(running)
+                        for place, end in found.items():
+                            await running[place].inbox.note_end(end)
+                        self.metrics.lags({place: end - running[place].next_offset for place, end in found.items()})
+                        await asyncio.sleep(_WATCH_EVERY_S)
+            await asyncio.sleep(_WATCH_EVERY_S)
 
     async def _finish(self) -> None:
         """Leave bases behind, so that the next owner has little to fold, and land what has been sent."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -268,6 +268,12 @@ class Log:
             found = await consumer.end_offsets([TopicPartition(topic, one) for one in partitions])
         return {one.partition: offset for one, offset in found.items()}
 
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[Ends]:
+        """A connection to ask for the ends of partitions of any topics again and again."""
+        async with self._consumer("", ()) as consumer:
+            yield Ends(self.kafka, consumer)
+
     async def begin_since(self, topic: str, partition: int, time_ms: int) -> tuple[int, int]:
         """Where a partition begins now, and its first message of this time or later (its end where there is none)."""
         place = TopicPartition(topic, partition)
@@ -353,6 +359,20 @@ class Log:
                 yield consumer
             finally:
                 await consumer.stop()
+
+
+class Ends:
+    """Where partitions end."""
+
+    def __init__(self, kafka: Kafka, consumer: AIOKafkaConsumer) -> None:
+        self._kafka = kafka
+        self._consumer = consumer
+
+    async def of(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """The offset that the next message of each (topic, partition) will get."""
+        with broker_errors(self._kafka):
+            found = await self._consumer.end_offsets([TopicPartition(*place) for place in places])
+        return {(one.topic, one.partition): offset for one, offset in found.items()}
 
 
 class Batches:

@@ -37,15 +37,21 @@ class Accept:
         self._follower = follower
         self._log = log
         self._publish = publish
+        self._source = InOrder(self.inbox, log, topics.commands, 0, 0)
+
+    @property
+    def next_offset(self) -> int:
+        """The first message that it has not taken."""
+        return self._source.next_offset
 
     async def run(self) -> None:
         """Take what comes into the inbox, for ever; the last reply says where to go on."""
         last = await self._log.last_message(self._topics.replies, 0)
-        start = 0 if last is None else msgspec.json.decode(last.value, type=Reply).offset + 1
-        source = InOrder(self.inbox, self._log, self._topics.commands, 0, start)
-        await source.begin()
+        if last is not None:
+            self._source.next_offset = msgspec.json.decode(last.value, type=Reply).offset + 1
+        await self._source.begin()
         while True:
-            for delivery in await source.take(_INBOX_BYTES):
+            for delivery in await self._source.take(_INBOX_BYTES):
                 await self._accept(delivery)
                 delivery.ack()
 

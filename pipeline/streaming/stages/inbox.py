@@ -30,7 +30,7 @@ class Publish(Protocol):
 
 
 class Inbox:
-    """Deliveries in their order. `put` waits while more than `limit_bytes` are there; `take` takes all that are.
+    """Deliveries in their order. `put` waits while more than `limit_bytes` are there.
 
     `on_room` is called after each `take` that leaves less than half of the limit.
     """
@@ -41,6 +41,12 @@ class Inbox:
         self._bytes = 0
         self._changed = asyncio.Condition()
         self.on_room: Callable[[], None] = _nothing
+        self._end = self._end_before = 0
+
+    @property
+    def end(self) -> int:
+        """Where the partition ended when that was noted last."""
+        return self._end
 
     @property
     def full(self) -> bool:
@@ -59,18 +65,30 @@ class Inbox:
             self._bytes += len(delivery.value)
             self._changed.notify_all()
 
-    async def take(self, most_bytes: int | None = None) -> list[Delivery]:
-        """What is there, one delivery at least, in order; no more than `most_bytes` of it where that is given."""
+    async def note_end(self, end: int) -> None:
+        """Say where the partition ends now; to be called again and again, a while between two calls."""
+        async with self._changed:
+            self._end_before, self._end = self._end, end
+            self._changed.notify_all()
+
+    async def take(self, next_offset: int, most_bytes: int) -> list[Delivery]:
+        """What is there, in order, about `most_bytes` of it at most and one delivery at least.
+
+        Nothing where the partition has had messages from `next_offset` on for a while and none was handed over.
+        """
         async with self._changed:
             while not self._waiting:
+                if self._end_before > next_offset:
+                    return []
                 await self._changed.wait()
             count, size_bytes = 0, 0
             for delivery in self._waiting:
-                if count and most_bytes is not None and size_bytes + len(delivery.value) > most_bytes:
+                if count and size_bytes + len(delivery.value) > most_bytes:
                     break
                 count, size_bytes = count + 1, size_bytes + len(delivery.value)
             taken, self._waiting = self._waiting[:count], self._waiting[count:]
             self._bytes -= size_bytes
+            self._end_before = 0  # what was there then is being handed over
             self._changed.notify_all()
         if self._bytes <= self._limit_bytes // 2:
             self.on_room()

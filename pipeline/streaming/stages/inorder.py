@@ -1,8 +1,9 @@
 """The messages of a partition in order and without a gap, from where a stage left off.
 
 Where a stage goes on is what it has made durable itself, never the offset that the group committed: after a rebalance
-Faust can hand on a message before those that come before it, and takes what it has skipped for done. So what is
-missing before a message is read from the log, and what comes again is acknowledged and left out.
+Faust can hand on a message before those that come before it, takes what it has skipped for done, and may never hand on
+what it dropped. So what is missing before a message, or has been there for a while, is read from the log; and what
+comes again is acknowledged and left out.
 """
 
 from __future__ import annotations
@@ -53,11 +54,15 @@ class InOrder:
                     return found
                 continue
             if not self._held:
-                self._held = await self._inbox.take(most_bytes)
-            again = [one for one in self._held if one.offset < self.next_offset]
-            for one in again:
-                one.ack()
-            self._held = self._held[len(again) :]
+                self._held = await self._inbox.take(self.next_offset, most_bytes)
+                if not self._held:
+                    # Faust does not seek back to messages that a rebalance dropped before anything was committed.
+                    self._until = self._inbox.end
+                    continue
+            for one in self._held:
+                if one.offset < self.next_offset:
+                    one.ack()
+            self._held = [one for one in self._held if one.offset >= self.next_offset]
             if self._held and self._held[0].offset > self.next_offset:
                 self._until = self._held[0].offset
             elif self._held:

@@ -83,6 +83,11 @@ class Land:
         self._behind = False  # ClickHouse has not all that the folder has
         self._held = _Held()
 
+    @property
+    def next_offset(self) -> int:
+        """The first message that it has not taken."""
+        return self._source.next_offset
+
     async def run(self) -> None:
         """Land what comes into the inbox, for ever. However long a disk or ClickHouse is away, nothing is dropped."""
         try:

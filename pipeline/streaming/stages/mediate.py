@@ -57,6 +57,11 @@ class Mediate:
         start = None if progress is None else progress.next_offset
         self._source = InOrder(self.inbox, log, lane.topic, lane.partition, start)
 
+    @property
+    def next_offset(self) -> int:
+        """The first message that it has not taken."""
+        return self._source.next_offset
+
     async def run(self) -> None:
         """Mediate what comes into the inbox, for ever."""
         await self._source.begin()

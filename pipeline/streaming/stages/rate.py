@@ -92,6 +92,11 @@ class Rate:
         self._based_at = time.monotonic()
         self._basing: asyncio.Task[None] | None = None
 
+    @property
+    def next_offset(self) -> int:
+        """The first message that it has not taken."""
+        return 0 if self.fold is None else self.fold.applied + 1
+
     async def run(self) -> None:
         """Restore the state, then fold what comes into the inbox, for ever."""
         async with asyncio.TaskGroup() as tasks:

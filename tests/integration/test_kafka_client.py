@@ -21,8 +21,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from pipeline.broker import Broker, free_port, kafka_jars
 from pipeline.broker.fetch import find_java
 from pipeline.config import Kafka
-from pipeline.streaming import kafka as client
-from pipeline.streaming.kafka import Log, LogMessage, ensure_topics, publisher_of, reach
+from pipeline.streaming.kafka import Log, LogMessage, ensure_topics, publisher_of, publishing, reach
 from pipeline.streaming.topics import Topics, layouts
 from rating.errors import ConfigError, StorageError, WorldError
 from tests.broker import SharedBroker, make_topic, need_broker
@@ -192,7 +191,7 @@ def test_a_broker_that_comes_later_is_waited_for(own_broker: Broker) -> None:
 
 def test_a_broker_that_stops_answering(own_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that hangs in mid-work ends reading and sending with an error, not for ever."""
-    monkeypatch.setattr(client, "REQUEST_S", 2.0)
+    monkeypatch.setattr(publishing, "REQUEST_S", 2.0)
     own_broker.start()
     asked = config(own_broker.address)
     make_topic(own_broker.address, "journal")

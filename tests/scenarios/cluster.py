@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 import msgspec
 import polars as pl
-from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.config import Config, load_config
 from pipeline.datadir import DataDirectory

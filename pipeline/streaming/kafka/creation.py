@@ -1,0 +1,78 @@
+"""The topics of Weir, made where they are missing and checked where they are there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from aiokafka import errors
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from pipeline.config import Kafka
+from pipeline.streaming.kafka.connection import FORBIDDEN, REQUEST_S, admin_of
+from pipeline.streaming.topics import Layout, layouts
+from rating.errors import ConfigError, WorldError
+
+
+async def ensure_topics(kafka: Kafka) -> list[str]:
+    """Make the topics that are missing; their names.
+
+    Raises ConfigError where one has another number of partitions than the configuration says.
+    """
+    async with admin_of(kafka) as admin:
+        wanted = layouts(kafka)
+        found = await admin.describe_topics([layout.name for layout in wanted])
+        _check_partitions(wanted, found)
+        there = {one["topic"] for one in found if not one["error_code"]}
+        missing = [layout for layout in wanted if layout.name not in there]
+        if missing:
+            new = [
+                NewTopic(one.name, one.partitions, kafka.replication, topic_configs=dict(one.settings))
+                for one in missing
+            ]
+            made = await admin.create_topics(new)
+            for name, code, *said in made.topic_errors:
+                if code and code != errors.TopicAlreadyExistsError.errno:  # another worker was quicker
+                    _raise_not_made(kafka, name, code, said[0] if said else None)
+            # Of a topic that another has just made, this may be the first that is heard.
+            _check_partitions(wanted, await _led(admin, [layout.name for layout in missing]))
+        return [layout.name for layout in missing]
+
+
+def _raise_not_made(kafka: Kafka, name: str, code: int, said: str | None) -> None:
+    kind = errors.for_code(code)
+    if kind in FORBIDDEN:
+        raise kind(name)
+    what = f"Kafka did not make topic {name}: {said or kind.__name__}"
+    if kind in (errors.InvalidReplicationFactorError, errors.PolicyViolationError, errors.InvalidConfigurationError):
+        raise ConfigError(f"{what}; change [kafka] (replication is {kafka.replication}), or make the topic by hand")
+    raise WorldError(f"{what}; look at the broker's log, then try again")
+
+
+async def _led(admin: AIOKafkaAdminClient, names: list[str]) -> list[dict[str, Any]]:
+    """The topics, once every partition has a leader: from then on they can be read and written."""
+    deadline_s = time.monotonic() + REQUEST_S
+    while True:
+        found: list[dict[str, Any]] = await admin.describe_topics(names)
+        ready = [bool(one["partitions"]) and all(p["leader"] >= 0 for p in one["partitions"]) for one in found]
+        if len(ready) == len(names) and all(ready):
+            return found
+        if time.monotonic() > deadline_s:
+            raise WorldError(
+                f"Kafka has made topics ({', '.join(names)}) that nobody leads after {REQUEST_S:.0f} s; look at the "
+                "broker's log, then try again"
+            )
+        await asyncio.sleep(0.05)
+
+
+def _check_partitions(wanted: list[Layout], found: list[dict[str, Any]]) -> None:
+    counts = {one["topic"]: len(one["partitions"]) for one in found if not one["error_code"]}
+    for layout in wanted:
+        count = counts.get(layout.name, layout.partitions)
+        if count != layout.partitions:
+            advice = "name another prefix, or remove the topic if nothing in it is needed"
+            if layout.field:
+                advice = f"set {layout.field} = {count}, as it never changes, or {advice}"
+            said = f"topic {layout.name}: found {count} partitions; [kafka] says {layout.partitions}: {advice}"
+            raise ConfigError(said)

@@ -1,0 +1,65 @@
+"""Sending: messages that the broker acknowledges, in order and once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+
+from pipeline.config import Kafka
+from pipeline.streaming.kafka.connection import REQUEST_S, broker_errors, reach
+from pipeline.streaming.kafka.log import Headers
+from pipeline.streaming.topics import largest_message_bytes
+
+_GIVE_UP_S: Final = 1.0
+
+
+class Publisher:
+    """Sends messages; each is acknowledged by all replicas in sync, in order and once for a connection."""
+
+    def __init__(self, kafka: Kafka, producer: AIOKafkaProducer) -> None:
+        self._kafka = kafka
+        self._producer = producer
+
+    async def send(
+        self, topic: str, partition: int | None, value: bytes | None, key: bytes | None = None, headers: Headers = ()
+    ) -> asyncio.Future[Any]:
+        """Hand a message over; what is returned is done, with its `offset`, once the broker has it."""
+        with broker_errors(self._kafka):
+            sent: asyncio.Future[Any] = await self._producer.send(
+                topic, value, key=key, partition=partition, headers=list(headers)
+            )
+            return sent
+
+    async def acknowledged(self, sent: asyncio.Future[Any]) -> int:
+        """Wait until the broker has a message; its offset. Raises WorldError where that takes more than REQUEST_S."""
+        with broker_errors(self._kafka):  # the client itself would try for ever, so that no message is lost or double
+            offset: int = (await asyncio.wait_for(asyncio.shield(sent), REQUEST_S)).offset
+            return offset
+
+
+@asynccontextmanager
+async def publisher_of(kafka: Kafka, settings: Mapping[str, Any] | None = None) -> AsyncIterator[Publisher]:
+    """A connection to send by; `settings` go over Weir's. At the end what was handed over is sent, or an error raised.
+
+    Where the body raises, what the broker does not take at once is given up.
+    """
+    more = {"acks": "all", "enable_idempotence": True, "max_request_size": largest_message_bytes(kafka)}
+    producer = AIOKafkaProducer(**await reach(kafka) | more | dict(settings or {}))
+    limit_s = _GIVE_UP_S
+    try:
+        with broker_errors(kafka):
+            await asyncio.wait_for(producer.start(), REQUEST_S)
+        yield Publisher(kafka, producer)
+        limit_s = REQUEST_S
+    finally:
+        with broker_errors(kafka):
+            try:
+                await asyncio.wait_for(producer.stop(), limit_s)
+            except TimeoutError:
+                await producer.client.close()
+                if limit_s == REQUEST_S:
+                    raise

@@ -188,6 +188,7 @@ class Worker:
     def measure(self) -> None:
         """Bring gauges up to date that are only looked at when somebody asks."""
         self.metrics.is_ready(not self.waits_for())
+        self.metrics.stands_by(self._states.store.standing_by())
         for rate in self.rates:
             if rate.fold is not None:
                 state, cards = rate.fold.engine.state, len(rate.fold.engine.compiled.directory)

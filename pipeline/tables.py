@@ -57,6 +57,13 @@ class SegmentStore(Store):  # type: ignore[type-arg]
         self.held.pop(partition, None)
         self._released.add(partition)
 
+    def standing_by(self) -> dict[int, int]:
+        """Bytes of the segments held of each partition that this worker stands by for."""
+        mine = {tp.partition for tp in self.app.assignor.assigned_actives()}
+        return {
+            partition: sum(map(len, held.values())) for partition, held in self.held.items() if partition not in mine
+        }
+
     def persisted_offset(self, tp: TP) -> int | None:
         """Up to where the changelog is held; None to have it read from its beginning."""
         if tp.partition in self._released and tp not in self.app.assignor.assigned_actives():

@@ -59,6 +59,7 @@ class Metrics:
         self._cards = of_partition("weir_cards", "Cards in the state")
         self._counters = of_partition("weir_counters", "Counters in the state")
         self._keys = of_partition("weir_seen_keys", "Record keys that are known")
+        self._standby = of_partition("weir_standby_bytes", "Bases held for a partition that another worker has")
 
     def mediated(self, partition: int, records: int) -> None:
         """Records of a partition of usage.raw are in the journal."""
@@ -128,6 +129,12 @@ class Metrics:
         self._cards.labels(partition).set(cards)
         self._counters.labels(partition).set(counters)
         self._keys.labels(partition).set(keys)
+
+    def stands_by(self, held_bytes: Mapping[int, int]) -> None:
+        """So many bytes of bases are held for partitions that another worker has."""
+        self._standby.clear()
+        for partition, count in held_bytes.items():
+            self._standby.labels(partition).set(count)
 
     def keep(self, partitions: Collection[int]) -> None:
         """Tell nothing more of partitions of the journal that another worker has now."""

@@ -31,7 +31,7 @@ from pipeline.decode import CHUNK_BYTES, Chunk, Position, open_source
 from pipeline.feed_lists import with_lists
 from pipeline.journal import Journal
 from pipeline.land import Landing
-from pipeline.originals import originals_in
+from pipeline.originals import originals_in, stretches
 from pipeline.prefetch import prefetch
 from pipeline.progress import Facts, Progress, Source, Tally
 from pipeline.rejects import reject_table
@@ -47,7 +47,7 @@ from schemas.cards import Catalogue
 from schemas.commands import Command
 from schemas.mapping import Mapping
 from schemas.tables import RATED
-from schemas.usage import RecordType, UsageBatch
+from schemas.usage import UsageBatch
 
 CHECKPOINT_RECORDS: Final = 2_000_000
 _CHECKPOINT_VARIABLE: Final = "WEIR_CHECKPOINT_RECORDS"
@@ -323,7 +323,7 @@ class _Stretch:
         """
         progress = self.progress
         whole = reading.batch
-        for start, end, corrects in _runs(whole.rows, progress.folded):
+        for start, end, corrects in stretches(whole.rows, progress.folded):
             if corrects and self.tally.records:
                 progress.offset, progress.row, progress.folded = reading.start.offset, reading.start.row, start
                 return False
@@ -347,16 +347,3 @@ class _Stretch:
         self.landing.add("rejected", table)
         counts = rejects.group_by("reason").len()
         self.tally.add_rejects(dict(counts.sort("reason").iter_rows()))
-
-
-def _runs(usage: pl.DataFrame, start: int) -> Iterator[tuple[int, int, bool]]:
-    """Stretches of rows from `start` on that are all corrections, or none of them: first, end, corrections."""
-    if "record_type" not in usage.columns:
-        if start < len(usage):
-            yield start, len(usage), False
-        return
-    corrects = (usage["record_type"].fill_null(0) >= int(RecordType.REVERSE)).slice(start)
-    lengths = corrects.rle()
-    for length, value in lengths.struct.unnest().iter_rows():
-        yield start, start + length, bool(value)
-        start += length

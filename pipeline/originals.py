@@ -1,12 +1,27 @@
-"""The committed rated rows that corrections are about (F6)."""
+"""Where a batch has corrections, and the committed rated rows that they are about (F6)."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import polars as pl
 import pyarrow as pa
 
 from pipeline.datadir import DataDirectory
 from schemas.tables import RATED
+from schemas.usage import RecordType
+
+
+def stretches(usage: pl.DataFrame, start: int = 0) -> Iterator[tuple[int, int, bool]]:
+    """Stretches of rows from `start` on that are all corrections, or none of them: first, end, corrections."""
+    if "record_type" not in usage.columns:
+        if start < len(usage):
+            yield start, len(usage), False
+        return
+    corrects = (usage["record_type"].fill_null(0) >= int(RecordType.REVERSE)).slice(start)
+    for length, value in corrects.rle().struct.unnest().iter_rows():
+        yield start, start + length, bool(value)
+        start += length
 
 
 def originals_in(directory: DataDirectory, corrections: pl.DataFrame, before_offset: int | None = None) -> pa.Table:

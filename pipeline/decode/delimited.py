@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from pipeline.decode.chunk import Chunk, merge_rejects, reject_frame
-from pipeline.decode.lines import LineBlock
+from pipeline.decode.lines import BOM, LineBlock
 from pipeline.decode.text import TextLines, decode_lines
 from rating.errors import MappingError
 from schemas.mapping import Mapping
@@ -23,7 +23,6 @@ from schemas.mapping import Mapping
 MAX_COLUMNS = 4096
 
 _NEWLINE, _RETURN = 10, 13
-_BOM = b"\xef\xbb\xbf"
 
 Flags = npt.NDArray[np.bool_]
 
@@ -94,7 +93,7 @@ class DelimitedDecoder:
         try:
             frame = pl.read_csv(
                 # Polars drops one byte order mark at the head of what it is given; here it is part of a field.
-                _BOM + data if data.startswith(_BOM) else data,
+                BOM + data if data.startswith(BOM) else data,
                 has_header=False,
                 schema=self._schema,
                 columns=[f"column_{index + 1}" for index in sorted(self._columns.values())],

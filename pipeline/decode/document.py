@@ -16,7 +16,7 @@ import polars as pl
 
 from pipeline.decode.chunk import Chunk, merge_rejects, reject_frame
 from pipeline.decode.json_lines import EXPLODED_CHUNK_BYTES
-from pipeline.decode.lines import KEPT_LINE_BYTES, MAX_BLOCK_LINES, MAX_LINE_BYTES, Position
+from pipeline.decode.lines import BOM, KEPT_LINE_BYTES, MAX_BLOCK_LINES, MAX_LINE_BYTES, Position
 from pipeline.decode.shape import RecordShape
 from pipeline.decode.stream import ByteStream
 from schemas.mapping import DOCUMENT_PREFIX, Mapping
@@ -24,7 +24,6 @@ from schemas.mapping import DOCUMENT_PREFIX, Mapping
 MAX_DOCUMENT_BYTES = 64 << 20
 
 _BLOCK_BYTES = 1 << 20
-_BOM = b"\xef\xbb\xbf"
 
 
 def document_chunks(path: Path, mapping: Mapping, start: Position, chunk_bytes: int) -> Iterator[Chunk]:
@@ -35,7 +34,7 @@ def document_chunks(path: Path, mapping: Mapping, start: Position, chunk_bytes: 
     """
     with ByteStream(path) as stream:
         data = stream.read_all(MAX_DOCUMENT_BYTES)
-    data = data.removeprefix(_BOM)
+    data = data.removeprefix(BOM)
     if not data.strip() or start.offset < 0:
         return
     inner = [source for source in mapping.sources() if not source.startswith(DOCUMENT_PREFIX)]

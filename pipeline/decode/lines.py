@@ -18,6 +18,7 @@ from pipeline.decode.stream import ByteStream
 MAX_LINE_BYTES = 1 << 20
 MAX_BLOCK_LINES = 1 << 18
 KEPT_LINE_BYTES = 64 << 10
+BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,12 @@ from pipeline.decode.columnar import columnar_chunks
 from pipeline.decode.delimited import DelimitedDecoder
 from pipeline.decode.document import document_chunks
 from pipeline.decode.json_lines import EXPLODED_CHUNK_BYTES, JsonLinesDecoder
-from pipeline.decode.lines import MAX_LINE_BYTES, Position, cut_lines
+from pipeline.decode.lines import BOM, MAX_LINE_BYTES, Position, cut_lines
 from pipeline.decode.stream import ByteStream
 from rating.errors import MappingError
 from schemas.mapping import Mapping
 
 CHUNK_BYTES = 16 << 20
-
-_BOM = b"\xef\xbb\xbf"
 
 
 def open_source(
@@ -38,21 +36,31 @@ def open_source(
     return columnar_chunks(path, mapping, position, chunk_bytes)
 
 
-def _csv_chunks(path: Path, mapping: Mapping, position: Position, chunk_bytes: int) -> Iterator[Chunk]:
-    header: bytes | None = None
+def text_start(path: Path, mapping: Mapping, position: Position) -> tuple[bytes | None, Position] | None:
+    """The header line of a text file, where its mapping names one, and where to read from `position` on; None if empty.
+
+    At the beginning that is behind the header, or behind a byte order mark, which stays with the header. Raises
+    SourceError when the file cannot be read, MappingError when its header is longer than a line may be.
+    """
+    form = mapping.format
     with ByteStream(path) as stream:
         window = stream.peek(MAX_LINE_BYTES + 1)
     if not window:
-        return
-    if mapping.format.header:
+        return None
+    if form.type == "csv" and form.header:
         size = window.find(b"\n") + 1 or len(window)
         if size > MAX_LINE_BYTES:
             raise MappingError(f"{path}:1: found a first line of more than 1 MiB; expected column names")
-        header = window[:size].rstrip(b"\r\n")
-        if position.offset == 0:
-            position = Position(size, 2)
-    elif position.offset == 0 and window.startswith(_BOM):
-        position = Position(len(_BOM), 1)
+        return window[:size].rstrip(b"\r\n"), position if position.offset else Position(size, 2)
+    if not position.offset and window.startswith(BOM):
+        return None, Position(len(BOM), position.row)
+    return None, position
+
+
+def _csv_chunks(path: Path, mapping: Mapping, position: Position, chunk_bytes: int) -> Iterator[Chunk]:
+    if (found := text_start(path, mapping, position)) is None:
+        return
+    header, position = found
     decoder = DelimitedDecoder(mapping, path, header)
     with ByteStream(path, position.offset) as stream:
         for block in cut_lines(stream, position.row, chunk_bytes):
@@ -63,8 +71,9 @@ def _json_line_chunks(path: Path, mapping: Mapping, position: Position, chunk_by
     decoder = JsonLinesDecoder(mapping)
     if mapping.format.explode:
         chunk_bytes = min(chunk_bytes, EXPLODED_CHUNK_BYTES)
+    if (found := text_start(path, mapping, position)) is None:
+        return
+    _, position = found
     with ByteStream(path, position.offset) as stream:
-        if position.offset == 0 and stream.peek(len(_BOM)) == _BOM:
-            stream.skip(len(_BOM))
         for block in cut_lines(stream, position.row, chunk_bytes):
             yield decoder.decode(block)

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from pipeline.decode import Chunk, Position, open_source
 from pipeline.decode.json_lines import EXPLODED_CHUNK_BYTES
-from pipeline.decode.lines import KEPT_LINE_BYTES, MAX_LINE_BYTES, LineBlock, cut_lines
+from pipeline.decode.lines import KEPT_LINE_BYTES, LineBlock, cut_lines
+from pipeline.decode.source import text_start
 from pipeline.decode.stream import ByteStream
 from pipeline.feed_lists import with_lists
 from pipeline.messages import LIMIT_BYTES
@@ -45,7 +46,6 @@ CHUNK_TEXT_BYTES: Final = 5 << 20
 
 _FILL: Final = 0.95
 _BEGIN: Final = Position()
-_BOM: Final = b"\xef\xbb\xbf"
 _ZSTD: Final = pa.Codec("zstd", 1)
 
 
@@ -86,24 +86,16 @@ class _Packing:
 
     def lines(self, path: Path, start: Position) -> Iterator[tuple[RawMessage, Position]]:
         """Chunks of a text file."""
-        form = self._mapping.format
-        header = None
-        with ByteStream(path) as stream:
-            window = stream.peek(MAX_LINE_BYTES + 1)
-        if not window:
+        if (found := text_start(path, self._mapping, start)) is None:
             return
-        if form.type == "csv" and form.header:
-            size = window.find(b"\n") + 1 or len(window)
-            header = window[:size].rstrip(b"\r\n")
+        header, start = found
+        if header is not None:
             if len(header) > MAX_HEADER_BYTES:
                 raise MappingError(
-                    f"{path}:1: found a first line of {size:,} bytes; expected column names of at most "
+                    f"{path}:1: found a first line of {len(header):,} bytes; expected column names of at most "
                     f"{MAX_HEADER_BYTES:,}: every message and every reject carries them"
                 )
             self._headers = (*self._headers, ("csv-header", header))
-            start = start if start.offset else Position(size, 2)
-        elif not start.offset and window.startswith(_BOM):
-            start = Position(len(_BOM), 1)
         decoder = decoder_of(self._mapping, header, path)
         at = start.offset
         with ByteStream(path, start.offset) as stream:

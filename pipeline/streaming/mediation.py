@@ -14,15 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Protocol
 
-import polars as pl
-
 from pipeline.entry import Entry, Rejects, Usage
 from pipeline.messages import Fence, messages_of
+from pipeline.originals import stretches
 from pipeline.route import Router
 from pipeline.streaming.headers import RawMessage, instant_of
 from pipeline.streaming.reading import Numbered, Readers, Reading
 from schemas import mapping as feeds
-from schemas.usage import RecordType
 
 RUN_BYTES: Final = 2 << 20  # of single records that are decoded together
 
@@ -186,7 +184,8 @@ class _Parts:
     def send(self, reading: Reading) -> None:
         """Usage where its cards live, corrections by themselves (F6); rejects where the raw partition says."""
         batch = reading.batch
-        for start, count in _stretches(batch.rows):
+        for start, end, _ in stretches(batch.rows):
+            count = end - start
             part = batch if count == batch.rows.height else replace(batch, rows=batch.rows.slice(start, count))
             for at, entry in enumerate(self._router.split(Usage(part))):
                 if entry is not None:
@@ -199,16 +198,3 @@ class _Parts:
 
     def _journal(self, at: int, entry: Entry | Rejects, fence: Fence) -> None:
         self._done.journal += [(at, content) for content in messages_of(entry, fence)]
-
-
-def _stretches(rows: pl.DataFrame) -> Iterator[tuple[int, int]]:
-    """First row and length of stretches that are all corrections, or none of them."""
-    if "record_type" not in rows.columns:
-        if len(rows):
-            yield 0, len(rows)
-        return
-    start = 0
-    corrects = rows["record_type"].fill_null(0) >= int(RecordType.REVERSE)
-    for length in corrects.rle().struct.field("len").to_list():
-        yield start, length
-        start += length

@@ -15,14 +15,13 @@ from rating.directory import Directory
 from rating.errors import RuleError, UsageError
 from rating.index import Words
 from rating.state import State
-from schemas.commands import Activate, Command, Deactivate, Failed, NetworkEvent, PlanChanged, Result
+from schemas.commands import Activate, Command, Deactivate, Failed, NetworkEvent, PlanChanged
 from schemas.tables import RESULTS
 
 REFUSED: Final = "refused"  # the outcome of a result that names a card or plan that is not there
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 RULE_COMMANDS: Final = (Activate, Deactivate)
 EVENTS: Final = get_args(NetworkEvent)
-RESULT_COMMANDS: Final = get_args(Result)
 
 
 def kind_of(command: Command) -> str:

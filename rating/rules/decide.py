@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,7 @@ from rating.calendar import day_date
 from rating.cycles import cycle_label
 from rating.groups import distinct
 from rating.index import Ints
-from rating.rules.firing import Fires, Labels
+from rating.rules.firing import Fires, Labels, nothing
 from rating.rules.memory import memory_key
 from rating.rules.tally import Moved, Slid, spans
 from rating.rules.totals import Slice
@@ -24,8 +24,6 @@ from schemas.usage import Service
 if TYPE_CHECKING:
     from rating.rules.ruleset import RuleSet
     from rating.rules.state import RuleState
-
-NOTHING: Final = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -132,9 +130,9 @@ class Decisions:
             known,
             before=one.before[at],
             now=one.now[at],
-            size=NOTHING if one.size is None else one.size[at],
+            size=nothing() if one.size is None else one.size[at],
             threshold=one.threshold[at],
-            pool=traffic.pool[places] if one.slice.pooled else NOTHING,
+            pool=traffic.pool[places] if one.slice.pooled else nothing(),
             used_us=traffic.used_us[places],
             place=traffic.place[places],
             label=self._labels(one.slice, places),

@@ -13,7 +13,8 @@ from rating.index import Ints
 NONE: Final = np.iinfo(np.int64).min  # null in an integer column
 
 
-def _nothing() -> Ints:
+def nothing() -> Ints:
+    """int64[0]: the column of what a rule does not have."""
     return np.zeros(0, np.int64)
 
 
@@ -46,13 +47,13 @@ class Fires:
     window: Ints
     level: Ints
     known: Ints
-    before: Ints = field(default_factory=_nothing)
-    now: Ints = field(default_factory=_nothing)
-    size: Ints = field(default_factory=_nothing)
-    threshold: Ints = field(default_factory=_nothing)
-    pool: Ints = field(default_factory=_nothing)
-    used_us: Ints = field(default_factory=_nothing)
-    place: Ints = field(default_factory=_nothing)
+    before: Ints = field(default_factory=nothing)
+    now: Ints = field(default_factory=nothing)
+    size: Ints = field(default_factory=nothing)
+    threshold: Ints = field(default_factory=nothing)
+    pool: Ints = field(default_factory=nothing)
+    used_us: Ints = field(default_factory=nothing)
+    place: Ints = field(default_factory=nothing)
     from_value: pl.Series | None = None  # String[n]
     to_value: pl.Series | None = None
     label: pl.Series | Labels | None = None  # String[n]: name of the window; None: no window

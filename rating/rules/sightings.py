@@ -21,6 +21,7 @@ import pyarrow as pa
 from rating.calendar import DAY_US
 from rating.groups import Groups, distinct
 from rating.index import Ints, KeyIndex, Words
+from rating.rules.firing import nothing
 from rating.rules.traffic import Flags, Traffic
 from rating.rules.watch import Watch
 from schemas.usage import Service
@@ -132,7 +133,7 @@ class Sightings:
     """Columns of int64, one row a card, and the texts that some of them number."""
 
     def __init__(self) -> None:
-        self.columns: dict[str, Ints] = {"known_us": np.zeros(0, np.int64)}
+        self.columns: dict[str, Ints] = {"known_us": nothing()}
         self.texts = {name: Texts() for name in _TEXTS}
 
     def __len__(self) -> int:
@@ -155,7 +156,7 @@ class Sightings:
         fresh = np.full(len(imei) - len(known), clock_us, np.int64)
         columns = {"known_us": np.concatenate([known, fresh])}
         for name in sorted(wanted):
-            held = self.columns.get(name, _nothing())
+            held = self.columns.get(name, nothing())
             rest = len(imei) - len(held)
             if name == "imei":
                 added = self.texts[name].numbers(imei[len(held) :])
@@ -280,10 +281,6 @@ def digests_of(rows: pl.DataFrame, columns: Sequence[str]) -> dict[str, Words]:
 def sessions_of(digests: Words) -> Ints:
     """int64[n]: what stands for the session of each record by the digest of its id, UNKNOWN for none."""
     return np.where(digests == _NULL, UNKNOWN, digests.view(np.int64))
-
-
-def _nothing() -> Ints:
-    return np.zeros(0, np.int64)
 
 
 def _lasts(groups: Groups, values: npt.NDArray[np.int64]) -> Ints:

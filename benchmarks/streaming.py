@@ -30,7 +30,7 @@ PARTITIONS: Final = 6  # over which the three accounts of a generated fleet spre
 PER_EVENT_RECORDS: Final = 30_000
 SECONDS: Final = 40.0  # of the stream whose latency is measured
 RATE: Final = 20_000  # records a second of it
-_MESSAGES_S: Final = 20
+_MESSAGES_S: Final = 10
 _USED_AT: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 

@@ -20,6 +20,16 @@ from pipeline.config import Config, load_config
 from pipeline.histories import partition_folder
 
 LIMIT_S: Final = 900
+_WEIR: Final = "from jobs.cli import main; main()"
+
+
+def start_worker(config: Path, log: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """A worker of the configuration, which writes to the end of `log`; its process and the port of its web."""
+    port = free_port()
+    command = [sys.executable, "-c", _WEIR, "--config", str(config), "worker", "--web-port", str(port)]
+    with log.open("ab") as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=ROOT)
+    return process, port
 
 
 class Cluster:
@@ -63,15 +73,7 @@ class Cluster:
 
     def start(self, name: str) -> None:
         """Start a worker."""
-        self.ports[name] = free_port()
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.workers[name] = subprocess.Popen(
-                [WEIR, "--config", str(self.file), "worker", "--web-port", str(self.ports[name])],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-            )
+        self.workers[name], self.ports[name] = start_worker(self.file, self.folder / f"{name}.log")
 
     def end(self, name: str, *, kill: bool = False) -> None:
         """Ask a worker to end, or kill -9 it, and wait for it."""

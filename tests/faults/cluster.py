@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.workers import start_worker
 from pipeline.broker import Broker
 from pipeline.broker.server import free_port
 from pipeline.config import Config, load_config
@@ -20,7 +21,6 @@ from tests.clickhouse_case import PASSWORD, USER
 
 ROOT = Path(__file__).resolve().parents[2]
 RESTART_S = 1.0
-_START_WORKER = "from jobs.cli import main; main()"
 
 
 @dataclass
@@ -78,11 +78,7 @@ class Cluster:
 
     def start(self, name: str) -> None:
         """Start a worker of this name."""
-        command = [sys.executable, "-c", _START_WORKER, "--config", str(self.file), "worker"]
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*command, "--web-port", str(free_port())], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT
-            )
+        process, _ = start_worker(self.file, self.folder / f"{name}.log")
         self._workers[name] = _Worker(process)
         self.starts += 1
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import signal
-import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -19,6 +17,7 @@ import msgspec
 import polars as pl
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from benchmarks.workers import start_worker
 from pipeline.config import Config, load_config
 from pipeline.datadir import DataDirectory
 from pipeline.entry import Apply, Commands, Entry, Tick
@@ -40,7 +39,6 @@ PARTITIONS: Final = 3
 RAW_PARTITIONS: Final = 2
 WORKERS: Final = 2
 _LIMIT_S: Final = 60.0
-_ROOT: Final = Path(__file__).parents[2]
 
 
 class Cluster:
@@ -64,12 +62,8 @@ class Cluster:
     def start(self) -> None:
         """Start the workers; they may not have joined yet on return."""
         for number in range(WORKERS):
-            with (self.folder / f"worker-{number}.log").open("ab") as log:
-                program = "from jobs.cli import main; main()"
-                words = ["--config", str(self.toml), "worker", "--web-port", str(_free_port())]
-                self._workers.append(
-                    subprocess.Popen([sys.executable, "-c", program, *words], stdout=log, stderr=log, cwd=_ROOT)
-                )
+            process, _ = start_worker(self.toml, self.folder / f"worker-{number}.log")
+            self._workers.append(process)
 
     def stop(self) -> list[int]:
         """End the workers in good order; their exit statuses."""
@@ -306,9 +300,3 @@ class OnKafka:
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._runner.run(work)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import duckdb
 import typer
 
 from jobs import gauges, listing, listing_text, midnight
-from jobs.cli_context import Data, Json, data_of, parse_instant
+from jobs.cli_context import Json, data_of
 from jobs.console import show, shown_path
 from jobs.explained import explain_key, render_explained
 from jobs.query import STATE_TABLES, connect, render, rows_as_csv, rows_as_json, run_sql
+from jobs.reading import reading
 from jobs.report import FORMATS, build_report, write_report
-from pipeline.embedded import Embedded
 from rating.errors import UsageError
 from rating.state_views import state_views
-from rating.views import StateViews
 
 AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="Look from this time; the latest arrival by default.")]
 AccountOption = Annotated[str | None, typer.Option(metavar="ID", help="This account and those below it.")]
@@ -31,27 +25,6 @@ UntilMidnight = Annotated[
 ]
 Limit = Annotated[int, typer.Option(min=0, help="Rows to show at most.")]
 Offset = Annotated[int, typer.Option(min=0, help="Rows to leave out first.")]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A data directory as one moment shows it."""
-
-    driver: Embedded
-    connection: duckdb.DuckDBPyConnection
-    views: StateViews
-    as_of: dt.datetime
-
-
-@contextmanager
-def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> Iterator[Reading]:
-    """Open state and history to read; as of the latest arrival, unless a time is given."""
-    moment = parse_instant(as_of, "--as-of")
-    with data.read() as driver, connect(driver.directory) as connection:
-        clock = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=driver.engine.state.clock_us)
-        if moment is None:
-            moment = clock if driver.engine.state.clock_us else dt.datetime.now(dt.UTC)
-        yield Reading(driver, connection, state_views(driver.engine, cycle), moment)
 
 
 def register(app: typer.Typer) -> None:
@@ -141,8 +114,7 @@ def pools(
 ) -> None:
     """Pools now: size, used, percent, and the day they run out."""
     with reading(data_of(context), as_of) as moment:
-        windows = gauges.windows_of(moment.driver.engine, moment.views)
-        found = gauges.list_pools(moment.views, moment.as_of, account=account, cycle=cycle, windows=windows)
+        found = gauges.list_pools(moment.views, moment.as_of, account=account, cycle=cycle, windows=moment.windows)
         held = sorted(set(moment.views.pools["cycle"]))
     if cycle is not None and cycle not in held:
         raise UsageError(f"--cycle: found {cycle!r}; expected a cycle that is still held: {', '.join(held) or 'none'}")
@@ -158,8 +130,7 @@ def pool(
 ) -> None:
     """One pool: its gauge by service and cycle, and the members that use most."""
     with reading(data_of(context), as_of) as moment:
-        windows = gauges.windows_of(moment.driver.engine, moment.views)
-        detail = gauges.pool_detail(moment.connection, moment.views, pool_id, moment.as_of, windows=windows)
+        detail = gauges.pool_detail(moment.connection, moment.views, pool_id, moment.as_of, windows=moment.windows)
     show(detail.as_dict(), as_json, lambda console: console.print(listing_text.render_pool(detail)))
 
 
@@ -200,15 +171,5 @@ def sql(
 def status(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
     """What the data directory holds."""
     with reading(data_of(context), as_of) as moment:
-        manifest = moment.driver.directory.manifest
-        facts = {
-            "data": str(moment.driver.directory.path),
-            "checkpoint": manifest.checkpoint,
-            "journal_offset": moment.driver.engine.state.offset,
-            "files": sum(len(entries) for entries in manifest.files.values()),
-            "size_bytes": sum(entry.size_bytes for entries in manifest.files.values() for entry in entries),
-            "total": moment.driver.facts.total.to_dict(),
-            "under_way": [source.name for one in moment.driver.facts.under_way for source in one.sources[one.file :]],
-        }
-        document = listing.engine_status(moment.connection, moment.views, moment.as_of, facts)
+        document = listing.engine_status(moment.connection, moment.views, moment.as_of, moment.facts)
     show(document, as_json, lambda console: console.print(listing_text.render_status(document)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +16,8 @@ from jobs import rules_listing, rules_text
 from jobs.cli_context import Json, counted, data_of, micros, parse_instant, tell
 from jobs.console import show
 from jobs.query import connect
+from jobs.reading import reading
 from pipeline.commands import read_commands, require_possible
-from pipeline.embedded import Embedded
 from rating.errors import UsageError
 from rating.state_views import rules_view
 from schemas.commands import Activate, Command, Deactivate
@@ -93,7 +92,7 @@ def list_rules(
     as_json: Json = False,
 ) -> None:
     """Rules with their trigger, threshold, since when they are active, and how often they fired."""
-    with _reading(context) as at:
+    with reading(data_of(context)) as at:
         page = rules_listing.list_rules(
             at.connection, at.rules, owner=owner, trigger=trigger, status=status, limit=limit, offset=offset
         )
@@ -107,9 +106,8 @@ def show_rule(
     as_json: Json = False,
 ) -> None:
     """One rule: all that it says, its filters and actions, and its latest firings."""
-    with _reading(context) as at:
-        documents = at.driver.engine.state.catalogue.rules
-        detail = rules_listing.rule_detail(at.connection, at.rules, documents, rule_id, _LATEST)
+    with reading(data_of(context)) as at:
+        detail = rules_listing.rule_detail(at.connection, at.rules, at.rule_documents, rule_id, _LATEST)
     show(detail.as_dict(), as_json, lambda console: console.print(rules_text.render_rule(detail)))
 
 
@@ -164,19 +162,6 @@ def actions(
     show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_actions(page, **same)))
 
 
-@dataclass(frozen=True)
-class _Reading:
-    driver: Embedded
-    connection: duckdb.DuckDBPyConnection
-    rules: pl.DataFrame
-
-
-@contextmanager
-def _reading(context: typer.Context) -> Iterator[_Reading]:
-    with data_of(context).read() as driver, connect(driver.directory) as connection:
-        yield _Reading(driver, connection, rules_view(driver.engine))
-
-
 @contextmanager
 def _asking(
     context: typer.Context, rule: str | None, sim: str | None, since: str | None
@@ -188,9 +173,9 @@ def _asking(
         with connect(data_of(context).path) as connection:
             yield connection, asked
         return
-    with _reading(context) as at:
+    with reading(data_of(context)) as at:
         rules_listing.require_rule(at.rules, rule)
-        if sim is not None and sim not in at.driver.engine.state.catalogue.cards["iccid"]:
+        if sim is not None and sim not in at.engines[0].state.catalogue.cards["iccid"]:
             raise UsageError(f"--sim: no card with ICCID {sim!r}; find one with: weir cards --search TEXT")
         yield at.connection, asked
 

@@ -49,7 +49,8 @@ def no_state(path: Path, wanted: str) -> UsageError:
     return UsageError(
         f"{path}: this is the history of streaming workers, which hold the state (cards, counters, pools, fees, rules) "
         f"themselves: {wanted} is not there. Without it work: `weir sql` over the tables and views of docs/tables.md, "
-        "`weir rules firings`, `weir rules actions`, `weir rejected list` and `export`, `weir compact`. For the rest, "
+        "`weir rules firings`, `weir rules actions`, `weir rejected list` and `export`, `weir compact`; `weir report`, "
+        "`cards`, `card`, `pools`, `pool`, `status`, `rules list` and `show` read it from Kafka. For the rest, "
         "name a data directory that `weir apply` and `weir ingest` made"
     )
 

@@ -68,6 +68,11 @@ def landed_of(folder: Path) -> int:
     return _read_landed(folder).journal_offset
 
 
+def landed_at(directory: DataDirectory) -> int:
+    """The same of the checkpoint that an opened folder shows, whatever lands meanwhile."""
+    return _landed_in(directory.manifest, directory.path).journal_offset
+
+
 class PartitionLanding:
     """Lands the outputs of one partition in its folder, and in ClickHouse where a sink is given; a context manager.
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
 import msgspec
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import manifest as manifests
 from pipeline.config import Config
 from pipeline.datadir import DataDirectory
-from pipeline.streaming import base
-from pipeline.streaming.fold import PartitionFold
 from pipeline.streaming.kafka import Log
 from pipeline.streaming.landing import folder_of, landed_of
-from rating.rules.totals import BASELINE
+from pipeline.streaming.restoring import restored
 from schemas.tables import TABLES
 from tests.faults.stream import Expected, comparable
 
@@ -86,7 +82,10 @@ async def state_differences(config: Config, expected: Expected) -> list[str]:
     wrong = []
     for partition, fold in expected.folds.items():
         fold.expire()
-        have = await restored(config, log, partition)
+        until = await log.end_offset(log.topics.journal, partition) - 1
+        folder = folder_of(Path(config.worker.history), partition)
+        have = await restored(log, config.worker.app, folder, partition, until)
+        have.expire()
         mine, theirs = fold.engine.snapshot(), have.engine.snapshot()
         if msgspec.json.decode(mine[0]) != msgspec.json.decode(theirs[0]):
             wrong.append(f"partition {partition}: facts of the state differ")
@@ -96,28 +95,3 @@ async def state_differences(config: Config, expected: Expected) -> list[str]:
         if len(fold.engine.state.seen) != len(have.engine.state.seen):
             wrong.append(f"partition {partition}: seen keys differ")
     return wrong
-
-
-async def restored(config: Config, log: Log, partition: int) -> PartitionFold:
-    """The state of a partition as another worker would restore it now."""
-    topic = f"{config.worker.app}-state-changelog"
-    items: dict[bytes, bytes] = {}
-    end = await log.end_offset(topic, partition)
-    if end:
-        async for message in log.read(topic, partition, 0, end):
-            assert message.key is not None
-            if message.value:
-                items[message.key] = message.value
-            else:
-                items.pop(message.key, None)
-    found = await asyncio.to_thread(base.restore, partition, items)
-    fold = PartitionFold(partition) if found is None else found.fold
-    journal = log.topics.journal
-    end = await log.end_offset(journal, partition)
-    if fold.applied + 1 < end:
-        async for message in log.read(journal, partition, fold.applied + 1, end):
-            opened = fold.open(message.offset, message.value, "journal")
-            assert opened is not None
-            fold.step(opened, None, pl.DataFrame(schema=BASELINE) if opened.wants_baseline else None)
-    fold.expire()
-    return fold

@@ -169,11 +169,11 @@ def test_rejected_records_are_exported(both: Both) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("report", "--cycle", "2026-10"), ("cards",), ("rules", "list"), ("tick",), ("sql", "select * from counters")],
+    [("explain", "key"), ("tick",), ("rules", "activate", "much"), ("sql", "select * from counters")],
     ids=" ".join,
 )
 def test_what_needs_the_state_says_so(both: Both, arguments: tuple[str, ...]) -> None:
-    """Commands that need cards, counters or rules say who has them and what works without; nothing is written."""
+    """Commands that write, or ask the state itself, say who has it and what works without; nothing is written."""
     before = sorted(both.history.iterdir())
     with pytest.raises(UsageError, match=r"history of streaming workers, which hold the state.*`weir sql`"):
         weir(both.history, *arguments)

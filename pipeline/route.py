@@ -88,11 +88,6 @@ class Router:
         """bool[n]: whether a card has each ICCID."""
         return self._rows_of("iccid", iccids) >= 0
 
-    def account_of(self, iccid: str) -> str | None:
-        """The account of the card; None where there is none."""
-        row = int(self._rows_of("iccid", pl.Series([iccid], dtype=pl.String))[0])
-        return None if row < 0 else self._cards["account"][row]
-
     def of_cards(self, iccids: pl.Series) -> Ints:
         """int64[n]: the partition of the card with each ICCID, where the number alone says if there is none."""
         return self._of_numbers("iccid", iccids)

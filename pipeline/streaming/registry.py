@@ -121,10 +121,6 @@ class Registry:
             return int(self._newest.of_accounts(pl.Series(accounts[:1]))[0])
         return self._newest.of_device(pool_id)
 
-    def card_account(self, iccid: str) -> str | None:
-        """The account of a card as of `next_offset`; None where there is none."""
-        return self._newest.account_of(iccid)
-
     def _refusal(self, offset: int, entry: Apply | Commands | Tick) -> str | None:
         try:
             if isinstance(entry, Apply):

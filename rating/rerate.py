@@ -47,7 +47,7 @@ def rerate(history: pa.Table, engine: Engine, received_at_us: int, partition: in
     A record that could not be rated now stays as it was. The engine and its counters do not change. Rows are in order
     of use and carry `received_at_us`, `partition` and `offset` as the moment of the adjustment.
     """
-    old = _frame(history)
+    old = frame_of(history)
     standing = old.group_by(_KEY).agg(stands=~(pl.col("kind") == "reversal").any() & (pl.col("kind") == "usage").any())
     old = old.join(standing, on=_KEY)
     records = _records(old)
@@ -61,7 +61,7 @@ def rerate(history: pa.Table, engine: Engine, received_at_us: int, partition: in
     rated = scratch.rate(batch, accepted, 0, *_moments(scratch, accepted, records[accepted.place])).rated
     kept = records.with_row_index("place").with_columns(pl.col("place").cast(pl.String))
     new = (
-        _frame(rated)
+        frame_of(rated)
         .rename({"record_key": "place"})
         .drop("feed", "source", "source_row", "session_id")
         .join(kept.select("place", *_KEY, "source", "source_row", "session_id"), on="place")
@@ -70,8 +70,8 @@ def rerate(history: pa.Table, engine: Engine, received_at_us: int, partition: in
     return _adjustments(old.join(refused, on=_KEY, how="anti"), new, received_at_us, partition, offset)
 
 
-def _frame(table: pa.Table) -> pl.DataFrame:
-    """Rated rows with words as plain strings."""
+def frame_of(table: pa.Table) -> pl.DataFrame:
+    """Rows of a table as a frame, words as plain text."""
     plain = [
         column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column for column in table.itercolumns()
     ]

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,7 +100,7 @@ async def feed_files(
                     start = await asyncio.to_thread(position_behind, Path(source.path), mapping, last)
                 chunks = chunks_of(Path(source.path), mapping, source, arrived_us, start, kafka.limit_bytes)
                 sending = _Sending(publisher, topic, place)
-                await sending.run(chunks, lambda offset, source=source: watch(source, offset))  # type: ignore[misc]
+                await sending.run(chunks, partial(watch, source))
                 fed.append(
                     Fed(
                         source.name,

@@ -26,6 +26,7 @@ from pipeline.messages import LIMIT_BYTES, Fence
 from pipeline.outbox.message import Target, outgoing
 from pipeline.streaming.output import SCHEMAS, STATUSES, Counts, Output, Part, Ruled, assembled
 from rating.errors import StorageError, WorldError
+from rating.rerate import frame_of
 from schemas.rules import Action
 from schemas.tables import TABLES
 
@@ -229,7 +230,7 @@ def action_messages(output: Output) -> list[tuple[bytes, bytes]]:
     """(ICCID, message) of every action in order, as docs/action.schema.json has it; a notify by all its channels."""
     if not any(one.actions_count for one in output.outcomes):
         return []
-    found = outgoing(_frame(output.actions), _frame(output.firings), _everywhere)
+    found = outgoing(frame_of(output.actions), frame_of(output.firings), _everywhere)
     return [(one.iccid.encode(), one.body) for one in found]
 
 
@@ -247,16 +248,6 @@ def _status_id(row: dict[str, Any]) -> str:
 
 def _everywhere(action: Action, rule: str) -> Sequence[Target]:
     return (Target("", action.by),)
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    """Rows as a frame, words as plain text."""
-    plain = [
-        column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column for column in table.itercolumns()
-    ]
-    frame = pl.from_arrow(pa.table(plain, names=table.column_names))
-    assert isinstance(frame, pl.DataFrame)
-    return frame
 
 
 def _streams(table: pa.Table, room: int, name: str) -> Iterator[bytes]:

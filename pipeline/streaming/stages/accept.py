@@ -12,19 +12,12 @@ from pipeline.messages import read_message
 from pipeline.streaming.follower import Follower
 from pipeline.streaming.headers import marker
 from pipeline.streaming.kafka import Log
+from pipeline.streaming.sending import Reply
 from pipeline.streaming.stages.inbox import Delivery, Inbox, Publish
 from pipeline.streaming.stages.inorder import InOrder
 from pipeline.streaming.topics import Topics
 
 _INBOX_BYTES: Final = 16 << 20
-
-
-class Reply(msgspec.Struct):
-    """What became of a message of `commands`; `message` says why it was refused."""
-
-    offset: int
-    accepted: bool
-    message: str = ""
 
 
 class Accept:

@@ -12,9 +12,11 @@ import asyncio
 import contextlib
 import functools
 import logging
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -32,6 +34,7 @@ from pipeline.streaming.follower import Follower
 from pipeline.streaming.kafka import Log, Publisher, client_settings, ensure_topics, publisher_of
 from pipeline.streaming.mediation import Lane
 from pipeline.streaming.metrics import Metrics
+from pipeline.streaming.recent import RecentRaw
 from pipeline.streaming.registry import Registry
 from pipeline.streaming.stages.accept import Accept
 from pipeline.streaming.stages.land import Land, LandPace
@@ -48,6 +51,8 @@ T = TypeVar("T")
 
 _BUFFERED_MESSAGES: Final = 64  # of each agent; a message may have a megabyte
 _FINISH_S: Final = 30.0
+_THREADS: Final = 2
+_TURN_S: Final = 0.0005
 _WATCH_EVERY_S: Final = 1.0
 _CLICKHOUSE_PATIENCE_S: Final = 2.0  # then landing goes on without it for a while
 
@@ -104,6 +109,7 @@ class Worker:
         self.metrics = Metrics()
         self.follower = Follower(config.kafka.partitions)
         self.log = Log(config.kafka)
+        self._raw = RecentRaw(self.log)
         self._mappings = _mappings(config)
         self._folder = tempfile.TemporaryDirectory(prefix="weir-worker-")
         self.app = faust_app(config, self._folder.name)
@@ -127,6 +133,10 @@ class Worker:
         Raises WorldError where the brokers cannot be reached at the start or the port is taken, ConfigError where the
         topics are not what the configuration says. What fails later ends the process (pipeline.agents).
         """
+        # Columns are worked on in threads, by many short calls that give the interpreter away and want it back. With
+        # more threads, or turns as long as they are by default, each call waits for the turns of others.
+        sys.setswitchinterval(_TURN_S)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "work"))
         made = await ensure_topics(self.config.kafka)
         if made:
             _log.info("made the topics %s", ", ".join(made))
@@ -218,11 +228,11 @@ class Worker:
             lane = Lane(topics.raw, partition, self.follower.registry, self._mappings, marks)
             save = functools.partial(self._save, self._mediated, partition)
             publish, metrics = self._publish, self.metrics
-            return Mediate(lane, self.follower, self.log, topics.journal, publish, progress, save, metrics)
+            return Mediate(lane, self.follower, self.log, self._raw, topics.journal, publish, progress, save, metrics)
         if tp.topic == topics.commands:
             return Accept(topics, config.kafka.raw, self.follower, self.log, self._publish)
         if tp.topic == topics.journal:
-            sender = Sender(partition, self.log, topics, config.kafka.limit_bytes, self._publish, self.metrics)
+            sender = Sender(partition, self.log, self._raw, config.kafka.limit_bytes, self._publish, self.metrics)
             pace = Pace(worker.base_records, worker.base_every_s)
             bases = TableOfBases(self._states)
             return Rate(partition, sender, bases, self.log, topics, history, pace, self.metrics)

@@ -11,7 +11,6 @@ from pipeline.config import Kafka
 _DAY_MS: Final = 86_400_000
 _FOR_EVER: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _A_MONTH: Final = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
-_A_DAY: Final = {"cleanup.policy": "delete", "retention.ms": str(_DAY_MS)}
 _NEWEST_OF_A_KEY: Final = {"cleanup.policy": "compact"}
 
 # Headers, a key and what a batch has besides: with the default limit of a message this is Kafka's own 1 MiB.
@@ -96,7 +95,7 @@ def layouts(kafka: Kafka) -> list[Layout]:
             (topics.actions, kafka.partitions, "partitions", _A_MONTH),
             (topics.status, kafka.partitions, "partitions", _NEWEST_OF_A_KEY),
             (topics.rejected, kafka.partitions, "partitions", _A_MONTH),
-            (topics.replies, 1, "", _A_DAY),
+            (topics.replies, 1, "", _A_MONTH),
         )
     ]
 

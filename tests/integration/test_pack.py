@@ -26,6 +26,7 @@ from pipeline.messages import Fence
 from pipeline.streaming.headers import RawMessage, facts_of
 from pipeline.streaming.kafka import Log, publisher_of
 from pipeline.streaming.mediation import Lane
+from pipeline.streaming.recent import RecentRaw
 from pipeline.streaming.refused import origin_at
 from pipeline.streaming.registry import Registry
 from pipeline.streaming.topics import Topics
@@ -222,12 +223,12 @@ def test_csv_and_avro(scene: Scene) -> None:
     assert [json.loads(line) for line in held([good], 1)[1]] == [json.loads(line) for line in lines]
     assert bad.header("form") == b"rows"
     log = Log(scene.kafka)
-    found = asyncio.run(origin_at(Fence(scene.source, 1, 9, via=(1, 0)), [3, 9], log))
+    found = asyncio.run(origin_at(Fence(scene.source, 1, 9, via=(1, 0)), [3, 9], RecentRaw(log)))
     assert (found.fingerprint, found.header) == (f"{scene.source}[1]", None)
     assert [json.loads(line) for line in found.lines] == [json.loads(lines[number]) for number in (3, 9)]
-    of_csv = asyncio.run(origin_at(Fence(scene.source, 0, 9, first=0, via=(0, 0)), [4], log))
+    of_csv = asyncio.run(origin_at(Fence(scene.source, 0, 9, first=0, via=(0, 0)), [4], RecentRaw(log)))
     assert (of_csv.lines, of_csv.header) == ([good_line("csv", 4)], header.encode())
-    gone = asyncio.run(origin_at(Fence(scene.source, 0, 9, via=(0, 77)), [4], log))
+    gone = asyncio.run(origin_at(Fence(scene.source, 0, 9, via=(0, 77)), [4], RecentRaw(log)))
     assert (gone.fingerprint, gone.lines) == (f"{scene.source}[0]", [b""])
 
 

@@ -92,9 +92,9 @@ class Log:
         return last
 
     async def read(
-        self, topic: str, partition: int, start: int, end: int | None = None
+        self, topic: str, partition: int, start: int, end: int | None = None, *, few: bool = False
     ) -> AsyncGenerator[LogMessage, None]:
-        """The messages of a partition from `start` to before `end`; without an end for ever.
+        """The messages of a partition from `start` to before `end`; without an end for ever. `few` fetches no more.
 
         Raises StorageError where the partition does not have `start` (any more), WorldError where the broker gives
         nothing of what is before `end` for REQUEST_S.
@@ -102,7 +102,8 @@ class Log:
         if end is not None and start >= end:
             return
         place = TopicPartition(topic, partition)
-        async with self._consumer(topic, [partition]) as consumer:
+        more = {"max_partition_fetch_bytes": 1} if few else None  # a broker gives one batch at least
+        async with self._consumer(topic, [partition], more) as consumer:
             consumer.seek(place, start)
             heard_s, at = time.monotonic(), start
             while end is None or at < end:
@@ -143,13 +144,12 @@ class Log:
         self, topic: str, partitions: Sequence[int], more: Mapping[str, Any] | None = None
     ) -> AsyncIterator[AIOKafkaConsumer]:
         settings = await reach(self.kafka)
-        consumer = AIOKafkaConsumer(
-            **settings,
-            **(more or {}),
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            max_partition_fetch_bytes=max(_FETCH_BYTES, largest_message_bytes(self.kafka)),
-        )
+        chosen = {
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            "max_partition_fetch_bytes": max(_FETCH_BYTES, largest_message_bytes(self.kafka)),
+        }
+        consumer = AIOKafkaConsumer(**settings, **(chosen | dict(more or {})))
         with broker_errors(self.kafka):
             try:
                 await consumer.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -14,12 +14,14 @@ from pipeline.streaming.headers import RawMessage
 from pipeline.streaming.kafka import Log
 from pipeline.streaming.mediation import Lane, Mark, NotYet
 from pipeline.streaming.metrics import Metrics
+from pipeline.streaming.recent import RecentRaw
 from pipeline.streaming.stages.inbox import Delivery, Inbox, Publish
 from pipeline.streaming.stages.inorder import InOrder
 
 _INBOX_BYTES: Final = 8 << 20
 _AT_ONCE_BYTES: Final = 2 << 20  # decoded together: more would only hold up what comes behind
 _SAVE_EVERY_S: Final = 1.0
+_IN_FLIGHT: Final = 2  # batches
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -27,6 +29,16 @@ class Progress(msgspec.Struct, frozen=True):
 
     next_offset: int = 0
     marks: tuple[Mark, ...] = ()
+
+
+class _Sent(NamedTuple):
+    """Raw messages whose entries are on their way into the journal."""
+
+    batch: list[Delivery]
+    sent: list[asyncio.Future[Any]]
+    records: int
+    progress: Progress
+    marked: bool
 
 
 Save = Callable[[Progress], Awaitable[None]]
@@ -40,6 +52,7 @@ class Mediate:
         lane: Lane,
         follower: Follower,
         log: Log,
+        raw: RecentRaw,
         journal: str,
         publish: Publish,
         progress: Progress | None,
@@ -51,9 +64,11 @@ class Mediate:
         self._follower = follower
         self._journal = journal
         self._publish = publish
+        self._raw = raw
         self._save = save
         self._metrics = metrics
         self._saved_at = time.monotonic()
+        self._sent: asyncio.Queue[_Sent] = asyncio.Queue(_IN_FLIGHT)
         start = None if progress is None else progress.next_offset
         self._source = InOrder(self.inbox, log, lane.topic, lane.partition, start)
 
@@ -63,27 +78,39 @@ class Mediate:
         return self._source.next_offset
 
     async def run(self) -> None:
-        """Mediate what comes into the inbox, for ever."""
+        """Mediate what comes into the inbox, for ever; what was sent is acknowledged while the next is mediated."""
         await self._source.begin()
-        while True:
-            batch = await self._source.take(_AT_ONCE_BYTES)
-            await self._mediate(batch)
-            for delivery in batch:
-                delivery.ack()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._settle())
+            while True:
+                batch = await self._source.take(_AT_ONCE_BYTES)
+                await self._sent.put(await self._mediate(batch))
 
-    async def _mediate(self, batch: list[Delivery]) -> None:
+    async def _mediate(self, batch: list[Delivery]) -> _Sent:
         messages = [(one.offset, one.timestamp_us, RawMessage(one.value, tuple(one.headers))) for one in batch]
+        for offset, _, message in messages:
+            self._raw.note(self._lane.topic, self._lane.partition, offset, message)
         while True:
             try:
                 mediated = await asyncio.to_thread(self._lane.take, messages)
                 break
             except NotYet as wait:
                 await self._follower.reached(wait.offset)
-        # All in flight before the first wait: the order within a partition of the journal is that of sending.
+        # The order within a partition of the journal is that of sending.
         sent = [await self._publish(self._journal, partition, content) for partition, content in mediated.journal]
-        await asyncio.gather(*sent)
-        self._metrics.mediated(self._lane.partition, mediated.records)
-        # What comes again is below the fences, so this need not be said each time; a mark must not be forgotten.
-        if mediated.marks or time.monotonic() - self._saved_at > _SAVE_EVERY_S:
-            await self._save(Progress(batch[-1].offset + 1, self._lane.marks))
-            self._saved_at = time.monotonic()
+        return _Sent(
+            batch, sent, mediated.records, Progress(batch[-1].offset + 1, self._lane.marks), bool(mediated.marks)
+        )
+
+    async def _settle(self) -> None:
+        """Acknowledge, in order, what all is in the journal of."""
+        while True:
+            one = await self._sent.get()
+            await asyncio.gather(*one.sent)
+            self._metrics.mediated(self._lane.partition, one.records)
+            # What comes again is below the fences, so this need not be said each time; a mark must not be forgotten.
+            if one.marked or time.monotonic() - self._saved_at > _SAVE_EVERY_S:
+                await self._save(one.progress)
+                self._saved_at = time.monotonic()
+            for delivery in one.batch:
+                delivery.ack()

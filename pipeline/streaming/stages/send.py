@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 from pipeline.streaming.kafka import Log
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.outputs import Output, action_messages, decode, encode, status_messages
+from pipeline.streaming.recent import RecentRaw
 from pipeline.streaming.refused import reject_messages, with_raw_bytes
 from pipeline.streaming.stages.inbox import Publish
-from pipeline.streaming.topics import Topics
 
 _AHEAD: Final = 64  # entries that may wait for the broker before the fold does
 
@@ -31,12 +31,19 @@ class Sender:
     """The outputs of one partition. `begin` before the first `put`; `run` beside it."""
 
     def __init__(
-        self, partition: int, log: Log, topics: Topics, limit_bytes: int, publish: Publish, metrics: Metrics
+        self,
+        partition: int,
+        log: Log,
+        raw: RecentRaw,
+        limit_bytes: int,
+        publish: Publish,
+        metrics: Metrics,
     ) -> None:
         self.partition = partition
         self.acked = -1  # up to this entry everything that it gave is with the broker
         self._log = log
-        self._topics = topics
+        self._raw = raw
+        self._topics = log.topics
         self._limit_bytes = limit_bytes
         self._publish = publish
         self._metrics = metrics
@@ -74,7 +81,7 @@ class Sender:
     async def _send(self, output: Output) -> list[asyncio.Future[Any]]:
         """Send all that an output holds; its rows, which say that the rest is there, last. What the rows wait for."""
         if output.rejected["reject_id"].null_count:
-            output = await with_raw_bytes(output, self._log)
+            output = await with_raw_bytes(output, self._raw)
         pieces, actions, statuses, rejected = await asyncio.to_thread(_messages, output, self._limit_bytes)
         topics = self._topics
         others = [await self._publish(topics.actions, None, body, key) for key, body in actions]

@@ -103,7 +103,7 @@ def latency(folder: Path, fleet: dict[str, Any]) -> dict[str, float]:
     rules = folder / "latency-rules.toml"
     rules.write_text(
         '[[rules]]\nid = "first"\ntrigger = "data_usage_cycle"\n'
-        'threshold = ["5 MB", "10 MB", "20 MB", "40 MB", "80 MB", "160 MB"]\n'
+        'threshold = ["80 MB", "160 MB"]\n'
         'actions = [{ sequence = 1, type = "suspend" }]\n'
     )
     with cluster_of(folder / "latency", PARTITIONS, 1, [*files_of(fleet), str(rules)]) as cluster:

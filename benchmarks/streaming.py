@@ -29,8 +29,6 @@ from pipeline.streaming.kafka import Log, publisher_of
 PARTITIONS: Final = 6  # over which the three accounts of a generated fleet spread
 PER_EVENT_RECORDS: Final = 30_000
 SECONDS: Final = 40.0  # of the stream whose latency is measured
-RATE: Final = 20_000  # records a second of it
-_MESSAGES_S: Final = 10
 _USED_AT: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
@@ -98,19 +96,20 @@ def per_event(folder: Path, fleet: dict[str, Any]) -> float:
     return float(found["records"]) / float(found["seconds"])
 
 
-def latency(folder: Path, fleet: dict[str, Any]) -> dict[str, float]:
-    """Seconds from a record's arrival in usage.raw to its action on the topic, at RATE records a second."""
-    rules = folder / "latency-rules.toml"
+def latency(folder: Path, fleet: dict[str, Any], rate: int, messages_s: int) -> dict[str, float]:
+    """Seconds from arrival in usage.raw to the action on its topic, at `rate` records a second in so many messages."""
+    folder.mkdir(parents=True)
+    rules = folder / "rules.toml"
     rules.write_text(
         '[[rules]]\nid = "first"\ntrigger = "data_usage_cycle"\n'
         'threshold = ["80 MB", "160 MB"]\n'
         'actions = [{ sequence = 1, type = "suspend" }]\n'
     )
-    with cluster_of(folder / "latency", PARTITIONS, 1, [*files_of(fleet), str(rules)]) as cluster:
+    with cluster_of(folder / "cluster", PARTITIONS, 1, [*files_of(fleet), str(rules)]) as cluster:
         cluster.weir("send", "activate", "first")
         wait_for_journal(cluster)
         lines = Path(fleet["usage"]).read_bytes().splitlines(keepends=True)
-        found = asyncio.run(_latencies(cluster, lines[0].strip(), lines[1:]))
+        found = asyncio.run(_latencies(cluster, lines[0].strip(), lines[1:], rate, messages_s))
     found.sort()
     return {
         "actions": len(found),
@@ -120,7 +119,7 @@ def latency(folder: Path, fleet: dict[str, Any]) -> dict[str, float]:
     }
 
 
-async def _latencies(cluster: Cluster, header: bytes, lines: list[bytes]) -> list[float]:
+async def _latencies(cluster: Cluster, header: bytes, lines: list[bytes], rate: int, messages_s: int) -> list[float]:
     log = Log(cluster.config.kafka)
     topics = log.topics
     found: list[float] = []
@@ -133,17 +132,17 @@ async def _latencies(cluster: Cluster, header: bytes, lines: list[bytes]) -> lis
             found.append(time.time() - _seconds(created))
 
     async def send() -> None:
-        size = RATE // _MESSAGES_S
+        size = rate // messages_s
         headers = (("feed", b"plain"), ("source", b"latency"), ("digest", b"latency"), ("csv-header", header))
         async with publisher_of(cluster.config.kafka) as publisher:
             began = time.monotonic()
-            for number in range(int(SECONDS * _MESSAGES_S)):
+            for number in range(int(SECONDS * messages_s)):
                 # Used just now: rules look at the cycle that is open.
                 now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
                 part = [_USED_AT.sub(now, line) for line in lines[number * size : (number + 1) * size]]
                 more = (("form", b"lines"), ("row", str(2 + number * size).encode()))
                 await publisher.send(topics.raw, number % 2, b"".join(part), headers=(*headers, *more))
-                await asyncio.sleep(max(0.0, began + (number + 1) / _MESSAGES_S - time.monotonic()))
+                await asyncio.sleep(max(0.0, began + (number + 1) / messages_s - time.monotonic()))
         await asyncio.sleep(3)
         over.set()
 
@@ -205,6 +204,8 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=2_000_000)
     parser.add_argument("--cards", type=int, default=100_000)
     parser.add_argument("--recovery-cards", type=int, default=1_000_000)
+    parser.add_argument("--rate", type=int, default=20_000, help="records a second whose latency is measured")
+    parser.add_argument("--messages", type=int, nargs="*", default=[4, 10], help="messages a second that they come in")
     parser.add_argument("--only", nargs="*", choices=("through", "peers", "latency", "recovery"))
     parser.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()) / "weir-bench")
     given = parser.parse_args()
@@ -225,10 +226,11 @@ def main() -> None:
         print(f"plain Faust, one event and one table write a record: {plain:,.0f} records a second", flush=True)
         if one:
             print(f"ratio to it: {one['topic'] / plain:.0f}", flush=True)
-    if "latency" in only:
-        found = latency(work, fleet)
+    for messages_s in given.messages if "latency" in only else ():
+        found = latency(work / f"latency-{messages_s}", fleet, given.rate, messages_s)
         print(
-            f"arrival to action at {RATE:,} records a second: p50 {found['p50'] * 1000:.0f} ms, p99 "
+            f"arrival to action at {given.rate:,} records a second in {messages_s} messages: "
+            f"p50 {found['p50'] * 1000:.0f} ms, p99 "
             f"{found['p99'] * 1000:.0f} ms, longest {found['max'] * 1000:.0f} ms, {found['actions']:,.0f} actions",
             flush=True,
         )

@@ -96,3 +96,22 @@ def test_a_partition_that_was_never_read_is_read_from_its_beginning(kafka: Share
         assert acked == []
 
     with_messages(kafka, check, None)
+
+
+def test_a_piece_that_ends_with_the_log_loses_nothing_behind_it(kafka: SharedBroker) -> None:
+    """The log is read in pieces of a message each, up to 10 first and further later: every message comes."""
+
+    async def check(source: InOrder, inbox: Inbox, acked: list[int]) -> None:
+        found: list[int] = []
+
+        async def take_up_to(end: int) -> None:
+            await inbox.note_end(end)
+            await inbox.note_end(end)
+            while source.next_offset < end:
+                found.extend(one.offset for one in await asyncio.wait_for(source.take(1), 30))
+
+        for end in (10, 13, 13, COUNT):
+            await take_up_to(end)
+        assert list(range(COUNT)) == found
+
+    with_messages(kafka, check, 0)

@@ -78,18 +78,22 @@ class InOrder:
         return found
 
     async def _read(self, most_bytes: int) -> list[Delivery]:
-        """The next messages of the log; none where there is nothing up to where it is read."""
+        """The next messages of the log; none where there is nothing up to where it is read.
+
+        A reader that was interrupted is gone on with only for the end that it was begun for.
+        """
         if self._reader is None:
             self._reader = self._log.read(self._topic, self._partition, self.next_offset, self._until)
         found, size_bytes = list[Delivery](), 0
-        reader, self._reader = self._reader, None  # an interrupted one is not gone on with
+        reader, self._reader = self._reader, None
         async for message in reader:
             found.append(Delivery(message.offset, message.timestamp_us, message.value, message.headers, _nothing))
             size_bytes += len(message.value)
-            if size_bytes >= most_bytes:
+            if size_bytes >= most_bytes and message.offset + 1 < self._until:
                 self._reader = reader
-                break
-        self.next_offset = found[-1].offset + 1 if self._reader is not None else self._until
+                self.next_offset = message.offset + 1
+                return found
+        self.next_offset = self._until
         return found
 
 

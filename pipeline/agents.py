@@ -86,9 +86,7 @@ class Stages:
             return  # of a partition that has just been taken away
         headers: Any = tuple(message.headers.items() if isinstance(message.headers, dict) else message.headers or ())
         timestamp_us = round(message.timestamp * 1000) * 1000  # Kafka counts milliseconds
-        await stage.inbox.put(
-            Delivery(message.offset, timestamp_us, message.value or b"", headers, event.ack), wait=False
-        )
+        await stage.inbox.put(Delivery(message.offset, timestamp_us, message.value or b"", headers, event.ack))
         if stage.inbox.full and tp not in self._paused:
             self._paused.add(tp)
             self._app.consumer.pause_partitions({tp})

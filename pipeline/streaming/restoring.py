@@ -16,6 +16,7 @@ from pipeline.streaming import base
 from pipeline.streaming.fold import Opened, PartitionFold
 from pipeline.streaming.kafka import Log
 from pipeline.streaming.landing import baseline, folder_of, originals
+from pipeline.streaming.output import Output
 from rating.engine import Engine
 from rating.errors import ConfigError, StorageError
 
@@ -96,12 +97,19 @@ def _fold(fold: PartitionFold, opened: list[Opened], folder: Path) -> None:
     """Fold entries; what they gave has landed before."""
     left = fold.steps(opened)[1]
     while left:
-        one, before = left[0], fold.engine.state.offset
-        if one.corrections is not None:
-            fold.step(one, originals(folder, fold.partition, one.corrections, before))
-        else:
-            fold.step(one, None, baseline(folder, fold.partition, fold.engine, one.at_us, before))
+        step_with_history(fold, left[0], folder)
         left = fold.steps(left[1:])[1]
+
+
+def step_with_history(fold: PartitionFold, opened: Opened, folder: Path) -> Output:
+    """Apply an entry that wants history, as the rows before it in `folder` have it: all of them must have landed.
+
+    Those are what its corrections undo (F6), or what a rule that starts begins with (L7).
+    """
+    before = fold.engine.state.offset
+    if opened.corrections is not None:
+        return fold.step(opened, originals(folder, fold.partition, opened.corrections, before))
+    return fold.step(opened, None, baseline(folder, fold.partition, fold.engine, opened.at_us, before))
 
 
 async def _items(log: Log, app: str, partition: int, until: int, taking: Taking) -> dict[bytes, bytes]:

@@ -30,7 +30,7 @@ class Publish(Protocol):
 
 
 class Inbox:
-    """Deliveries in their order. `put` waits while more than `limit_bytes` are there.
+    """Deliveries in their order. It is `full` with more than `limit_bytes`, and takes what is put all the same.
 
     `on_room` is called after each `take` that leaves less than half of the limit.
     """
@@ -50,17 +50,12 @@ class Inbox:
 
     @property
     def full(self) -> bool:
-        """Whether `put` would wait."""
+        """Whether more than the limit is there: then no more should be fetched for a while."""
         return self._bytes > self._limit_bytes
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    async def put(self, delivery: Delivery, *, wait: bool = True) -> None:
-        """Add a delivery, once there is room; at once where `wait` is false."""
+    async def put(self, delivery: Delivery) -> None:
+        """Add a delivery."""
         async with self._changed:
-            while wait and self.full:
-                await self._changed.wait()
             self._waiting.append(delivery)
             self._bytes += len(delivery.value)
             self._changed.notify_all()
@@ -89,7 +84,6 @@ class Inbox:
             taken, self._waiting = self._waiting[:count], self._waiting[count:]
             self._bytes -= size_bytes
             self._end_before = 0  # what was there then is being handed over
-            self._changed.notify_all()
         if self._bytes <= self._limit_bytes // 2:
             self.on_room()
         return taken

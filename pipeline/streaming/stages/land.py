@@ -74,7 +74,6 @@ class Land:
         self._source = InOrder(self.inbox, log, topic, partition, start)
         self._save = save
         self._connect = connect
-        self._sink: Sink | None = None
         self._pace = pace
         self._metrics = metrics
         self._landing: PartitionLanding | None = None
@@ -164,10 +163,8 @@ class Land:
     def _land_once(self, outputs: list[Output]) -> None:
         """Land in the folder, and in ClickHouse as soon as it can be reached."""
         if self._landing is None:
-            self._landing = PartitionLanding(self._folder, self.partition, self._sink)
-        if self._connect is not None and self._sink is None:
+            self._landing = PartitionLanding(self._folder, self.partition, None)
+        if self._connect is not None and self._landing.sink is None:
             self._landing.land(outputs)
-            self._sink = self._connect()
-            self._landing.close()
-            self._landing = PartitionLanding(self._folder, self.partition, self._sink)
+            self._landing.sink = self._connect()
         self._landing.land(outputs)

@@ -20,9 +20,9 @@ from typing import Any, Final, Protocol
 from pipeline.streaming import base
 from pipeline.streaming.fold import Opened, PartitionFold
 from pipeline.streaming.kafka import Log
-from pipeline.streaming.landing import baseline, folder_of, landed_of, originals
+from pipeline.streaming.landing import folder_of, landed_of
 from pipeline.streaming.metrics import Metrics
-from pipeline.streaming.outputs import Output
+from pipeline.streaming.restoring import step_with_history
 from pipeline.streaming.stages.inbox import Delivery, Inbox
 from pipeline.streaming.stages.inorder import InOrder
 from pipeline.streaming.stages.send import Folded, Sender
@@ -164,18 +164,12 @@ class Rate:
                 # What it corrects, or begins with, is what all entries before it have left in the history.
                 await self._landed(fold.applied)
                 async with self.lock:
-                    output = await asyncio.to_thread(self._step_with_history, fold, opened[0])
+                    output = await asyncio.to_thread(step_with_history, fold, opened[0], self._folder)
                 opened = opened[1:]
             self._records += sum(part.records for part in output.parts)
             done = [one.ack for one in batch if one.offset <= output.journal_offset]
             batch = batch[len(done) :]
             await self._sender.put(Folded(output.journal_offset, output, done))
-
-    def _step_with_history(self, fold: PartitionFold, opened: Opened) -> Output:
-        before = fold.engine.state.offset
-        if opened.corrections is not None:
-            return fold.step(opened, originals(self._folder, self.partition, opened.corrections, before))
-        return fold.step(opened, None, baseline(self._folder, self.partition, fold.engine, opened.at_us, before))
 
     async def _landed(self, offset: int) -> None:
         """Return once the rows of all entries up to `offset` are in the history."""

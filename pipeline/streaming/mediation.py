@@ -39,6 +39,10 @@ class NotYet(Exception):
         super().__init__(f"the log of commands is wanted up to offset {offset}")
         self.offset = offset
 
+    def __reduce__(self) -> tuple[type[NotYet], tuple[int]]:
+        """As it comes from another process."""
+        return NotYet, (self.offset,)
+
 
 class Catalogues(Protocol):
     """What a lane asks of the registry."""
@@ -113,6 +117,8 @@ class Lane:
     def _marked(self, messages: Sequence[Numbered]) -> tuple[Mark, ...]:
         """All marks up to the end of the messages."""
         marks = self.marks
+        if marks and marks[-1].catalogue_offset >= self._registry.next_offset:
+            raise NotYet(marks[-1].catalogue_offset)  # a lane before this one has passed it
         for offset, _, message in messages:
             catalogue = _catalogue_of(message)
             # One that is sent again, late, does not make a lane forget what it knows.

@@ -292,6 +292,19 @@ def test_a_marker_ahead_of_the_registry_is_waited_for() -> None:
     assert 2 == waiting.take(log).records
 
 
+def test_a_lane_waits_for_catalogues_that_one_before_it_has_passed() -> None:
+    """A worker that is started again has its marks at once, the log of commands only by and by."""
+    known = registry(catalogue(range(40)))
+    waiting = lane(known, Mark(3, 0), Mark(4, 1))
+    log = numbered(single(good_line("ndjson", 1)))
+    with pytest.raises(NotYet) as wait:
+        waiting.take(log)
+    assert 1 == wait.value.offset
+    (content,) = messages_of(Apply(catalogue(range(40, 80)), AS_OF_US + 5))
+    assert known.take(1, content) is None
+    assert 1 == waiting.take(log).records
+
+
 def test_corrections_are_entries_of_their_own() -> None:
     """Between usage, in order, also where a run and a chunk hold both (F6)."""
     kinds = ["event", "event", "reverse", "replace", "event", "reverse"]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.messages import Fence
-from schemas.tables import ACTIONS, FIRINGS, TABLES
+from schemas.tables import TABLES
 
 # Cards whose status or its reason is another one than before (C9); `at` is microseconds since 1970 UTC.
 STATUSES: Final = pa.schema(
@@ -29,6 +29,8 @@ STATUSES: Final = pa.schema(
     ]
 )
 SCHEMAS: Final = {**TABLES, "statuses": STATUSES}
+# Most tables of most outputs have no rows, and making one takes as long as writing many rows.
+EMPTY: Final = {name: schema.empty_table() for name, schema in SCHEMAS.items()}
 
 
 class Ruled(Protocol):
@@ -113,7 +115,7 @@ class Output:
             outputs[0].partition,
             outputs[0].first_offset,
             tuple(part for one in outputs for part in one.parts),
-            {name: pa.concat_tables([one.tables[name] for one in outputs]) for name in outputs[0].tables},
+            {name: stacked(name, [one.tables[name] for one in outputs]) for name in outputs[0].tables},
             tuple(outcome for one in outputs for outcome in one.outcomes),
         )
 
@@ -170,17 +172,18 @@ class Output:
     @cached_property
     def firings(self) -> pa.Table:
         """Rows of schemas.tables.FIRINGS."""
-        return pa.concat_tables([FIRINGS.empty_table(), *(outcome.firings for outcome in self.outcomes)])
+        return stacked("firings", [outcome.firings for outcome in self.outcomes])
 
     @cached_property
     def actions(self) -> pa.Table:
         """Rows of schemas.tables.ACTIONS."""
-        return pa.concat_tables([ACTIONS.empty_table(), *(outcome.actions for outcome in self.outcomes)])
+        return stacked("actions", [outcome.actions for outcome in self.outcomes])
 
-    @property
+    @cached_property
     def counts(self) -> Counts:
         """How much there is of what."""
-        reasons = pc.value_counts(self.rejected["reason"].cast(pa.string())).to_pylist()
+        refused = self.rejected
+        reasons = pc.value_counts(refused["reason"].cast(pa.string())).to_pylist() if refused.num_rows else []
         return Counts(
             sum(part.records for part in self.parts),
             sum(part.rated for part in self.parts),
@@ -210,6 +213,14 @@ class Output:
             for name, table in self.all_tables().items()
         }
         return assembled(self.partition, since, left, tables)
+
+
+def stacked(name: str, tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of these tables, which all have the schema of that name, one table after another."""
+    filled = [table for table in tables if table.num_rows]
+    if not filled:
+        return EMPTY[name]
+    return filled[0] if len(filled) == 1 else pa.concat_tables(filled)
 
 
 def assembled(partition: int, first_offset: int, parts: tuple[Part, ...], tables: dict[str, pa.Table]) -> Output:

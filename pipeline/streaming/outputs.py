@@ -10,12 +10,11 @@ all its rows, so that pieces of two producers are never taken for one output.
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import polars as pl
@@ -24,7 +23,7 @@ import pyarrow as pa
 from pipeline.land import with_used_words
 from pipeline.messages import LIMIT_BYTES, Fence
 from pipeline.outbox.message import Target, outgoing
-from pipeline.streaming.output import SCHEMAS, STATUSES, Counts, Output, Part, Ruled, assembled
+from pipeline.streaming.output import SCHEMAS, STATUSES, Counts, Output, Part, Ruled, assembled, stacked
 from rating.errors import StorageError, WorldError
 from rating.rerate import frame_of
 from schemas.rules import Action
@@ -35,7 +34,9 @@ if TYPE_CHECKING:
 
 _MAGIC: Final = b"WOUT\x01"
 _NUMBERS: Final = struct.Struct("<II")  # checksum, bytes of the head
-_PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+# A column is packed sooner than handed to another thread, and the worker has none to spare.
+_PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_UNPACKED: Final = pa.ipc.IpcReadOptions(use_threads=False)
 _ROW_BYTES: Final = 128  # about what a row takes, rather more
 _FILL: Final = 0.93  # of a piece, as far as the size of rows can be foretold from those before
 _MORE_BYTES: Final = 512  # of the head, beside its parts
@@ -82,32 +83,50 @@ class OutputPiece:
         return (self.partition, self.parts[0].journal_offset, self.journal_offset, self.pieces, self.digest)
 
 
+class Packed(NamedTuple):
+    """A message of `usage.rated`, and the piece that it holds."""
+
+    content: bytes
+    piece: OutputPiece
+
+
+class _Stream(NamedTuple):
+    table: str
+    rows: pa.Table
+    content: pa.Buffer
+
+
 def encode(output: Output, limit_bytes: int = LIMIT_BYTES) -> list[bytes]:
-    """The pieces of an output, each of at most `limit_bytes`; one at least.
+    """The pieces of an output as messages, each of at most `limit_bytes`; one at least.
 
     Raises WorldError where a row alone is larger.
     """
+    return [one.content for one in packed(output, limit_bytes)]
+
+
+def packed(output: Output, limit_bytes: int = LIMIT_BYTES) -> list[Packed]:
+    """The same, each together with what `decode` makes of it: rows of the same values in the same chunks."""
     room = limit_bytes - _MORE_BYTES - _PART_BYTES * len(output.parts)
-    streams: list[list[tuple[Rows, bytes]]] = [[]]
+    streams: list[list[_Stream]] = [[]]
     left, digest = room, 0
     for name, table in output.all_tables().items():
-        for content in _streams(table, room, name):
-            if len(content) > left:
+        for stream in _streams(table, room, name):
+            size = len(stream.content)
+            if size > left:
                 streams.append([])
                 left = room
-            streams[-1].append((Rows(name, len(content)), content))
-            left -= len(content)
-            digest = zlib.crc32(content, digest)
+            streams[-1].append(stream)
+            left -= size
+            digest = zlib.crc32(stream.content, digest)
     found = []
-    for piece, held in enumerate(streams):
-        rows = tuple(one for one, _ in held)
-        head = msgspec.json.encode(
-            _Head(output.partition, output.first_offset, piece, len(streams), digest, output.parts, rows)
-        )
+    for number, held in enumerate(streams):
+        place = (output.partition, output.first_offset, number, len(streams), digest, output.parts)
+        head = msgspec.json.encode(_Head(*place, tuple(Rows(one.table, len(one.content)) for one in held)))
         checksum = zlib.crc32(head)
-        for _, content in held:
-            checksum = zlib.crc32(content, checksum)
-        found.append(b"".join((_MAGIC, _NUMBERS.pack(checksum, len(head)), head, *(content for _, content in held))))
+        for one in held:
+            checksum = zlib.crc32(one.content, checksum)
+        content = b"".join((_MAGIC, _NUMBERS.pack(checksum, len(head)), head, *(one.content for one in held)))
+        found.append(Packed(content, OutputPiece(*place, tuple((one.table, one.rows) for one in held))))
     return found
 
 
@@ -129,7 +148,7 @@ def decode(content: bytes, where: str) -> OutputPiece:
         head = msgspec.json.decode(content[start : start + head_bytes], type=_Head)
         at, tables = start + head_bytes, []
         for rows in head.streams:
-            with pa.ipc.open_stream(pa.py_buffer(content).slice(at, rows.size)) as stream:
+            with pa.ipc.open_stream(pa.py_buffer(content).slice(at, rows.size), options=_UNPACKED) as stream:
                 tables.append((rows.table, stream.read_all()))
             at += rows.size
     except (ValueError, struct.error, msgspec.MsgspecError, pa.ArrowException, KeyError) as error:
@@ -147,12 +166,12 @@ def join(pieces: Sequence[OutputPiece]) -> Output:
     ordered = sorted(pieces, key=lambda one: one.piece)
     if [one.piece for one in ordered] != list(range(ordered[0].pieces)) or len({one.output for one in ordered}) > 1:
         raise ValueError(f"pieces {[one.piece for one in ordered]} of {ordered[0].pieces} are not one output")
-    tables: dict[str, list[pa.Table]] = {name: [schema.empty_table()] for name, schema in SCHEMAS.items()}
+    tables: dict[str, list[pa.Table]] = {name: [] for name in SCHEMAS}
     for piece in ordered:
         for name, table in piece.tables:
             tables[name].append(table)
     first = ordered[0]
-    whole = {name: pa.concat_tables(held[1:] or held) for name, held in tables.items()}
+    whole = {name: stacked(name, held) for name, held in tables.items()}
     return assembled(first.partition, first.first_offset, first.parts, whole)
 
 
@@ -236,10 +255,8 @@ def action_messages(output: Output) -> list[tuple[bytes, bytes]]:
 
 def status_messages(output: Output) -> list[tuple[bytes, bytes]]:
     """(ICCID, message) of every card whose status or its reason is another one, in order (C9)."""
-    return [
-        (row["iccid"].encode(), msgspec.json.encode({"version": 1, "id": _status_id(row), **row}))
-        for row in output.statuses.to_pylist()
-    ]
+    rows = output.statuses.to_pylist() if output.statuses.num_rows else []
+    return [(row["iccid"].encode(), msgspec.json.encode({"version": 1, "id": _status_id(row), **row})) for row in rows]
 
 
 def _status_id(row: dict[str, Any]) -> str:
@@ -250,17 +267,19 @@ def _everywhere(action: Action, rule: str) -> Sequence[Target]:
     return (Target("", action.by),)
 
 
-def _streams(table: pa.Table, room: int, name: str) -> Iterator[bytes]:
+def _streams(table: pa.Table, room: int, name: str) -> Iterator[_Stream]:
     """Rows as streams that each have room in a piece."""
     row_bytes = float(_ROW_BYTES)
+    if not table.num_rows:
+        return
     table = table.combine_chunks()
     at = 0
     while at < len(table):
         step = max(1, int(_FILL * room / row_bytes))
-        rows = table.slice(at, step)
+        rows = with_used_words(table.slice(at, step))
         content = _to_ipc(rows)
         if len(content) <= room:
-            yield content
+            yield _Stream(name, rows, content)
             at += len(rows)
         elif len(rows) == 1:
             raise WorldError(
@@ -270,9 +289,8 @@ def _streams(table: pa.Table, room: int, name: str) -> Iterator[bytes]:
         row_bytes = max(len(content) / len(rows), row_bytes * 1.5 if len(content) > room else 1)
 
 
-def _to_ipc(rows: pa.Table) -> bytes:
-    rows = with_used_words(rows)
-    sink = io.BytesIO()
+def _to_ipc(rows: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema, options=_PACKED) as stream:
         stream.write_table(rows)
     return sink.getvalue()
@@ -284,6 +302,7 @@ __all__ = [
     "Gathering",
     "Output",
     "OutputPiece",
+    "Packed",
     "Part",
     "Ruled",
     "action_messages",
@@ -291,6 +310,7 @@ __all__ = [
     "encode",
     "fill_rejected",
     "join",
+    "packed",
     "rejected_rows",
     "status_messages",
 ]

@@ -56,7 +56,8 @@ async def origin_at(fence: Fence, rows: Sequence[int], raw: RecentRaw) -> Origin
 
 def reject_messages(output: Output) -> list[bytes]:
     """A JSON object for each rejected record, with its raw bytes in base64."""
-    return [msgspec.json.encode(_told(row)) for row in output.rejected.to_pylist()]
+    rows = output.rejected.to_pylist() if output.rejected.num_rows else []
+    return [msgspec.json.encode(_told(row)) for row in rows]
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:

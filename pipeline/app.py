@@ -32,9 +32,9 @@ from pipeline.feeds import load_mapping, ready_mappings
 from pipeline.messages import messages_of
 from pipeline.streaming.follower import Follower
 from pipeline.streaming.kafka import Log, Publisher, client_settings, ensure_topics, publisher_of
-from pipeline.streaming.mediation import Lane
+from pipeline.streaming.lanes import Lanes
 from pipeline.streaming.metrics import Metrics
-from pipeline.streaming.recent import RecentRaw
+from pipeline.streaming.recent import RecentPieces, RecentRaw
 from pipeline.streaming.registry import Registry
 from pipeline.streaming.stages.accept import Accept
 from pipeline.streaming.stages.land import Land, LandPace
@@ -107,10 +107,11 @@ class Worker:
         self.config = config
         self.topics = Topics(config.kafka.prefix)
         self.metrics = Metrics()
-        self.follower = Follower(config.kafka.partitions)
+        self._lanes = Lanes(self.topics.raw, config.kafka.partitions, _mappings(config))
+        self.follower = Follower(config.kafka.partitions, self._lanes.know)
         self.log = Log(config.kafka)
         self._raw = RecentRaw(self.log)
-        self._mappings = _mappings(config)
+        self._recent = RecentPieces()
         self._folder = tempfile.TemporaryDirectory(prefix="weir-worker-")
         self.app = faust_app(config, self._folder.name)
         self.stages = Stages(self.app)
@@ -161,6 +162,7 @@ class Worker:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await self.stages.keep(())
                 await self.app.stop()
+                self._lanes.close()
                 self._folder.cleanup()
 
     def rate(self, partition: int) -> Rate | None:
@@ -224,15 +226,15 @@ class Worker:
         history = Path(worker.history)
         if tp.topic == topics.raw:
             progress = self._saved(self._mediated, partition, Progress)
-            marks = () if progress is None else progress.marks
-            lane = Lane(topics.raw, partition, self.follower.registry, self._mappings, marks)
             save = functools.partial(self._save, self._mediated, partition)
             publish, metrics = self._publish, self.metrics
-            return Mediate(lane, self.follower, self.log, self._raw, topics.journal, publish, progress, save, metrics)
+            follower = self.follower
+            return Mediate(partition, self._lanes, follower, self.log, self._raw, publish, progress, save, metrics)
         if tp.topic == topics.commands:
             return Accept(topics, config.kafka.raw, self.follower, self.log, self._publish)
         if tp.topic == topics.journal:
-            sender = Sender(partition, self.log, self._raw, config.kafka.limit_bytes, self._publish, self.metrics)
+            limit_bytes, publish, metrics = config.kafka.limit_bytes, self._publish, self.metrics
+            sender = Sender(partition, self.log, self._raw, self._recent, limit_bytes, publish, metrics)
             pace = Pace(worker.base_records, worker.base_every_s)
             bases = TableOfBases(self._states)
             return Rate(partition, sender, bases, self.log, topics, history, pace, self.metrics)
@@ -243,8 +245,8 @@ class Worker:
                 self._saved(self._landed, partition, int),
                 functools.partial(self._save, self._landed, partition),
             )
-            rated = topics.rated
-            return Land(partition, history, self.log, rated, start, save, sink, pace_of_landing, self.metrics)
+            rated, recent = topics.rated, self._recent
+            return Land(partition, history, self.log, rated, start, recent, save, sink, pace_of_landing, self.metrics)
         return None
 
     def _saved(self, table: SegmentTable, partition: int, kind: type[T]) -> T | None:

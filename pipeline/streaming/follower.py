@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from pipeline.streaming.kafka import LogMessage
@@ -15,17 +15,20 @@ _POLL_S: Final = 0.02
 class Follower:
     """Folds the log of commands from its beginning into a Registry, for as long as `run` runs.
 
-    `registry` may be asked from other threads; the log is folded in a thread of its own beside them.
+    `registry` may be asked from other threads; the log is folded in a thread of its own beside them. `also` is told of
+    each message before that counts as folded.
     """
 
-    def __init__(self, partitions: int) -> None:
+    def __init__(self, partitions: int, also: Callable[[int, bytes], Awaitable[None]]) -> None:
         self.registry = Registry(partitions)
+        self._also = also
         self._refused: dict[int, str] = {}
 
     async def run(self, log: AsyncIterator[LogMessage]) -> None:
         """Fold `log`, which begins at offset 0, until it ends. Raises StorageError where a message is damaged."""
         async for message in log:
-            refused = await asyncio.to_thread(self.registry.take, message.offset, message.value)
+            taking = asyncio.to_thread(self.registry.take, message.offset, message.value)
+            _, refused = await asyncio.gather(self._also(message.offset, message.value), taking)
             if refused is not None:
                 self._refused[message.offset] = refused
 

@@ -12,7 +12,8 @@ import msgspec
 from pipeline.streaming.follower import Follower
 from pipeline.streaming.headers import RawMessage
 from pipeline.streaming.kafka import Log
-from pipeline.streaming.mediation import Lane, Mark, NotYet
+from pipeline.streaming.lanes import Lanes
+from pipeline.streaming.mediation import Mark, NotYet
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.recent import RecentRaw
 from pipeline.streaming.stages.inbox import Delivery, Inbox, Publish
@@ -49,20 +50,22 @@ class Mediate:
 
     def __init__(
         self,
-        lane: Lane,
+        partition: int,
+        lanes: Lanes,
         follower: Follower,
         log: Log,
         raw: RecentRaw,
-        journal: str,
         publish: Publish,
         progress: Progress | None,
         save: Save,
         metrics: Metrics,
     ) -> None:
         self.inbox = Inbox(_INBOX_BYTES)
-        self._lane = lane
+        self.partition = partition
+        self._topic, self._journal = log.topics.raw, log.topics.journal
+        self._lanes = lanes
+        self._marks = () if progress is None else progress.marks
         self._follower = follower
-        self._journal = journal
         self._publish = publish
         self._raw = raw
         self._save = save
@@ -70,7 +73,7 @@ class Mediate:
         self._saved_at = time.monotonic()
         self._sent: asyncio.Queue[_Sent] = asyncio.Queue(_IN_FLIGHT)
         start = None if progress is None else progress.next_offset
-        self._source = InOrder(self.inbox, log, lane.topic, lane.partition, start)
+        self._source = InOrder(self.inbox, log, self._topic, partition, start)
 
     @property
     def next_offset(self) -> int:
@@ -89,25 +92,25 @@ class Mediate:
     async def _mediate(self, batch: list[Delivery]) -> _Sent:
         messages = [(one.offset, one.timestamp_us, RawMessage(one.value, tuple(one.headers))) for one in batch]
         for offset, _, message in messages:
-            self._raw.note(self._lane.topic, self._lane.partition, offset, message)
+            self._raw.note(self._topic, self.partition, offset, message)
         while True:
             try:
-                mediated = await asyncio.to_thread(self._lane.take, messages)
+                mediated = await self._lanes.take(self.partition, self._marks, messages)
                 break
             except NotYet as wait:
                 await self._follower.reached(wait.offset)
+        self._marks = (*self._marks, *mediated.marks)
         # The order within a partition of the journal is that of sending.
         sent = [await self._publish(self._journal, partition, content) for partition, content in mediated.journal]
-        return _Sent(
-            batch, sent, mediated.records, Progress(batch[-1].offset + 1, self._lane.marks), bool(mediated.marks)
-        )
+        progress = Progress(batch[-1].offset + 1, self._marks)
+        return _Sent(batch, sent, mediated.records, progress, bool(mediated.marks))
 
     async def _settle(self) -> None:
         """Acknowledge, in order, what all is in the journal of."""
         while True:
             one = await self._sent.get()
             await asyncio.gather(*one.sent)
-            self._metrics.mediated(self._lane.partition, one.records)
+            self._metrics.mediated(self.partition, one.records)
             # What comes again is below the fences, so this need not be said each time; a mark must not be forgotten.
             if one.marked or time.monotonic() - self._saved_at > _SAVE_EVERY_S:
                 await self._save(one.progress)

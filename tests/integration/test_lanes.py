@@ -88,8 +88,8 @@ def test_a_worker_hears_that_the_process_was_ended() -> None:
         await lanes.take(0, (), [])
         (child,) = multiprocessing.active_children()
         child.kill()
+        child.join()
         with pytest.raises(WorldError, match="has been ended; expected it to run as long as its worker"):
-            await lanes.take(0, (), [])
             await lanes.take(0, (), [])
 
     asyncio.run(run())

@@ -1,16 +1,23 @@
-"""Raw messages that a worker has seen lately: what the fold refuses of them needs their bytes again (F5)."""
+"""What a worker has seen or sent lately and needs again.
+
+Of raw messages what the fold refuses needs their bytes (F5). Of usage.rated a worker mostly lands what it has sent
+itself: those pieces need not be decoded.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterable
 from typing import Final
 
 from pipeline.streaming.headers import RawMessage
 from pipeline.streaming.kafka import Log
+from pipeline.streaming.outputs import OutputPiece, Packed
 from rating.errors import StorageError
 
 LIMIT_BYTES: Final = 64 << 20
+SENT_BYTES: Final = 128 << 20  # of rows: about what a worker sends in the time that a large block takes to be landed
 
 _Place = tuple[str, int, int]  # topic, partition, offset
 
@@ -63,3 +70,50 @@ class RecentRaw:
                 return None
             found[offset] = message
         return found
+
+
+class RecentPieces:
+    """Pieces that this worker has sent to partitions of usage.rated which it lands itself, until they come back.
+
+    At most about `limit_bytes` of rows and messages. What finds no room is not held, and what was sent first stays:
+    it comes back first.
+    """
+
+    def __init__(self, limit_bytes: int = SENT_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
+        self._sent: dict[int, deque[tuple[Packed, int]]] = {}  # with their sizes, by partition
+
+    def begin(self, partition: int) -> None:
+        """From now on hold what is sent to a partition."""
+        self._sent.setdefault(partition, deque())
+
+    def end(self, partition: int) -> None:
+        """Let go of a partition."""
+        self._bytes -= sum(size_bytes for _, size_bytes in self._sent.pop(partition, ()))
+
+    def note(self, sent: Iterable[Packed]) -> None:
+        """Hold what is about to be sent, where there is room and its partition has begun."""
+        for one in sent:
+            held = self._sent.get(one.piece.partition)
+            if held is not None:
+                size_bytes = len(one.content) + sum(rows.nbytes for _, rows in one.piece.tables)
+                if self._bytes + size_bytes <= self._limit_bytes:
+                    held.append((one, size_bytes))
+                    self._bytes += size_bytes
+
+    def take(self, partition: int, content: bytes) -> OutputPiece | None:
+        """The piece that was sent as exactly these bytes, which is held no longer; None where there is none."""
+        held = self._sent.get(partition, ())
+        for place, (one, size_bytes) in enumerate(held):
+            if one.content == content:
+                del self._sent[partition][place]
+                self._bytes -= size_bytes
+                return one.piece
+        return None
+
+    def forget(self, partition: int, journal_offset: int) -> None:
+        """Let go of pieces of a partition that are of entries of the journal up to this one only."""
+        held = self._sent.get(partition)
+        while held and held[0][0].piece.journal_offset <= journal_offset:
+            self._bytes -= held.popleft()[1]

@@ -17,6 +17,7 @@ from pipeline.streaming.kafka import Log
 from pipeline.streaming.landing import PartitionLanding, folder_of, landed_of
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.outputs import Gathering, Output, decode
+from pipeline.streaming.recent import RecentPieces
 from pipeline.streaming.stages.inbox import Delivery, Inbox
 from pipeline.streaming.stages.inorder import InOrder
 from rating.errors import LockedError, StorageError, WorldError
@@ -49,8 +50,11 @@ class _Held:
 
 
 class Land:
-    """One partition of usage.rated. `save` notes durably up to where it was read, `next_offset` is what was
-    noted last; `connect` makes its sink of ClickHouse, which gives up soon where that is away."""
+    """One partition of usage.rated. `save` notes durably up to where it was read, `next_offset` is what was noted last.
+
+    What this worker has sent itself is in `recent` and not decoded. `connect` makes its sink of ClickHouse, which gives
+    up soon where that is away.
+    """
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class Land:
         log: Log,
         topic: str,
         next_offset: int | None,
+        recent: RecentPieces,
         save: Callable[[int], Awaitable[None]],
         connect: Callable[[], Sink] | None,
         pace: LandPace,
@@ -72,6 +77,7 @@ class Land:
         # A folder without rows wants all that there is, whatever another folder had.
         start = next_offset if landed_of(self._folder) >= 0 else None
         self._source = InOrder(self.inbox, log, topic, partition, start)
+        self._recent = recent
         self._save = save
         self._connect = connect
         self._pace = pace
@@ -89,12 +95,14 @@ class Land:
 
     async def run(self) -> None:
         """Land what comes into the inbox, for ever. However long a disk or ClickHouse is away, nothing is dropped."""
+        self._recent.begin(self.partition)
         try:
             await self._source.begin()
             while True:
                 await self._gather()
                 await self._land()
         finally:
+            self._recent.end(self.partition)
             # After what is being landed in that thread, which cannot be interrupted.
             self._thread.submit(self._close)
             self._thread.shutdown(wait=False)
@@ -121,9 +129,12 @@ class Land:
         held = self._held
         for delivery in batch:
             held.deliveries.append(delivery)
-            where = f"{self._topic}[{self.partition}]@{delivery.offset}"
-            output = self._gathering.take(decode(delivery.value, where))
+            piece = self._recent.take(self.partition, delivery.value)
+            if piece is None:
+                piece = decode(delivery.value, f"{self._topic}[{self.partition}]@{delivery.offset}")
+            output = self._gathering.take(piece)
             if output is not None:
+                self._recent.forget(self.partition, output.journal_offset)
                 held.outputs.append(output)
                 held.rows += output.rated.num_rows
                 held.complete = len(held.deliveries)

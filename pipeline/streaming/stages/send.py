@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from pipeline.streaming.kafka import Log
 from pipeline.streaming.metrics import Metrics
-from pipeline.streaming.outputs import Output, action_messages, decode, encode, status_messages
-from pipeline.streaming.recent import RecentRaw
+from pipeline.streaming.outputs import Output, Packed, action_messages, decode, packed, status_messages
+from pipeline.streaming.recent import RecentPieces, RecentRaw
 from pipeline.streaming.refused import reject_messages, with_raw_bytes
 from pipeline.streaming.stages.inbox import Publish
 
@@ -35,6 +35,7 @@ class Sender:
         partition: int,
         log: Log,
         raw: RecentRaw,
+        recent: RecentPieces,
         limit_bytes: int,
         publish: Publish,
         metrics: Metrics,
@@ -43,6 +44,7 @@ class Sender:
         self.acked = -1  # up to this entry everything that it gave is with the broker
         self._log = log
         self._raw = raw
+        self._recent = recent
         self._topics = log.topics
         self._limit_bytes = limit_bytes
         self._publish = publish
@@ -90,7 +92,8 @@ class Sender:
         await asyncio.gather(*others)
         if actions:
             self._metrics.acted(output)
-        return [await self._publish(topics.rated, self.partition, piece) for piece in pieces]
+        self._recent.note(pieces)
+        return [await self._publish(topics.rated, self.partition, one.content) for one in pieces]
 
     async def _settle(self) -> None:
         """Acknowledge, in order, what all is with the broker of."""
@@ -108,6 +111,6 @@ class Sender:
 
 def _messages(
     output: Output, limit_bytes: int
-) -> tuple[list[bytes], list[tuple[bytes, bytes]], list[tuple[bytes, bytes]], list[bytes]]:
+) -> tuple[list[Packed], list[tuple[bytes, bytes]], list[tuple[bytes, bytes]], list[bytes]]:
     """Messages of usage.rated, actions, sim.status and usage.rejected."""
-    return encode(output, limit_bytes), action_messages(output), status_messages(output), reject_messages(output)
+    return packed(output, limit_bytes), action_messages(output), status_messages(output), reject_messages(output)

@@ -16,7 +16,9 @@ import polars as pl
 
 from rating.apply import Compiled
 from rating.book import Book
-from rating.dedupe import DAY_US, Seen, first_in_batch
+from rating.calendar import FIRST_DAY, LAST_DAY
+from rating.columns import numbers
+from rating.dedupe import DAY_US, Seen, first_in_batch, order_of
 from rating.index import Ints
 from rating.prints import Prints
 from schemas.usage import REJECT_SCHEMA, Direction, UsageBatch
@@ -25,6 +27,8 @@ FUTURE_US: Final = 3_600_000_000  # T5: dated at most one hour ahead of arrival
 # What a single record can be of data, SMS and voice: 32 TiB, a million messages or a year of speech; more is a fault
 # of the feed, not usage.
 MOST_UNITS: Final = np.array([1 << 45, 1 << 20, 1 << 25], np.int64)
+
+_FEW_DAYS: Final = 1 << 10  # whose midnights in each zone are worth a table
 
 _FINE, _UNKNOWN_CARD, _TOO_LARGE, _FUTURE, _NO_PLAN, _NO_RATE, _DUPLICATE, _CONFLICT = range(8)
 _REASONS: Final = {
@@ -82,14 +86,24 @@ class Acceptance:
 
 def local_days(book: Book, account: Ints, us: Ints) -> Ints:
     """int64[n]: the local day of each instant in the zone of its account (T1), as days since 1970."""
+    if not len(us):
+        return np.zeros(0, np.int64)
+    if len(book.time_zones) == 1:
+        return book.time_zones[0].local_day(us).astype(np.int64)
     zone = book.account_zone[account]
-    if len(book.time_zones) == 1 or not len(us):
-        return book.time_zones[0].local_day(us).astype(np.int64) if len(us) else np.zeros(0, np.int64)
-    day = np.zeros(len(us), np.int64)
-    for row, time_zone in enumerate(book.time_zones):
-        at = np.flatnonzero(zone == row)
-        if len(at):
+    first, last = int(us.min()) // DAY_US - 1, int(us.max()) // DAY_US + 1
+    if last - first > len(us) + _FEW_DAYS or first < FIRST_DAY or last > LAST_DAY:
+        day = np.zeros(len(us), np.int64)
+        for row, time_zone in enumerate(book.time_zones):
+            at = np.flatnonzero(zone == row)
             day[at] = time_zone.local_day(us[at])
+        return day
+    # A local day is the UTC day of the instant or a neighbour of it: no zone is a whole day off.
+    midnights = np.stack([one.midnights_us(np.arange(first, last + 1)) for one in book.time_zones])
+    day = us // DAY_US
+    place = zone * (last - first + 1) + (day - first)
+    day += us >= midnights.ravel()[place + 1]
+    day -= us < midnights.ravel()[place]
     return day
 
 
@@ -102,7 +116,7 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) ->
     known, known_content = seen.lookup(high, low, today)
 
     card = directory.resolve(prints)
-    used_us = rows["used_at"].to_physical().to_numpy()
+    used_us = numbers(rows, "used_at", 0)
     service = rows["service"].to_numpy().astype(np.int64)
     direction = rows["direction"].to_numpy().astype(np.int64)
     verdict = np.zeros(count, np.int8)
@@ -131,17 +145,20 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) ->
         same = known_content == content
         verdict[known & same] = _DUPLICATE
         verdict[known & ~same] = _CONFLICT
-    _judge_repeats(verdict, known, high, low, content)
+    order = order_of(low)
+    _judge_repeats(verdict, known, high, low, content, order)
 
     fine = verdict == _FINE
     place = np.arange(count) if fine.all() else np.flatnonzero(fine)
-    seen.add(high[place], low[place], content[place], today)
+    if len(place) < count:
+        order = order[fine[order]]
+    seen.add(high[order], low[order], content[order], today, ordered=True)
     everything = Accepted(
         np.arange(count), card, account, plan, version, day, used_us, service, direction, zone, spot, spots
     )
     return Acceptance(
         accepted=everything if len(place) == count else everything.take(place),
-        rejects=_rejects(rows, verdict, batch, compiled, version, plan, service),
+        rejects=_rejects(rows, verdict, batch, compiled, version, service),
         duplicates=int(np.count_nonzero(verdict == _DUPLICATE)),
     )
 
@@ -168,10 +185,10 @@ _VOLUMES: Final = ("volume_up_bytes", "volume_down_bytes")
 
 
 def _judge_repeats(
-    verdict: np.ndarray, known: np.ndarray, high: np.ndarray, low: np.ndarray, content: np.ndarray
+    verdict: np.ndarray, known: np.ndarray, high: np.ndarray, low: np.ndarray, content: np.ndarray, order: Ints
 ) -> None:
     """Within the batch, the first record of a key that can be rated stands; what comes after it repeats it."""
-    first = first_in_batch(high, low)
+    first = first_in_batch(high, low, order)
     places = np.arange(len(first))
     repeats = first != places
     if not repeats.any():
@@ -190,56 +207,60 @@ def _judge_repeats(
 
 
 def _rejects(
-    rows: pl.DataFrame,
-    verdict: np.ndarray,
-    batch: UsageBatch,
-    compiled: Compiled,
-    version: Ints,
-    plan: Ints,
-    service: Ints,
+    rows: pl.DataFrame, verdict: np.ndarray, batch: UsageBatch, compiled: Compiled, version: Ints, service: Ints
 ) -> pl.DataFrame:
     at = np.flatnonzero((verdict != _FINE) & (verdict != _DUPLICATE))
     if not len(at):
-        return pl.DataFrame(schema=REJECT_SCHEMA)
-    bad, why = rows[at], verdict[at]
-    absent = pl.lit(None, pl.String)
-    columns = {name: (pl.col(name) if name in bad.columns else absent).alias(name) for name in _SHOWN}
-    frame = bad.select(
-        "source_row", "record_key", "used_at", "quantity", "service", "direction", **columns
-    ).with_columns(why=pl.Series(why), row=pl.Series(at))
-    names = [*compiled.book.vocabulary.plans.names, "none"]
-    version_names = [f"{plan.id} version {version.version}" for plan, version in compiled.book.versions] or ["none"]
-    frame = frame.with_columns(
-        plan=pl.Series([names[number] for number in plan[at]]) if len(names) > 1 else pl.lit("none"),
-        version=pl.Series([version_names[number] for number in version[at]]),
-        sort=pl.col("service").replace_strict({0: "data", 1: "sms", 2: "voice"}, return_dtype=pl.String)
-        + "/"
-        + pl.col("direction").replace_strict({int(d): d.name.lower() for d in Direction}, return_dtype=pl.String),
+        return _NO_REJECTS
+    why = verdict[at].tolist()
+    found = sorted(set(why))
+    names = [f"{plan.id} version {version.version}" for plan, version in compiled.book.versions] or ["none"]
+    frame = rows.select(*_JUDGED, *(name for name in _SHOWN if name in rows.columns))[at].with_columns(
+        pl.Series("why", verdict[at]),
+        pl.Series("reason", [_REASONS[one] for one in why], pl.String),
+        pl.Series("field", [_FIELDS[one] for one in why], pl.String),
+        pl.Series("version", [names[number] for number in version[at].tolist()], pl.String),
+        pl.Series("most", MOST_UNITS[service[at]]),
+        *(pl.lit(None, pl.String).alias(name) for name in _SHOWN if name not in rows.columns),
     )
+    texts = [_message(one, batch) for one in found]
+    code = pl.col("why")
+    message = (
+        texts[0]
+        if len(found) == 1
+        else pl.coalesce(*(pl.when(code == one).then(text) for one, text in zip(found, texts, strict=True)))
+    )
+    return frame.select("source_row", "record_key", "reason", "field", message=message)
+
+
+def _message(why: int, batch: UsageBatch) -> pl.Expr:
+    """What was found and what would be right, of records refused for one reason."""
     number = pl.coalesce(
         *(pl.format(name.upper() + " {}", name) for name in ("iccid", "imsi", "msisdn")), pl.lit("no number")
     )
     time = pl.col("used_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-    received = pl.from_epoch(pl.Series([batch.received_at_us]), "us").dt.strftime("%Y-%m-%dT%H:%M:%SZ")[0]
-    place = pl.format("PLMN {}, country {}", pl.col("plmn").fill_null("none"), pl.col("country").fill_null("none"))
-    messages = {
-        _UNKNOWN_CARD: pl.format("found {}, which no card has; expected a card of the catalogue", number),
-        _TOO_LARGE: pl.format("found {} units; expected at most {}", "quantity", pl.Series(MOST_UNITS[service[at]])),
-        _FUTURE: pl.format("found {}; expected at most one hour after arrival at " + received, time),
-        _NO_PLAN: pl.format("found {} without a plan in force on {}; expected one", number, time),
-        _NO_RATE: pl.format(
-            "found {} in {}, which plan {} has no rate for; expected a rate or a default zone", "sort", place, "version"
-        ),
-        _CONFLICT: pl.lit("found other content under a key that was accepted before; expected the same, or a new key"),
-    }
-    code = pl.col("why")
-    return frame.select(
-        "source_row",
-        "record_key",
-        reason=code.replace_strict(_REASONS, return_dtype=pl.String),
-        field=code.replace_strict(_FIELDS, return_dtype=pl.String),
-        message=pl.coalesce(*(pl.when(code == reason).then(text) for reason, text in messages.items())),
-    )
+    if why == _UNKNOWN_CARD:
+        return pl.format("found {}, which no card has; expected a card of the catalogue", number)
+    if why == _TOO_LARGE:
+        return pl.format("found {} units; expected at most {}", "quantity", "most")
+    if why == _FUTURE:
+        received = pl.from_epoch(pl.Series([batch.received_at_us]), "us").dt.strftime("%Y-%m-%dT%H:%M:%SZ")[0]
+        return pl.format("found {}; expected at most one hour after arrival at " + received, time)
+    if why == _NO_PLAN:
+        return pl.format("found {} without a plan in force on {}; expected one", number, time)
+    if why == _NO_RATE:
+        sort = (
+            pl.col("service").replace_strict({0: "data", 1: "sms", 2: "voice"}, return_dtype=pl.String)
+            + "/"
+            + pl.col("direction").replace_strict({int(d): d.name.lower() for d in Direction}, return_dtype=pl.String)
+        )
+        place = pl.format("PLMN {}, country {}", pl.col("plmn").fill_null("none"), pl.col("country").fill_null("none"))
+        return pl.format(
+            "found {} in {}, which plan {} has no rate for; expected a rate or a default zone", sort, place, "version"
+        )
+    return pl.lit("found other content under a key that was accepted before; expected the same, or a new key")
 
 
+_JUDGED: Final = ("source_row", "record_key", "used_at", "quantity", "service", "direction")
 _SHOWN: Final = ("iccid", "imsi", "msisdn", "plmn", "country")
+_NO_REJECTS: Final = pl.DataFrame(schema=REJECT_SCHEMA)

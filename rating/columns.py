@@ -1,14 +1,37 @@
-"""Arrow columns out of codes, numbers and text, as the tables that leave the engine hold them."""
+"""Numbers out of frames, and Arrow columns out of codes, numbers and text, as the tables that leave the engine have."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from rating.index import Ints
+
+
+def has(rows: pl.DataFrame, name: str) -> bool:
+    """Whether a frame has the column, and some row a value in it."""
+    return name in rows.columns and rows[name].null_count() < len(rows)
+
+
+def numbers(rows: pl.DataFrame, name: str, null: int) -> npt.NDArray[Any]:
+    """A column of whole numbers or instants as its integers, [n], `null` for null and where the frame lacks it.
+
+    Read-only, and no copy, where it has no nulls.
+    """
+    if not has(rows, name):
+        return np.full(len(rows), null, np.int64)
+    column = rows[name]
+    if not column.null_count():
+        values = column.to_numpy()
+        return values.view(np.int64) if values.dtype.kind == "M" else values
+    held = column.to_arrow()  # whose calls cost less than those of Polars
+    whole = held.view(pa.int64()) if pa.types.is_temporal(held.type) else held
+    return np.asarray(whole.fill_null(null))
 
 
 def words(codes: Ints, texts: Sequence[str]) -> pa.Array:

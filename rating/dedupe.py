@@ -13,14 +13,16 @@ for `KEEP_DAYS` days after their arrival day, exactly, however the stream is cut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import polars_hash as plh
 
+from rating.columns import has, numbers
 from rating.dedupe_filter import U64, bits_of
 from rating.dedupe_runs import Columns, Positions, Recent, Run, order_of, run_of
 
@@ -33,15 +35,34 @@ _WORD = (1 << 64) - 1
 
 def digest(feed: str, record_key: pl.Series) -> tuple[U64, U64]:
     """Digests (hi, lo), each uint64[n], of keys of one feed. `record_key` holds no nulls."""
-    seed = _seed_of(feed)
-    key = pl.col("key")
-    halves = (
-        record_key.alias("key")
-        .to_frame()
-        .select(plh.col("key").nchash.xxh3_128(seed=seed))
-        .select(hi=(key // (1 << 64)).cast(pl.UInt64), lo=(key & _WORD).cast(pl.UInt64))
+    return digests(record_key.alias("key").to_frame(), {"key": feed})[0]["key"]
+
+
+def digests(
+    rows: pl.DataFrame, feeds: Mapping[str, str], texts: Iterable[str] = ()
+) -> tuple[dict[str, tuple[U64, U64]], dict[str, U64]]:
+    """What `digest` gives of each column in `feeds`, and digests of 64 bits of those in `texts`, uint64[n].
+
+    Nulls count as the empty text in the first, and are 0 in the others.
+    """
+    words = {f"{name}/64": plh.col(name).nchash.xxh3_64() for name in texts}
+    wide = {}
+    for name, feed in feeds.items():
+        column: Any = plh.col(name).fill_null("") if rows[name].null_count() else plh.col(name)
+        wide[f"{name}/128"] = column.nchash.xxh3_128(seed=_seed_of(feed))
+    hashed = rows.select(**wide, **words)
+    halves = hashed.select(
+        half.alias(f"{name}{side}")
+        for name in wide
+        for side, half in (
+            ("/hi", (pl.col(name) // (1 << 64)).cast(pl.UInt64)),
+            ("/lo", pl.col(name).cast(pl.UInt64, wrap_numerical=True)),
+        )
     )
-    return halves["hi"].to_numpy(), halves["lo"].to_numpy()
+    return (
+        {name: (halves[f"{name}/128/hi"].to_numpy(), halves[f"{name}/128/lo"].to_numpy()) for name in feeds},
+        {name: numbers(hashed, f"{name}/64", 0) for name in texts},
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -82,42 +103,40 @@ def content_digest(rows: pl.DataFrame) -> U64:
     Covers who, what, when and how much; not the position in the source, nor RAT, APN, cell and IMEI. A column that is
     absent counts like one that is null throughout; a null record type counts as EVENT.
     """
-    columns: dict[str, pl.Expr] = {}
-    factors: dict[str, int] = {}
-    present = rows.schema
-    for name, factor in _TEXT_FACTORS.items():
-        if name in present and present[name] != pl.Null:
-            columns[name] = plh.col(name).nchash.xxh3_64().fill_null(0)
-            factors[name] = factor
-    for name, factor in _NUMBER_FACTORS.items():
-        if name in present and present[name] != pl.Null:
-            columns[name] = pl.col(name).to_physical().fill_null(-_NUMBER_OFFSET)
-            factors[name] = factor
-    for name, factor in _KIND_FACTORS.items():
-        if name in present and present[name] != pl.Null:
-            columns[name] = pl.col(name).fill_null(0)
-            factors[name] = factor
+    return content_of(rows, digests(rows, {}, content_texts(rows))[1])
+
+
+def content_texts(rows: pl.DataFrame) -> list[str]:
+    """The texts of USAGE_SCHEMA rows that are content, those that some row has."""
+    return [name for name in _TEXT_FACTORS if has(rows, name)]
+
+
+def content_of(rows: pl.DataFrame, texts: Mapping[str, U64]) -> U64:
+    """`content_digest` of rows, whose texts have been digested."""
     total = np.zeros(rows.height, np.uint64)
-    if rows.height == 0:
-        return total
     part = np.empty(rows.height, np.uint64)
-    values = rows.select(**columns)
-    for name, factor in factors.items():
-        column = values[name].to_numpy()
-        if name in _NUMBER_FACTORS:
+    for name, factor in _TEXT_FACTORS.items():
+        if name in texts:
+            total += np.multiply(texts[name], np.uint64(factor), out=part)
+    for name, factor in _NUMBER_FACTORS.items():
+        if has(rows, name):
+            column = numbers(rows, name, -_NUMBER_OFFSET)
             np.add(column.view(np.uint64), np.uint64(_NUMBER_OFFSET), out=part)
-            np.multiply(part, np.uint64(factor), out=part)
-        else:
-            np.multiply(column, np.uint64(factor), out=part)
-        total += part
+            total += np.multiply(part, np.uint64(factor), out=part)
+    for name, factor in _KIND_FACTORS.items():
+        if has(rows, name):
+            total += np.multiply(numbers(rows, name, 0), np.uint64(factor), out=part)
     total ^= total >> np.uint64(32)
     return total
 
 
-def first_in_batch(hi: U64, lo: U64) -> Positions:
-    """For each key the index of its first occurrence in the batch, int64[n]; its own index where it is the first."""
+def first_in_batch(hi: U64, lo: U64, order: Positions | None = None) -> Positions:
+    """For each key the index of its first occurrence in the batch, int64[n]; its own index where it is the first.
+
+    `order` is that of `order_of(lo)`, where the caller has it.
+    """
     first = np.arange(len(lo), dtype=np.int64)
-    order = order_of(lo)
+    order = order_of(lo) if order is None else order
     ordered = lo[order]
     equal = ordered[1:] == ordered[:-1]
     if not equal.any():
@@ -182,14 +201,16 @@ class Seen:
             content[at] = run.columns.content[row]
         return known, content
 
-    def add(self, hi: U64, lo: U64, content: U64, day: int) -> None:
+    def add(self, hi: U64, lo: U64, content: U64, day: int, ordered: bool = False) -> None:
         """Enter keys that are unknown so far, each once; from now on `lookup` knows them.
+
+        They come in order of `lo` where `ordered`.
 
         Keys of usage that is taken in as of an earlier day are kept from `today` on, so that taking it in again
         changes nothing either.
         """
         self._today = max(self._today, day)
-        self._recent.insert(Columns(lo, hi, content, np.full(len(lo), self._today, np.uint16)))
+        self._recent.insert(Columns(lo, hi, content, np.full(len(lo), self._today, np.uint16)), ordered)
 
     def recent(self) -> Columns:
         """The keys since the last checkpoint in order of `lo`; nothing changes."""
@@ -208,4 +229,15 @@ class Seen:
         return run.last_day < self._today - KEEP_DAYS
 
 
-__all__ = ["DAY_US", "KEEP_DAYS", "Columns", "Run", "Seen", "content_digest", "digest", "first_in_batch", "run_of"]
+__all__ = [
+    "DAY_US",
+    "KEEP_DAYS",
+    "Columns",
+    "Run",
+    "Seen",
+    "content_digest",
+    "digest",
+    "first_in_batch",
+    "order_of",
+    "run_of",
+]

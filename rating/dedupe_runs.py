@@ -140,19 +140,21 @@ class Recent:
             self._levels = [[], [self.entries()]]
         lo, hi = lo[asked], hi[asked]
         found: list[tuple[Positions, U64]] = []
-        for piece in self._pieces():
-            row = np.searchsorted(piece.lo, lo).astype(np.int64)
+        for piece in self._pieces() if len(asked) else ():
+            row = np.searchsorted(piece.lo, lo)
+            if not (piece.lo[np.minimum(row, len(piece) - 1)] == lo).any():
+                continue  # as nearly always: what passed the filter is new all the same
             at, row = match_from(piece, row, asked, hi, lo, since_day)
             found.append((at, piece.content[row]))
         if not found:
             return np.empty(0, np.int64), np.empty(0, np.uint64)
         return np.concatenate([at for at, _ in found]), np.concatenate([content for _, content in found])
 
-    def insert(self, new: Columns) -> None:
-        """Enter keys that no live entry holds yet, each once, in any order."""
+    def insert(self, new: Columns, ordered: bool = False) -> None:
+        """Enter keys that no live entry holds yet, each once; in any order, or in that of `lo` where `ordered`."""
         if len(new) == 0:
             return
-        new = new.take(order_of(new.lo))
+        new = new if ordered else new.take(order_of(new.lo))
         self._count += len(new)
         self._add_piece(new, 0)
         if words_for(self._count) > len(self._filter):

@@ -16,6 +16,8 @@ Words = npt.NDArray[np.uint64]
 
 _EMPTY: Final = np.int32(-1)
 _SMALLEST: Final = 1 << 10
+_FEW: Final = 1024  # keys that are looked up several slots ahead at once
+_AHEAD: Final = 8  # so many slots
 
 
 def mix(keys: Words) -> Words:
@@ -54,22 +56,25 @@ class KeyIndex:
 
     def find(self, keys: Words) -> Ints:
         """int64[n]: the row of each key, -1 where the key is not there. Keys may repeat."""
-        found = np.full(len(keys), -1, np.int64)
-        mask = np.uint64(len(self._slots) - 1)
-        slots = mix(keys) & mask
-        active: Ints | None = None
-        while True:
-            rows = self._slots[slots]
-            occupied = np.flatnonzero(rows >= 0)
-            if not len(occupied):
-                return found
-            rows = rows[occupied]
-            active = occupied if active is None else active[occupied]
-            equal = self._keys[rows] == keys[active]
-            found[active[equal]] = rows[equal]
-            differs = ~equal
-            active = active[differs]
-            slots = (slots[occupied[differs]] + np.uint64(1)) & mask
+        mask = len(self._slots) - 1
+        slots = (mix(keys) & np.uint64(mask)).view(np.int64)
+        rows = self._slots[slots].astype(np.int64)
+        # A key is in its slot or after it, before the next free one, whose row is that of no key (-1).
+        found: Ints = np.where(self._keys[rows] == keys, rows, -1)
+        active = np.flatnonzero(found != rows)
+        keys, slots = keys[active], slots[active]
+        while len(active):
+            # One slot at a time costs least where many keys are left, several at once where only calls count.
+            ahead = 1 if len(active) > _FEW else _AHEAD
+            near = (slots[:, None] + np.arange(1, ahead + 1)) & mask
+            rows = self._slots[near].astype(np.int64)
+            ends = (self._keys[rows] == keys[:, None]) | (rows < 0)
+            first = (np.arange(len(active)), ends.argmax(axis=1))
+            ended = ends[first]
+            found[active] = np.where(ended, rows[first], -1)
+            on = np.flatnonzero(~ended)
+            active, keys, slots = active[on], keys[on], slots[on] + ahead
+        return found
 
     def insert(self, keys: Words) -> Ints:
         """int64[n]: the row of each key, new rows in order of the keys where they were not there.
@@ -100,11 +105,11 @@ class KeyIndex:
     def _place(self, first: int) -> None:
         """Give a slot to each row from `first` on."""
         pending = np.arange(first, self._count, dtype=np.int32)
-        mask = np.uint64(len(self._slots) - 1)
-        slots = mix(self._keys[first : self._count]) & mask
+        mask = len(self._slots) - 1
+        slots = (mix(self._keys[first : self._count]) & np.uint64(mask)).view(np.int64)
         while len(pending):
             free = self._slots[slots] < 0
             self._slots[slots[free]] = pending[free]
             lost = self._slots[slots] != pending
             pending = pending[lost]
-            slots = (slots[lost] + np.uint64(1)) & mask
+            slots = (slots[lost] + 1) & mask

@@ -12,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from rating.dedupe import content_digest, digest
-from rating.groups import distinct
+from rating.columns import has
+from rating.dedupe import content_of, content_texts, digests
 from rating.index import Ints, Words
 from schemas.usage import UsageBatch
 
 NUMBERS = ("iccid", "imsi", "msisdn")  # of a card, in the order in which they decide whose a record is (F1)
+PLACE = ("plmn", "country", "zone")  # where it was used, the zone as the feed names it
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_TABLE_BITS = 16
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,17 @@ class Prints:
     def of(cls, batch: UsageBatch) -> Prints:
         """The prints of a batch."""
         rows = batch.rows
-        high, low = digest(batch.feed, rows["record_key"])
-        numbers = {
-            name: _number(name, rows[name])
-            for name in NUMBERS
-            if name in rows.columns and rows[name].null_count() < len(rows)
-        }
-        spot, spots = _spots(rows)
-        return cls(high, low, content_digest(rows), numbers, spot, spots)
+        names = [name for name in NUMBERS if has(rows, name)]
+        content = content_texts(rows)
+        places = [name for name in PLACE if has(rows, name)]
+        # All of them at once: a call of Polars has its price, whatever the size of the batch.
+        digests_of, texts = digests(
+            rows, {"record_key": batch.feed} | {name: name for name in names}, dict.fromkeys(content + places)
+        )
+        high, low = digests_of["record_key"]
+        numbers = {name: Number(*digests_of[name], _present(rows[name])) for name in names}
+        spot, spots = _spots(rows, {name: texts[name] for name in places})
+        return cls(high, low, content_of(rows, {name: texts[name] for name in content}), numbers, spot, spots)
 
     def slice(self, start: int, count: int) -> Prints:
         """The prints of `count` rows from `start` on; `spots` stay those of the batch."""
@@ -70,26 +76,38 @@ class Prints:
         return Prints(self.key_high[part], self.key_low[part], self.content[part], numbers, self.spot[part], self.spots)
 
 
-def _number(name: str, numbers: pl.Series) -> Number:
-    present = numbers.is_not_null().to_numpy() if numbers.null_count() else None
-    return Number(*digest(name, numbers.fill_null("")), present)
+def _present(numbers: pl.Series) -> npt.NDArray[np.bool_] | None:
+    return numbers.is_not_null().to_numpy() if numbers.null_count() else None
 
 
-def _spots(rows: pl.DataFrame) -> tuple[Ints, list[tuple[str, str, str]]]:
+def _spots(rows: pl.DataFrame, digested: dict[str, Words]) -> tuple[Ints, list[tuple[str, str, str]]]:
     """The distinct places of a batch, and which one each record was used in."""
-    names = [name for name in ("plmn", "country", "zone") if name in rows.columns]
-    if not names:
+    if not digested:
         return np.zeros(len(rows), np.int64), [("", "", "")]
-    code = np.zeros(len(rows), np.int64)
-    for name in names:
-        physical = rows[name].cast(pl.Categorical).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
-        ranks = distinct(physical)
-        code = code * len(ranks[0]) + ranks[1]
-    present, spot = distinct(code)
-    sample = np.zeros(len(present), np.int64)
-    sample[spot] = np.arange(len(spot))
-    shown = rows[sample].select(
-        (pl.col(name).fill_null("") if name in names else pl.lit("")).alias(name)
-        for name in ("plmn", "country", "zone")
-    )
-    return spot, shown.rows()
+    whole = np.zeros(len(rows), np.uint64)
+    for digest in digested.values():
+        whole = whole * _ODD + digest
+    sample, spot = _alike(whole)
+    shown = [
+        [text or "" for text in rows[name][sample].to_list()] if name in digested else [""] * len(sample)
+        for name in PLACE
+    ]
+    return spot, list(zip(*shown, strict=True))
+
+
+def _alike(digests: Words) -> tuple[Ints, Ints]:
+    """A row of each distinct digest, and which of them each row has.
+
+    There are few: most have a place of their own in a table by their highest bits.
+    """
+    rows = np.arange(len(digests))
+    table = np.empty(1 << _TABLE_BITS, np.int64)
+    place = (digests >> np.uint64(64 - _TABLE_BITS)).view(np.int64)
+    table[place] = rows
+    like = table[place]
+    others = np.flatnonzero(digests[like] != digests)
+    if len(others):
+        _, first, which = np.unique(digests[others], return_index=True, return_inverse=True)
+        like[others] = others[first][which]
+    leads = like == rows
+    return np.flatnonzero(leads), (np.cumsum(leads) - 1)[like]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 import polars as pl
 import pyarrow as pa
@@ -11,6 +12,12 @@ import pyarrow as pa
 from rating.rules.outcome import Outcome
 from schemas.tables import ACTIONS, FIRINGS, GAPS, RATED, RESULTS
 from schemas.usage import REJECT_SCHEMA
+
+# Empty tables, each made once: to make one costs more than many a stage of a small batch.
+_NO_RATED: Final = RATED.empty_table()
+_NO_REJECTS: Final = pl.DataFrame(schema=REJECT_SCHEMA)
+_NO_GAPS: Final = GAPS.empty_table()
+_NO_RESULTS: Final = RESULTS.empty_table()
 
 
 @dataclass(frozen=True)
@@ -25,11 +32,11 @@ class Step:
     records: int = 0
     rated_records: int = 0
     duplicates: int = 0
-    rated: pa.Table = field(default_factory=RATED.empty_table)
-    rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECT_SCHEMA))
-    gaps: pa.Table = field(default_factory=GAPS.empty_table)
+    rated: pa.Table = field(default_factory=lambda: _NO_RATED)
+    rejects: pl.DataFrame = field(default_factory=lambda: _NO_REJECTS)
+    gaps: pa.Table = field(default_factory=lambda: _NO_GAPS)
     outcomes: tuple[Outcome, ...] = ()  # of the rules
-    results: pa.Table = field(default_factory=RESULTS.empty_table)
+    results: pa.Table = field(default_factory=lambda: _NO_RESULTS)
     charges: dict[str, int] = field(default_factory=dict)  # nanos by currency of all rated rows
 
     @cached_property

@@ -25,6 +25,7 @@ NOTE_SCHEMA: Final = {
     "value": pl.String(),
 }
 _OWN: Final = ("add_tag", "set_attribute")
+_NO_NOTES: Final = pl.DataFrame(schema=NOTE_SCHEMA)
 
 
 def is_own(action: Action) -> bool:
@@ -34,7 +35,7 @@ def is_own(action: Action) -> bool:
 
 def no_notes() -> pl.DataFrame:
     """An empty list of notes."""
-    return pl.DataFrame(schema=NOTE_SCHEMA)
+    return _NO_NOTES
 
 
 def notes_of(actions: pa.Table) -> pl.DataFrame:

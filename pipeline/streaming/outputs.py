@@ -41,6 +41,7 @@ _ROW_BYTES: Final = 128  # about what a row takes, rather more
 _FILL: Final = 0.93  # of a piece, as far as the size of rows can be foretold from those before
 _MORE_BYTES: Final = 512  # of the head, beside its parts
 _PART_BYTES: Final = 160
+_FILLED: Final = ("reject_id", "raw", "raw_header")
 
 
 class Rows(msgspec.Struct, frozen=True, array_like=True):
@@ -213,36 +214,51 @@ def rejected_rows(rejects: pl.DataFrame, feed: str, sources: pl.Series, received
     return table.combine_chunks()
 
 
+class Refused(NamedTuple):
+    """What the fold rejected of one message: from this row of `rejected` on, with their rows in the source."""
+
+    start: int
+    fence: Fence
+    rows: list[int]
+
+
+def refused_rows(output: Output) -> list[Refused]:
+    """What `fill_rejected` has to fill in."""
+    table, at, found = output.rejected, 0, []
+    if not table["reject_id"].null_count:
+        return []
+    empty, rows = table["reject_id"].is_null().to_numpy(), table["source_row"].to_numpy()
+    for part in output.parts:
+        end = at + part.rejected
+        if part.fence is not None and empty[at:end].any():
+            found.append(Refused(at, part.fence, rows[at:end].tolist()))
+        at = end
+    return found
+
+
 def fill_rejected(output: Output, find: Callable[[Fence, Sequence[int]], Origin]) -> Output:
     """The output with ids and raw bytes of what the fold rejected (F5).
 
     `find` is asked for the rows of a source (`source_row`) that a message with this fence brought.
     """
-    table, at, pieces = output.rejected, 0, []
-    if not table["reject_id"].null_count:
+    refused = refused_rows(output)
+    if not refused:
         return output
-    for part in output.parts:
-        own = table.slice(at, part.rejected)
-        at += part.rejected
-        if own["reject_id"].null_count and part.fence is not None:
-            rows = own["source_row"].to_pylist()
-            own = _filled(own, find(part.fence, rows), rows)
-        pieces.append(own)
-    return replace(output, tables={**output.tables, "rejected": pa.concat_tables(pieces)})
-
-
-def _filled(rows: pa.Table, origin: Origin, places: Sequence[int]) -> pa.Table:
-    ids = [
-        f"{origin.fingerprint}:{row}" if key is None else f"{origin.fingerprint}:{row}:{key}"
-        for row, key in zip(places, rows["record_key"].to_pylist(), strict=True)
-    ]
-    for name, column in (
-        ("reject_id", pa.array(ids, pa.string())),
-        ("raw", pa.array(origin.lines, pa.binary())),
-        ("raw_header", pa.array([origin.header] * len(ids), pa.binary())),
-    ):
-        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
-    return rows
+    table = output.rejected
+    keys = table["record_key"].to_pylist()
+    ids, raw, headers = (table[name].to_pylist() for name in _FILLED)
+    for start, fence, rows in refused:
+        origin, end = find(fence, rows), start + len(rows)
+        ids[start:end] = [
+            f"{origin.fingerprint}:{row}" if key is None else f"{origin.fingerprint}:{row}:{key}"
+            for row, key in zip(rows, keys[start:end], strict=True)
+        ]
+        raw[start:end] = origin.lines
+        headers[start:end] = [origin.header] * len(rows)
+    for name, values in zip(_FILLED, (ids, raw, headers), strict=True):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), pa.array(values, table.schema.field(place).type))
+    return replace(output, tables={**output.tables, "rejected": table})
 
 
 def action_messages(output: Output) -> list[tuple[bytes, bytes]]:
@@ -311,6 +327,7 @@ __all__ = [
     "fill_rejected",
     "join",
     "packed",
+    "refused_rows",
     "rejected_rows",
     "status_messages",
 ]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Sequence
-from typing import Any, Final
 
 import msgspec
+import pyarrow as pa
 
 from pipeline.messages import Fence
-from pipeline.streaming.outputs import Output, fill_rejected
+from pipeline.streaming.outputs import Output, fill_rejected, refused_rows
 from pipeline.streaming.reading import Origin, kept_line, origin_of
 from pipeline.streaming.recent import RecentRaw
-
-_TEXT: Final = ("reject_id", "feed", "source", "source_row", "received_at", "reason", "field", "message", "record_key")
 
 
 async def with_raw_bytes(output: Output, raw: RecentRaw) -> Output:
@@ -22,14 +19,7 @@ async def with_raw_bytes(output: Output, raw: RecentRaw) -> Output:
 
     Where the topic does not have a message any more, its records have no raw bytes, and an id of its place.
     """
-    wanted: dict[Fence, list[int]] = {}
-
-    def note(fence: Fence, rows: Sequence[int]) -> Origin:
-        wanted[fence] = list(rows)
-        return Origin("", None, [b""] * len(rows))
-
-    fill_rejected(output, note)
-    found = {fence: await origin_at(fence, rows, raw) for fence, rows in wanted.items()}
+    found = {one.fence: await origin_at(one.fence, one.rows, raw) for one in refused_rows(output)}
     return fill_rejected(output, lambda fence, rows: found[fence])
 
 
@@ -56,12 +46,11 @@ async def origin_at(fence: Fence, rows: Sequence[int], raw: RecentRaw) -> Origin
 
 def reject_messages(output: Output) -> list[bytes]:
     """A JSON object for each rejected record, with its raw bytes in base64."""
-    rows = output.rejected.to_pylist() if output.rejected.num_rows else []
-    return [msgspec.json.encode(_told(row)) for row in rows]
-
-
-def _told(row: dict[str, Any]) -> dict[str, Any]:
-    told = {name: row[name] for name in _TEXT}
-    for name in ("raw", "raw_header"):
-        told[name] = None if row[name] is None else base64.b64encode(row[name]).decode()
-    return told
+    if not output.rejected.num_rows:
+        return []
+    names = output.rejected.column_names
+    columns = [
+        (column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column).to_pylist()
+        for column in output.rejected.columns
+    ]
+    return [msgspec.json.encode(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]

@@ -24,6 +24,7 @@ from pipeline.streaming.outputs import (
     join,
 )
 from pipeline.streaming.reading import Origin
+from pipeline.streaming.refused import reject_messages
 from rating.errors import StorageError, WorldError
 from rating.rules.totals import BASELINE
 from schemas.actions import ActionMessage
@@ -175,6 +176,11 @@ def test_rejects_of_the_fold_are_filled_in() -> None:
         (row["reject_id"], row["raw"], row["raw_header"]) for row in filled.rejected.to_pylist()
     ]
     assert fill_rejected(filled, find) is filled
+    told = [msgspec.json.decode(one) for one in reject_messages(filled)]
+    assert [("d2:11:bad0", "bGluZSAxMQ==", "aGVhZA=="), ("d12:21:bad10", "bGluZSAyMQ==", "aGVhZA==")] == [
+        (one["reject_id"], one["raw"], one["raw_header"]) for one in told
+    ]
+    assert [filled.rejected.column_names] * 2 == [list(one) for one in told]
 
 
 def test_actions_are_messages() -> None:

@@ -40,14 +40,18 @@ def files_of(fleet: dict[str, Any]) -> list[str]:
 def through(folder: Path, fleet: dict[str, Any], workers: int) -> dict[str, float]:
     """Records a second from files to landed rows, then from a raw topic that holds all of them already.
 
-    Also those of bare consumption and decoding of the journal that the workers made, of the first of the two runs.
+    Also those of consuming and decoding the journal that the workers made in the first of the two runs: by aiokafka
+    alone, and through the agents of a worker.
     """
     rated, records = fleet["expected"]["rated"], fleet["records"]
     with cluster_of(folder / f"files-{workers}", PARTITIONS, workers, files_of(fleet)) as cluster:
         began = time.monotonic()
         cluster.weir("feed", fleet["feed"], fleet["usage"], "--as-of", AS_OF)
         from_files = records / (cluster.wait_for_rows(rated) - began)
-        bare = python("benchmarks.peers.bare_consumer", "--config", str(cluster.file))
+        bare, agents = (
+            python(f"benchmarks.peers.{name}", "--config", str(cluster.file))
+            for name in ("bare_consumer", "faust_batches")
+        )
     with cluster_of(folder / f"raw-{workers}", PARTITIONS, workers, files_of(fleet)) as cluster:
         for name in list(cluster.workers):
             cluster.end(name)
@@ -59,7 +63,8 @@ def through(folder: Path, fleet: dict[str, Any], workers: int) -> dict[str, floa
             time.sleep(0.02)
         began = time.monotonic()
         from_topic = records / (cluster.wait_for_rows(rated) - began)
-    return {"files": from_files, "topic": from_topic, "bare": bare["records"] / bare["seconds"]}
+    peers = {name: found["records"] / found["seconds"] for name, found in (("bare", bare), ("agents", agents))}
+    return {"files": from_files, "topic": from_topic, **peers}
 
 
 async def journal_end(cluster: Cluster) -> int:
@@ -220,7 +225,8 @@ def main() -> None:
         for name, what in (("files", "from files to landed rows"), ("topic", "from the raw topic to landed rows")):
             print(f"{what}: {one[name]:,.0f} records a second with one worker, {two[name]:,.0f} with two", flush=True)
         print(f"bare consumption and decoding of the journal: {one['bare']:,.0f} records a second", flush=True)
-        print(f"ratio to it, one worker from the raw topic: {one['topic'] / one['bare']:.2f}", flush=True)
+        print(f"the same through the agents of a worker: {one['agents']:,.0f}, ratio {one['agents'] / one['bare']:.2f}")
+        print(f"ratio to it, one worker from the raw topic to rows: {one['topic'] / one['bare']:.2f}", flush=True)
     if "peers" in only:
         plain = per_event(work / "per-event", fleet)
         print(f"plain Faust, one event and one table write a record: {plain:,.0f} records a second", flush=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.conn import create_conn
+from aiokafka.conn import AIOKafkaConnection
 
 from pipeline.config import Kafka, read_secret
 from pipeline.config.table import host_and_port
@@ -30,6 +30,7 @@ FORBIDDEN: Final = (
 
 _PROBE_S: Final = 5.0
 _RETRY_S: Final = 0.25
+_LEAVE_S: Final = 0.5
 _PROTOCOLS: Final = {"plain": "PLAINTEXT", "tls": "SSL", "sasl": "SASL_PLAINTEXT", "sasl_tls": "SASL_SSL"}
 _REFUSED: Final = (
     errors.AuthenticationFailedError,
@@ -76,16 +77,27 @@ async def reach(kafka: Kafka, patience_s: float = PATIENCE_S) -> dict[str, Any]:
         for address in kafka.addresses:
             place = host_and_port(address)
             assert place is not None  # load_config has seen to it
+            connection = AIOKafkaConnection(*place, **probe)
             try:
                 with broker_errors(kafka, address):
-                    connection = await asyncio.wait_for(create_conn(*place, **probe), _PROBE_S)
-                connection.close()
+                    await asyncio.wait_for(connection.connect(), _PROBE_S)
+                await _closed(connection)
                 return settings
+            except ConfigError:
+                await _closed(connection)
+                raise
             except WorldError as error:
                 problems.append(error)
         if time.monotonic() >= deadline_s:
             raise problems[0]
         await asyncio.sleep(_RETRY_S)
+
+
+async def _closed(connection: AIOKafkaConnection) -> None:
+    """Take leave of the broker, which an encrypted connection needs a moment for."""
+    over = connection.close()
+    if over is not None:
+        await asyncio.wait([over], timeout=_LEAVE_S)
 
 
 @contextmanager

@@ -6,11 +6,14 @@ record that is bad in several fields is rejected once, for the first of them in 
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import polars as pl
 
 from rating.mediate_country import country_of, distinct
 from rating.mediate_quantity import LIMIT, Scaled, scale, unit_factor
-from rating.mediate_text import Faults, SourceText, map_values, match_pattern, to_codes
+from rating.mediate_text import Faults, Flags, SourceText, map_values, match_pattern, to_codes
 from rating.mediate_time import FIRST_YEAR, LAST_YEAR, parse_times
 from schemas.mapping import (
     QUANTITY_TARGETS,
@@ -25,11 +28,13 @@ from schemas.mapping import (
 )
 from schemas.usage import REJECT_SCHEMA, USAGE_REQUIRED, USAGE_SCHEMA, Direction, RecordType, Service
 
-_SERVICES = {service.name.lower(): int(service) for service in Service}
-_DIRECTIONS = {direction.name.lower(): int(direction) for direction in Direction}
-_RECORD_TYPES = {kind.name.lower(): int(kind) for kind in RecordType}
-_DATA_ONLY = (int(Direction.UP), int(Direction.DOWN))
-_CALLS_ONLY = (int(Direction.MO), int(Direction.MT))
+# Names by code: those of each kind are 0, 1, 2 …
+_SERVICES = tuple(service.name.lower() for service in Service)
+_DIRECTIONS = tuple(direction.name.lower() for direction in Direction)
+_RECORD_TYPES = tuple(kind.name.lower() for kind in RecordType)
+_OF_DATA = np.array([direction in (Direction.UP, Direction.DOWN) for direction in Direction])
+_OF_CALLS = np.array([direction in (Direction.MO, Direction.MT) for direction in Direction])
+_NETWORK = re.compile(r"[0-9]{5,6}")
 
 
 def mediate(raw: pl.DataFrame, mapping: Mapping, source: str = "") -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -121,8 +126,7 @@ def _apply(rule: RecordRule, mapping: Mapping, texts: SourceText) -> tuple[pl.Da
         if column is not None and column.null_count() < len(column):
             columns[target] = column
         if spec.required or target == "used_at":
-            missing = pl.repeat(True, texts.count, dtype=pl.Boolean, eager=True) if column is None else column.is_null()
-            faults.add(missing, "missing", spec.label, None, f"a value for {target}")
+            faults.missing(column, spec.label, f"a value for {target}")
     _require_card(fields, columns, texts, faults)
     _require_correction(fields, columns, faults)
     columns["quantity"] = _quantity(fields, columns, service, faults)
@@ -138,7 +142,7 @@ def _apply(rule: RecordRule, mapping: Mapping, texts: SourceText) -> tuple[pl.Da
         return pl.DataFrame(schema={name: USAGE_SCHEMA[name] for name in USAGE_REQUIRED}), rejects
     usage = pl.DataFrame([columns[name].alias(name) for name in USAGE_SCHEMA if name in columns])
     if rejects.height:
-        usage = usage.filter(pl.Series(~faults.taken))
+        usage = usage.filter(~faults.taken)
     return usage, rejects
 
 
@@ -151,8 +155,7 @@ def _key(rule: RecordRule, texts: SourceText, faults: Faults) -> pl.Series | Non
     parts: list[pl.Series] = []
     for path in paths:
         part = texts.column(path)
-        missing = texts.constant(None) if part is None else part
-        faults.add(missing.is_null(), "missing", path, None, "a part of the record key")
+        faults.missing(part, path, "a part of the record key")
         if part is not None:
             parts.append(part.alias(f"part_{len(parts)}"))
     if len(parts) < len(paths):
@@ -169,50 +172,59 @@ def _key(rule: RecordRule, texts: SourceText, faults: Faults) -> pl.Series | Non
 
 def _service(rule: RecordRule, fields: dict[str, Field], texts: SourceText, faults: Faults) -> pl.Series:
     if rule.service is not None:
-        return pl.Series([_SERVICES[rule.service]], dtype=pl.UInt8).new_from_index(0, texts.count)
+        return pl.Series([_SERVICES.index(rule.service)], dtype=pl.UInt8).new_from_index(0, texts.count)
     spec = fields["service"]
     text = texts.of("service", spec)
     if text is None:
         text = texts.constant(None)
-    faults.add(text.is_null(), "missing", spec.label, None, "a service")
+    faults.missing(text, spec.label, "a service")
     text = map_values(match_pattern(text, spec, faults), spec, faults, "unknown_service")
     codes = to_codes(text, _SERVICES)
-    faults.add(codes.is_null(), "unknown_service", spec.label, text, f"one of {', '.join(_SERVICES)}")
+    faults.unread(codes, text, "unknown_service", spec.label, f"one of {', '.join(_SERVICES)}")
     return codes
 
 
 def _direction(
     rule: RecordRule, fields: dict[str, Field], service: pl.Series, texts: SourceText, faults: Faults
 ) -> pl.Series:
-    is_data = service == int(Service.DATA)
     if rule.direction is not None:
-        codes: pl.Series | None = pl.Series([_DIRECTIONS[rule.direction]], dtype=pl.UInt8).new_from_index(
+        codes: pl.Series | None = pl.Series([_DIRECTIONS.index(rule.direction)], dtype=pl.UInt8).new_from_index(
             0, texts.count
         )
     else:
         codes = _named_code("direction", fields.get("direction"), _DIRECTIONS, texts, faults)
-    both = pl.Series([int(Direction.BOTH)], dtype=pl.UInt8)
-    mo = pl.Series([int(Direction.MO)], dtype=pl.UInt8)
+    is_data = _is(service, Service.DATA)
     if codes is None or codes.null_count():
-        default = both.new_from_index(0, texts.count) if is_data.all() else both.zip_with(is_data, mo)
-        codes = default if codes is None else codes.fill_null(default)
-    stray = codes.is_in(_DATA_ONLY) & ~is_data | codes.is_in(_CALLS_ONLY) & is_data
+        default = pl.Series(np.where(is_data, np.uint8(Direction.BOTH), np.uint8(Direction.MO)))
+        codes = default if codes is None else codes.zip_with(codes.is_not_null(), default)
+    found = codes.to_numpy()
+    stray = np.where(is_data, _OF_CALLS[found], _OF_DATA[found])
     if stray.any():
         name = fields["direction"].label if "direction" in fields else "direction"
-        shown = codes.replace_strict(list(_DIRECTIONS.values()), list(_DIRECTIONS), return_dtype=pl.String)
+        shown = pl.Series(_DIRECTIONS).gather(codes)
         faults.add(stray, "bad_value", name, shown, "both, up, down for data; both, mo, mt for sms and voice")
     return codes
 
 
+def _is(service: pl.Series, kind: Service) -> Flags:
+    """bool[n]: which records are of a service; none of those without one."""
+    flags: Flags = (
+        (service == int(kind)).fill_null(False).to_numpy()
+        if service.null_count()
+        else (service.to_numpy() == int(kind))
+    )
+    return flags
+
+
 def _named_code(
-    target: str, spec: Field | None, codes: dict[str, int], texts: SourceText, faults: Faults
+    target: str, spec: Field | None, names: tuple[str, ...], texts: SourceText, faults: Faults
 ) -> pl.Series | None:
     text = None if spec is None else texts.of(target, spec)
     if spec is None or text is None:
         return None
     text = map_values(match_pattern(text, spec, faults), spec, faults)
-    code = to_codes(text, codes)
-    faults.add(code.is_null() & text.is_not_null(), "bad_value", spec.label, text, f"one of {', '.join(codes)}")
+    code = to_codes(text, names)
+    faults.unread(code, text, "bad_value", spec.label, f"one of {', '.join(names)}")
     return code
 
 
@@ -228,9 +240,8 @@ def _field(target: str, spec: Field, texts: SourceText, faults: Faults) -> pl.Se
         return _amount(spec, text, texts, faults)
     if target in TIME_TARGETS:
         times = parse_times(text, spec.times, spec.zone)
-        if times.null_count() > text.null_count():
-            expected = f"a time as {' or '.join(spec.times)}, {FIRST_YEAR} to {LAST_YEAR}"
-            faults.add(times.is_null() & text.is_not_null(), "bad_time", spec.label, text, expected)
+        expected = f"a time as {' or '.join(spec.times)}, {FIRST_YEAR} to {LAST_YEAR}"
+        faults.unread(times, text, "bad_time", spec.label, expected)
         return times
     if target == "sequence":
         number = text.str.strip_chars().cast(pl.Int64, strict=False)
@@ -285,27 +296,29 @@ def _quantity(fields: dict[str, Field], columns: dict[str, pl.Series], service: 
     if total is None:
         total = nothing.new_from_index(0, len(service))
     if volume is not None:
-        is_data = service == int(Service.DATA)
-        total = total.fill_null(volume if is_data.all() else volume.zip_with(is_data, nothing))
+        is_data = _is(service, Service.DATA)
+        volume = volume if is_data.all() else volume.zip_with(pl.Series(is_data), nothing)
+        total = total.zip_with(total.is_not_null(), volume)
     if total.null_count():
-        one = pl.Series([1], dtype=pl.Int64)
-        total = total.zip_with(total.is_not_null() | (service != int(Service.SMS)).fill_null(True), one)
+        is_sms = _is(service, Service.SMS)
+        if is_sms.any():
+            total = total.zip_with(total.is_not_null() | pl.Series(~is_sms), pl.Series([1], dtype=pl.Int64))
         kind = columns.get("record_type")
         if kind is not None:
             reversal = (kind == int(RecordType.REVERSE)).fill_null(False)
             total = total.zip_with(total.is_not_null() | ~reversal, pl.Series([0], dtype=pl.Int64))
         named = [fields[target].label for target in ("quantity", *QUANTITY_TARGETS) if target in fields]
-        faults.add(total.is_null(), "missing", named[0] if named else "quantity", None, "a quantity")
+        faults.missing(total, named[0] if named else "quantity", "a quantity")
     return total
 
 
 def _require_card(fields: dict[str, Field], columns: dict[str, pl.Series], texts: SourceText, faults: Faults) -> None:
     given = [columns[target] for target in ("iccid", "imsi", "msisdn") if target in columns]
-    missing = pl.repeat(True, texts.count, dtype=pl.Boolean, eager=True)
+    missing: Flags = np.ones(texts.count, np.bool_)
     for column in given:
         if not column.null_count():
             return
-        missing &= column.is_null()
+        missing = missing & column.is_null().to_numpy()
     name = next(fields[target].label for target in ("iccid", "imsi", "msisdn") if target in fields)
     faults.add(missing, "missing", name, None, "an ICCID, IMSI or MSISDN")
 
@@ -324,13 +337,16 @@ def _require_correction(fields: dict[str, Field], columns: dict[str, pl.Series],
 
 def _network(spec: Field, text: pl.Series, faults: Faults) -> pl.Series:
     values, index = distinct(text)
-    clean = values.str.replace_all("[- ]", "")
-    good = clean.str.contains("^[0-9]{5,6}$")
-    if not good.all():
-        wrong = (~good).gather(index)
+    found = values.to_list()
+    clean = [value.replace("-", "").replace(" ", "") for value in found]
+    good = [_NETWORK.fullmatch(value) is not None for value in clean]
+    if not all(good):
+        wrong = pl.Series([not fine for fine in good]).gather(index)
         faults.add(wrong, "bad_value", spec.label, text, "MCC and MNC, 5 or 6 digits")
-        clean = clean.zip_with(good, pl.Series([None], dtype=pl.String))
-    return text if bool((clean == values).all()) and not clean.null_count() else clean.gather(index)
+    elif clean == found:
+        return text
+    kept = [value if fine else None for value, fine in zip(clean, good, strict=True)]
+    return pl.Series(kept, dtype=pl.String).gather(index)
 
 
 def _country(spec: Field, text: pl.Series, faults: Faults) -> pl.Series:

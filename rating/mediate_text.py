@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,48 +16,60 @@ MAX_TEXT_BYTES = 512
 
 _SHOWN_CHARS = 60
 
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
 
 @dataclass
 class Faults:
     """The first fault of each record of a batch of `count`, in the order in which they are added."""
 
     count: int
-    taken: npt.NDArray[np.bool_] = field(init=False)
-    _parts: list[tuple[npt.NDArray[np.int64], str, str, pl.Series]] = field(default_factory=list)
+    taken: Flags = field(init=False)
+    _parts: list[tuple[Ints, str, str, list[str]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.taken = np.zeros(self.count, np.bool_)
 
-    def add(self, mask: pl.Series, reason: str, name: str, found: pl.Series | None, expected: str) -> None:
+    def add(self, mask: pl.Series | Flags, reason: str, name: str, found: pl.Series | None, expected: str) -> None:
         """Records under `mask` (nulls do not count) that have no fault yet get this one."""
-        rows = np.flatnonzero(mask.fill_null(False).to_numpy() & ~self.taken)
+        flags = mask.fill_null(False).to_numpy() if isinstance(mask, pl.Series) else mask
+        rows = np.flatnonzero(flags)
+        if len(rows):
+            rows = rows[~self.taken[rows]]
         if not len(rows):
             return
         self.taken[rows] = True
         if found is None:
-            message = pl.repeat(f"found nothing; expected {expected}", len(rows), dtype=pl.String, eager=True)
+            messages = [f"found nothing; expected {expected}"] * len(rows)
         else:
-            shown = found.gather(rows).str.slice(0, _SHOWN_CHARS)
-            message = pl.select(pl.format("found '{}'; expected {}", shown, pl.lit(expected))).to_series()
-        self._parts.append((rows, reason, name, message))
+            messages = [f"found '{text[:_SHOWN_CHARS]}'; expected {expected}" for text in found[rows]]
+        self._parts.append((rows, reason, name, messages))
+
+    def missing(self, text: pl.Series | None, name: str, expected: str) -> None:
+        """Records without a text (or number) that have no fault yet miss it; all of them where there is no column."""
+        if text is None:
+            self.add(np.ones(self.count, np.bool_), "missing", name, None, expected)
+        elif text.null_count():
+            self.add(text.is_null(), "missing", name, None, expected)
+
+    def unread(self, column: pl.Series, text: pl.Series, reason: str, name: str, expected: str) -> None:
+        """Records with a text that gave no value in `column` have this fault, where they have none yet."""
+        if column.null_count() > text.null_count():
+            self.add(column.is_null() & text.is_not_null(), reason, name, text, expected)
 
     def frame(self, source_row: pl.Series, key: pl.Series | None) -> pl.DataFrame:
         """The faults as REJECT_SCHEMA rows, in source order."""
         if not self._parts:
             return pl.DataFrame(schema=REJECT_SCHEMA)
-        parts = []
-        for rows, reason, name, message in self._parts:
-            keys = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows)) if key is None else key.gather(rows)
-            parts.append(
-                pl.DataFrame(
-                    {"order": rows, "source_row": source_row.gather(rows), "record_key": keys.alias("record_key")}
-                ).with_columns(
-                    pl.lit(reason).alias("reason"),
-                    pl.lit(name or None, dtype=pl.String).alias("field"),
-                    message.alias("message"),
-                )
-            )
-        return pl.concat(parts).sort("order").select(*REJECT_SCHEMA)
+        order = np.concatenate([rows for rows, _, _, _ in self._parts])
+        faults = [(reason, name or None, text) for _, reason, name, texts in self._parts for text in texts]
+        place = np.argsort(order)  # no record has two
+        rows = order[place]
+        reasons, names, messages = zip(*(faults[at] for at in place.tolist()), strict=True)
+        keys = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows)) if key is None else key[rows]
+        columns = (source_row[rows], keys, reasons, names, messages)
+        return pl.DataFrame(dict(zip(REJECT_SCHEMA, columns, strict=True)), schema_overrides=REJECT_SCHEMA)
 
 
 class SourceText:
@@ -96,13 +109,20 @@ class SourceText:
         column = self.raw[path]
         if column.null_count() == len(column):
             return None
-        lengths = column.str.len_bytes()
+        lengths = self._lengths[path]
         if lengths.min() == 0:
             column = column.zip_with((lengths > 0).fill_null(False), self.constant(None))
-        if (lengths > MAX_TEXT_BYTES).any():
+        longest = lengths.max()
+        assert isinstance(longest, int)
+        if longest > MAX_TEXT_BYTES:
             self.faults.add(lengths > MAX_TEXT_BYTES, "too_long", path, column, f"at most {MAX_TEXT_BYTES} bytes")
             column = column.zip_with((lengths <= MAX_TEXT_BYTES).fill_null(False), self.constant(None))
         return column
+
+    @cached_property
+    def _lengths(self) -> pl.DataFrame:
+        """The bytes of each text: one look at all columns takes less than one at each."""
+        return self.raw.select(pl.col(pl.String).str.len_bytes())
 
     def of(self, target: str, spec: Field) -> pl.Series | None:
         """The text of a target field before its pattern and values are applied; None where no record has any."""
@@ -146,10 +166,14 @@ def match_pattern(text: pl.Series, spec: Field, faults: Faults) -> pl.Series:
     """The part of `text` that the field's pattern names; a text that does not match is a fault."""
     if spec.pattern is None:
         return text
-    groups = pl.select(pl.lit("").str.extract_groups(spec.pattern)).to_series().struct.fields
-    part = text.str.extract(spec.pattern, 1 if groups else 0)
-    faults.add(part.is_null() & text.is_not_null(), "bad_value", spec.label, text, f"text that matches {spec.pattern}")
+    part = text.str.extract(spec.pattern, 1 if _has_groups(spec.pattern) else 0)
+    faults.unread(part, text, "bad_value", spec.label, f"text that matches {spec.pattern}")
     return without_empty(part)
+
+
+@lru_cache(maxsize=64)
+def _has_groups(pattern: str) -> bool:
+    return bool(pl.select(pl.lit("").str.extract_groups(pattern)).to_series().struct.fields)
 
 
 def map_values(text: pl.Series, spec: Field, faults: Faults, reason: str = "bad_value", target: str = "") -> pl.Series:
@@ -170,14 +194,15 @@ def map_values(text: pl.Series, spec: Field, faults: Faults, reason: str = "bad_
     else:
         mapped = pl.Series([rest], dtype=pl.String).new_from_index(0, len(text))
     mapped = mapped.zip_with(text.is_not_null(), pl.Series([None], dtype=pl.String))
-    unknown = mapped.is_null() & text.is_not_null()
-    faults.add(unknown, reason, spec.label, text, expected or f"one of {', '.join(named)}")
+    faults.unread(mapped, text, reason, spec.label, expected or f"one of {', '.join(named)}")
     return mapped
 
 
-def to_codes(text: pl.Series, codes: dict[str, int]) -> pl.Series:
-    """UInt8 codes of the names in `text`; null for null and for any other text."""
-    for name, code in codes.items():
-        if bool((text == name).all()) and not text.null_count():
-            return pl.Series([code], dtype=pl.UInt8).new_from_index(0, len(text))
-    return text.replace_strict(list(codes), list(codes.values()), default=None, return_dtype=pl.UInt8)
+def to_codes(text: pl.Series, names: tuple[str, ...]) -> pl.Series:
+    """UInt8 places in `names` (at most 255) of the texts; null for null and for any other text."""
+    return text.cast(_enum_of(names), strict=False).to_physical()
+
+
+@lru_cache(maxsize=64)
+def _enum_of(names: tuple[str, ...]) -> pl.Enum:
+    return pl.Enum(names)

@@ -20,7 +20,7 @@ from rating.calendar import FIRST_DAY, LAST_DAY
 from rating.columns import numbers
 from rating.dedupe import DAY_US, Seen, first_in_batch, order_of
 from rating.index import Ints
-from rating.prints import Prints
+from rating.prints import NUMBERS, Prints
 from schemas.usage import REJECT_SCHEMA, Direction, UsageBatch
 
 FUTURE_US: Final = 3_600_000_000  # T5: dated at most one hour ahead of arrival
@@ -214,29 +214,31 @@ def _rejects(
         return _NO_REJECTS
     why = verdict[at].tolist()
     found = sorted(set(why))
-    names = [f"{plan.id} version {version.version}" for plan, version in compiled.book.versions] or ["none"]
-    frame = rows.select(*_JUDGED, *(name for name in _SHOWN if name in rows.columns))[at].with_columns(
-        pl.Series("why", verdict[at]),
-        pl.Series("reason", [_REASONS[one] for one in why], pl.String),
-        pl.Series("field", [_FIELDS[one] for one in why], pl.String),
-        pl.Series("version", [names[number] for number in version[at].tolist()], pl.String),
-        pl.Series("most", MOST_UNITS[service[at]]),
-        *(pl.lit(None, pl.String).alias(name) for name in _SHOWN if name not in rows.columns),
+    asked = {name for one in found for name in _SHOWN.get(one, ()) if name in rows.columns}
+    bad = pl.DataFrame(
+        [
+            *(rows[name][at] for name in ("source_row", "record_key", *sorted(asked))),
+            pl.Series("why", verdict[at]),
+            pl.Series("reason", [_REASONS[one] for one in why], pl.String),
+            pl.Series("field", [_FIELDS[one] for one in why], pl.String),
+        ]
     )
-    texts = [_message(one, batch) for one in found]
-    code = pl.col("why")
-    message = (
-        texts[0]
-        if len(found) == 1
-        else pl.coalesce(*(pl.when(code == one).then(text) for one, text in zip(found, texts, strict=True)))
-    )
-    return frame.select("source_row", "record_key", "reason", "field", message=message)
+    if _TOO_LARGE in found:
+        bad = bad.with_columns(most=MOST_UNITS[service[at]])
+    if _NO_RATE in found:
+        names = [f"{plan.id} version {version.version}" for plan, version in compiled.book.versions] or ["none"]
+        bad = bad.with_columns(version=pl.Series([names[number] for number in version[at].tolist()], dtype=pl.String))
+    texts = [_message(one, asked, batch.received_at_us) for one in found]
+    message = texts[0]
+    if len(found) > 1:
+        message = pl.coalesce(*(pl.when(why=one).then(text) for one, text in zip(found, texts, strict=True)))
+    return bad.select("source_row", "record_key", "reason", "field", message=message)
 
 
-def _message(why: int, batch: UsageBatch) -> pl.Expr:
-    """What was found and what would be right, of records refused for one reason."""
+def _message(why: int, names: set[str], received_at_us: int) -> pl.Expr:
+    """What was found and what would be right, of records refused for one reason; `names` are the columns there."""
     number = pl.coalesce(
-        *(pl.format(name.upper() + " {}", name) for name in ("iccid", "imsi", "msisdn")), pl.lit("no number")
+        *(pl.format(name.upper() + " {}", name) for name in NUMBERS if name in names), pl.lit("no number")
     )
     time = pl.col("used_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     if why == _UNKNOWN_CARD:
@@ -244,7 +246,7 @@ def _message(why: int, batch: UsageBatch) -> pl.Expr:
     if why == _TOO_LARGE:
         return pl.format("found {} units; expected at most {}", "quantity", "most")
     if why == _FUTURE:
-        received = pl.from_epoch(pl.Series([batch.received_at_us]), "us").dt.strftime("%Y-%m-%dT%H:%M:%SZ")[0]
+        received = pl.from_epoch(pl.Series([received_at_us]), "us").dt.strftime("%Y-%m-%dT%H:%M:%SZ")[0]
         return pl.format("found {}; expected at most one hour after arrival at " + received, time)
     if why == _NO_PLAN:
         return pl.format("found {} without a plan in force on {}; expected one", number, time)
@@ -254,13 +256,21 @@ def _message(why: int, batch: UsageBatch) -> pl.Expr:
             + "/"
             + pl.col("direction").replace_strict({int(d): d.name.lower() for d in Direction}, return_dtype=pl.String)
         )
-        place = pl.format("PLMN {}, country {}", pl.col("plmn").fill_null("none"), pl.col("country").fill_null("none"))
+        plmn, country = (
+            pl.col(name).fill_null("none") if name in names else pl.lit("none") for name in ("plmn", "country")
+        )
+        place = pl.format("PLMN {}, country {}", plmn, country)
         return pl.format(
             "found {} in {}, which plan {} has no rate for; expected a rate or a default zone", sort, place, "version"
         )
     return pl.lit("found other content under a key that was accepted before; expected the same, or a new key")
 
 
-_JUDGED: Final = ("source_row", "record_key", "used_at", "quantity", "service", "direction")
-_SHOWN: Final = ("iccid", "imsi", "msisdn", "plmn", "country")
+_SHOWN: Final[dict[int, tuple[str, ...]]] = {
+    _UNKNOWN_CARD: NUMBERS,
+    _TOO_LARGE: ("quantity",),
+    _FUTURE: ("used_at",),
+    _NO_PLAN: (*NUMBERS, "used_at"),
+    _NO_RATE: ("service", "direction", "plmn", "country"),
+}
 _NO_REJECTS: Final = pl.DataFrame(schema=REJECT_SCHEMA)

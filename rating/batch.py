@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from rating.accept import Accepted, local_days
 from rating.apply import Compiled
+from rating.columns import numbers
 from rating.cycles import Cycles, assign
 from rating.dedupe import DAY_US
 from rating.entries import Entries, enter
@@ -21,6 +23,8 @@ from rating.sessions import deltas
 from rating.state import State
 from schemas.tables import GAPS
 from schemas.usage import UsageBatch
+
+_NO_GAPS: Final = GAPS.empty_table()
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,8 @@ def rate_batch(
     """
     rows = batch.rows if len(accepted) == len(batch.rows) else batch.rows[accepted.place]
     raw = rows["quantity"].to_numpy()
-    up, down = _volume(rows, "volume_up_bytes"), _volume(rows, "volume_down_bytes")
-    gaps = GAPS.empty_table()
+    up, down = (numbers(rows, name, -1) for name in ("volume_up_bytes", "volume_down_bytes"))
+    gaps = _NO_GAPS
     session, units, connects = _sessions(state, compiled, batch, rows, accepted, hears_sessions)
     if batch.cumulative:
         growth = deltas(state.sessions, session, rows)
@@ -77,7 +81,7 @@ def rate_batch(
     rating = rate_entries(
         state.counters, state.sessions, compiled, accepted, entries, cycles, pool, session, connects, today
     )
-    rated = rated_table(compiled, names, batch, offset, partition, accepted, entries, cycles, rating, (up, down))
+    rated = rated_table(compiled, names, batch, rows, offset, partition, accepted, entries, cycles, rating, (up, down))
     return RatedBatch(rated, gaps, rows, entries, rating, cycles, pool, connects, today)
 
 
@@ -124,7 +128,7 @@ def _gaps(
     partition: int,
 ) -> pa.Table:
     if gaps.is_empty():
-        return GAPS.empty_table()
+        return _NO_GAPS
     at = gaps["place"].to_numpy()
     services = [service.lower() for service in ("data", "sms", "voice")]
     frame = gaps.select("after_sequence", "before_sequence", "missing").with_columns(
@@ -147,12 +151,6 @@ def _running(key: Ints, amounts: Ints, held: Ints) -> Ints:
     before = groups.scatter(groups.before(ordered, held[groups.keys]))
     held[groups.keys] += groups.totals(ordered)
     return before
-
-
-def _volume(rows: pl.DataFrame, name: str) -> Ints:
-    if name not in rows.columns:
-        return np.full(len(rows), -1, np.int64)
-    return rows[name].fill_null(-1).to_numpy()
 
 
 def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

@@ -75,6 +75,7 @@ def rated_table(
     compiled: Compiled,
     names: Names,
     batch: UsageBatch,
+    rows: pl.DataFrame,
     offset: int,
     partition: int,
     accepted: Accepted,
@@ -83,10 +84,12 @@ def rated_table(
     rating: Rating,
     volumes: tuple[Ints, Ints],
 ) -> pa.Table:
-    """The rated rows of a batch, in journal order; a row of schemas.tables.RATED an entry."""
+    """The rated rows of a batch, in journal order; a row of schemas.tables.RATED an entry.
+
+    `rows` and `volumes` are of the accepted records.
+    """
     book, record = compiled.book, entries.record
-    whole = len(record) == len(accepted) == len(batch.rows)
-    rows = batch.rows if whole else batch.rows[accepted.place[record]]
+    rows = rows[record] if entries.split else rows
     of = entries.of
     version = of(accepted.version)
     kind = rating.subject & 1

@@ -174,7 +174,7 @@ class PartitionFold:
         rated, rejects = step.rated, step.rejects
         duplicates, kept = [step.duplicates], [step.rated_records]
         refused = np.array([len(rejects)])
-        source = pl.Series([whole.source]).gather(np.zeros(len(rejects), np.int64))
+        source = pl.Series([whole.source]).new_from_index(0, len(rejects))
         if len(batches) > 1:
             rows = np.concatenate([batch.rows["source_row"].to_numpy() for batch in batches])
             of_batch = np.repeat(np.arange(len(batches)), np.diff(ends, prepend=0))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -24,10 +25,11 @@ from pipeline.land import with_used_words
 from pipeline.messages import LIMIT_BYTES, Fence
 from pipeline.outbox.message import Target, outgoing
 from pipeline.streaming.output import SCHEMAS, STATUSES, Counts, Output, Part, Ruled, assembled, stacked
+from rating.columns import instant, text, words
 from rating.errors import StorageError, WorldError
 from rating.rerate import frame_of
 from schemas.rules import Action
-from schemas.tables import TABLES
+from schemas.tables import REJECTED
 
 if TYPE_CHECKING:
     from pipeline.streaming.reading import Origin
@@ -41,6 +43,7 @@ _ROW_BYTES: Final = 128  # about what a row takes, rather more
 _FILL: Final = 0.93  # of a piece, as far as the size of rows can be foretold from those before
 _MORE_BYTES: Final = 512  # of the head, beside its parts
 _PART_BYTES: Final = 160
+_NO_REJECTED: Final = REJECTED.empty_table()
 _FILLED: Final = ("reject_id", "raw", "raw_header")
 
 
@@ -197,21 +200,24 @@ class Gathering:
 
 def rejected_rows(rejects: pl.DataFrame, feed: str, sources: pl.Series, received_at_us: int) -> pa.Table:
     """Rows of REJECTED for rejects of the fold (REJECT_SCHEMA); `fill_rejected` gives them ids and raw bytes."""
-    schema = TABLES["rejected"]
     if rejects.is_empty():
-        return schema.empty_table()
-    frame = rejects.select(
-        pl.lit(None, pl.String).alias("reject_id"), pl.lit(feed).alias("feed"), sources.alias("source"), "source_row",
-        pl.lit(received_at_us, pl.Int64).alias("received_at"), "reason", "field", "message", "record_key",
-        pl.lit(None, pl.Binary).alias("raw"), pl.lit(None, pl.Binary).alias("raw_header"),
-    )  # fmt: skip
-    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-    for place, field in enumerate(schema):
-        column = table.column(place)
-        if pa.types.is_dictionary(field.type):
-            column = column.cast(pa.string()).dictionary_encode()
-        table = table.set_column(place, field, column.cast(field.type))
-    return table.combine_chunks()
+        return _NO_REJECTED
+    count = len(rejects)
+    none = pa.nulls(count, pa.binary())
+    columns = {
+        "reject_id": pa.nulls(count, pa.string()),
+        "feed": words(np.zeros(count, np.int64), [feed]),
+        "source": text(sources).dictionary_encode(),
+        "source_row": rejects["source_row"].to_arrow(),
+        "received_at": instant(received_at_us, count),
+        "reason": text(rejects["reason"]).dictionary_encode(),
+        "field": text(rejects["field"]).dictionary_encode(),
+        "message": text(rejects["message"]),
+        "record_key": text(rejects["record_key"]),
+        "raw": none,
+        "raw_header": none,
+    }
+    return pa.table(columns, schema=REJECTED)
 
 
 class Refused(NamedTuple):

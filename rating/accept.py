@@ -21,7 +21,7 @@ from rating.columns import numbers
 from rating.dedupe import DAY_US, Seen, first_in_batch, order_of
 from rating.index import Ints
 from rating.prints import NUMBERS, Prints
-from schemas.usage import REJECT_SCHEMA, Direction, UsageBatch
+from schemas.usage import REJECT_SCHEMA, Direction, Service, UsageBatch
 
 FUTURE_US: Final = 3_600_000_000  # T5: dated at most one hour ahead of arrival
 # What a single record can be of data, SMS and voice: 32 TiB, a million messages or a year of speech; more is a fault
@@ -158,7 +158,7 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) ->
     )
     return Acceptance(
         accepted=everything if len(place) == count else everything.take(place),
-        rejects=_rejects(rows, verdict, batch, compiled, version, service),
+        rejects=_rejects(rows, verdict, batch, compiled, version, service, direction),
         duplicates=int(np.count_nonzero(verdict == _DUPLICATE)),
     )
 
@@ -207,7 +207,13 @@ def _judge_repeats(
 
 
 def _rejects(
-    rows: pl.DataFrame, verdict: np.ndarray, batch: UsageBatch, compiled: Compiled, version: Ints, service: Ints
+    rows: pl.DataFrame,
+    verdict: np.ndarray,
+    batch: UsageBatch,
+    compiled: Compiled,
+    version: Ints,
+    service: Ints,
+    direction: Ints,
 ) -> pl.DataFrame:
     at = np.flatnonzero((verdict != _FINE) & (verdict != _DUPLICATE))
     if not len(at):
@@ -227,7 +233,11 @@ def _rejects(
         bad = bad.with_columns(most=MOST_UNITS[service[at]])
     if _NO_RATE in found:
         names = [f"{plan.id} version {version.version}" for plan, version in compiled.book.versions] or ["none"]
-        bad = bad.with_columns(version=pl.Series([names[number] for number in version[at].tolist()], dtype=pl.String))
+        codes = zip(service[at].tolist(), direction[at].tolist(), strict=True)
+        bad = bad.with_columns(
+            pl.Series("version", [names[number] for number in version[at].tolist()], pl.String),
+            pl.Series("sort", [_SORTS[sort][way] for sort, way in codes], pl.String),
+        )
     texts = [_message(one, asked, batch.received_at_us) for one in found]
     message = texts[0]
     if len(found) > 1:
@@ -251,17 +261,12 @@ def _message(why: int, names: set[str], received_at_us: int) -> pl.Expr:
     if why == _NO_PLAN:
         return pl.format("found {} without a plan in force on {}; expected one", number, time)
     if why == _NO_RATE:
-        sort = (
-            pl.col("service").replace_strict({0: "data", 1: "sms", 2: "voice"}, return_dtype=pl.String)
-            + "/"
-            + pl.col("direction").replace_strict({int(d): d.name.lower() for d in Direction}, return_dtype=pl.String)
-        )
         plmn, country = (
             pl.col(name).fill_null("none") if name in names else pl.lit("none") for name in ("plmn", "country")
         )
         place = pl.format("PLMN {}, country {}", plmn, country)
         return pl.format(
-            "found {} in {}, which plan {} has no rate for; expected a rate or a default zone", sort, place, "version"
+            "found {} in {}, which plan {} has no rate for; expected a rate or a default zone", "sort", place, "version"
         )
     return pl.lit("found other content under a key that was accepted before; expected the same, or a new key")
 
@@ -271,6 +276,7 @@ _SHOWN: Final[dict[int, tuple[str, ...]]] = {
     _TOO_LARGE: ("quantity",),
     _FUTURE: ("used_at",),
     _NO_PLAN: (*NUMBERS, "used_at"),
-    _NO_RATE: ("service", "direction", "plmn", "country"),
+    _NO_RATE: ("plmn", "country"),
 }
+_SORTS: Final = [[f"{one.name}/{way.name}".lower() for way in Direction] for one in Service]
 _NO_REJECTS: Final = pl.DataFrame(schema=REJECT_SCHEMA)

@@ -37,8 +37,7 @@ def numbers(rows: pl.DataFrame, name: str, null: int) -> npt.NDArray[Any]:
 def words(codes: Ints, texts: Sequence[str]) -> pa.Array:
     """A dictionary column of `texts`, which are distinct, by code; -1 is null."""
     indices = codes.astype(np.int32)
-    missing = indices < 0
-    indices = pa.array(indices, mask=missing) if missing.any() else pa.array(indices)
+    indices = pa.array(indices, mask=indices < 0) if indices.min(initial=0) < 0 else pa.array(indices)
     return pa.DictionaryArray.from_arrays(indices, pa.array(texts, pa.string()), safe=False)
 
 

@@ -86,10 +86,9 @@ def rate_entries(
     subject = np.where(pooled, pool_subject(pool_of), sim_subject(card)) if some_pooled else sim_subject(card)
     groups = counter_groups(subject, meter, cycle)
     rows = counters.rows(groups.keys)
-    billable = groups.before(entries.billable[groups.order], counters["billable"][rows])
-    before = groups.scatter(billable)
-
     wanted = entries.billable
+    counted = wanted[groups.order]
+    before = groups.scatter(groups.before(counted, counters["billable"][rows]))
     from_test = _draw_test(counters, compiled, accepted, record, wanted)
     rest = wanted - from_test
     size = _sizes(compiled.pools, book, compiled, accepted, entries, cycles, pool_of, meter, today)
@@ -122,9 +121,10 @@ def rate_entries(
     counters["charge_nanos"][price_rows] += price_groups.totals(charge[price_groups.order])
     counters["records"][rows] += np.diff(np.append(groups.starts, len(groups.order)))
     counters["raw"][rows] += groups.totals(entries.raw[groups.order])
-    counters["billable"][rows] += groups.totals(entries.billable[groups.order])
-    counters["test"][rows] += groups.totals(from_test[groups.order])
-    counters["addon"][rows] += groups.totals(from_addon[groups.order])
+    counters["billable"][rows] += groups.totals(counted)
+    for name, taken in (("test", from_test), ("addon", from_addon)):
+        if taken.any():
+            counters[name][rows] += groups.totals(taken[groups.order])
     last = bucket_groups.last()
     counters["size"][bucket_rows] = size[last]
     if price_groups is bucket_groups is groups:

@@ -113,8 +113,10 @@ def rated_table(
     spots = accepted.spots or [("", "", "")]
     spot = of(accepted.spot)
 
+    nought = pa.array(np.zeros(count, np.int32))
+
     def constant(value: str) -> pa.Array:
-        return words(np.zeros(count, np.int32), [value])
+        return pa.DictionaryArray.from_arrays(nought, pa.array([value], pa.string()), safe=False)
 
     columns: dict[str, pa.Array] = {
         "record_key": _text(rows, "record_key"),

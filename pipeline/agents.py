@@ -19,6 +19,8 @@ from pipeline.streaming.stages.inbox import Delivery, Inbox
 
 FAILED: Final = 3  # exit status of a worker that could not go on
 
+_ASK_AGAIN_S: Final = 0.5
+
 _log = logging.getLogger(__name__)
 
 
@@ -71,10 +73,7 @@ class Stages:
         """Stop the stages of all other partitions; what they have not acknowledged comes to their next owner."""
         wanted = set(tps)
         gone = [tp for tp in self._running if tp not in wanted]
-        tasks = [self._running.pop(tp)[1] for tp in gone]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(_end(self._running.pop(tp)[1]) for tp in gone))
         self._paused &= wanted
 
     async def hand(self, event: EventT[Any]) -> None:
@@ -114,6 +113,13 @@ def _handing(stages: Stages) -> Any:
         await ending(handing(), "an agent")
 
     return hand_on
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it ends: what it waits for in a client may end just then, and swallow the wish."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_ASK_AGAIN_S)
 
 
 async def ending(work: Coroutine[Any, Any, None], what: str) -> None:

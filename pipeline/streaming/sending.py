@@ -96,7 +96,8 @@ async def _reply(log: Log, topics: Topics, offset: int, start: int, wait_s: floa
         raise AssertionError("reading without an end has none")
 
     try:
-        return await asyncio.wait_for(find(), wait_s)
+        async with asyncio.timeout(wait_s):
+            return await find()
     except TimeoutError as error:
         raise WorldError(
             f"no reply to {topics.commands}[0]@{offset} within {wait_s:g} s; look whether a worker runs: the message "

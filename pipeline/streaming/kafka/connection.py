@@ -80,7 +80,8 @@ async def reach(kafka: Kafka, patience_s: float = PATIENCE_S) -> dict[str, Any]:
             connection = AIOKafkaConnection(*place, **probe)
             try:
                 with broker_errors(kafka, address):
-                    await asyncio.wait_for(connection.connect(), _PROBE_S)
+                    async with asyncio.timeout(_PROBE_S):
+                        await connection.connect()
                 await _closed(connection)
                 return settings
             except ConfigError:

@@ -37,7 +37,8 @@ class Publisher:
     async def acknowledged(self, sent: asyncio.Future[Any]) -> int:
         """Wait until the broker has a message; its offset. Raises WorldError where that takes more than REQUEST_S."""
         with broker_errors(self._kafka):  # the client itself would try for ever, so that no message is lost or double
-            offset: int = (await asyncio.wait_for(asyncio.shield(sent), REQUEST_S)).offset
+            async with asyncio.timeout(REQUEST_S):
+                offset: int = (await asyncio.shield(sent)).offset
             return offset
 
 
@@ -52,13 +53,15 @@ async def publisher_of(kafka: Kafka, settings: Mapping[str, Any] | None = None) 
     limit_s = _GIVE_UP_S
     try:
         with broker_errors(kafka):
-            await asyncio.wait_for(producer.start(), REQUEST_S)
+            async with asyncio.timeout(REQUEST_S):
+                await producer.start()
         yield Publisher(kafka, producer)
         limit_s = REQUEST_S
     finally:
         with broker_errors(kafka):
             try:
-                await asyncio.wait_for(producer.stop(), limit_s)
+                async with asyncio.timeout(limit_s):
+                    await producer.stop()
             except TimeoutError:
                 await producer.client.close()
                 if limit_s == REQUEST_S:

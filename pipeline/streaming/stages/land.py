@@ -116,11 +116,13 @@ class Land:
         held = self._held = _Held(deliveries=self._held.deliveries[self._held.complete :])
         with suppress(TimeoutError):
             # ClickHouse is tried again also where nothing new comes.
-            self._take(await asyncio.wait_for(self._source.take(_AT_ONCE_BYTES), _RETRY_S if self._behind else None))
+            async with asyncio.timeout(_RETRY_S if self._behind else None):
+                self._take(await self._source.take(_AT_ONCE_BYTES))
         until = time.monotonic() + self._pace.seconds
         while held.deliveries and held.rows < self._pace.rows and (left := until - time.monotonic()) > 0:
             try:
-                self._take(await asyncio.wait_for(self._source.take(_AT_ONCE_BYTES), left))
+                async with asyncio.timeout(left):
+                    self._take(await self._source.take(_AT_ONCE_BYTES))
             except TimeoutError:
                 return
 

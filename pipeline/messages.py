@@ -16,7 +16,6 @@ parts of an entry are of one source offset, or those of a run of single records 
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -320,10 +319,11 @@ def _described(entry: Entry | Rejects) -> str:
 
 def _to_ipc(table: pa.Table) -> bytes:
     table = table.combine_chunks()
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=_PACKED) as stream:
         stream.write_table(table)
-    return sink.getvalue()
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def _from_ipc(content: bytes) -> pa.Table:
@@ -331,7 +331,7 @@ def _from_ipc(content: bytes) -> pa.Table:
         return stream.read_all()
 
 
-_PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+_PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _TABLES: Final = Tables(_to_ipc, _from_ipc)
 
 

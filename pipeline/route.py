@@ -73,8 +73,10 @@ class Router:
         unnamed = np.ones(len(rows), bool)
         for name in NUMBERS:
             if name in rows.columns and unnamed.any():
+                if not rows[name].null_count() and unnamed.all():
+                    return self._of_numbers(name, rows[name])
                 at = np.flatnonzero(unnamed & rows[name].is_not_null().to_numpy())
-                found[at] = self._of_numbers(name, rows[name] if len(at) == len(rows) else rows[name].gather(at))
+                found[at] = self._of_numbers(name, rows[name].gather(at))
                 unnamed[at] = False
         return found
 
@@ -160,7 +162,7 @@ class Router:
         counts = np.bincount(partition, minlength=self.partitions)
         if counts.max(initial=0) == len(rows):  # as most feeds of one account are
             return [entry if count and len(rows) else None for count in counts]
-        parts = rows[np.argsort(partition, kind="stable")]
+        parts = rows[np.argsort(partition.astype(np.int16), kind="stable")]  # so narrow numbers are sorted by radix
         found: list[Entry | None] = []
         for start, count in zip(np.cumsum(counts) - counts, counts, strict=True):
             part = parts[int(start) : int(start + count)]
@@ -225,20 +227,25 @@ class Router:
         """int64[n]: the partition of the card with each number, which are not null."""
         if not len(numbers):
             return np.zeros(0, np.int64)
-        _, low = digest(name, numbers)
-        found = (low % np.uint64(self.partitions)).astype(np.int64)
-        card = self._rows_of(name, numbers)
-        known = card >= 0
+        high, low = digest(name, numbers)
+        card = self._index(name).find(high, low)
         if self._partition is None:
             self._partition = self._cards["partition"].to_numpy()
-        found[known] = self._partition[card[known]]
+        unknown = np.flatnonzero(card < 0)
+        if len(unknown) == len(card):
+            return (low % np.uint64(self.partitions)).astype(np.int64)
+        found: Ints = self._partition[card]
+        found[unknown] = low[unknown] % np.uint64(self.partitions)
         return found
 
     def _rows_of(self, name: str, numbers: pl.Series) -> Ints:
         """int64[n]: the row of the card with each number, -1 where there is none."""
+        return self._index(name).find(*digest(name, numbers))
+
+    def _index(self, name: str) -> CardIndex:
         if name not in self._indices:
             self._indices[name] = CardIndex.of(name, self._cards[name])
-        return self._indices[name].find(*digest(name, numbers))
+        return self._indices[name]
 
     def _of_addons(self, addons: Iterable[Addon], cards: pl.DataFrame) -> dict[str, int]:
         """The partition of each add-on by id: that of its card, where the number alone says if there is none."""

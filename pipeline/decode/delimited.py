@@ -72,8 +72,8 @@ class DelimitedDecoder:
         if last not in self._columns.values() or self._width == 1:
             if not self._delimiters_in_place(block):
                 return None
-            return self._parse(data, block.lines, first_row=block.first_row)
-        frame = self._parse(data, block.lines, first_row=block.first_row)
+            return self._parse(data, self._numbers(block))
+        frame = self._parse(data, self._numbers(block))
         if frame is None:
             return None
         name = next(name for name, index in self._columns.items() if index == last)
@@ -88,8 +88,11 @@ class DelimitedDecoder:
         places = np.flatnonzero(block.bytes_view == ord(self._delimiter)).reshape(block.lines, self._width - 1)
         return bool((places[:, 0] >= block.starts).all() and (places[:, -1] < block.newlines).all())
 
-    def _parse(self, data: bytes, lines: int, first_row: int = 0, quoted: bool = False) -> pl.DataFrame | None:
-        """The needed columns of `data`, `lines` good lines, numbered from `first_row` on; None where Polars refuses."""
+    def _numbers(self, block: LineBlock) -> npt.NDArray[np.int64]:
+        return np.arange(block.first_row, block.first_row + block.lines)
+
+    def _parse(self, data: bytes, numbers: npt.NDArray[np.int64], quoted: bool = False) -> pl.DataFrame | None:
+        """The needed columns of `data`, good lines of these row numbers; None where Polars refuses."""
         try:
             frame = pl.read_csv(
                 # Polars drops one byte order mark at the head of what it is given; here it is part of a field.
@@ -103,12 +106,10 @@ class DelimitedDecoder:
             )
         except (pl.exceptions.PolarsError, ValueError):
             return None
-        if frame.height != lines:
+        if frame.height != len(numbers):
             return None
-        return frame.select(
-            *(pl.col(f"column_{index + 1}").alias(name) for name, index in self._columns.items()),
-            pl.int_range(first_row, first_row + lines, dtype=pl.Int64).alias("source_row"),
-        )
+        columns = {name: frame[f"column_{index + 1}"] for name, index in self._columns.items()}
+        return pl.DataFrame(columns | {"source_row": pl.Series(numbers)})
 
     def _decode_by_line(self, block: LineBlock) -> Chunk:
         text = decode_lines(block, self._encoding)
@@ -118,17 +119,16 @@ class DelimitedDecoder:
         rows: list[pl.DataFrame] = []
         if good.any():
             kept = text.without(np.flatnonzero(~good))
-            frame = self._parse(kept, int(good.sum()), quoted=text.has(self._quote))
+            numbers = np.flatnonzero(good) + block.first_row
+            frame = self._parse(kept, numbers, quoted=text.has(self._quote))
             if frame is None:
                 odd |= good
             else:
-                numbers = pl.Series("source_row", np.flatnonzero(good) + block.first_row)
-                rows.append(frame.with_columns(numbers.cast(pl.Int64)))
+                rows.append(frame)
         if ragged.any():
             lines = np.flatnonzero(ragged)
-            found = pl.Series(fields[lines])
-            message = pl.select(pl.format("found {} fields; expected {}", found, self._width)).to_series()
-            rejects.append(reject_frame(lines + block.first_row, "malformed", message))
+            messages = [f"found {found} fields; expected {self._width}" for found in fields[lines].tolist()]
+            rejects.append(reject_frame(lines + block.first_row, "malformed", messages))
         if odd.any():
             frame, refused = self._read_odd(text, np.flatnonzero(odd), block.first_row)
             rows.append(frame)

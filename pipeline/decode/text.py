@@ -12,21 +12,21 @@ import polars as pl
 from pipeline.decode.chunk import reject_frame
 from pipeline.decode.lines import LineBlock
 
+Ints = npt.NDArray[np.int64]
+
 
 class TextLines:
     """Lines of a block in UTF-8 without NUL bytes: as many as the block has, a refused one left blank."""
 
-    def __init__(
-        self, data: bytes, rejects: tuple[pl.DataFrame, ...], newlines: npt.NDArray[np.int64] | None = None
-    ) -> None:
+    def __init__(self, data: bytes, rejects: tuple[pl.DataFrame, ...], newlines: Ints | None = None) -> None:
         self.data = data
         self.rejects = rejects
         self.bytes_view: npt.NDArray[np.uint8] = np.frombuffer(data, np.uint8)
-        self.newlines: npt.NDArray[np.int64] = np.flatnonzero(self.bytes_view == 10) if newlines is None else newlines
-        self.starts: npt.NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), self.newlines[:-1] + 1])
+        self.newlines: Ints = np.flatnonzero(self.bytes_view == 10) if newlines is None else newlines
+        self.starts: Ints = np.concatenate([np.zeros(1, np.int64), self.newlines[:-1] + 1])
 
     @cached_property
-    def lengths(self) -> npt.NDArray[np.int64]:
+    def lengths(self) -> Ints:
         """Bytes of each line, its newline included."""
         return self.newlines - self.starts + 1
 
@@ -34,7 +34,7 @@ class TextLines:
         """Whether `character` (one ASCII character, or "") is anywhere in the lines."""
         return bool(character) and character.encode() in self.data
 
-    def without(self, left_out: npt.NDArray[np.int64]) -> bytes:
+    def without(self, left_out: Ints) -> bytes:
         """The bytes of all lines but those whose numbers (0-based, ascending) are given."""
         return b"".join(_spans(self.data, self.starts[left_out], self.newlines[left_out] + 1))
 
@@ -46,6 +46,7 @@ class TextLines:
 def decode_lines(block: LineBlock, encoding: str) -> TextLines:
     """The lines of `block` (not a too long one) in UTF-8; lines that hold NUL or are not `encoding` are rejected."""
     data = block.data
+    newlines: Ints | None = None
     rejects: list[pl.DataFrame] = []
     if b"\0" in data:
         places = np.flatnonzero(block.bytes_view == 0)
@@ -57,18 +58,18 @@ def decode_lines(block: LineBlock, encoding: str) -> TextLines:
         newlines = block.newlines if data is block.data else None
         whole = None if encoding == "utf-8" and newlines is not None else _decode_all(data, encoding)
         if whole is None:
-            data, bad = _decode_each(data, newlines, encoding)
+            data, newlines, bad = _decode_each(data, newlines, encoding)
             rejects.append(reject_frame(bad + block.first_row, "encoding", f"found bytes that are not {encoding}"))
         else:
-            data = whole
-    return TextLines(data, tuple(rejects), block.newlines if data is block.data else None)
+            data, newlines = whole, None
+    return TextLines(data, tuple(rejects), block.newlines if data is block.data else newlines)
 
 
-def _blanked(block: LineBlock, data: bytes, bad: npt.NDArray[np.int64]) -> bytes:
+def _blanked(block: LineBlock, data: bytes, bad: Ints) -> bytes:
     return b"".join(_spans(data, block.starts[bad], block.newlines[bad]))
 
 
-def _spans(data: bytes, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Iterator[memoryview]:
+def _spans(data: bytes, starts: Ints, ends: Ints) -> Iterator[memoryview]:
     """What is left of `data` between the stretches from `starts` to `ends`, which are ascending and apart."""
     view = memoryview(data)
     at = 0
@@ -86,11 +87,11 @@ def _decode_all(data: bytes, encoding: str) -> bytes | None:
         return None
 
 
-def _decode_each(
-    data: bytes, newlines: npt.NDArray[np.int64] | None, encoding: str
-) -> tuple[bytes, npt.NDArray[np.int64]]:
-    """The lines in UTF-8, those that are not `encoding` left blank; and their numbers. Only lines that are not ASCII
-    are looked at one by one."""
+def _decode_each(data: bytes, newlines: Ints | None, encoding: str) -> tuple[bytes, Ints, Ints]:
+    """The lines in UTF-8, those that are not `encoding` left blank; where each ends; and the numbers of the blank.
+
+    Only lines that are not ASCII are looked at one by one.
+    """
     view = np.frombuffer(data, np.uint8)
     newlines = np.flatnonzero(view == 10) if newlines is None else newlines
     within = np.searchsorted(newlines, np.flatnonzero(view >= 128))  # ascending
@@ -98,13 +99,16 @@ def _decode_each(
     starts = np.where(lines > 0, newlines[lines - 1] + 1, 0)
     bad: list[int] = []
     pieces: list[bytes | memoryview] = []
+    longer = np.zeros(len(newlines), np.int64)
     for line, untouched, start, end in zip(
         lines.tolist(), _spans(data, starts, newlines[lines]), starts.tolist(), newlines[lines].tolist(), strict=False
     ):
-        pieces.append(untouched)
+        text = b""
         try:
-            pieces.append(data[start:end].decode(encoding).encode("utf-8"))
+            text = data[start:end].decode(encoding).encode("utf-8")
         except UnicodeDecodeError:
             bad.append(line)
+        pieces += (untouched, text)
+        longer[line] = len(text) - (end - start)
     pieces.append(memoryview(data)[int(newlines[lines[-1]]) if len(lines) else 0 :])
-    return b"".join(pieces), np.array(bad, np.int64)
+    return b"".join(pieces), newlines + np.cumsum(longer), np.array(bad, np.int64)

@@ -16,7 +16,7 @@ import polars as pl
 
 from rating.apply import Compiled
 from rating.book import Book
-from rating.calendar import FIRST_DAY, LAST_DAY
+from rating.calendar import FIRST_DAY, LAST_DAY, ZoneCalendar
 from rating.columns import numbers
 from rating.dedupe import DAY_US, Seen, first_in_batch, order_of
 from rating.index import Ints
@@ -105,6 +105,14 @@ def local_days(book: Book, account: Ints, us: Ints) -> Ints:
     day += us >= midnights.ravel()[place + 1]
     day -= us < midnights.ravel()[place]
     return day
+
+
+def local_day_at(time_zone: ZoneCalendar, us: int) -> int:
+    """The local day of one instant, as `local_days` has it."""
+    day = us // DAY_US
+    if not FIRST_DAY < day < LAST_DAY:
+        return int(time_zone.local_day(np.array([us], np.int64))[0])
+    return day + (us >= time_zone.midnight_us(day + 1)) - (us < time_zone.midnight_us(day))
 
 
 def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) -> Acceptance:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from rating.accept import Accepted, local_days
+from rating.accept import Accepted, local_day_at
 from rating.apply import Compiled
 from rating.columns import numbers
 from rating.cycles import Cycles, assign
@@ -76,7 +76,7 @@ def rate_batch(
     if cycles is None:
         cycles = assign(compiled.book, accepted, pool, batch.received_at_us)
     if today is None:
-        today = days_of_arrival(state, compiled, batch.received_at_us)[accepted.account]
+        today = days_of_arrival(compiled, batch.received_at_us)[accepted.account]
     entries = enter(compiled.book, accepted, raw, up, down, rows, units)
     rating = rate_entries(
         state.counters, state.sessions, compiled, accepted, entries, cycles, pool, session, connects, today
@@ -85,10 +85,10 @@ def rate_batch(
     return RatedBatch(rated, gaps, rows, entries, rating, cycles, pool, connects, today)
 
 
-def days_of_arrival(state: State, compiled: Compiled, us: int) -> Ints:
+def days_of_arrival(compiled: Compiled, us: int) -> Ints:
     """int64[accounts]: the local day of an instant in each account."""
-    accounts = np.arange(len(state.catalogue.accounts))
-    return local_days(compiled.book, accounts, np.full(len(accounts), us))
+    days = [local_day_at(zone, us) for zone in compiled.book.time_zones]
+    return np.array(days, np.int64)[compiled.book.account_zone]
 
 
 def _sessions(

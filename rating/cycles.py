@@ -58,6 +58,7 @@ def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycl
         kind = np.where(pooled & (book.pool_cycle[pool] >= 0), book.pool_cycle[pool], kind)
     code = np.zeros(count, np.int64)
     late = np.zeros(count, bool)
+    least_grace_us = book.grace_us.min(initial=0)
     for row in range(len(book.cycle_calendars)):
         at = np.flatnonzero(kind == row)
         if not len(at):
@@ -69,7 +70,7 @@ def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycl
             closes = np.array(
                 [time_zone.midnight_us(book.cycle_calendars[row].end_day(int(n)) + 1) for n in numbers], np.int64
             )
-            if received_us <= closes.min() + book.grace_us.min(initial=0):
+            if received_us <= closes.min() + least_grace_us:
                 continue
             here = book.account_zone[accepted.account[whole]] == zone
             over = here & (received_us > closes[inverse] + book.grace_us[accepted.account[whole]])

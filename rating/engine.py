@@ -165,7 +165,7 @@ class Engine:
     ) -> list[tuple[int, Command, str | None]]:
         """Let cards follow the results of actions; returns each with why it was refused, or None."""
         judged = judge(results, self.state, self.compiled.directory)
-        today = days_of_arrival(self.state, self.compiled, now_us)
+        today = days_of_arrival(self.compiled, now_us)
         changes = []
         for offset, command, refused in judged:
             card = getattr(command, "iccid", None)

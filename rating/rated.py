@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rating.accept import Accepted
 from rating.apply import Compiled
@@ -30,7 +31,7 @@ class Names:
     """Arrow arrays of the names that rated rows point to; they change only with the catalogue."""
 
     iccids: pl.Series  # of all cards
-    pools: pl.Series  # ids of all pools and devices
+    pools: pa.Array  # string: ids of all pools and devices
     subject_kinds: Ints  # of pools: 1 pool, 2 device
     meters: list[str]
     zones: list[str]
@@ -58,7 +59,7 @@ class Names:
         plans = book.vocabulary.plans
         return cls(
             iccids=compiled.directory.cards["iccid"],
-            pools=pl.Series([name.removeprefix(DEVICE_PREFIX) for name in pools], dtype=pl.String),
+            pools=pa.array([name.removeprefix(DEVICE_PREFIX) for name in pools], pa.string()),
             subject_kinds=np.array([2 if name.startswith(DEVICE_PREFIX) else 1 for name in pools], np.int64),
             meters=book.vocabulary.meters.names,
             zones=list(zones),
@@ -102,8 +103,9 @@ def rated_table(
     iccid = rows["iccid"] if named else names.iccids.gather(of(accepted.card))
     iccids = subjects = text(iccid)
     if len(pooled):
-        pool_ids = names.pools.gather(np.where(kind > 0, rating.subject >> 1, 0))
-        subjects = text(pool_ids.zip_with(pl.Series(kind > 0), iccid))
+        owned = kind > 0
+        pool_ids = names.pools.take(pa.array(np.where(owned, rating.subject >> 1, 0)))
+        subjects = pc.if_else(pa.array(owned), pool_ids, iccids)
     # A record's volumes stand on its first part, so that they can be summed; quantity_raw is each part's own.
     up, down = (of(volume) for volume in volumes)
     if entries.part.any():

@@ -9,6 +9,7 @@ order within a file; the other tables (rejected, gaps, firings, actions, results
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,7 @@ def _as_filed(name: str, table: pa.Table) -> pa.Table:
     return table.cast(_RATED_FILE) if name == "rated" and table.schema != _RATED_FILE else table
 
 
+@lru_cache(maxsize=32)  # there are but few tables
 def _options(schema: pa.Schema) -> dict[str, Any]:
     """How the history is written.
 

@@ -39,11 +39,12 @@ from rating.errors import StorageError, WorldError
 from rating.rules.totals import BASELINE
 from schemas.tables import TABLES
 
-MOST_FILES: Final = 8  # of one folder that could be one
+MOST_FILES: Final = 12  # of one folder that could be one; with fewer a row would be rewritten more often
 MERGED_ROWS: Final = 500_000  # of a file that is made of others: as much is held in memory
 MERGED_BYTES: Final = 64 << 20
 PATIENCE: Final = 8  # times MOST_FILES, while readers are at work, before files are merged all the same
 _WRITES_AHEAD: Final = 12
+_BLOCK_ROWS: Final = 8_192  # told apart by day at once; what is larger is not copied for it
 
 
 class _Landed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,12 +158,12 @@ class PartitionLanding:
         ends = dict(self._landed.ends)
         with directory.begin() as checkpoint, Background(_WRITES_AHEAD) as background:
             landing = Landing(checkpoint, background)
-            for output in fresh:
-                for name in TABLES:
-                    rows: pa.Table = getattr(output, name)
-                    if rows.num_rows:
-                        landing.add(name, rows)
-                        ends[name] = output.next_offset
+            for name in TABLES:
+                filled = [output for output in fresh if getattr(output, name).num_rows]
+                for rows in _blocks([getattr(output, name) for output in filled]):
+                    landing.add(name, rows)
+                if filled:
+                    ends[name] = filled[-1].next_offset
             landing.finish()
             landed = _Landed(fresh[-1].journal_offset, fresh[-1].next_offset, ends)
             checkpoint.commit(msgspec.to_builtins(landed))
@@ -304,6 +305,21 @@ def _landed_in(manifest: Manifest, folder: Path) -> _Landed:
             f"{folder / manifests.NAME}: found progress of another kind ({error}); expected that of a partition which "
             "streaming workers land: name another folder for the history, or restore this one from a backup"
         ) from error
+
+
+def _blocks(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
+    """All rows in order, by whole chunks; small ones together, as each block costs something whatever it has."""
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for table in tables:
+        for batch in table.to_batches():
+            held.append(batch)
+            rows += batch.num_rows
+            if rows >= _BLOCK_ROWS:
+                yield pa.Table.from_batches(held)
+                held, rows = [], 0
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _rows_of(manifest: Manifest, name: str) -> int:

@@ -33,7 +33,7 @@ from rating.rules.commands import check_commands, judge, kind_of, results_table,
 from rating.rules.evaluate import Found, Rules
 from rating.rules.triggers import TRIGGERS
 from rating.state import State
-from rating.step import Step, charges_of, join
+from rating.step import Step, join
 from schemas.cards import Catalogue
 from schemas.commands import Activate, Command, Deactivate, NetworkEvent
 from schemas.usage import REJECT_SCHEMA, RecordType, UsageBatch
@@ -253,7 +253,7 @@ class Engine:
             state.seen.add(high, low, content, today)
             state.offset += 1
         table = pa.concat_tables([reversal_table(undone), replaced.rated])
-        return replace(replaced, rated=table, charges=charges_of(table))
+        return replace(replaced, rated=table)
 
     def _usage(self, batch: UsageBatch, prints: Prints) -> Step:
         state, compiled = self.state, self.compiled
@@ -276,7 +276,6 @@ class Engine:
             step,
             rated=result.rated,
             gaps=result.gaps,
-            charges=charges_of(result.rated),
             outcomes=(outcome,),
         )
 

@@ -24,7 +24,8 @@ _NO_RESULTS: Final = RESULTS.empty_table()
 class Step:
     """What one entry of the journal gave.
 
-    `outcomes` are what rules made of it, `firings` and `actions` the rows of all of them, made when first asked for.
+    `outcomes` are what rules made of it, `firings` and `actions` the rows of all of them; these and `charges` are made
+    when first asked for.
     `rejects` has the columns of REJECT_SCHEMA, the others those of the table of their name in schemas.tables, each in
     journal order; records = rated records + duplicates + rejects.
     """
@@ -37,7 +38,11 @@ class Step:
     gaps: pa.Table = field(default_factory=lambda: _NO_GAPS)
     outcomes: tuple[Outcome, ...] = ()  # of the rules
     results: pa.Table = field(default_factory=lambda: _NO_RESULTS)
-    charges: dict[str, int] = field(default_factory=dict)  # nanos by currency of all rated rows
+
+    @cached_property
+    def charges(self) -> dict[str, int]:
+        """Nanos by currency of all rated rows, in order of currency."""
+        return charges_of(self.rated)
 
     @cached_property
     def firings(self) -> pa.Table:
@@ -67,10 +72,6 @@ def join(steps: list[Step]) -> Step:
         gaps=pa.concat_tables([step.gaps for step in steps]),
         outcomes=tuple(outcome for step in steps for outcome in step.outcomes),
         results=pa.concat_tables([step.results for step in steps]),
-        charges={
-            currency: sum(step.charges.get(currency, 0) for step in steps)
-            for currency in sorted({currency for step in steps for currency in step.charges})
-        },
     )
 
 
@@ -84,4 +85,4 @@ def charges_of(rated: pa.Table) -> dict[str, int]:
             of_currency = code == number
             if of_currency.any():
                 totals[currency] = totals.get(currency, 0) + int(nanos[of_currency].sum())
-    return totals
+    return dict(sorted(totals.items()))

@@ -286,29 +286,21 @@ def _quantity(fields: dict[str, Field], columns: dict[str, pl.Series], service: 
     total = columns.get("quantity")
     if total is not None and not total.null_count():
         return total
-    up, down = columns.get("volume_up_bytes"), columns.get("volume_down_bytes")
-    volume = up if down is None else down if up is None else up + down
-    if up is not None and down is not None and (up.null_count() or down.null_count()):
-        volume = (up.fill_null(0) + down.fill_null(0)).zip_with(
-            up.is_not_null() | down.is_not_null(), pl.Series([None], dtype=pl.Int64)
-        )
-    nothing = pl.Series([None], dtype=pl.Int64)
-    if total is None:
-        total = nothing.new_from_index(0, len(service))
-    if volume is not None:
-        is_data = _is(service, Service.DATA)
-        volume = volume if is_data.all() else volume.zip_with(pl.Series(is_data), nothing)
-        total = total.zip_with(total.is_not_null(), volume)
-    if total.null_count():
-        is_sms = _is(service, Service.SMS)
-        if is_sms.any():
-            total = total.zip_with(total.is_not_null() | pl.Series(~is_sms), pl.Series([1], dtype=pl.Int64))
-        kind = columns.get("record_type")
-        if kind is not None:
-            reversal = (kind == int(RecordType.REVERSE)).fill_null(False)
-            total = total.zip_with(total.is_not_null() | ~reversal, pl.Series([0], dtype=pl.Int64))
-        named = [fields[target].label for target in ("quantity", *QUANTITY_TARGETS) if target in fields]
-        faults.missing(total, named[0] if named else "quantity", "a quantity")
+    inputs = {name: columns[name] for name in (*QUANTITY_TARGETS, "record_type") if name in columns}
+    choices = [pl.col("quantity")] if "quantity" in inputs else []
+    volumes = [pl.col(name) for name in ("volume_up_bytes", "volume_down_bytes") if name in inputs]
+    if volumes:
+        volume = volumes[0]
+        if len(volumes) > 1:
+            up, down = volumes
+            volume = pl.when(up.is_not_null() | down.is_not_null()).then(up.fill_null(0) + down.fill_null(0))
+        choices.append(pl.when(service=int(Service.DATA)).then(volume))
+    choices.append(pl.when(service=int(Service.SMS)).then(pl.lit(1, pl.Int64)))
+    if "record_type" in inputs:
+        choices.append(pl.when(record_type=int(RecordType.REVERSE)).then(pl.lit(0, pl.Int64)))
+    total = pl.DataFrame(inputs | {"service": service}).select(pl.coalesce(choices)).to_series()
+    named = [fields[target].label for target in ("quantity", *QUANTITY_TARGETS) if target in fields]
+    faults.missing(total, named[0] if named else "quantity", "a quantity")
     return total
 
 

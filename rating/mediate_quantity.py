@@ -10,10 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
 LIMIT = 10**15  # the largest believable quantity of one record: a petabyte
 
 _DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?\s*")
 _MAX_DIGITS = 64
+_FEW = 100  # texts that cost less one by one than in columns
 _POWER = np.array([10**n for n in range(19)], np.int64)
 _POWERS = {"B": 0, "BYTE": 0, "BYTES": 0, "KB": 1, "MB": 2, "GB": 3, "TB": 4}
 _SECONDS = {"S": (1, 1), "MIN": (60, 1), "H": (3600, 1), "MS": (1, 1000)}
@@ -52,11 +56,31 @@ def scale(text: pl.Series, numerator: int, denominator: int = 1, limit: int = LI
             if numerator == denominator == 1:
                 return Scaled(whole)
             return Scaled((whole * (2 * numerator) + denominator) // (2 * denominator))
-    return _scale_decimals(text, numerator, denominator, limit)
+    present = text.is_not_null().to_numpy()
+    found = whole.fill_null(0).to_numpy()
+    plain = whole.is_not_null().to_numpy() & (found >= 0) & (found <= limit // numerator)
+    units = np.where(plain, found, 0)
+    if not numerator == denominator == 1:
+        units = (units * (2 * numerator) + denominator) // (2 * denominator)
+    bad = np.zeros(len(text), np.bool_)
+    negative = np.zeros(len(text), np.bool_)
+    rest = np.flatnonzero(present & ~plain)
+    decimals = text.gather(rest)
+    if len(rest) > _FEW or any(len(value) > _MAX_DIGITS for value in decimals):
+        units[rest], bad[rest], negative[rest] = _scale_decimals(decimals, numerator, denominator, limit)
+    else:
+        for row, value in zip(rest.tolist(), decimals.to_list(), strict=True):
+            units[row], bad[row], negative[row] = _judge_one(value, numerator, denominator, limit)
+    kept = present & ~bad & ~negative
+    return Scaled(
+        pl.Series(units).zip_with(pl.Series(kept), pl.Series([None], dtype=pl.Int64)),
+        pl.Series(bad) if bad.any() else None,
+        pl.Series(negative) if negative.any() else None,
+    )
 
 
-def _scale_decimals(text: pl.Series, numerator: int, denominator: int, limit: int) -> Scaled:
-    """Decimals of up to 18 places column-wise; what has an exponent or more places, one by one."""
+def _scale_decimals(text: pl.Series, numerator: int, denominator: int, limit: int) -> tuple[Ints, Flags, Flags]:
+    """Units of decimals, none null, of up to 18 places column-wise, of others one by one; which are bad; negative."""
     parts = text.str.splitn(".", 2).struct.unnest()
     head, tail = parts["field_0"], parts["field_1"].fill_null("")
     digits = tail.str.len_bytes().fill_null(0).to_numpy()
@@ -77,29 +101,26 @@ def _scale_decimals(text: pl.Series, numerator: int, denominator: int, limit: in
         units += _scale_fraction(np.where(plain, fraction.fill_null(0).to_numpy(), 0) * _POWER[18 - places], numerator)
     bad = np.zeros(len(text), np.bool_)
     negative = np.zeros(len(text), np.bool_)
-    present = text.is_not_null().to_numpy()
-    rest = np.flatnonzero(~plain & present)
+    rest = np.flatnonzero(~plain)
     for row, value in zip(rest.tolist(), text.gather(rest).to_list(), strict=True):
-        result = _scale_one(value, numerator, denominator, limit)
-        bad[row] = result is None
-        negative[row] = result is not None and result < 0
-        units[row] = result or 0
+        units[row], bad[row], negative[row] = _judge_one(value, numerator, denominator, limit)
     bad |= units > limit
-    kept = present & ~bad & ~negative
-    return Scaled(
-        pl.Series(units).zip_with(pl.Series(kept), pl.Series([None], dtype=pl.Int64)),
-        pl.Series(bad) if bad.any() else None,
-        pl.Series(negative) if negative.any() else None,
-    )
+    return units, bad, negative
 
 
-def _scale_fraction(fraction: npt.NDArray[np.int64], numerator: int) -> npt.NDArray[np.int64]:
+def _scale_fraction(fraction: Ints, numerator: int) -> Ints:
     """round_half_up(fraction * numerator / 10^18) with numerator up to 2^30, in two limbs of nine digits."""
     billion, half = 10**9, 5 * 10**17
     high, low = fraction // billion * numerator, fraction % billion * numerator
     remainder = high % billion * billion + low
-    units: npt.NDArray[np.int64] = high // billion + (remainder + half) // (2 * half)
+    units: Ints = high // billion + (remainder + half) // (2 * half)
     return units
+
+
+def _judge_one(text: str, numerator: int, denominator: int, limit: int) -> tuple[int, bool, bool]:
+    """Units; whether it is no number, or one beyond limit; and whether it is negative."""
+    result = _scale_one(text, numerator, denominator, limit)
+    return result or 0, result is None, result is not None and result < 0
 
 
 def _scale_one(text: str, numerator: int, denominator: int, limit: int) -> int | None:

@@ -33,8 +33,9 @@ class Faults:
 
     def add(self, mask: pl.Series | Flags, reason: str, name: str, found: pl.Series | None, expected: str) -> None:
         """Records under `mask` (nulls do not count) that have no fault yet get this one."""
-        flags = mask.fill_null(False).to_numpy() if isinstance(mask, pl.Series) else mask
-        rows = np.flatnonzero(flags)
+        if isinstance(mask, pl.Series):
+            mask = (mask.fill_null(False) if mask.null_count() else mask).to_numpy()
+        rows = np.flatnonzero(mask)
         if len(rows):
             rows = rows[~self.taken[rows]]
         if not len(rows):

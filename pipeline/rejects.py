@@ -13,6 +13,8 @@ from schemas.tables import REJECTED
 def reject_table(rejects: pl.DataFrame, chunk: Chunk, feed: str, source: Source, received_at_us: int) -> pa.Table:
     """Rows of schemas.tables.REJECTED for rejects of a chunk (REJECT_SCHEMA): each with its raw bytes and place."""
     count = len(rejects)
+    if not count:
+        return REJECTED.empty_table()
     rows = rejects["source_row"].to_list()
     raw = pa.array(chunk.raw_lines(rows), pa.binary())
     columns: dict[str, pa.Array] = {

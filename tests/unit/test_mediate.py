@@ -320,3 +320,17 @@ def test_usage_has_the_types_of_its_schema() -> None:
     )  # fmt: skip
     assert [(name, USAGE_SCHEMA[name]) for name in USAGE_SCHEMA if name in usage.columns] == list(usage.schema.items())
     assert {"sequence", "country", "started_at"} <= set(usage.columns)
+
+
+@pytest.mark.parametrize("plain", [0, 3, 500])
+@pytest.mark.parametrize("odd", [1, 150])
+def test_amounts_stand_alone(plain: int, odd: int) -> None:
+    """What an amount becomes does not depend on the amounts beside it, be they whole numbers, few or many others."""
+    texts = ["1.5", "0" * 70 + "2.5", "-1", "x", " 7 ", "1e3", None] * odd + ["12"] * plain
+    together = scale(pl.Series(texts, dtype=pl.String), 1024)
+    alone = {text: scale(pl.Series([text], dtype=pl.String), 1024) for text in set(texts)}
+    assert [alone[text].units[0] for text in texts] == together.units.to_list()
+    assert together.bad is not None
+    assert together.negative is not None
+    assert [text == "x" for text in texts] == together.bad.to_list()
+    assert [text == "-1" for text in texts] == together.negative.to_list()

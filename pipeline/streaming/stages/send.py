@@ -81,19 +81,29 @@ class Sender:
                 await self._sent.put(([] if output is None else await self._send(output), output, folded))
 
     async def _send(self, output: Output) -> list[asyncio.Future[Any]]:
-        """Send all that an output holds; its rows, which say that the rest is there, last. What the rows wait for."""
-        if output.rejected["reject_id"].null_count:
-            output = await with_raw_bytes(output, self._raw)
-        pieces, actions, statuses, rejected = await asyncio.to_thread(_messages, output, self._limit_bytes)
-        topics = self._topics
-        others = [await self._publish(topics.actions, None, body, key) for key, body in actions]
-        others += [await self._publish(topics.status, None, body, key) for key, body in statuses]
-        others += [await self._publish(topics.rejected, self.partition, body) for body in rejected]
-        await asyncio.gather(*others)
-        if actions:
-            self._metrics.acted(output)
+        """Send all that an output holds; its rows, which say that the rest is there, last. What the rows wait for.
+
+        Actions go first: others act on them, while rows are only packed.
+        """
+        topics, partition = self._topics, self.partition
+        async with asyncio.TaskGroup() as tasks:
+            if output.outcomes or output.statuses.num_rows:
+                actions, statuses = await asyncio.to_thread(_told, output)
+                told = [await self._publish(topics.actions, None, body, key) for key, body in actions]
+                told += [await self._publish(topics.status, None, body, key) for key, body in statuses]
+                tasks.create_task(self._tell(output, told))
+            if output.rejected["reject_id"].null_count:
+                output = await with_raw_bytes(output, self._raw)
+            pieces, rejected = await asyncio.to_thread(_kept, output, self._limit_bytes)
+            refused = [await self._publish(topics.rejected, partition, body) for body in rejected]
+        await asyncio.gather(*refused)
         self._recent.note(pieces)
-        return [await self._publish(topics.rated, self.partition, one.content) for one in pieces]
+        return [await self._publish(topics.rated, partition, one.content) for one in pieces]
+
+    async def _tell(self, output: Output, told: Sequence[asyncio.Future[Any]]) -> None:
+        await asyncio.gather(*told)
+        if any(one.actions_count for one in output.outcomes):
+            self._metrics.acted(output)
 
     async def _settle(self) -> None:
         """Acknowledge, in order, what all is with the broker of."""
@@ -109,8 +119,11 @@ class Sender:
                 self._settled.notify_all()
 
 
-def _messages(
-    output: Output, limit_bytes: int
-) -> tuple[list[Packed], list[tuple[bytes, bytes]], list[tuple[bytes, bytes]], list[bytes]]:
-    """Messages of usage.rated, actions, sim.status and usage.rejected."""
-    return packed(output, limit_bytes), action_messages(output), status_messages(output), reject_messages(output)
+def _told(output: Output) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]:
+    """Messages of actions and sim.status."""
+    return action_messages(output), status_messages(output)
+
+
+def _kept(output: Output, limit_bytes: int) -> tuple[list[Packed], list[bytes]]:
+    """Messages of usage.rated and usage.rejected."""
+    return packed(output, limit_bytes), reject_messages(output)

@@ -1,11 +1,11 @@
 """Corrections: a rated record is reversed or replaced by key; landed rows never change (F6).
 
 A reversal gives test units and add-ons back as they were taken. Of allowance and overage it gives back overage first
-where more was counted since (that usage moves into the allowance that comes free; not where a pool's rates share its
-size or price), and costs F(after) - F(before) of
-the counter as it stands now, so that charges of a subject go on summing to F(total). The last record of a counter,
-one whose price does not run over the cycle, one of a counter that several plan versions price, and one whose cycle
-takes no more usage are taken back as they were.
+where more was counted since: that usage moves into the allowance that comes free. It gives back no overage of usage
+that has another allowance, though one price of a pool may run over both. It costs F(after) - F(before) of the counter
+as it stands now, so that charges of a subject go on summing to F(total). The last record of a counter, one whose
+price does not run over the cycle, one of a counter that several prices (plan versions, or directions of a pool)
+price, and one whose cycle takes no more usage are taken back as they were.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ class _Place:
         self.total, self.bucket, self.price_row, self.price = total, bucket, price_row, price
         self.sim, self.test = sim, test
         self.one_price = True  # whether all usage of the counter is priced alike
+        self.one_row = True  # whether all overage of what draws on the bucket is counted on the row of the price
+        self.shared_size = False  # whether other counters draw on the bucket too
 
     @classmethod
     def find(cls, counters: Counters, compiled: Compiled, row: Row, received_us: int) -> _Place | None:
@@ -161,9 +163,17 @@ class _Place:
         if row["from_test"]:
             test = int(counters.rows(counter_key(*(np.array([n]) for n in (sim_subject(card), TEST_METER, 0))))[0])
         place = cls(at(subject, meter), at(subject, bucket_meter), at(subject, price_meter), price, sim, test)
+        members = np.array([card]) if pool < 0 else compiled.pools.cards_of(pool)
+        versions = _versions(compiled, members, *cycle_days(book, code))
         if pool < 0 or int(book.pool_rate[pool, service, direction]) < 0:
-            members = np.array([card]) if pool < 0 else compiled.pools.cards_of(pool)
-            place.one_price = _versions(compiled, members, *cycle_days(book, code)) <= {plan}
+            place.one_price = versions <= {plan}
+        if pool >= 0:
+            place.shared_size = bool(book.pool_fixed[pool, service] >= 0)
+            own_rates = book.pool_rate[pool, service]
+            if not place.shared_size:
+                rates_of = book.rate_at[[*versions, plan], service]
+                own_rates = own_rates[((rates_of >= 0) & (book.rates.meter[rates_of] == meter)).any(axis=(0, 2, 3))]
+            place.one_row = len(np.unique(own_rates)) == 1
         return place
 
     def give_back(self, counters: Counters, compiled: Compiled, row: Row) -> Row:
@@ -175,9 +185,12 @@ class _Place:
         by_cycle = bool(book.rates.basis[self.price] == CYCLE_BASIS and not book.rates.capacity[self.price])
         by_cycle &= self.one_price
         allowance, overage = row["from_allowance"], row["overage"]
-        if by_cycle and before != row["counter_after"] and self.total == self.bucket == self.price_row:
+        movable = self._movable(counters)
+        # A record may come last by chance, when its overage was given back for another already.
+        last = before == row["counter_after"] and movable >= overage
+        if by_cycle and self.one_row and not last:
             # Usage since then found the allowance smaller by these units; what it paid for takes their place in it.
-            overage = min(allowance + overage, overage_now)
+            overage = min(allowance + overage, movable)
             allowance = row["from_allowance"] + row["overage"] - overage
         card, service = int(compiled.directory.row_of(row["iccid"])), int(SERVICES[row["service"]])
         used_us = (row["used_at"] - _EPOCH) // dt.timedelta(microseconds=1)
@@ -203,6 +216,15 @@ class _Place:
             "counter_after": before - units,
             "overage_before": overage_now,
         }
+
+    def _movable(self, counters: Counters) -> int:
+        """Units of overage that may take the place of allowance that comes free: those that draw on the same bucket."""
+        overage = int(counters["overage"][self.price_row])
+        if self.shared_size:
+            return overage
+        # A price may run over more than this counter; what its own allowance left over is its own.
+        taken = sum(int(counters[name][self.total]) for name in ("test", "allowance", "addon"))
+        return min(overage, int(counters["billable"][self.total]) - taken)
 
     def _charge(self, counters: Counters, book: Book, row: Row, overage_now: int, overage: int) -> int:
         """What comes back: F(after) - F(before) of the counter as it stands, and the connect fee of the record.

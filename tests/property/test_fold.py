@@ -294,6 +294,7 @@ def test_reversals_leave_the_price_of_what_stands(world: World, data: st.DataObj
         if part:
             rated = pa.concat_tables([rated, take_back(engine, rated, part)])
             charged(engine, rated)
+            assert 0 <= min(int(engine.state.counters[name].min()) for name in ("billable", "allowance", "overage"))
     sums = plain(rated).group_by(["subject_kind", "subject", "cycle"]).aggregate([("charge_nanos", "sum")])
     assert {0} >= set(sums["charge_nanos_sum"].to_pylist())
     assert not counted(engine)

@@ -10,10 +10,10 @@ import pytest
 
 from rating.engine import Engine
 from rating.step import Step
-from schemas.cards import Addon, Pool
+from schemas.cards import Addon, Catalogue, Pool, PoolSize
 from schemas.plans import Band, Price, Rate, Rounding, TestAllowance, Tier
-from schemas.usage import RecordType, Service
-from tests.fold_case import NOON, RECEIVED, Row, engine, plan, rows_of, us, usage
+from schemas.usage import Direction, RecordType, Service
+from tests.fold_case import NOON, RECEIVED, Row, cards, engine, plan, rows_of, us, usage
 
 FLAT = Price(model="flat", price="1")
 EURO = 10**9
@@ -173,6 +173,94 @@ def test_a_pool_gets_back_what_its_member_used() -> None:
     assert (-60, -10, -10 * EURO) == tuple(back[name] for name in ("from_allowance", "overage", "charge_nanos"))
     (again,) = history.use({"quantity": 70, "record_key": "again"})
     assert (60, 10, 0) == (again["from_allowance"], again["overage"], again["counter_before"])
+
+
+def pooled(pool: Pool, *rates: Rate) -> History:
+    """Card 1 on a plan of the first rate, card 2 on one of the second, both in the pool `q`."""
+    plans = [plan(rate, name=f"p{number}") for number, rate in enumerate(rates, 1)]
+    members = tuple({"iccid": str(n), "plan": f"p{n}", "pool": "q"} for n in range(1, 1 + len(rates)))
+    return History(engine(*plans, card_rows=members, pools=(pool,)))
+
+
+def held(history: History) -> dict[str, int]:
+    """What all counters together hold."""
+    counters = history.weir.state.counters
+    return {name: int(counters[name].sum()) for name in ("billable", "allowance", "overage", "charge_nanos")}
+
+
+NOTHING = {"billable": 0, "allowance": 0, "overage": 0, "charge_nanos": 0}
+OTHER = {"iccid": "2"}
+
+
+@pytest.mark.parametrize("order", [("k1", "k2", "k3"), ("k3", "k1", "k2"), ("k2", "k1", "k3")])
+def test_overage_of_another_allowance_stays_where_a_pool_prices_both(order: tuple[str, ...]) -> None:
+    """Members that count apart share the price of the pool; what one gives back never refunds the other's overage."""
+    own = Rate(service="data", price=FLAT)
+    pool = Pool(id="q", account="a", kind="same_tier", joining="prorate", overage=(own,))
+    history = pooled(pool, Rate(service="data", allowance=300), Rate(service="data", counter="other"))
+    history.use({"quantity": 254}, {"quantity": 10}, OTHER | {"quantity": 254})
+    back = [history.reverse(key) for key in order]
+    assert {"k1": (-254, 0), "k2": (-10, 0), "k3": (0, -254)} == {
+        row["record_key"]: (row["from_allowance"], row["overage"]) for row in back
+    }
+    assert NOTHING == held(history)
+
+
+def test_usage_moves_into_its_own_allowance_where_a_pool_prices_several() -> None:
+    """Under a price that others share, overage of the same counter takes the place that comes free, and no more."""
+    pool = Pool(id="q", account="a", kind="dynamic", overage=(Rate(service="data", price=FLAT),))
+    history = pooled(pool, Rate(service="data", counter="one", allowance=100), Rate(service="data", counter="two"))
+    history.use({"quantity": 100}, {"quantity": 60}, OTHER | {"quantity": 500})
+    back = history.reverse("k1")
+    assert (-40, -60, -60 * EURO) == (back["from_allowance"], back["overage"], back["charge_nanos"])
+    back = history.reverse("k2")
+    assert (-60, 0, 0) == (back["from_allowance"], back["overage"], back["charge_nanos"])
+    assert -500 * EURO == history.reverse("k3")["charge_nanos"]
+    assert NOTHING == held(history)
+
+
+def test_usage_of_any_member_moves_into_a_size_that_all_share() -> None:
+    """In a pool of bought size and one price, overage takes the place that comes free, on whichever counter it is."""
+    size = (PoolSize(service="data", amount=100),)
+    pool = Pool(id="q", account="a", kind="static", size=size, overage=(Rate(service="data", price=FLAT),))
+    history = pooled(pool, Rate(service="data"), Rate(service="data", counter="other"))
+    history.use(OTHER | {"quantity": 100}, {"quantity": 100}, OTHER | {"quantity": 50})
+    assert [(0, -100), (-50, -50), (-50, 0)] == [
+        (back["from_allowance"], back["overage"]) for back in (history.reverse(key) for key in ("k1", "k2", "k3"))
+    ]
+    assert NOTHING == held(history)
+
+
+def test_a_counter_of_several_prices_of_a_pool_is_taken_back_as_it_was() -> None:
+    """Where a pool prices up and down apart and a plan counts them as one, each record gives back what it took."""
+    pool = Pool(
+        id="q", account="a", kind="dynamic",
+        overage=(Rate(service="data", price=FLAT), Rate(service="data", direction="up", price=FLAT)),
+    )  # fmt: skip
+    history = pooled(pool, Rate(service="data", allowance=100), Rate(service="data", counter="other"))
+    history.use(
+        {"quantity": 100, "direction": Direction.DOWN},
+        {"quantity": 60, "direction": Direction.UP},
+        OTHER | {"quantity": 500, "direction": Direction.DOWN},
+    )
+    assert [(-100, 0), (0, -60), (0, -500)] == [
+        (back["from_allowance"], back["overage"]) for back in (history.reverse(key) for key in ("k1", "k2", "k3"))
+    ]
+    assert NOTHING == held(history)
+
+
+def test_overage_is_not_given_back_twice_where_an_allowance_grew() -> None:
+    """A record that comes last by chance, its overage already given back for another, gives back allowance."""
+    rate = Rate(service="data", allowance=100, price=FLAT)
+    history = pooled(Pool(id="q", account="a", kind="dynamic"), rate)
+    history.use({"quantity": 100}, {"quantity": 100})
+    history.weir.apply(Catalogue(cards=cards({"iccid": "2", "plan": "p1", "pool": "q"})))
+    history.use({"quantity": 100}, first_row=3)
+    assert {"billable": 300, "allowance": 200, "overage": 100, "charge_nanos": 100 * EURO} == held(history)
+    assert [(0, -100), (-100, 0), (-100, 0)] == [
+        (back["from_allowance"], back["overage"]) for back in (history.reverse(key) for key in ("k1", "k2", "k3"))
+    ]
+    assert NOTHING == held(history)
 
 
 def test_every_part_of_a_split_record_comes_back() -> None:

@@ -18,6 +18,8 @@ _NO_RATED: Final = RATED.empty_table()
 _NO_REJECTS: Final = pl.DataFrame(schema=REJECT_SCHEMA)
 _NO_GAPS: Final = GAPS.empty_table()
 _NO_RESULTS: Final = RESULTS.empty_table()
+_NO_FIRINGS: Final = FIRINGS.empty_table()
+_NO_ACTIONS: Final = ACTIONS.empty_table()
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,12 @@ class Step:
     @cached_property
     def firings(self) -> pa.Table:
         """Rows of schemas.tables.FIRINGS."""
-        return pa.concat_tables(
-            [FIRINGS.empty_table(), *(outcome.firings for outcome in self.outcomes if len(outcome))]
-        )
+        return pa.concat_tables([_NO_FIRINGS, *(outcome.firings for outcome in self.outcomes if len(outcome))])
 
     @cached_property
     def actions(self) -> pa.Table:
         """Rows of schemas.tables.ACTIONS."""
-        return pa.concat_tables(
-            [ACTIONS.empty_table(), *(outcome.actions for outcome in self.outcomes if len(outcome))]
-        )
+        return pa.concat_tables([_NO_ACTIONS, *(outcome.actions for outcome in self.outcomes if len(outcome))])
 
 
 def join(steps: list[Step]) -> Step:

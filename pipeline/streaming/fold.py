@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from pipeline.entry import Apply, Commands, Entry, Rejects, Tick, Usage
 from pipeline.messages import Fences, Message, read_message
+from pipeline.streaming.output import EMPTY
 from pipeline.streaming.outputs import STATUSES, Output, Part, rejected_rows
 from rating.columns import words
 from rating.engine import BATCH_ROWS, Engine
@@ -29,7 +30,6 @@ from rating.errors import StorageError
 from rating.index import Ints
 from rating.state import State
 from rating.step import Step
-from schemas.tables import REJECTED
 from schemas.usage import RecordType, UsageBatch
 
 _ACTIVATED: Final = "activated"  # what a card without a status is (C1)
@@ -207,7 +207,7 @@ class PartitionFold:
         """Apply an entry that is no usage."""
         entry, state, at_us = opened.entry, self.engine.state, opened.at_us
         offset, cards = state.offset, state.catalogue.cards
-        step, rejected = Step(), REJECTED.empty_table()
+        step, rejected = Step(), EMPTY["rejected"]
         if isinstance(entry, Apply):
             step = self.engine.apply(entry.catalogue, entry.at_us)
         elif isinstance(entry, Tick):
@@ -223,7 +223,7 @@ class PartitionFold:
         return self._output(offset, [part], step, rated=step.rated, rejected=rejected, statuses=statuses)
 
     def _output(self, offset: int, parts: Sequence[Part], step: Step, **tables: pa.Table) -> Output:
-        tables = {"gaps": step.gaps, "results": step.results, "statuses": STATUSES.empty_table()} | tables
+        tables = {"gaps": step.gaps, "results": step.results, "statuses": EMPTY["statuses"]} | tables
         return Output(self.partition, offset, tuple(parts), tables, tuple(one for one in step.outcomes if len(one)))
 
 
@@ -277,7 +277,7 @@ def _with_sources(rated: pa.Table, rows: Ints, of_batch: Ints, names: pl.Series)
 def _changed(before: pl.DataFrame, after: pl.DataFrame, partition: int, offset: int, at_us: int) -> pa.Table:
     """Rows of STATUSES: cards whose status or its reason is another one; a card that is new has not changed."""
     if before is after:
-        return STATUSES.empty_table()
+        return EMPTY["statuses"]
     # Cards keep their rows, and new ones come after all others.
     now = after.head(len(before))
     differs = before["status"].ne_missing(now["status"]) | before["status_reason"].ne_missing(now["status_reason"])

@@ -24,7 +24,7 @@ import pyarrow as pa
 from pipeline.land import with_used_words
 from pipeline.messages import LIMIT_BYTES, Fence
 from pipeline.outbox.message import Target, outgoing
-from pipeline.streaming.output import SCHEMAS, STATUSES, Counts, Output, Part, Ruled, assembled, stacked
+from pipeline.streaming.output import EMPTY, SCHEMAS, STATUSES, Counts, Output, Part, Ruled, assembled, stacked
 from rating.columns import instant, text, words
 from rating.errors import StorageError, WorldError
 from rating.rerate import frame_of
@@ -43,7 +43,6 @@ _ROW_BYTES: Final = 128  # about what a row takes, rather more
 _FILL: Final = 0.93  # of a piece, as far as the size of rows can be foretold from those before
 _MORE_BYTES: Final = 512  # of the head, beside its parts
 _PART_BYTES: Final = 160
-_NO_REJECTED: Final = REJECTED.empty_table()
 _FILLED: Final = ("reject_id", "raw", "raw_header")
 
 
@@ -201,7 +200,7 @@ class Gathering:
 def rejected_rows(rejects: pl.DataFrame, feed: str, sources: pl.Series, received_at_us: int) -> pa.Table:
     """Rows of REJECTED for rejects of the fold (REJECT_SCHEMA); `fill_rejected` gives them ids and raw bytes."""
     if rejects.is_empty():
-        return _NO_REJECTED
+        return EMPTY["rejected"]
     count = len(rejects)
     none = pa.nulls(count, pa.binary())
     columns = {

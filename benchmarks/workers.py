@@ -20,13 +20,12 @@ from pipeline.config import Config, load_config
 from pipeline.histories import partition_folder
 
 LIMIT_S: Final = 900
-_WEIR: Final = "from jobs.cli import main; main()"
 
 
 def start_worker(config: Path, log: Path) -> tuple[subprocess.Popen[bytes], int]:
     """A worker of the configuration, which writes to the end of `log`; its process and the port of its web."""
     port = free_port()
-    command = [sys.executable, "-c", _WEIR, "--config", str(config), "worker", "--web-port", str(port)]
+    command = [WEIR, "--config", str(config), "worker", "--web-port", str(port)]
     with log.open("ab") as said:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=ROOT)
     return process, port

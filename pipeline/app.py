@@ -51,8 +51,8 @@ T = TypeVar("T")
 
 _BUFFERED_MESSAGES: Final = 64  # of each agent; a message may have a megabyte
 _FINISH_S: Final = 30.0
-_THREADS: Final = 2
-_TURN_S: Final = 0.0005
+_THREADS: Final = 1
+_TURN_S: Final = 0.002
 _WATCH_EVERY_S: Final = 1.0
 _CLICKHOUSE_PATIENCE_S: Final = 2.0  # then landing goes on without it for a while
 
@@ -134,14 +134,15 @@ class Worker:
         Raises WorldError where the brokers cannot be reached at the start or the port is taken, ConfigError where the
         topics are not what the configuration says. What fails later ends the process (pipeline.agents).
         """
-        # Columns are worked on in threads, by many short calls that give the interpreter away and want it back. With
-        # more threads, or turns as long as they are by default, each call waits for the turns of others.
+        # Columns are worked on beside the loop, by many short calls that give the interpreter away and want it back.
+        # With more threads, or turns as long as they are by default, each call waits for the turns of others.
         sys.setswitchinterval(_TURN_S)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "work"))
         made = await ensure_topics(self.config.kafka)
         if made:
             _log.info("made the topics %s", ", ".join(made))
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._lanes.close)
             await stack.enter_async_context(serving(self, self.config.worker))
             self._commands_at_start = await self.log.end_offset(self.topics.commands, 0)
             begun()
@@ -162,7 +163,6 @@ class Worker:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await self.stages.keep(())
                 await self.app.stop()
-                self._lanes.close()
                 self._folder.cleanup()
 
     def rate(self, partition: int) -> Rate | None:

@@ -62,7 +62,8 @@ install_project() {
     local packages
     packages=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     printf '%s\n' "$ROOT" >"$packages/weir.pth"
-    printf '#!%s\nimport sys\n\nfrom jobs.cli import main\n\nsys.exit(main())\n' "$PYTHON" >"$VENV/bin/weir"
+    # A worker starts processes that load this file again, by another name.
+    printf '#!%s\nimport sys\n\nfrom jobs.start import main\n\nif __name__ == "__main__":\n    sys.exit(main())\n' "$PYTHON" >"$VENV/bin/weir"
     chmod +x "$VENV/bin/weir"
     printf '%s\n' "$ROOT" >"$VENV/.weir-root"
 }

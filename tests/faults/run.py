@@ -203,7 +203,7 @@ async def _wait(cluster: Cluster, history: Path, expected: Expected, report: Rep
 
 def _clickhouse_differences(cluster: Cluster, history: Path) -> list[str]:
     """What `weir clickhouse check` says of the rows in ClickHouse."""
-    command = [sys.executable, "-c", "from jobs.cli import main; main()", "--config", str(cluster.file)]
+    command = [sys.executable, "-c", "from jobs.start import main; main()", "--config", str(cluster.file)]
     command += ["--data", str(history), "clickhouse"]
     for step in ("load", "check"):
         done = subprocess.run([*command, step, "--json"], capture_output=True, text=True, cwd=Path.cwd())

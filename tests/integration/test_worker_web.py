@@ -30,7 +30,7 @@ from tests.broker import SharedBroker
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 TOKENS = {"WEIR_TEST_ALL": "all-accounts-1c9", "WEIR_TEST_ONE": "one-account-77a"}
-WEIR = [sys.executable, "-c", "from jobs.cli import main; main()"]
+WEIR = [str(Path(sys.executable).with_name("weir"))]  # as users start it
 MB = 1 << 20
 
 

@@ -44,7 +44,8 @@ class Faults:
         if found is None:
             messages = [f"found nothing; expected {expected}"] * len(rows)
         else:
-            messages = [f"found '{text[:_SHOWN_CHARS]}'; expected {expected}" for text in found[rows]]
+            shown = found[rows].str.slice(0, _SHOWN_CHARS)  # rows may share a text that would fill the memory
+            messages = [f"found '{text}'; expected {expected}" for text in shown]
         self._parts.append((rows, reason, name, messages))
 
     def missing(self, text: pl.Series | None, name: str, expected: str) -> None:

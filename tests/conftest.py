@@ -17,10 +17,16 @@ __all__ = ["kafka", "own_broker"]  # fixtures of all tests
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
-# A slow machine is not a failing property, so neither profile has a deadline.
+# A slow machine is not a failing property, so neither profile has a deadline. All of CI has a quarter of an hour, so
+# it draws fewer examples than the 100 of a run by hand, where a test does not say how many.
 settings.register_profile("dev", deadline=None)
 settings.register_profile(
-    "ci", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "ci",
+    deadline=None,
+    derandomize=True,
+    max_examples=50,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if IN_CI else "dev"))
 

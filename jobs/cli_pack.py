@@ -102,7 +102,9 @@ async def _run(
     from pipeline.streaming.avro import AvroRecords
     from pipeline.streaming.kafka import ensure_topics
     from pipeline.streaming.packing import Packer, Packing
+    from pipeline.streaming.threads import work_in_one_thread
 
+    work_in_one_thread()
     avro = None if avro_schema is None else AvroRecords.load(avro_schema, avro_framing)
     packer = Packer(kafka, Packing(mapping, csv_header, avro, kafka.limit_bytes), topic, partitions, group, wait_s)
     await ensure_topics(kafka)

@@ -98,7 +98,9 @@ def feed(
         # Kafka's client is not needed by any other command, and loading it takes a while.
         from pipeline.streaming.feeding import feed_files
         from pipeline.streaming.kafka import ensure_topics
+        from pipeline.streaming.threads import work_in_one_thread
 
+        work_in_one_thread()
         await ensure_topics(kafka)
         as_of_us = None if moment is None else micros(moment)
         return await feed_files(kafka, mapping, files, as_of_us, partition=partition, again=again, watch=watch)

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -41,6 +40,7 @@ from pipeline.streaming.stages.land import Land, LandPace
 from pipeline.streaming.stages.mediate import Mediate, Progress
 from pipeline.streaming.stages.rate import Pace, Rate
 from pipeline.streaming.stages.send import Sender
+from pipeline.streaming.threads import work_in_one_thread
 from pipeline.streaming.topics import Topics, largest_message_bytes
 from pipeline.streaming.web import own_url, serving, waits
 from pipeline.tables import SegmentTable, TableOfBases, segment_table, send
@@ -51,7 +51,6 @@ T = TypeVar("T")
 
 _BUFFERED_MESSAGES: Final = 64  # of each agent; a message may have a megabyte
 _FINISH_S: Final = 30.0
-_THREADS: Final = 1
 _TURN_S: Final = 0.002
 _WATCH_EVERY_S: Final = 1.0
 _CLICKHOUSE_PATIENCE_S: Final = 2.0  # then landing goes on without it for a while
@@ -134,10 +133,10 @@ class Worker:
         Raises WorldError where the brokers cannot be reached at the start or the port is taken, ConfigError where the
         topics are not what the configuration says. What fails later ends the process (pipeline.agents).
         """
-        # Columns are worked on beside the loop, by many short calls that give the interpreter away and want it back.
-        # With more threads, or turns as long as they are by default, each call waits for the turns of others.
+        # Work on columns is many short calls that release the interpreter and want it back. With turns as long as they
+        # are by default, each call waits for the turns of others.
         sys.setswitchinterval(_TURN_S)
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "work"))
+        work_in_one_thread()
         made = await ensure_topics(self.config.kafka)
         if made:
             _log.info("made the topics %s", ", ".join(made))
@@ -195,7 +194,7 @@ class Worker:
             return ["is being stopped"]
         assigned = sorted(self.app.consumer.assignment()) if self._begun else ()
         stages = {f"{tp.topic}[{tp.partition}]": self.stages.get(tp) for tp in assigned if tp.topic in self._topics}
-        return waits(self._begun, self.app.rebalancing, stages, self.registry.next_offset, self._commands_at_start)
+        return waits(self._begun, self.app.rebalancing, stages, self.follower.next_offset, self._commands_at_start)
 
     def measure(self) -> None:
         """Bring gauges up to date that are only looked at when somebody asks."""

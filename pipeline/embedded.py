@@ -27,7 +27,7 @@ from pipeline import journal
 from pipeline.background import Background
 from pipeline.baseline import baseline
 from pipeline.datadir import Checkpoint, DataDirectory
-from pipeline.decode import CHUNK_BYTES, Chunk, Position, open_source
+from pipeline.decode import CHUNK_BYTES, Position, open_source
 from pipeline.feed_lists import with_lists
 from pipeline.journal import Journal
 from pipeline.land import Landing
@@ -42,6 +42,7 @@ from rating.engine import Engine
 from rating.errors import UsageError
 from rating.mediate import mediate
 from rating.prints import Prints
+from rating.sharing import own_frame, shared_table
 from rating.step import Step
 from schemas.cards import Catalogue
 from schemas.commands import Command
@@ -72,28 +73,54 @@ def checkpoint_records() -> int:
 
 @dataclass(frozen=True)
 class Reading:
-    """A chunk of a file after mediation: what is folded, what is rejected, and how to find raw lines."""
+    """A chunk of a file after mediation, made in the reading thread for the thread that folds.
 
-    chunk: Chunk
+    `usage` has the columns of USAGE_SCHEMA, `rejected` those of schemas.tables.REJECTED: what mediation refused.
+    `raw_lines` and `header` are those of the chunk (pipeline.decode.Chunk).
+    """
+
     start: Position
-    batch: UsageBatch
+    end: Position
+    feed: str
+    source: str
+    received_at_us: int
+    cumulative: bool
+    usage: pa.Table
     prints: Prints
-    rejects: pl.DataFrame
+    rejected: pa.Table
+    raw_lines: Callable[[list[int]], list[bytes]]
+    header: bytes | None
+
+    def batch(self) -> UsageBatch:
+        """The usage, for the calling thread."""
+        return UsageBatch(self.feed, self.source, self.received_at_us, self.cumulative, own_frame(self.usage))
 
 
 def read_usage(
-    path: Path, mapping: Mapping, source: str, received_at_us: int, start: Position | None, chunk_bytes: int
+    source: Source, mapping: Mapping, received_at_us: int, start: Position | None, chunk_bytes: int
 ) -> Iterator[Reading]:
-    """Decode and mediate a feed file chunk by chunk, as usage of `source`."""
-    at = start or Position()
+    """Decode and mediate a feed file chunk by chunk."""
+    path, begin = Path(source.path), start or Position()
     mapping = with_lists(mapping, path.parent)
     for chunk in open_source(path, mapping, start=start, chunk_bytes=chunk_bytes):
         usage, rejects = mediate(chunk.raw, mapping, path.name)
         if len(chunk.rejects):
             rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-        batch = UsageBatch(mapping.name, source, received_at_us, mapping.volumes.mode == "cumulative", usage)
-        yield Reading(chunk, at, batch, Prints.of(batch), rejects)
-        at = chunk.end
+        batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.volumes.mode == "cumulative", usage)
+        yield Reading(
+            start=begin,
+            end=chunk.end,
+            feed=batch.feed,
+            source=batch.source,
+            received_at_us=received_at_us,
+            cumulative=batch.cumulative,
+            usage=shared_table(usage),
+            prints=Prints.of(batch),
+            rejected=reject_table(rejects, chunk, mapping.name, source, received_at_us),
+            raw_lines=chunk.raw_lines,
+            header=chunk.header,
+        )
+        begin = chunk.end
 
 
 class Reader:
@@ -111,12 +138,9 @@ class Reader:
         if self._next != at:
             source = progress.sources[progress.file]
             start = Position(progress.offset, progress.row) if progress.row else None
-            path = Path(source.path)
-            self._readings = prefetch(
-                read_usage(path, self._mapping, source.name, progress.as_of_us, start, self._chunk_bytes)
-            )
+            self._readings = prefetch(read_usage(source, self._mapping, progress.as_of_us, start, self._chunk_bytes))
         reading = next(self._readings, None)
-        self._next = None if reading is None else (progress.file, reading.chunk.end.offset, reading.chunk.end.row)
+        self._next = None if reading is None else (progress.file, reading.end.offset, reading.end.row)
         return reading
 
 
@@ -307,8 +331,8 @@ class _Stretch:
             while (reading := self.reader.next(progress)) is not None:
                 if not self._fold(reading, source):
                     return
-                watch(progress, reading.chunk.end.offset)
-                progress.offset, progress.row, progress.folded = reading.chunk.end.offset, reading.chunk.end.row, 0
+                watch(progress, reading.end.offset)
+                progress.offset, progress.row, progress.folded = reading.end.offset, reading.end.row, 0
                 if self.tally.records >= every:
                     return
             progress.file, progress.offset, progress.row, progress.folded = progress.file + 1, 0, 0, 0
@@ -322,7 +346,7 @@ class _Stretch:
         committed first.
         """
         progress = self.progress
-        whole = reading.batch
+        whole = reading.batch()
         for start, end, corrects in stretches(whole.rows, progress.folded):
             if corrects and self.tally.records:
                 progress.offset, progress.row, progress.folded = reading.start.offset, reading.start.row, start
@@ -332,18 +356,18 @@ class _Stretch:
             self.journal.append(journal.Usage(batch, originals))
             prints = reading.prints.slice(start, end - start)
             self._take(self.driver.engine.usage(batch, originals, prints), reading, source)
-        if len(reading.rejects):
-            self._reject(reading.rejects, reading, source)
-            self.tally.records += len(reading.rejects)
+        if len(reading.rejected):
+            self._reject(reading.rejected)
+            self.tally.records += len(reading.rejected)
         return True
 
     def _take(self, step: Step, reading: Reading, source: Source) -> None:
         self.tally.add(_land(step, self.landing))
         if len(step.rejects):
-            self._reject(step.rejects, reading, source)
+            self._reject(reject_table(step.rejects, reading, reading.feed, source, self.progress.as_of_us))
 
-    def _reject(self, rejects: pl.DataFrame, reading: Reading, source: Source) -> None:
-        table = reject_table(rejects, reading.chunk, reading.batch.feed, source, self.progress.as_of_us)
-        self.landing.add("rejected", table)
-        counts = rejects.group_by("reason").len()
-        self.tally.add_rejects(dict(counts.sort("reason").iter_rows()))
+    def _reject(self, rejected: pa.Table) -> None:
+        """Land rows of REJECTED, and count them by reason."""
+        self.landing.add("rejected", rejected)
+        counts = pc.value_counts(rejected["reason"].cast(pa.string())).to_pylist()
+        self.tally.add_rejects({one["values"]: one["counts"] for one in sorted(counts, key=lambda one: one["values"])})

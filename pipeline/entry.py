@@ -1,6 +1,9 @@
-"""What an entry of the journal is, and its content as bytes: the same for files of the journal and for messages.
+"""Entries of the journal, and their content as bytes: the same bytes in files of the journal and in messages.
 
-Whoever holds entries says how tables are written (`Tables`), and keeps kind and count beside the payload.
+The caller says how tables are written (`Tables`), and keeps kind and count beside the payload.
+
+An entry belongs to the thread that made it, because it has Polars frames. `written` makes of it an entry that any
+thread may turn into bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import pyarrow as pa
 
 from pipeline.catalogue.wire import catalogue_from_bytes, catalogue_to_bytes
 from rating.errors import StorageError
+from rating.sharing import own_frame, shared_table
 from schemas.cards import Catalogue
 from schemas.commands import Command
 from schemas.usage import USAGE_SCHEMA, UsageBatch
@@ -101,26 +105,57 @@ def count_of(entry: Entry) -> int:
     return len(entry.commands) if isinstance(entry, Commands) else 1
 
 
-def payload_of(entry: Entry, tables: Tables) -> tuple[int, bytes]:
-    """The kind of an entry and its content; the same bytes for the same entry where `tables` writes them so."""
+@dataclass(frozen=True)
+class Written:
+    """An entry as bytes and Arrow tables alone, which any thread may read: `payload` encodes it.
+
+    `words` is the part of the content that is not a table. `rows` and `originals` are the tables of usage; `rows` of
+    commands is their baseline.
+    """
+
+    kind: int
+    count: int
+    words: bytes
+    at_us: int = 0
+    rows: pa.Table | None = None
+    originals: pa.Table | None = None
+
+    def payload(self, tables: Tables) -> bytes:
+        """The content of the entry; the same bytes for the same entry if `tables` writes them so."""
+        if self.kind in (_TICK, _APPLY):
+            return _INSTANT.pack(self.at_us) + self.words
+        rows = b"" if self.rows is None else tables.write(_plain(self.rows))
+        if self.kind == _COMMANDS:
+            return b"".join((_COMMAND_LENGTHS.pack(self.at_us, len(self.words), len(rows)), self.words, rows))
+        originals = b"" if self.originals is None else tables.write(self.originals)
+        lengths = _LENGTHS.pack(len(self.words), len(rows), len(originals))
+        return b"".join((lengths, self.words, rows, originals))
+
+
+def written(entry: Entry) -> Written:
+    """The entry for any thread. Call it in the thread that made the entry; it copies no rows."""
+    count = count_of(entry)
     if isinstance(entry, Tick):
-        return _TICK, _INSTANT.pack(entry.now_us)
+        return Written(_TICK, count, b"", entry.now_us)
     if isinstance(entry, Apply):
         at_us = _NEVER if entry.at_us is None else entry.at_us
-        return _APPLY, _INSTANT.pack(at_us) + catalogue_to_bytes(entry.catalogue)
+        return Written(_APPLY, count, catalogue_to_bytes(entry.catalogue), at_us)
     if isinstance(entry, Commands):
-        words = msgspec.json.encode(entry.commands)
-        held = b"" if entry.baseline is None else tables.write(_plain(entry.baseline))
-        return _COMMANDS, b"".join((_COMMAND_LENGTHS.pack(entry.at_us, len(words), len(held)), words, held))
+        baseline = None if entry.baseline is None else shared_table(entry.baseline)
+        return Written(_COMMANDS, count, msgspec.json.encode(entry.commands), entry.at_us, baseline)
     batch = entry.batch
     facts = msgspec.json.encode(_BatchFacts(batch.feed, batch.source, batch.received_at_us, batch.cumulative))
-    rows = tables.write(_plain(batch.rows))
-    originals = b"" if entry.originals is None else tables.write(entry.originals)
-    return _USAGE, b"".join((_LENGTHS.pack(len(facts), len(rows), len(originals)), facts, rows, originals))
+    return Written(_USAGE, count, facts, rows=shared_table(batch.rows), originals=entry.originals)
+
+
+def payload_of(entry: Entry, tables: Tables) -> tuple[int, bytes]:
+    """The kind of an entry and its content; the same bytes for the same entry if `tables` writes them so."""
+    whole = written(entry)
+    return whole.kind, whole.payload(tables)
 
 
 def entry_of(kind: int, payload: bytes, tables: Tables, where: str) -> Entry:
-    """The entry that `payload_of` wrote. `where` names the file or message in errors.
+    """The entry that `payload_of` wrote, for the calling thread. `where` names the file or message in errors.
 
     Raises StorageError for a kind that this version does not know, or where a catalogue is damaged; a payload that
     was checked against its checksum has no other fault.
@@ -141,7 +176,7 @@ def entry_of(kind: int, payload: bytes, tables: Tables, where: str) -> Entry:
     at = _LENGTHS.size
     facts = msgspec.json.decode(payload[at : at + facts_bytes], type=_BatchFacts)
     at += facts_bytes
-    rows = _frame(tables.read(payload[at : at + rows_bytes]))
+    rows = own_frame(tables.read(payload[at : at + rows_bytes]))
     rows = rows.with_columns(pl.col(name).cast(USAGE_SCHEMA[name]) for name in rows.columns)
     at += rows_bytes
     originals = tables.read(payload[at : at + originals_bytes]) if originals_bytes else None
@@ -156,15 +191,20 @@ def _commands(payload: bytes, tables: Tables) -> Commands:
     at = _COMMAND_LENGTHS.size
     commands = msgspec.json.decode(payload[at : at + words_bytes], type=tuple[Command, ...])
     at += words_bytes
-    baseline = _frame(tables.read(payload[at : at + held_bytes])) if held_bytes else None
+    baseline = own_frame(tables.read(payload[at : at + held_bytes])) if held_bytes else None
     return Commands(commands, at_us, baseline)
 
 
-def _plain(frame: pl.DataFrame) -> pa.Table:
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+def _plain(table: pa.Table) -> pa.Table:
+    """The table with text as offsets and bytes, as every reader of Arrow knows it, and not as views."""
+    return table.cast(pa.schema([(field.name, _plain_type(field.type)) for field in table.schema]))
 
 
-def _frame(table: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_plain_type(kind.value_type))
+    return kind

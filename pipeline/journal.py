@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.background import Background
 from pipeline.datadir import Checkpoint, DataDirectory, storage_errors
-from pipeline.entry import Apply, Commands, Entry, Tables, Tick, Usage, count_of, entry_of, payload_of
+from pipeline.entry import Apply, Commands, Entry, Tables, Tick, Usage, Written, entry_of, written
 from rating.errors import StorageError
 
 __all__ = ["Apply", "Commands", "Entry", "Journal", "Tick", "Usage", "encode", "end_offset", "read"]
@@ -35,11 +35,10 @@ _FRAME = struct.Struct("<BxxxIQQQ")  # kind, CRC-32 of all that follows, offset,
 _PLACE = struct.Struct("<QQQ")
 
 
-def encode(entry: Entry, offset: int) -> bytes:
+def encode(entry: Written, offset: int) -> bytes:
     """An entry as a frame, the same bytes for the same entry; may be called from any thread."""
-    kind, payload = payload_of(entry, _TABLES)
-    count = count_of(entry)
-    return _FRAME.pack(kind, _checksum(offset, count, payload), offset, count, len(payload)) + payload
+    payload, count = entry.payload(_TABLES), entry.count
+    return _FRAME.pack(entry.kind, _checksum(offset, count, payload), offset, count, len(payload)) + payload
 
 
 def _checksum(offset: int, count: int, payload: bytes) -> int:
@@ -97,12 +96,12 @@ class Journal:
     def append(self, entry: Entry) -> int:
         """Add an entry and return its offset; an empty batch adds nothing. Durable once the checkpoint is committed.
 
-        The entry must not be changed afterwards. Raises StorageError where an earlier one could not be written.
+        Raises StorageError if an earlier entry could not be written.
         """
-        offset, count = self.offset, count_of(entry)
-        if count:
-            self._background.submit(lambda: self._write(entry, offset, offset + count))
-            self.offset = offset + count
+        offset, shared = self.offset, written(entry)
+        if shared.count:
+            self._background.submit(lambda: self._write(shared, offset))
+            self.offset = offset + shared.count
         return offset
 
     def flush(self) -> None:
@@ -115,12 +114,12 @@ class Journal:
         self.flush()
         self._background.finish()
 
-    def _write(self, entry: Entry, offset: int, next_offset: int) -> None:
+    def _write(self, entry: Written, offset: int) -> None:
         frame = encode(entry, offset)
         self._frames.append(frame)
         self._bytes += len(frame)
         if self._bytes >= self._segment_bytes:
-            self._stage(next_offset)
+            self._stage(offset + entry.count)
 
     def _stage(self, next_offset: int) -> None:
         if not self._frames:

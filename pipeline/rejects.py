@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import polars as pl
 import pyarrow as pa
 
-from pipeline.decode import Chunk
 from pipeline.progress import Source
 from schemas.tables import REJECTED
 
+_NO_ROWS = REJECTED.empty_table()
 
-def reject_table(rejects: pl.DataFrame, chunk: Chunk, feed: str, source: Source, received_at_us: int) -> pa.Table:
-    """Rows of schemas.tables.REJECTED for rejects of a chunk (REJECT_SCHEMA): each with its raw bytes and place."""
+
+class Lines(Protocol):
+    """The raw lines of a stretch of a source, as pipeline.decode.Chunk has them."""
+
+    @property
+    def raw_lines(self) -> Callable[[list[int]], list[bytes]]:
+        """The bytes of source rows."""
+
+    @property
+    def header(self) -> bytes | None:
+        """The header line of a CSV source."""
+
+
+def reject_table(rejects: pl.DataFrame, lines: Lines, feed: str, source: Source, received_at_us: int) -> pa.Table:
+    """Rows of schemas.tables.REJECTED for rejects (REJECT_SCHEMA), each with its raw bytes and its source row."""
     count = len(rejects)
     if not count:
-        return REJECTED.empty_table()
+        return _NO_ROWS
     rows = rejects["source_row"].to_list()
-    raw = pa.array(chunk.raw_lines(rows), pa.binary())
+    raw = pa.array(lines.raw_lines(rows), pa.binary())
     columns: dict[str, pa.Array] = {
         "reject_id": pa.array(
             [
@@ -34,7 +50,7 @@ def reject_table(rejects: pl.DataFrame, chunk: Chunk, feed: str, source: Source,
         "message": rejects["message"].to_arrow().cast(pa.string()),
         "record_key": rejects["record_key"].to_arrow().cast(pa.string()),
         "raw": raw,
-        "raw_header": pa.array([chunk.header] * count, pa.binary()),
+        "raw_header": pa.array([lines.header] * count, pa.binary()),
     }
     for name in ("feed", "source", "reason", "field"):
         columns[name] = columns[name].dictionary_encode()

@@ -43,6 +43,12 @@ _MOST_CHUNKS: Final = 256  # of the frame of cards: looking something up visits 
 _COLUMNS: Final = (*NUMBERS, "device", "account")
 
 
+def require_partitions(partitions: int) -> None:
+    """Raise ConfigError if a journal cannot have so many partitions."""
+    if not 1 <= partitions <= MOST_PARTITIONS:
+        raise ConfigError(f"partitions of the journal: found {partitions}; expected 1 to {MOST_PARTITIONS}")
+
+
 class Router:
     """The partition of every card, and entries cut by it. `partitions` never changes for one journal.
 
@@ -51,8 +57,7 @@ class Router:
 
     def __init__(self, partitions: int) -> None:
         """Raises ConfigError where there cannot be so many partitions."""
-        if not 1 <= partitions <= MOST_PARTITIONS:
-            raise ConfigError(f"partitions of the journal: found {partitions}; expected 1 to {MOST_PARTITIONS}")
+        require_partitions(partitions)
         self.partitions = partitions
         self._cards = pl.DataFrame(schema=dict.fromkeys(_COLUMNS, pl.String) | {"partition": pl.Int64})
         self._partition: Ints | None = None  # of each row of `_cards`

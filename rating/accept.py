@@ -225,7 +225,7 @@ def _rejects(
 ) -> pl.DataFrame:
     at = np.flatnonzero((verdict != _FINE) & (verdict != _DUPLICATE))
     if not len(at):
-        return _NO_REJECTS
+        return pl.DataFrame(schema=REJECT_SCHEMA)
     why = verdict[at].tolist()
     found = sorted(set(why))
     asked = {name for one in found for name in _SHOWN.get(one, ()) if name in rows.columns}
@@ -287,4 +287,3 @@ _SHOWN: Final[dict[int, tuple[str, ...]]] = {
     _NO_RATE: ("plmn", "country"),
 }
 _SORTS: Final = [[f"{one.name}/{way.name}".lower() for way in Direction] for one in Service]
-_NO_REJECTS: Final = pl.DataFrame(schema=REJECT_SCHEMA)

@@ -202,9 +202,5 @@ def map_values(text: pl.Series, spec: Field, faults: Faults, reason: str = "bad_
 
 def to_codes(text: pl.Series, names: tuple[str, ...]) -> pl.Series:
     """UInt8 places in `names` (at most 255) of the texts; null for null and for any other text."""
-    return text.cast(_enum_of(names), strict=False).to_physical()
-
-
-@lru_cache(maxsize=64)
-def _enum_of(names: tuple[str, ...]) -> pl.Enum:
-    return pl.Enum(names)
+    # An Enum has its names as a series, which belongs to this thread: it cannot be kept for the next batch.
+    return text.cast(pl.Enum(names), strict=False).to_physical()

@@ -15,7 +15,6 @@ from schemas.usage import REJECT_SCHEMA
 
 # Empty tables, each made once: to make one costs more than many a stage of a small batch.
 _NO_RATED: Final = RATED.empty_table()
-_NO_REJECTS: Final = pl.DataFrame(schema=REJECT_SCHEMA)
 _NO_GAPS: Final = GAPS.empty_table()
 _NO_RESULTS: Final = RESULTS.empty_table()
 _NO_FIRINGS: Final = FIRINGS.empty_table()
@@ -36,7 +35,7 @@ class Step:
     rated_records: int = 0
     duplicates: int = 0
     rated: pa.Table = field(default_factory=lambda: _NO_RATED)
-    rejects: pl.DataFrame = field(default_factory=lambda: _NO_REJECTS)
+    rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECT_SCHEMA))
     gaps: pa.Table = field(default_factory=lambda: _NO_GAPS)
     outcomes: tuple[Outcome, ...] = ()  # of the rules
     results: pa.Table = field(default_factory=lambda: _NO_RESULTS)

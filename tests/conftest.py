@@ -11,9 +11,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import polars_threads
 from tests.broker import kafka, own_broker
 
 __all__ = ["kafka", "own_broker"]  # fixtures of all tests
+
+# Before anything makes a Polars object that is kept; child processes of tests watch too.
+polars_threads.watch()
+os.environ[polars_threads.VARIABLE] = "1"
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(Path(__file__).parent / "watched"), os.environ.get("PYTHONPATH")))
+)
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
@@ -52,6 +60,14 @@ def _no_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", local_connect)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _polars_objects_stay_in_their_threads() -> Iterator[None]:
+    """A test fails if two threads touched one Polars object, also if the error was caught (tests/polars_threads.py)."""
+    yield
+    found, polars_threads.found[:] = polars_threads.found[:], []
+    assert found == []
 
 
 # Skips, as "test: reason", collected where the reports arrive (with xdist: in the controlling process).

@@ -23,6 +23,7 @@ from pipeline.decode.lines import Position
 from pipeline.decode.shape import MAX_ELEMENTS
 from pipeline.decode.stream import ByteStream
 from rating.errors import MappingError, SourceError
+from rating.sharing import own_frame, shared_table
 from schemas.mapping import SOURCE_ELEMENT, Mapping
 
 BATCH_ROWS = 1 << 16
@@ -176,7 +177,8 @@ def _chunk(path: Path, mapping: Mapping, batch: pa.RecordBatch, first: int, grou
         rejects.append(reject_frame(wrong_rows, "encoding", "found bytes that are not UTF-8"))
         raw = whole.filter(~pl.col("source_row").is_in(wrong_rows.tolist()))
     end = Position(group, first + count)
-    return Chunk(raw, merge_rejects(rejects), lambda wanted: _rows_as_json(whole, wanted, explode), end)
+    lines = shared_table(whole)  # the thread that folds asks for raw lines too
+    return Chunk(raw, merge_rejects(rejects), lambda wanted: _rows_as_json(lines, wanted, explode), end)
 
 
 def _column(batch: pa.RecordBatch, path: str) -> pa.Array:
@@ -260,10 +262,10 @@ def _decode_values(array: pa.Array) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
     return pl.Series(texts, dtype=pl.String), wrong
 
 
-def _rows_as_json(rows: pl.DataFrame, wanted: list[int], explode: str) -> list[bytes]:
+def _rows_as_json(rows: pa.Table, wanted: list[int], explode: str) -> list[bytes]:
     """The mapped columns of source rows as nested JSON objects, so that the same paths read them again."""
     found: dict[int, dict[str, Any]] = {row: {} for row in wanted}
-    for record in rows.filter(pl.col("source_row").is_in(wanted)).iter_rows(named=True):
+    for record in own_frame(rows).filter(pl.col("source_row").is_in(wanted)).iter_rows(named=True):
         target = found[record["source_row"]]
         element: dict[str, Any] = {}
         for path, value in record.items():

@@ -7,7 +7,6 @@ whether they are there, and where, which the router knows. So results of actions
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_right
 from collections.abc import Sequence
 from copy import deepcopy
@@ -47,7 +46,7 @@ class _Accepted:
 
 
 class Registry:
-    """The log of commands up to `next_offset`, folded; safe to be asked from other threads than the one that takes."""
+    """The log of commands up to `next_offset`, folded; for one thread."""
 
     def __init__(self, partitions: int) -> None:
         """Raises ConfigError where a journal cannot have so many partitions."""
@@ -59,7 +58,6 @@ class Registry:
         self._repeats: dict[int, tuple[bool, ...]] = {}  # of commands with repeats: whether each takes effect
         self._routers = {0: Router(partitions)}  # by how many accepted catalogues each knows
         self._newest = self._routers[0]
-        self._lock = threading.RLock()
 
     def take(self, offset: int, content: bytes) -> str | None:
         """Fold the message at `offset` of the log. None where it holds from now on, else why it was refused.
@@ -79,20 +77,19 @@ class Registry:
 
     def router_at(self, catalogue_offset: int) -> Router:
         """What routes by all accepted catalogues up to an offset of the log. It must not be changed."""
-        with self._lock:
-            count = bisect_right(self._accepted, catalogue_offset, key=lambda one: one.offset)
-            if count == len(self._accepted):
-                return self._newest
-            start = max(known for known in self._routers if known <= count)
-            router = self._routers.pop(start)
-            if start < count:
-                self._routers[start] = router  # it was asked for before this one
-                router = router.copy()
-                for one in self._accepted[start:count]:
-                    router.take(Catalogue(cards=one.cards, addons=one.addons))
-            self._routers[count] = router
-            self._forget()
-            return router
+        count = bisect_right(self._accepted, catalogue_offset, key=lambda one: one.offset)
+        if count == len(self._accepted):
+            return self._newest
+        start = max(known for known in self._routers if known <= count)
+        router = self._routers.pop(start)
+        if start < count:
+            self._routers[start] = router  # it was asked for before this one
+            router = router.copy()
+            for one in self._accepted[start:count]:
+                router.take(Catalogue(cards=one.cards, addons=one.addons))
+        self._routers[count] = router
+        self._forget()
+        return router
 
     def parts(self, entry: Entry | Rejects, catalogue_offset: int, offset: int, topic: str) -> list[list[bytes]]:
         """The messages for each partition of the journal of an accepted entry that stands at `offset` of `topic`.
@@ -150,13 +147,12 @@ class Registry:
         router = self._newest.copy()
         cards = router.take(change)
         following.clock_us = max(following.clock_us, at_us)
-        with self._lock:
-            self._state, self._compiled = following, compiled
-            if len(cards) or change.addons:
-                self._routers[len(self._accepted)] = self._newest
-                self._newest = router
-                self._accepted.append(_Accepted(offset, cards.select(_ROUTED), change.addons))
-                self._forget()
+        self._state, self._compiled = following, compiled
+        if len(cards) or change.addons:
+            self._routers[len(self._accepted)] = self._newest
+            self._newest = router
+            self._accepted.append(_Accepted(offset, cards.select(_ROUTED), change.addons))
+            self._forget()
 
     def _forget(self) -> None:
         """Let go of the routers that were asked for longest ago."""

@@ -1,7 +1,7 @@
 """The state of partitions for whoever reads beside the workers: newest whole base, and the journal after it.
 
 It is that of the rows that have landed, so that state and history tell of the same moment. Nothing is written, and no
-group is joined: workers do not notice.
+group is joined: workers do not notice. Everything is folded in the thread of the caller, who goes on to use the state.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ async def restored(
     """
     taking = Taking() if taking is None else taking
     items = await _items(log, app, partition, until, taking)
-    found = await asyncio.to_thread(base.restore, partition, items)
+    found = base.restore(partition, items)
     del items
     fold = PartitionFold(partition) if found is None else found.fold
     taking.expect(until - fold.applied)
@@ -80,10 +80,10 @@ async def restored(
         opened.append(one)
         size_bytes += len(message.value)
         if size_bytes >= _AT_ONCE_BYTES:
-            await asyncio.to_thread(_fold, fold, opened, folder)
+            _fold(fold, opened, folder)
             taking.take(len(opened))
             opened, size_bytes = [], 0
-    await asyncio.to_thread(_fold, fold, opened, folder)
+    _fold(fold, opened, folder)
     taking.take(len(opened))
     if fold.applied != until:
         raise StorageError(

@@ -183,10 +183,10 @@ class Desk:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _card(self, request: web.Request) -> web.Response:
-        return await self._state(request, self._worker.registry.partition_of, card_now, "card")
+        return await self._state(request, lambda name: self._worker.registry.partition_of(name), card_now, "card")
 
     async def _pool(self, request: web.Request) -> web.Response:
-        return await self._state(request, self._worker.registry.partition_of_pool, pool_now, "pool")
+        return await self._state(request, lambda name: self._worker.registry.partition_of_pool(name), pool_now, "pool")
 
     async def _state(
         self,

@@ -25,7 +25,6 @@ NOTE_SCHEMA: Final = {
     "value": pl.String(),
 }
 _OWN: Final = ("add_tag", "set_attribute")
-_NO_NOTES: Final = pl.DataFrame(schema=NOTE_SCHEMA)
 
 
 def is_own(action: Action) -> bool:
@@ -35,7 +34,7 @@ def is_own(action: Action) -> bool:
 
 def no_notes() -> pl.DataFrame:
     """An empty list of notes."""
-    return _NO_NOTES
+    return pl.DataFrame(schema=NOTE_SCHEMA)
 
 
 def notes_of(actions: pa.Table) -> pl.DataFrame:

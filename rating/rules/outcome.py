@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
@@ -18,7 +19,9 @@ from rating.index import Ints
 from rating.pools import DEVICE_PREFIX
 from rating.rules.amend import is_own, no_notes, notes_of
 from rating.rules.firing import NONE, Fires, Labels
+from rating.rules.triggers import Trigger
 from rating.rules.watch import Watch
+from rating.sharing import own_column, shared_column
 from rating.vocabulary import Vocabulary
 from schemas.rules import Action, Rule
 from schemas.tables import ACTIONS, FIRINGS
@@ -27,10 +30,10 @@ _RELEASED: Final = ".released"
 
 
 class Outcome:
-    """What the rules made of one entry: `firings` and `actions` are made when they are first asked for.
+    """What the rules made of one entry: `firings` and `actions` are made when they are first asked for, by any thread.
 
-    That takes as long as finding them; a driver asks in the thread that writes. `watches` are the active rules by
-    number, `record_keys` the keys of the batch that `Fires.place` points to.
+    To make them takes as long as to find them, so a driver asks in the thread that writes. `watches` are the active
+    rules by number, `record_keys` the keys of the batch that `Fires.place` points to.
     """
 
     def __init__(
@@ -43,23 +46,25 @@ class Outcome:
         at_us: int,
         partition: int,
     ) -> None:
-        self._watches = watches
-        self._fires = [one for one in fires if len(one)]
-        self._directory = directory
-        self._accounts = vocabulary.accounts.names[:]
-        self._pools = vocabulary.pools.names[:] if any((one.pool != NONE).any() for one in self._fires) else []
-        self._record_keys = record_keys
+        fires = [one for one in fires if len(one)]
+        rules = [watches[one.rule].rule for one in fires]
+        self._count = sum(map(len, fires))
+        self._actions_count = sum(
+            len(one) * len(_asked(rule, one.released)) for one, rule in zip(fires, rules, strict=True)
+        )
+        self._has_own = any(is_own(action) for rule in rules for action in rule.actions)
+        self._found = _Found.of(watches, fires, directory, vocabulary, record_keys) if fires else None
         self._at_us = at_us
         self._partition = partition
 
     def __len__(self) -> int:
         """How many firings there are."""
-        return sum(len(one) for one in self._fires)
+        return self._count
 
     @property
     def actions_count(self) -> int:
         """How many actions there are."""
-        return sum(len(one) * len(_asked(self._watches[one.rule].rule, one.released)) for one in self._fires)
+        return self._actions_count
 
     @property
     def firings(self) -> pa.Table:
@@ -74,52 +79,79 @@ class Outcome:
     @property
     def notes(self) -> pl.DataFrame:
         """What cards are told (NOTE_SCHEMA) by the actions that are Weir's own."""
-        own = any(is_own(action) for one in self._fires for action in self._watches[one.rule].rule.actions)
-        return notes_of(self.actions) if own else no_notes()
+        return notes_of(self.actions) if self._has_own else no_notes()
 
     @cached_property
     def _tables(self) -> tuple[pa.Table, pa.Table]:
-        return _tables(
-            self._watches, self._fires, self._directory, self._accounts, self._pools, self._record_keys, self._at_us,
-            self._partition,
-        )  # fmt: skip
+        if self._found is None:
+            return FIRINGS.empty_table(), ACTIONS.empty_table()
+        return _tables(self._found, self._at_us, self._partition)
 
 
-def _tables(
-    watches: Mapping[int, Watch],
-    fires: Sequence[Fires],
-    directory: Directory,
-    accounts: list[str],
-    pools: list[str],
-    record_keys: pl.Series | None,
-    at_us: int,
-    partition: int,
-) -> tuple[pa.Table, pa.Table]:
-    if not fires:
-        return FIRINGS.empty_table(), ACTIONS.empty_table()
-    rule = np.concatenate([np.full(len(one), one.rule, np.int64) for one in fires])
-    released = np.concatenate([np.full(len(one), one.released) for one in fires])
-    columns = {name: np.concatenate([getattr(one, name) for one in fires]) for name in _NUMBERS}
-    texts = {name: pl.concat([_strings(getattr(one, name), len(one)) for one in fires]) for name in _TEXTS}
-    order = np.lexsort((released, columns["card"], rule, columns["offset"]))
-    rule, released = rule[order], released[order]
-    columns = {name: column[order] for name, column in columns.items()}
-    texts = {name: column.gather(order) for name, column in texts.items()}
-    card, count = columns["card"], len(order)
-    iccid = directory.cards["iccid"].gather(card)
-    account = words(directory.account[card], accounts)
-    rules = [watches[number].rule for number in np.unique(rule).tolist()]
-    place = np.searchsorted(np.unique(rule), rule)
-    triggers = [watches[number].trigger for number in np.unique(rule).tolist()]
+@dataclass(frozen=True)
+class _Found:
+    """The firings of an entry in order of offset, rule, SIM and release, for any thread (rating.sharing).
+
+    Columns have a row a firing. `rule` is a row of `rules`, the rules that fired, and of their `triggers`; `columns`
+    are those of `_NUMBERS`, `texts` those of `_TEXTS`. `pool_names` is empty if no firing is of a pool.
+    """
+
+    rules: list[Rule]
+    triggers: list[Trigger]
+    rule: Ints
+    released: np.ndarray
+    columns: dict[str, Ints]
+    texts: dict[str, pa.Array]
+    iccid: pa.Array
+    account: pa.Array
+    record_key: pa.Array
+    pool_names: list[str]
+
+    @classmethod
+    def of(
+        cls,
+        watches: Mapping[int, Watch],
+        fires: Sequence[Fires],
+        directory: Directory,
+        vocabulary: Vocabulary,
+        record_keys: pl.Series | None,
+    ) -> _Found:
+        """Gather the firings of one or more rules, each with one firing at least."""
+        number = np.concatenate([np.full(len(one), one.rule, np.int64) for one in fires])
+        released = np.concatenate([np.full(len(one), one.released) for one in fires])
+        columns = {name: np.concatenate([getattr(one, name) for one in fires]) for name in _NUMBERS}
+        order = np.lexsort((released, columns["card"], number, columns["offset"]))
+        columns = {name: column[order] for name, column in columns.items()}
+        texts = {name: pl.concat([_strings(getattr(one, name), len(one)) for one in fires]) for name in _TEXTS}
+        numbers, rule = np.unique(number[order], return_inverse=True)
+        card, place = columns["card"], columns["place"]
+        keys = pl.Series([None] * len(order), dtype=pl.String)
+        if record_keys is not None:
+            keys = record_keys.gather(np.where(place == NONE, 0, place)).zip_with(pl.Series(place != NONE), keys)
+        return cls(
+            rules=[watches[one].rule for one in numbers.tolist()],
+            triggers=[watches[one].trigger for one in numbers.tolist()],
+            rule=rule,
+            released=released[order],
+            columns=columns,
+            texts={name: shared_column(column.gather(order)) for name, column in texts.items()},
+            iccid=shared_column(directory.cards["iccid"].gather(card)),
+            account=words(directory.account[card], vocabulary.accounts.names),
+            record_key=shared_column(keys),
+            pool_names=vocabulary.pools.names[:] if (columns["pool"] != NONE).any() else [],
+        )
+
+
+def _tables(found: _Found, at_us: int, partition: int) -> tuple[pa.Table, pa.Table]:
+    columns, place, released, rules, triggers = found.columns, found.rule, found.released, found.rules, found.triggers
+    count, account = len(place), found.account
+    iccid, keys = own_column(found.iccid), own_column(found.record_key)
+    texts = {name: own_column(column) for name, column in found.texts.items()}
     ids = pl.Series([one.id for one in rules], dtype=pl.String).gather(place)
-    ends = _ends(columns["offset"], rule, card, released)
+    ends = _ends(columns["offset"], place, columns["card"], released)
     firing_id = _joined(partition, columns["offset"], iccid, None, ids, ends)
     at = instant(at_us, count)
     partitions = pa.array(np.full(count, partition, np.int32))
-    keys = pl.Series([None] * count, dtype=pl.String)
-    if record_keys is not None:
-        present = columns["place"] != NONE
-        keys = record_keys.gather(np.where(present, columns["place"], 0)).zip_with(pl.Series(present), keys)
     firings = {
         "firing_id": text(firing_id),
         "rule_id": text(ids).dictionary_encode(),
@@ -130,7 +162,7 @@ def _tables(
         "iccid": text(iccid),
         "pool_id": words(
             np.where(columns["pool"] == NONE, -1, columns["pool"]),
-            [name.removeprefix(DEVICE_PREFIX) for name in pools],
+            [name.removeprefix(DEVICE_PREFIX) for name in found.pool_names],
         ),
         "window": text(texts["label"]).dictionary_encode(),
         "unit": spelled(place, [one.unit for one in triggers]),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline import journal
 from pipeline.background import Background
 from pipeline.datadir import DataDirectory
+from pipeline.entry import written
 from pipeline.journal import Apply, Commands, Entry, Journal, Tick, Usage, encode
 from rating.errors import StorageError
 from schemas.cards import CARD_SCHEMA, Account, Catalogue
@@ -172,7 +173,7 @@ def test_same_entry_same_bytes(count: int, optional: bool, offset: int) -> None:
     whole = batch(count, optional=optional)
     halves = pl.concat([whole.rows[: count // 2], whole.rows[count // 2 :]], rechunk=False)
     chunked = UsageBatch(whole.feed, whole.source, whole.received_at_us, whole.cumulative, halves)
-    assert encode(Usage(whole), offset) == encode(Usage(chunked), offset)
+    assert encode(written(Usage(whole)), offset) == encode(written(Usage(chunked)), offset)
 
 
 @pytest.mark.parametrize("at", [0, 4, 9, 14, 22, 30, 60, -1])

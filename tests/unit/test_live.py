@@ -30,6 +30,7 @@ from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.plans import Price, Rate
 from schemas.usage import Direction, Service
 from tests.fold_case import NOON, RECEIVED, cards, engine, plan, usage
+from tests.one_thread import work_in_this_thread
 
 DATA = Rate(service="data", allowance="1 MB", price=Price(model="flat", price="0.5", per="1 MB"))
 SMS = Rate(service="sms", allowance=10, price=Price(model="flat", price="0.01"))
@@ -215,7 +216,8 @@ Ask = Callable[..., Awaitable[tuple[int, dict[str, Any], Any]]]
 
 @asynccontextmanager
 async def at(worker: Served, known: tuple[Bearer, ...] = (ALL, OF_B), url: str = "http://me:1") -> AsyncIterator[Ask]:
-    """Ask a worker that listens."""
+    """Ask a worker that listens; its engine was made in this thread."""
+    work_in_this_thread()
     async with ClientSession() as session, TestServer(Desk(worker, known, url, session).application()) as server:
         worker.url = str(server.make_url("")).rstrip("/")  # type: ignore[attr-defined]
 

@@ -52,11 +52,7 @@ class Accept:
         await self._follower.reached(delivery.offset)
         refused = self._follower.refusal(delivery.offset)
         if refused is None:
-            where = f"{self._topics.commands}[0]@{delivery.offset}"
-            entry = read_message(delivery.value, where).entry()
-            parts = await asyncio.to_thread(
-                self._follower.registry.parts, entry, delivery.offset, delivery.offset, self._topics.commands
-            )
+            brings_cards, parts = await asyncio.to_thread(self._parts, delivery)
             await self._send(
                 [
                     (self._topics.journal, partition, content, ())
@@ -64,12 +60,18 @@ class Accept:
                     for content in contents
                 ]
             )
-            if isinstance(entry, Apply):
+            if brings_cards:
                 # Usage behind the marker finds the cards of this catalogue, and it is behind it in every journal.
                 raw = marker(delivery.offset)
                 await self._send([(self._topics.raw, at, raw.value, raw.headers) for at in range(self._raw_partitions)])
         reply = msgspec.json.encode(Reply(delivery.offset, refused is None, refused or ""))
         await self._send([(self._topics.replies, 0, reply, ())])
+
+    def _parts(self, delivery: Delivery) -> tuple[bool, list[list[bytes]]]:
+        """Whether an accepted message is a catalogue, and the messages that it gives each partition of the journal."""
+        topic, offset = self._topics.commands, delivery.offset
+        entry = read_message(delivery.value, f"{topic}[0]@{offset}").entry()
+        return isinstance(entry, Apply), self._follower.registry.parts(entry, offset, offset, topic)
 
     async def _send(self, messages: list[tuple[str, int, bytes, tuple[tuple[str, bytes], ...]]]) -> None:
         sent = [

@@ -130,8 +130,7 @@ class Rate:
     async def _restore(self) -> PartitionFold:
         """The state as of the end of the journal; outputs that may not have been sent are sent."""
         items = self._bases.items(self.partition)
-        restored = await asyncio.to_thread(base.restore, self.partition, items)
-        fold, self._kept = (PartitionFold(self.partition), None) if restored is None else restored
+        fold, self._kept = await asyncio.to_thread(self._restored, items)
         if self._kept is not None:
             self._metrics.holds_base(self.partition, self._kept.size_bytes)
         self._bases.forget(self.partition)
@@ -143,6 +142,10 @@ class Rate:
             batch = await self._source.take(_AT_ONCE_BYTES)
             await self._take(fold, batch, await asyncio.to_thread(self._open, fold, batch))
         return fold
+
+    def _restored(self, items: Mapping[bytes, bytes]) -> tuple[PartitionFold, base.Kept | None]:
+        """The fold as of the newest whole base, which is its beginning if there is none."""
+        return base.restore(self.partition, items) or (PartitionFold(self.partition), None)
 
     async def _open_ahead(self, fold: PartitionFold, ahead: asyncio.Queue[tuple[list[Delivery], list[Opened]]]) -> None:
         """Read messages while those before them are folded."""

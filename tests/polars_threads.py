@@ -1,0 +1,96 @@
+"""Finds Polars objects that two threads touch.
+
+Each data frame, series and lazy frame of Polars has a lock of its own. A thread that waits for this lock while it has
+the interpreter, and a thread that has the lock and waits for the interpreter, wait for each other for ever. So an
+object belongs to the thread that made it (docs/decisions/0050). `watch` makes this a rule that is checked: every
+method of these classes reaches the data through one attribute, and reading this attribute in another thread raises.
+
+Expressions are left out: they have no lock and cannot be changed.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+VARIABLE = "WEIR_TEST_POLARS_THREADS"  # set in child processes that shall watch too (tests/watched/sitecustomize.py)
+
+
+class PolarsThreadError(AssertionError):
+    """A thread touched a Polars object that another thread had made."""
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.name = threading.current_thread().name
+
+
+_thread = _Thread()
+found: list[str] = []  # what was found in this process, also where somebody caught the error
+
+
+class _Owned:
+    """An attribute that only the thread that set it may read."""
+
+    def __init__(self, attribute: str) -> None:
+        self._attribute = attribute
+
+    def __get__(self, one: Any, kind: type | None = None) -> Any:
+        if one is None:
+            return self
+        try:
+            value, owner, name = one.__dict__[self._attribute]
+        except KeyError:
+            raise AttributeError(self._attribute) from None
+        if owner is not _thread.__dict__:
+            message = f"a {type(one).__name__} of the thread {name!r} was touched by {_thread.name!r}"
+            found.append(message)
+            raise PolarsThreadError(message)
+        return value
+
+    def __set__(self, one: Any, value: Any) -> None:
+        one.__dict__[self._attribute] = (value, _thread.__dict__, _thread.name)
+
+
+def watch() -> None:
+    """Have every Polars object that is made from now on belong to the thread that makes it."""
+    import polars as pl
+
+    for kind, attribute in ((pl.DataFrame, "_df"), (pl.Series, "_s"), (pl.LazyFrame, "_ldf")):
+        if not isinstance(kind.__dict__.get(attribute), _Owned):
+            setattr(kind, attribute, _Owned(attribute))
+
+
+class _Watching(importlib.abc.MetaPathFinder):
+    """Watches as soon as Polars is imported; what does not use it need not import it."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != "polars":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                sys.meta_path.remove(self)
+                load(module)
+                watch()
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def watch_when_imported() -> None:
+    """As `watch`, once this process imports Polars."""
+    if "polars" in sys.modules:
+        watch()
+    elif os.environ.get(VARIABLE):
+        sys.meta_path.insert(0, _Watching())

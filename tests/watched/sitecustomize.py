@@ -1,0 +1,14 @@
+"""Python runs this file at start in the child processes of tests: they find Polars objects that two threads touch."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+_path = Path(__file__).parent.parent / "polars_threads.py"
+_spec = importlib.util.spec_from_file_location("weir_polars_threads", _path)
+assert _spec is not None
+assert _spec.loader is not None
+_watching = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_watching)
+_watching.watch_when_imported()

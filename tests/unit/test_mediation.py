@@ -15,7 +15,6 @@ from pipeline.entry import Apply, Rejects, Usage
 from pipeline.feeds import parse_mapping
 from pipeline.messages import Fence, Fences, messages_of, read_message
 from pipeline.progress import Source
-from pipeline.rejects import reject_table
 from pipeline.streaming.mediation import Lane, Mark, Mediated, NotYet
 from pipeline.streaming.raw import RawMessage, chunks_of, kept_line, marker, origin_of
 from pipeline.streaming.registry import Registry
@@ -128,9 +127,9 @@ def test_a_file_leaves_what_the_embedded_driver_reads_of_it(tmp_path: Path, kind
     assert len(sent) > 3
     done = lane(registry(catalogue(range(0, 600, 2)), partitions=partitions), Mark(2, 0)).take(numbered(*sent))
     usage, rejected = [], []
-    for reading in read_usage(path, feed(kind), source.name, AS_OF_US, None, 1 << 20):
-        usage.append(reading.batch.rows)
-        rejected += reject_table(reading.rejects, reading.chunk, kind, source, AS_OF_US).to_pylist()
+    for reading in read_usage(source, feed(kind), AS_OF_US, None, 1 << 20):
+        usage.append(reading.batch().rows)
+        rejected += reading.rejected.to_pylist()
     found = usage_of(done)
     assert pl.concat(usage).equals(found.select(usage[0].columns))
     assert {("feed", AS_OF_US)} == set(found.select("source", "received_at_us").rows())

@@ -18,7 +18,6 @@ from pipeline.decode import Position
 from pipeline.embedded import read_usage
 from pipeline.feeds import load_mapping, parse_mapping
 from pipeline.progress import Source
-from pipeline.rejects import reject_table
 from pipeline.streaming.raw import RawMessage, chunks_of, origin_of
 from pipeline.streaming.reading import Readers, Reading
 from rating.errors import MappingError
@@ -46,9 +45,9 @@ used_at = { from = "at" }
 def whole(path: Path, mapping: Mapping) -> tuple[pl.DataFrame, pa.Table]:
     """What the embedded driver makes of the file."""
     source, usage, rejects = Source.of(path), [pl.DataFrame(schema=USAGE_SCHEMA)], [REJECTED.empty_table()]
-    for reading in read_usage(path, mapping, source.name, AS_OF_US, None, 16 << 20):
-        usage.append(reading.batch.rows)
-        rejects.append(reject_table(reading.rejects, reading.chunk, reading.batch.feed, source, AS_OF_US))
+    for reading in read_usage(source, mapping, AS_OF_US, None, 16 << 20):
+        usage.append(reading.batch().rows)
+        rejects.append(reading.rejected)
     return pl.concat(usage, how="diagonal"), pa.concat_tables(rejects)
 
 

@@ -6,11 +6,11 @@ import gzip
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from pipeline.catalogue import load_catalogue
 from rating.errors import CatalogueError, Finding, SourceError
 from schemas.cards import Catalogue
+from tests.compressed import zstd_frame
 
 GOOD = """\
 [[accounts]]
@@ -401,7 +401,7 @@ def test_compressed_files_and_other_line_ends(tmp_path: Path) -> None:
     windows = b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode()
     for name, data in [
         ("a.toml.gz", gzip.compress(GOOD.encode(), mtime=0)),
-        ("a.toml.zst", zstandard.compress(GOOD.encode())),
+        ("a.toml.zst", zstd_frame(GOOD.encode())),
         ("w.toml", windows),
     ]:
         (tmp_path / name).write_bytes(data)

@@ -1,4 +1,4 @@
-"""The countries of mobile country codes (MCC, ITU-T E.212), and of networks that are in another than their MCC.
+"""Countries of mobile country codes (MCC, ITU-T E.212), and of networks in another country than their MCC.
 
 Written by scripts/network_countries.py; do not edit. The countries of 227 MCCs are those that most networks have in
 mcc-mnc-list 1.1.11 (npm, MIT licence, copyright 2016 Peter Bakondy); the rest is decided in the script.

@@ -44,7 +44,7 @@ NETWORKS = {
     (647, 2): "YT",  # Only, Mayotte
 }
 
-HEAD = '''"""The countries of mobile country codes (MCC, ITU-T E.212), and of networks that are in another than their MCC.
+HEAD = '''"""Countries of mobile country codes (MCC, ITU-T E.212), and of networks in another country than their MCC.
 
 Written by scripts/network_countries.py; do not edit. The countries of {count} MCCs are those that most networks have in
 mcc-mnc-list {version} (npm, MIT licence, copyright 2016 Peter Bakondy); the rest is decided in the script.

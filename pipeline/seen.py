@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline.datadir import Checkpoint, DataDirectory, storage_errors
 from pipeline.manifest import FileEntry
-from rating.dedupe import Columns, Run, Seen
+from rating.dedupe import DIGESTS, UNNAMED_DIGESTS, Columns, Run, Seen, require_digests
 from rating.dedupe_filter import enter, words_for
 from rating.dedupe_runs import FENCE_STEP, SLICE_KEYS, slices_joined
 from rating.errors import StorageError
@@ -33,7 +33,8 @@ MERGED_KEYS = 32 << 20
 # Keys of one run are dropped together: a wider bucket means fewer runs, and keys that stay on disk longer.
 BUCKET_DAYS = 8
 
-_HEADER = struct.Struct("<8sQQIIxxxxxxxx")  # magic, keys, filter words, first and last arrival day
+# Magic, keys, filter words, first and last arrival day, and the name of the digests in ASCII, filled up with zeros.
+_HEADER = struct.Struct("<8sQQII8s")
 _MAGIC = b"WSEEN\x00\x00\x01"  # the last byte is the version of this layout
 
 
@@ -112,8 +113,8 @@ class _Held(NamedTuple):
 class SeenFiles:
     """The seen keys of a data directory; `seen` is what the fold looks keys up in.
 
-    `today` is the latest arrival day (days since 1970 UTC) that the fold has reached. Raises StorageError where a run
-    file cannot be read or is damaged.
+    `today` is the latest arrival day (days since 1970 UTC) that the fold has reached. Raises StorageError if a run file
+    cannot be read, is damaged, or has digests of an unknown algorithm.
     """
 
     def __init__(self, directory: DataDirectory, today: int = 0) -> None:
@@ -240,7 +241,7 @@ def write_run(file: BinaryIO, parts: list[Columns], pages: Sequence[mmap.mmap] =
     file.write(words.data)
     file.write(fence.data)
     file.seek(0)
-    file.write(_HEADER.pack(_MAGIC, keys, layout.words, first_day, last_day))
+    file.write(_HEADER.pack(_MAGIC, keys, layout.words, first_day, last_day, DIGESTS.encode("ascii")))
     nothing = np.empty(0, np.uint64)
     return Run(Columns(nothing, nothing, nothing, np.empty(0, np.uint16)), words, fence, first_day, last_day)
 
@@ -248,7 +249,7 @@ def write_run(file: BinaryIO, parts: list[Columns], pages: Sequence[mmap.mmap] =
 def load_run(path: Path) -> tuple[Run, mmap.mmap]:
     """The run of a file, filter and fence in memory, and the pages its columns are mapped from.
 
-    StorageError where the file is damaged.
+    StorageError if the file is damaged or its digests are of an unknown algorithm.
     """
     with storage_errors(path, "read seen keys"), path.open("rb") as file:
         layout, first_day, last_day = _read_header(file, path)
@@ -275,11 +276,19 @@ def map_columns(path: Path) -> tuple[Columns, mmap.mmap]:
     return columns, pages
 
 
+def _require_digests(name: bytes, path: Path) -> None:
+    try:
+        require_digests(name.rstrip(b"\0").decode("ascii", "backslashreplace") or UNNAMED_DIGESTS)
+    except ValueError as unknown:
+        raise StorageError(f"{path}: {unknown}: use the version that wrote the data directory") from None
+
+
 def _read_header(file: BinaryIO, path: Path) -> tuple[_Layout, int, int]:
     header = file.read(_HEADER.size)
     if len(header) == _HEADER.size:
-        magic, keys, words, first_day, last_day = _HEADER.unpack(header)
+        magic, keys, words, first_day, last_day, digests = _HEADER.unpack(header)
         layout = _Layout(keys, words)
         if magic == _MAGIC and layout.size_bytes == path.stat().st_size:
+            _require_digests(digests, path)
             return layout, first_day, last_day
     raise StorageError(f"{path}: the file of seen keys is damaged; restore the data directory from a backup")

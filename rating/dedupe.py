@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,22 @@ from rating.dedupe_runs import Columns, Positions, Recent, Run, order_of, run_of
 
 KEEP_DAYS = 32
 
+# The name of the digests of this module, and with it of all that are kept on disk or sent (docs/decisions/0020). A key
+# is XXH3 with 128 bits of its text in UTF-8, with a seed: XXH3 with 64 bits of the feed's name. A text of the content
+# is XXH3 with 64 bits, without a seed. Whatever changes a digest needs another name; tests/unit/test_digests.py finds
+# such a change.
+DIGESTS: Final = "xxh3-128"
+UNNAMED_DIGESTS: Final = "xxh3-128"  # of what was kept before the name was written beside it; never changes
+
 DAY_US = 86_400_000_000
 
 _WORD = (1 << 64) - 1
+
+
+def require_digests(found: str) -> None:
+    """Raise ValueError unless digests that were kept under the name `found` are those of this module."""
+    if found != DIGESTS:
+        raise ValueError(f"found digests of the algorithm {found!r}; this version of weir knows {DIGESTS}")
 
 
 def digest(feed: str, record_key: pl.Series) -> tuple[U64, U64]:
@@ -231,7 +244,9 @@ class Seen:
 
 __all__ = [
     "DAY_US",
+    "DIGESTS",
     "KEEP_DAYS",
+    "UNNAMED_DIGESTS",
     "Columns",
     "Run",
     "Seen",
@@ -239,5 +254,6 @@ __all__ = [
     "digest",
     "first_in_batch",
     "order_of",
+    "require_digests",
     "run_of",
 ]

@@ -5,30 +5,22 @@ from __future__ import annotations
 from functools import lru_cache
 
 import polars as pl
-from phone_iso3166.e212 import networks
 
-_UNITED_STATES = range(310, 317)
+from rating.network_countries import COUNTRY_BY_MCC, COUNTRY_BY_NETWORK
 
 
 @lru_cache(maxsize=4096)
 def country_of(plmn: str) -> str | None:
     """ISO 3166 alpha-2 code of a PLMN or a bare MCC; None for test, international and unknown networks.
 
-    Of a code that several territories share, an unlisted network counts as the one with the most networks.
+    A network counts to the country of its MCC, unless it is known to serve another that shares the MCC. An MNC of two
+    digits and one of three are the same network if they are the same number.
     """
     if not (plmn.isascii() and plmn.isdigit() and len(plmn) >= 3):
         return None
     mcc = int(plmn[:3])
-    found = networks.get(mcc)
-    if isinstance(found, dict):
-        found = found.get(int(plmn[3:]) if len(plmn) > 3 else -1) or _most_common(list(found.values()))
-    # The table lists the largest networks of the United States, 310-260 and 310-410 among them, under the Virgin
-    # Islands, which they serve too.
-    return "US" if mcc in _UNITED_STATES and found == "VI" else found
-
-
-def _most_common(countries: list[str]) -> str:
-    return max(sorted(set(countries)), key=countries.count)
+    other = COUNTRY_BY_NETWORK.get((mcc, int(plmn[3:]))) if len(plmn) > 3 else None
+    return other or COUNTRY_BY_MCC.get(mcc)
 
 
 def distinct(text: pl.Series) -> tuple[pl.Series, pl.Series]:

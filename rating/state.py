@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from rating.counters import Counters
-from rating.dedupe import Seen
+from rating.dedupe import DIGESTS, UNNAMED_DIGESTS, Seen, require_digests
 from rating.directory import no_spells
 from rating.rules.state import RuleState
 from rating.sessions import Sessions
@@ -41,6 +41,7 @@ class _Facts(msgspec.Struct, forbid_unknown_fields=True):
     addon_used: dict[str, int]
     rules: tuple[Rule, ...]
     active_rules: dict[str, int]
+    digests: str = UNNAMED_DIGESTS  # of the keys of sessions, and of the sessions of cells
 
 
 @dataclass
@@ -81,6 +82,7 @@ class State:
             addon_used=self.addon_used,
             rules=catalogue.rules,
             active_rules=self.rules.active,
+            digests=DIGESTS,
         )
         tables = {
             "cards": catalogue.cards.to_arrow(compat_level=pl.CompatLevel.oldest()),
@@ -96,11 +98,12 @@ class State:
     def restore(cls, facts_json: bytes, tables: dict[str, pa.Table], seen: Seen) -> State:
         """The state that `snapshot` wrote, with the seen keys that the driver kept.
 
-        Raises ValueError where the snapshot is of another version.
+        Raises ValueError if the snapshot is of another version, or its digests are of another algorithm.
         """
         facts = msgspec.json.decode(facts_json, type=_Facts)
         if facts.snapshot_version != SNAPSHOT_VERSION:
             raise ValueError(f"found snapshot version {facts.snapshot_version}; expected {SNAPSHOT_VERSION}")
+        require_digests(facts.digests)
         frames = {name: _frame(tables[name]) for name in ("cards", "plan_history", "pool_history")}
         return cls(
             catalogue=Catalogue(

@@ -23,7 +23,7 @@ from typing import Any
 
 import chdb
 import lz4.frame
-import zstandard
+import pyarrow as pa
 from aiohttp import web
 
 _FORMAT = re.compile(rb"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
@@ -131,7 +131,7 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
     if encoding == "lz4":
         return bytes(lz4.frame.open(io.BytesIO(body)).read())  # a body may hold several frames
     if encoding == "zstd":
-        return zstandard.ZstdDecompressor().stream_reader(io.BytesIO(body), read_across_frames=True).read()
+        return bytes(pa.CompressedInputStream(pa.BufferReader(body), "zstd").read())
     return gzip.decompress(body) if encoding == "gzip" else body
 
 

@@ -10,18 +10,17 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import zstandard
+import pyarrow as pa
 
 from pipeline.catalogue.findings import Entry, Findings, FloatText, Text, choice
 from pipeline.catalogue.lines import Lines, locate
+from pipeline.decode.stream import compression_of
 from rating.errors import SourceError
 
 MOST_BYTES = 512 << 20  # of one file, unpacked: some five million cards
 MOST_LINE_BYTES = 1 << 20  # as of a feed; a longer one is no catalogue, and would cost many times its size in memory
 MOST_TOML_BYTES = 4 << 20  # TOML is for plans and short lists; long card lists are CSV
 
-_GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
 _PIECE = 1 << 20
 _POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -31,22 +30,21 @@ TABLES = ("accounts", "zones", "plans", "pools", "addons", "rules", "limits", "c
 
 
 def read_bytes(path: Path, findings: Findings) -> bytes | None:
-    """Return the content of a file, unpacked where it is gzip or zstd; None where a finding says why not.
+    """Return the content of a file, unpacked if it is gzip or zstd; None with a finding that says what is wrong.
 
-    Raises SourceError where the file cannot be read at all.
+    Compressed data that ends too early or does not unpack is a finding. Raises SourceError if the file cannot be read.
     """
     try:
         with path.open("rb") as file:
             start = file.read(4)
             file.seek(0)
             data = _unpack(file, start)
-    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+    except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system; decompressors give no number
+            reason = error.strerror or error
+            raise SourceError(f"{path}: cannot be read: {reason}; check the name and the rights") from error
         findings.place(str(path), 0, "file", Text(f"damaged compressed data ({error})"), "a whole gzip or zstd file")
         return None
-    except OSError as error:
-        raise SourceError(
-            f"{path}: cannot be read: {error.strerror or error}; check the name and the rights"
-        ) from error
     if len(data) > MOST_BYTES:
         expected = f"at most {MOST_BYTES >> 20} MiB unpacked: split it"
         findings.place(str(path), 0, "file", Text(f"more than {MOST_BYTES >> 20} MiB"), expected)
@@ -72,14 +70,16 @@ def _long_line(data: bytes) -> int | None:
 
 
 def _unpack(file: BinaryIO, start: bytes) -> bytes:
-    """Read up to one byte more than MOST_BYTES, so that a small file cannot unpack into all of the memory."""
-    if start[:2] == _GZIP:
-        with gzip.open(file) as unpacked:
-            return _read_up_to(unpacked)  # type: ignore[arg-type]  # a GzipFile reads bytes
-    if start == _ZSTD:
-        with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as reader:
-            return _read_up_to(reader)
-    return _read_up_to(file)
+    """Read little more than MOST_BYTES at most, so that a small file cannot unpack into all of the memory."""
+    match compression_of(start):
+        case "gzip":
+            with gzip.open(file) as unpacked:
+                return _read_up_to(unpacked)  # type: ignore[arg-type]  # a GzipFile reads bytes
+        case "zstd":  # read by Arrow, which refuses a frame that is cut off; python-zstandard takes what there is of it
+            with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd") as reader:
+                return _read_up_to(reader)
+        case _:
+            return _read_up_to(file)
 
 
 def _read_up_to(file: BinaryIO) -> bytes:

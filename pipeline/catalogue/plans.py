@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from pipeline.catalogue.codes import countries, currencies, is_plmn
+from pipeline.catalogue.codes import countries, currencies, expected_currency, is_plmn
 from pipeline.catalogue.findings import Entry, Findings, Text, choice
 from pipeline.catalogue.lines import Path
 from pipeline.catalogue.merge import Known
@@ -58,9 +58,7 @@ def check_plan(entry: Entry[Plan], known: Known, findings: Findings) -> None:
     """Add what is wrong with one plan and its versions."""
     plan = entry.value
     if plan.currency not in currencies():
-        findings.add(
-            entry, ("currency",), plan.currency, choice(plan.currency.upper(), currencies(), "an ISO 4217 code: one of")
-        )
+        findings.add(entry, ("currency",), plan.currency, expected_currency(plan.currency))
     check_cycle(entry, ("cycle",), plan.cycle, findings)
     if plan.term_months is not None and plan.term_months < 1:
         findings.add(entry, ("term_months",), plan.term_months, "1 or more, or no field")

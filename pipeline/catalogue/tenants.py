@@ -6,7 +6,7 @@ import datetime as dt
 
 import polars as pl
 
-from pipeline.catalogue.codes import currencies, time_zones
+from pipeline.catalogue.codes import currencies, expected_currency, time_zones
 from pipeline.catalogue.findings import Entry, Findings, Text, choice
 from pipeline.catalogue.merge import Known
 from pipeline.catalogue.plans import check_cycle
@@ -55,8 +55,7 @@ def check_pool(entry: Entry[Pool], known: Known, findings: Findings) -> None:
     if pool.account not in known.accounts:
         findings.add(entry, ("account",), pool.account, choice(pool.account, known.accounts, "an account: one of"))
     if pool.currency is not None and pool.currency not in currencies():
-        expected = choice(pool.currency.upper(), currencies(), "an ISO 4217 code: one of")
-        findings.add(entry, ("currency",), pool.currency, expected)
+        findings.add(entry, ("currency",), pool.currency, expected_currency(pool.currency))
     if pool.currency is None and (pool.overage or pool.fees):
         findings.add(entry, ("currency",), Text("none"), "the currency of the pool's overage and fees, such as EUR")
     if not pool.services or len(set(pool.services)) < len(pool.services):

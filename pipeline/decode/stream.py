@@ -7,6 +7,7 @@ keeping the file.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +19,17 @@ from rating.errors import SourceError
 BOMB_FLOOR_BYTES = 256 << 20
 BOMB_RATIO = 100
 
-_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame without content, which pzstd writes before each other
 _READ_BYTES = 1 << 20
 
 
 def compression_of(head: bytes) -> str | None:
-    """The compression that the first bytes of a file announce: "gzip", "zstd" or None."""
-    return next((name for magic, name in _MAGIC if head.startswith(magic)), None)
+    """The compression that the first four bytes of a file announce: "gzip", "zstd" or None."""
+    if head.startswith(_GZIP):
+        return "gzip"
+    return "zstd" if head.startswith(_ZSTD) or _SKIPPABLE.match(head) else None
 
 
 class ByteStream:
@@ -151,4 +156,6 @@ class ByteStream:
 
     def _failed(self, error: BaseException) -> SourceError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if "too much memory" in reason:  # how libzstd says that the window is larger than 128 MiB
+            reason += "; pack it with a window of at most 128 MiB (zstd --long=27, or without --long)"
         return SourceError(f"{self.path}: cannot be read: {reason}")

@@ -27,7 +27,7 @@ import pyarrow as pa
 from pipeline.messages import LIMIT_BYTES, Fence, Fences
 from pipeline.seen import planned
 from pipeline.streaming.fold import PartitionFold
-from rating.dedupe import Columns, Run, Seen, run_of
+from rating.dedupe import DIGESTS, UNNAMED_DIGESTS, Columns, Run, Seen, require_digests, run_of
 from rating.dedupe_runs import joined
 from rating.errors import StorageError, WorldError
 from rating.state import State
@@ -58,6 +58,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     fences: tuple[Fence, ...]
     tables: dict[str, tuple[Segment, ...]]
     runs: tuple[tuple[Segment, ...], ...]
+    digests: str = UNNAMED_DIGESTS  # of the seen keys
 
     def segments(self) -> Iterator[Segment]:
         for segments in (*self.tables.values(), *self.runs):
@@ -161,6 +162,7 @@ class Draft:
             msgspec.json.decode(self.fences.to_bytes(), type=tuple[Fence, ...]),
             tables,
             tuple(segments for _, segments in runs),
+            DIGESTS,
         )
         content = msgspec.json.encode(manifest)
         if len(content) > LIMIT_BYTES:
@@ -239,7 +241,7 @@ def draft(fold: PartitionFold, former: Kept | None) -> Draft:
 def restore(partition: int, items: Mapping[bytes, bytes]) -> Restored | None:
     """The newest base among the items that is whole, with its state; None where there is none.
 
-    Raises StorageError where a base is of another format: it says what to do.
+    Raises StorageError if a base is of another format, or its digests of another algorithm: it says what to do.
     """
     prefix = f"{partition}/base/".encode()
     for key in sorted((key for key in items if key.startswith(prefix)), reverse=True):
@@ -290,17 +292,24 @@ def _with_merged(runs: Iterable[Run], former: Kept | None) -> list[Run]:
 
 
 def _read_manifest(content: bytes, key: bytes) -> _Manifest | None:
-    """The manifest, None where it cannot be read."""
+    """The manifest; None if it cannot be read.
+
+    Raises StorageError if this version of weir does not know its format or the algorithm of its digests.
+    """
     try:
         found = msgspec.json.decode(content, type=_Format).format
-        if found == FORMAT:
-            return msgspec.json.decode(content, type=_Manifest)
+        if found != FORMAT:
+            raise ValueError(f"found format {found}; this version of weir knows {FORMAT}")
+        manifest = msgspec.json.decode(content, type=_Manifest)
+        require_digests(manifest.digests)
+        return manifest
     except msgspec.MsgspecError:
         return None
-    raise StorageError(
-        f"base {key.decode()}: found format {found}; this version of weir knows {FORMAT}: use the one that wrote it, "
-        "or remove the bases of this partition so that its journal is folded again"
-    )
+    except ValueError as unknown:
+        raise StorageError(
+            f"base {key.decode()}: {unknown}: use the one that wrote it, or remove the bases of this partition so that "
+            "its journal is folded again"
+        ) from None
 
 
 def _is_whole(segment: Segment, items: Mapping[bytes, bytes]) -> bool:

@@ -19,11 +19,11 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from pipeline.feeds import ready_mappings
 from rating.errors import WeirError
 from schemas.mapping import Mapping
+from tests.compressed import zstd_frame
 from tests.feed_files import HEADERS, feed, good_line, run_feed
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "examples" / "feeds"
@@ -144,7 +144,7 @@ def main(seconds: float, seed: int) -> int:
         if pack == 0:
             content = gzip.compress(damage(chance, content), 1, mtime=0)
         elif pack == 1:
-            content = zstandard.compress(damage(chance, content))
+            content = zstd_frame(damage(chance, content))
         if pack > 1 or chance.random() < 0.3:
             content = damage(chance, content)
         path.write_bytes(content)

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from pipeline.decode import open_source
 from rating.errors import WeirError
 from rating.mediate import mediate
 from schemas.mapping import Mapping
+from tests.compressed import zstd_frame
 from tests.feed_files import EXPLODED, HEADERS, feed, good_line
 
 SIZE = 10_000_000
@@ -36,7 +36,7 @@ def _gzip_bomb(block: bytes, head: bytes = b"") -> bytes:
 
 
 def _zstd_bomb(block: bytes) -> bytes:
-    member = zstandard.compress(block * (100_000_000 // len(block)))
+    member = zstd_frame(block * (100_000_000 // len(block)))
     return member * (GIGABYTES * 10)
 
 

@@ -194,6 +194,16 @@ def test_a_damaged_state_is_refused(fleet: Generated, tmp_path: Path) -> None:
         Embedded.open(tmp_path, write=True)
 
 
+def test_a_state_with_unknown_digests_is_refused(fleet: Generated, tmp_path: Path) -> None:
+    """Sessions are found by digest: with those of another algorithm, usage would be charged twice."""
+    loaded(tmp_path, fleet)
+    ingest(tmp_path, fleet)
+    facts = next((tmp_path / "state").rglob("facts.json"))
+    facts.write_bytes(facts.read_bytes().replace(b"xxh3-128", b"blake3-x"))
+    with pytest.raises(StorageError, match=r"found digests of the algorithm 'blake3-x'; .* knows xxh3-128"):
+        Embedded.open(tmp_path, write=True)
+
+
 CORRECTED = """record_key,iccid,service,volume_up_bytes,volume_down_bytes,used_at,plmn,record_type,corrects_key
 undo-1,{iccid},data,0,0,2026-10-20T10:00:00Z,{plmn},reverse,{first}
 swap-1,{iccid},data,0,1000,2026-10-20T10:00:00Z,{plmn},replace,{second}

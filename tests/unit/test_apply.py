@@ -100,6 +100,17 @@ def test_a_snapshot_of_another_version_is_refused() -> None:
         State.restore(other, tables, State().seen)
 
 
+def test_digests_of_a_snapshot_have_a_name() -> None:
+    """A snapshot without one is from before the name was written; one of another algorithm is refused by name."""
+    facts, tables = engine(plan(ONE)).snapshot()
+    assert b',"digests":"xxh3-128"' in facts
+    State.restore(facts.replace(b',"digests":"xxh3-128"', b""), tables, State().seen)
+    with pytest.raises(
+        ValueError, match="found digests of the algorithm 'blake3'; this version of weir knows xxh3-128"
+    ):
+        State.restore(facts.replace(b"xxh3-128", b"blake3"), tables, State().seen)
+
+
 def test_versions_may_come_in_any_order() -> None:
     """The effective day decides, not the place in the file."""
     versions = tuple(

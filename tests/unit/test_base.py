@@ -189,3 +189,19 @@ def test_a_draft_tells_nothing_before_its_messages() -> None:
     """What the next base needs is known once the messages have been made."""
     with pytest.raises(ValueError, match="have not been made"):
         _ = draft(started(), None).kept
+
+
+def test_digests_of_a_base_have_a_name() -> None:
+    """A base without one is from before the name was written; one of another algorithm is refused by name."""
+    fold, items = started(), dict[bytes, bytes]()
+    use(fold, "k")
+    kept = based(fold, items)
+    manifest = msgspec.json.decode(items[kept.key])
+    assert "xxh3-128" == manifest.pop("digests")
+    items[kept.key] = msgspec.json.encode(manifest)
+    restored = restore(3, items)
+    assert restored is not None
+    assert 1 == len(restored.fold.engine.state.seen)
+    items[kept.key] = msgspec.json.encode(manifest | {"digests": "blake3"})
+    with pytest.raises(StorageError, match=r"base 3/base/0+1: found digests of the algorithm 'blake3'; .* xxh3-128"):
+        restore(3, items)

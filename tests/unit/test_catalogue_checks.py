@@ -6,11 +6,11 @@ import gzip
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from pipeline.catalogue import load_catalogue
 from rating.errors import CatalogueError, Finding, SourceError
 from schemas.cards import Catalogue
+from tests.compressed import zstd_frame
 
 GOOD = """\
 [[accounts]]
@@ -164,6 +164,14 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
     # codes of the world
     ('"Europe/Berlin"', '"Europe/Berln"', [("accounts.acme.time_zone", "did you mean Europe/Berlin?")]),
     ('currency = "EUR"\ncarrier', 'currency = "eur"\ncarrier', [("plans.single.currency", "did you mean EUR?")]),
+    ('currency = "EUR"\ncarrier', 'currency = "DEM"\ncarrier', [("plans.single.currency", "DEM was one until 2002")]),
+    (
+        'currency = "EUR"\n[[pools',
+        'currency = "SVC"\n[[pools',
+        [("pools.together.currency", "SVC was one until 2001"), ("plan", "in the currency")],
+    ),
+    ('currency = "EUR"\ncarrier', 'currency = "CNH"\ncarrier', [("plans.single.currency", "did you mean CNY?")]),
+    ('countries = ["FR", "IT"]', 'countries = ["FR", "EU"]', [("zones[1].countries[1]", "an ISO 3166 alpha-2 code")]),
     ('countries = ["FR", "IT"]', 'countries = ["FR", "UK"]', [("zones[1].countries[1]", "did you mean GB?")]),
     ('countries = ["FR", "IT"]', 'countries = ["FR", "DE"]', [("zones[1].countries[1]", "DE is in home")]),
     ('plmns = ["22803"]', 'plmns = ["2280"]', [("zones[1].plmns[0]", "5 or 6 digits")]),
@@ -401,7 +409,7 @@ def test_compressed_files_and_other_line_ends(tmp_path: Path) -> None:
     windows = b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode()
     for name, data in [
         ("a.toml.gz", gzip.compress(GOOD.encode(), mtime=0)),
-        ("a.toml.zst", zstandard.compress(GOOD.encode())),
+        ("a.toml.zst", zstd_frame(GOOD.encode())),
         ("w.toml", windows),
     ]:
         (tmp_path / name).write_bytes(data)

@@ -12,12 +12,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
 from pipeline.decode import Position, open_source
 from pipeline.feeds import parse_mapping
 from rating.errors import MappingError, SourceError
 from schemas.mapping import Mapping
+from tests.compressed import zstd_frame
 from tests.feed_files import EXPLODED, HEADERS, feed, good_line, run_feed
 
 
@@ -100,7 +100,7 @@ def test_a_line_of_more_than_a_mebibyte_is_rejected_and_its_neighbours_are_not(t
         assert [b"x" * (64 << 10)] == long.raw_lines([3])
 
 
-@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, zstd_frame])
 @pytest.mark.parametrize("kind", ["csv", "ndjson"])
 def test_compression_is_found_by_magic_number_and_resumable(tmp_path: Path, kind: str, pack: object) -> None:
     """Plain, gzip and zstd give the same records and the same positions, and reading goes on at each of them."""
@@ -114,7 +114,7 @@ def test_compression_is_found_by_magic_number_and_resumable(tmp_path: Path, kind
     assert ends[4:] == later_ends
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("pack", [gzip.compress, zstd_frame])
 def test_a_truncated_compressed_file_is_a_source_error(tmp_path: Path, pack: object) -> None:
     """A download that broke off is not taken for a complete file."""
     content = HEADERS["csv"] + b"".join(good_line("csv", number * 7919) + b"\n" for number in range(2000))

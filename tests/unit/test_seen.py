@@ -149,6 +149,22 @@ def test_a_cut_off_file_is_refused(data_dir: Path, size_bytes: int) -> None:
         SeenFiles(directory)
 
 
+def test_digests_of_a_run_have_a_name(data_dir: Path) -> None:
+    """A file without one is from before the name was written; one of another algorithm is refused by name."""
+    add(data_dir, 1, 20_000)
+    (file,) = (data_dir / "seen").iterdir()
+    content = file.read_bytes()
+    assert b"xxh3-128" == content[32:40]
+    file.write_bytes(content[:32] + bytes(8) + content[40:])
+    assert known(data_dir, 1, 20_000)
+    file.write_bytes(content[:32] + b"blake3\0\0" + content[40:])
+    with (
+        DataDirectory.open(data_dir, write=False) as directory,
+        pytest.raises(StorageError, match=r"000.run: found digests of the algorithm 'blake3'; .* knows xxh3-128"),
+    ):
+        SeenFiles(directory)
+
+
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(

@@ -13,6 +13,7 @@ import typer
 from jobs.cli_context import Json, counted, data_of
 from jobs.console import progress_bar, show
 from pipeline.config import Kafka, load_config
+from pipeline.extras import require_extra
 from pipeline.feeds import load_mapping
 from rating.errors import UsageError
 from schemas.mapping import Mapping
@@ -98,10 +99,11 @@ async def _run(
     idle_exit: bool,
     watch: Any,
 ) -> list[Packed]:
-    # Kafka's client is not needed by any other command, and loading it takes a while.
-    from pipeline.streaming.avro import AvroRecords
-    from pipeline.streaming.kafka import ensure_topics
-    from pipeline.streaming.packing import Packer, Packing
+    # Few commands need Kafka's client, and it takes a while to load.
+    with require_extra("kafka", "weir pack"):
+        from pipeline.streaming.avro import AvroRecords
+        from pipeline.streaming.kafka import ensure_topics
+        from pipeline.streaming.packing import Packer, Packing
 
     avro = None if avro_schema is None else AvroRecords.load(avro_schema, avro_framing)
     packer = Packer(kafka, Packing(mapping, csv_header, avro, kafka.limit_bytes), topic, partitions, group, wait_s)

@@ -17,7 +17,8 @@ from jobs.console import err, shown_path
 from pipeline.config import Config, load_config
 from pipeline.config.table import is_loopback
 from pipeline.datadir import storage_errors
-from rating.errors import ConfigError, UsageError
+from pipeline.extras import require_extra
+from rating.errors import ConfigError
 
 _ANY: tuple[str, ...] = ("0.0.0.0", "::", "")  # every address of the machine, which names none
 
@@ -37,14 +38,9 @@ def worker(
     Ctrl-C or SIGTERM end it in good order, which takes up to half a minute; a second one ends it at once, which loses
     nothing either.
     """
-    try:
+    with require_extra("kafka", "weir worker"):
         from pipeline.app import Worker
         from pipeline.streaming.logs import configure
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"streaming needs packages that are not installed ({missing.name}): `pip install weir[streaming]`, then "
-            "try again"
-        ) from missing
     import msgspec
 
     config = load_config(data_of(context).config)

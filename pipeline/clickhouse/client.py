@@ -20,11 +20,13 @@ import pyarrow as pa
 
 from pipeline.config import ClickHouse, read_secret
 from pipeline.datadir import lock_directory, storage_errors
+from pipeline.extras import Extra, require_extra
 from rating.errors import ConfigError, LockedError, UsageError, WeirError, WorldError
 
 T = TypeVar("T")
 
-EXTRA: Final = "ClickHouse needs packages that are not installed: `pip install weir[streaming]`, then try again"
+_SERVER: Final[tuple[Extra, str]] = ("clickhouse", "a ClickHouse server")
+_EMBEDDED: Final[tuple[Extra, str]] = ("chdb", "the embedded ClickHouse (a server needs a url in [clickhouse])")
 FOLDER: Final = "clickhouse"  # in the data directory, where the configuration names no place
 
 # Errors of the engine that pass: time-outs, memory, connections, too many queries or parts, no room, read-only disk.
@@ -150,14 +152,14 @@ def connect(config: ClickHouse, data: Path | None = None, *, patience: Patience 
     """A client for the server of `config.url`, else for the engine embedded at `config.path`, else in the folder
     `clickhouse` of the data directory `data`. The database is made where it is not there.
 
-    With `patience`, waits for a server that is away. Raises UsageError where the extra is not installed or another
-    path is open in this process, LockedError where another process has the path, ConfigError where a secret is
-    missing, WorldError where ClickHouse cannot be reached or refuses; none of them shows a secret.
+    With `patience`, waits for a server that is away. Raises UsageError if the extra that is needed (`clickhouse` for a
+    server, `chdb` for the embedded engine) is not installed, or if another path is open in this process; LockedError if
+    another process has the path; ConfigError if a secret is missing; WorldError if ClickHouse cannot be reached or
+    refuses. No message shows a secret.
     """
-    try:
+    embedded = config.url is None
+    with require_extra(*(_EMBEDDED if embedded else _SERVER)):
         import clickhouse_connect
-    except ImportError as missing:
-        raise UsageError(EXTRA) from missing
     # What it would print beside our errors, where nobody has set up logging.
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     if config.url is None:
@@ -263,11 +265,9 @@ def _embedded(path: Path, database: str) -> Client:
             _held.give_back()
 
     try:
-        driver = clickhouse_connect.get_client(interface="chdb", path=str(path / "engine"))
+        with require_extra(*_EMBEDDED):
+            driver = clickhouse_connect.get_client(interface="chdb", path=str(path / "engine"))
         return _prepared(driver, database, str(path), embedded=True, release=release)
-    except ImportError as missing:
-        release()
-        raise UsageError(EXTRA) from missing
     except ClickHouseError as failure:
         release()
         raise _error(str(path), failure) from failure

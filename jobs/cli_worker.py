@@ -14,6 +14,7 @@ import typer
 
 from jobs.cli_context import counted, data_of
 from jobs.console import err, shown_path
+from pipeline.clickhouse import require_packages
 from pipeline.config import Config, load_config
 from pipeline.config.table import is_loopback
 from pipeline.datadir import storage_errors
@@ -48,6 +49,8 @@ def worker(
     changed = {name: value for name, value in given.items() if value is not None}
     config = msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, **changed))
     require_address(config)
+    if config.worker.clickhouse:
+        require_packages(config.clickhouse)
     configure(config.worker.log_level, config.worker.log_format)
     with storage_errors(Path(config.worker.history), "land rows there"):
         Path(config.worker.history).mkdir(parents=True, exist_ok=True)

@@ -29,12 +29,10 @@ def require_extra(extra: Extra, feature: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImportError as error:
-        # Some libraries replace the error about the missing package by an ImportError with advice of their own.
-        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
-        if not isinstance(missing, ModuleNotFoundError) or (missing.name or "").partition(".")[0] in _OWN:
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] in _OWN:
             raise
         raise UsageError(
             f"{feature} needs a package that is not installed ({missing.name}): run "
             f"`pip install '{DISTRIBUTION}[{extra}]'` (in a checkout {_IN_CHECKOUT[extra]}), then try again"
-        ) from error
+        ) from missing

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -25,8 +26,6 @@ from rating.errors import ConfigError, LockedError, UsageError, WeirError, World
 
 T = TypeVar("T")
 
-_SERVER: Final[tuple[Extra, str]] = ("clickhouse", "a ClickHouse server")
-_EMBEDDED: Final[tuple[Extra, str]] = ("chdb", "the embedded ClickHouse (a server needs a url in [clickhouse])")
 FOLDER: Final = "clickhouse"  # in the data directory, where the configuration names no place
 
 # Errors of the engine that pass: time-outs, memory, connections, too many queries or parts, no room, read-only disk.
@@ -148,6 +147,19 @@ class Patience:
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 
+def require_packages(config: ClickHouse) -> None:
+    """Raise UsageError, with the extra to install, if `connect` lacks a package for this configuration."""
+    needed: tuple[Extra, str, tuple[str, ...]] = ("clickhouse", "a ClickHouse server", ("clickhouse_connect",))
+    if config.url is None:
+        embedded = "the embedded ClickHouse (a server needs a url in [clickhouse])"
+        needed = ("chdb", embedded, ("clickhouse_connect", "chdb"))
+    extra, feature, packages = needed
+    with require_extra(extra, feature):
+        for name in packages:
+            if find_spec(name) is None:  # found, not imported: chdb takes a while to load
+                raise ModuleNotFoundError(name=name)
+
+
 def connect(config: ClickHouse, data: Path | None = None, *, patience: Patience | None = None) -> Client:
     """A client for the server of `config.url`, else for the engine embedded at `config.path`, else in the folder
     `clickhouse` of the data directory `data`. The database is made where it is not there.
@@ -157,9 +169,9 @@ def connect(config: ClickHouse, data: Path | None = None, *, patience: Patience 
     another process has the path; ConfigError if a secret is missing; WorldError if ClickHouse cannot be reached or
     refuses. No message shows a secret.
     """
-    embedded = config.url is None
-    with require_extra(*(_EMBEDDED if embedded else _SERVER)):
-        import clickhouse_connect
+    require_packages(config)
+    import clickhouse_connect
+
     # What it would print beside our errors, where nobody has set up logging.
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     if config.url is None:
@@ -265,8 +277,7 @@ def _embedded(path: Path, database: str) -> Client:
             _held.give_back()
 
     try:
-        with require_extra(*_EMBEDDED):
-            driver = clickhouse_connect.get_client(interface="chdb", path=str(path / "engine"))
+        driver = clickhouse_connect.get_client(interface="chdb", path=str(path / "engine"))
         return _prepared(driver, database, str(path), embedded=True, release=release)
     except ClickHouseError as failure:
         release()

@@ -97,7 +97,7 @@ def test_a_worker_needs_neither_the_clickhouse_engine_nor_test_tools() -> None:
     streaming = pins("requirements-streaming.txt").keys()
     tools = ranges(project()["dependency-groups"]["dev"]).keys() - {"packaging"}  # which an image has anyway
     assert set() == streaming & {"chdb", "chdb-core", *tools}
-    assert {"chdb", "chdb-core"} == pins("requirements-chdb.txt").keys() - streaming
+    assert {"chdb", "chdb-core"} <= pins("requirements-chdb.txt").keys()
 
 
 def test_every_dependency_says_why() -> None:

@@ -114,7 +114,10 @@ def demo(
     records: Annotated[int, typer.Option(min=1, help="Usage records of the made-up fleet.")] = 500_000,
     as_json: Json = False,
 ) -> None:
-    """Show the whole journey: example catalogue and rules, sample feeds, a made-up fleet, actions, a report."""
+    """Show the whole journey: example catalogue and rules, sample feeds, a made-up fleet, actions, a report.
+
+    The example files are copied into the folder, as a start for files of your own.
+    """
     with progress_bar() as bar:
         shown = demonstration.run(folder, cards, records, bar)
     show(shown.as_json(), as_json, lambda console: demonstration.render(shown, console))

@@ -13,6 +13,7 @@ import typer
 from jobs.cli_context import Json, counted, data_of
 from jobs.console import progress_bar, show
 from pipeline.config import Kafka, load_config
+from pipeline.extras import require_extra
 from pipeline.feeds import load_mapping
 from rating.errors import UsageError
 from schemas.mapping import Mapping
@@ -98,11 +99,12 @@ async def _run(
     idle_exit: bool,
     watch: Any,
 ) -> list[Packed]:
-    # Kafka's client is not needed by any other command, and loading it takes a while.
-    from pipeline.streaming.avro import AvroRecords
-    from pipeline.streaming.kafka import ensure_topics
-    from pipeline.streaming.packing import Packer, Packing
-    from pipeline.streaming.threads import work_in_one_thread
+    # Few commands need Kafka's client, and it takes a while to load.
+    with require_extra("kafka", "weir pack"):
+        from pipeline.streaming.avro import AvroRecords
+        from pipeline.streaming.kafka import ensure_topics
+        from pipeline.streaming.packing import Packer, Packing
+        from pipeline.streaming.threads import work_in_one_thread
 
     work_in_one_thread()
     avro = None if avro_schema is None else AvroRecords.load(avro_schema, avro_framing)

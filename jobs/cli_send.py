@@ -17,6 +17,7 @@ from pipeline.catalogue import load_catalogue
 from pipeline.commands import read_commands
 from pipeline.config import Kafka, load_config
 from pipeline.entry import Apply, Commands, Entry, Tick
+from pipeline.extras import require_extra
 from schemas.commands import Activate, Command, Deactivate
 
 group = typer.Typer(name="send", help="Send catalogues, commands and ticks to the workers.", no_args_is_help=True)
@@ -52,7 +53,8 @@ def apply(
     """
 
     def make(kafka: Kafka, at_us: int) -> Entry:
-        from pipeline.streaming.sending import in_force
+        with require_extra("kafka", "weir send"):
+            from pipeline.streaming.sending import in_force
 
         known = asyncio.run(in_force(kafka))
         change = load_catalogue(
@@ -131,9 +133,10 @@ def _send(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    # Kafka's client is not needed by any other command, and loading it takes a while.
-    from pipeline.streaming.kafka import ensure_topics
-    from pipeline.streaming.sending import parts_sent, send_entry
+    # Few commands need Kafka's client, and it takes a while to load.
+    with require_extra("kafka", "weir send"):
+        from pipeline.streaming.kafka import ensure_topics
+        from pipeline.streaming.sending import parts_sent, send_entry
 
     moment = parse_instant(as_of, "--as-of")
     kafka = load_config(data_of(context).config).kafka

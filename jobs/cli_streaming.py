@@ -19,6 +19,7 @@ from jobs.cli_ingest import Files
 from jobs.console import err, out, progress_bar, show, shown_path
 from pipeline.broker import Broker
 from pipeline.config import load_config
+from pipeline.extras import require_extra
 from pipeline.feeds import load_mapping
 from pipeline.progress import Source
 from rating.errors import UsageError
@@ -95,10 +96,11 @@ def feed(
     kafka = load_config(data_of(context).config).kafka
 
     async def send(watch: Callable[[Source, int], None]) -> list[Fed]:
-        # Kafka's client is not needed by any other command, and loading it takes a while.
-        from pipeline.streaming.feeding import feed_files
-        from pipeline.streaming.kafka import ensure_topics
-        from pipeline.streaming.threads import work_in_one_thread
+        # Few commands need Kafka's client, and it takes a while to load.
+        with require_extra("kafka", "weir feed"):
+            from pipeline.streaming.feeding import feed_files
+            from pipeline.streaming.kafka import ensure_topics
+            from pipeline.streaming.threads import work_in_one_thread
 
         work_in_one_thread()
         await ensure_topics(kafka)

@@ -14,10 +14,12 @@ import typer
 
 from jobs.cli_context import counted, data_of
 from jobs.console import err, shown_path
+from pipeline.clickhouse import require_packages
 from pipeline.config import Config, load_config
 from pipeline.config.table import is_loopback
 from pipeline.datadir import storage_errors
-from rating.errors import ConfigError, UsageError
+from pipeline.extras import require_extra
+from rating.errors import ConfigError
 
 _ANY: tuple[str, ...] = ("0.0.0.0", "::", "")  # every address of the machine, which names none
 
@@ -37,14 +39,9 @@ def worker(
     Ctrl-C or SIGTERM end it in good order, which takes up to half a minute; a second one ends it at once, which loses
     nothing either.
     """
-    try:
+    with require_extra("kafka", "weir worker"):
         from pipeline.app import Worker
         from pipeline.streaming.logs import configure
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"streaming needs packages that are not installed ({missing.name}): `pip install weir[streaming]`, then "
-            "try again"
-        ) from missing
     import msgspec
 
     config = load_config(data_of(context).config)
@@ -52,6 +49,8 @@ def worker(
     changed = {name: value for name, value in given.items() if value is not None}
     config = msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, **changed))
     require_address(config)
+    if config.worker.clickhouse:
+        require_packages(config.clickhouse)
     configure(config.worker.log_level, config.worker.log_format)
     with storage_errors(Path(config.worker.history), "land rows there"):
         Path(config.worker.history).mkdir(parents=True, exist_ok=True)

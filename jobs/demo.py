@@ -38,7 +38,6 @@ from rating.state_views import state_views
 from schemas.commands import Activate, Resumed, Suspended
 from schemas.mapping import Mapping
 
-EXAMPLES: Final = Path(__file__).resolve().parent.parent / "examples"
 CYCLE: Final = "2026-10"
 _MARK: Final = ".weir-demo"
 _ANSWERED: Final = 3  # suspensions that a network carries out
@@ -81,6 +80,7 @@ class Demonstration:
     answered: list[str]  # ICCIDs of the cards that were suspended and resumed
     actions: Path
     data: Path
+    examples: Path
     reports: list[Path]
 
     def as_json(self) -> dict[str, Any]:
@@ -94,32 +94,41 @@ class Demonstration:
             "answered": self.answered,
             "actions": str(self.actions),
             "data": str(self.data),
+            "examples": str(self.examples),
             "reports": [str(path) for path in self.reports],
         }
 
 
-def run(folder: Path, cards: int, records: int, bar: Progress) -> Demonstration:
-    """Make a fresh `folder` with a fleet, a data directory and a report; a folder of an earlier demo is replaced.
+def _shipped_examples() -> Path:
+    """The folder of the example catalogue and feeds: beside this module if installed, at the root of a checkout."""
+    jobs = Path(__file__).resolve().parent
+    installed = jobs / "examples"
+    return installed if installed.is_dir() else jobs.parent / "examples"
 
-    Raises UsageError where the folder holds anything else.
+
+def run(folder: Path, cards: int, records: int, bar: Progress) -> Demonstration:
+    """Make `folder` anew, with copies of the examples, a fleet, a data directory and a report.
+
+    Replaces a folder of an earlier demo. Raises UsageError if the folder contains anything else.
     """
     if folder.exists() and not (folder / _MARK).exists() and any(folder.iterdir()):
         raise UsageError(f"{folder}: found files that are not of a demo; expected an empty or new directory")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / _MARK).touch()
+    examples = shutil.copytree(_shipped_examples(), folder / "examples")
     step = bar.add_task("make up a fleet", total=None, note=f"{cards:,} cards, {records:,} records")
     fleet = generate(folder / "fleet", cards, records, seed=1)
     *early, last = _deliveries(fleet)
     bar.update(step, description="load the catalogue", note="")
     actions = folder / "actions.ndjson"
     with Embedded.open(folder / "data", write=True) as driver:
-        active = _load(driver, fleet)
+        active = _load(driver, examples, fleet)
         feeds = _Feeds(driver, bar)
         fleet_label = f"{_plain().name} (fleet)"
         for path, moment in zip(early, ARRIVALS, strict=True):
             feeds.ingest(fleet_label, _plain(), path, moment)
-        for mapping, path in _samples():
+        for mapping, path in _samples(examples / "feeds"):
             feeds.ingest(mapping.name, mapping, path, SAMPLES_ARRIVE)
         bar.update(step, description="deliver actions", total=None)
         delivered = _deliver(folder / "data", actions)
@@ -146,14 +155,16 @@ def run(folder: Path, cards: int, records: int, bar: Progress) -> Demonstration:
     for tally in tallies.values():
         total.add(tally)
     return Demonstration(
-        tallies, total, feeds.seconds, active, rules, delivered, iccids, actions, folder / "data", reports
+        tallies, total, feeds.seconds, active, rules, delivered, iccids, actions, folder / "data", examples, reports
     )
 
 
-def _load(driver: Embedded, fleet: Generated) -> int:
-    """Apply the example catalogue and the fleet's and activate all their rules; how many there are."""
-    examples = [*sorted((EXAMPLES / "catalogue").glob("*.toml")), EXAMPLES / "feeds" / "cards.csv"]
-    for files in (examples, [fleet.catalogue, fleet.cards_file]):
+def _load(driver: Embedded, examples: Path, fleet: Generated) -> int:
+    """Apply the catalogues of the examples and of the fleet and activate all rules. Return the number of rules."""
+    for files in (
+        [*sorted((examples / "catalogue").glob("*.toml")), examples / "feeds" / "cards.csv"],
+        [fleet.catalogue, fleet.cards_file],
+    ):
         driver.apply(load_catalogue(files, known=driver.engine.state.catalogue), micros(START))
     rules = [rule.id for rule in driver.engine.state.catalogue.rules]
     driver.command([Activate(rule=rule) for rule in rules], micros(START))
@@ -233,13 +244,13 @@ def _rule_tallies(connection: duckdb.DuckDBPyConnection) -> list[RuleTally]:
     ]
 
 
-def _samples() -> list[tuple[Mapping, Path]]:
+def _samples(feeds: Path) -> list[tuple[Mapping, Path]]:
     """Each ready mapping with its sample file."""
     found = []
     for mapping in ready_mappings():
-        samples = sorted((EXAMPLES / "feeds").glob(f"{mapping.name}.*"))
+        samples = sorted(feeds.glob(f"{mapping.name}.*"))
         if not samples:
-            raise UsageError(f"{EXAMPLES / 'feeds'}: found no sample of feed {mapping.name}; expected {mapping.name}.*")
+            raise UsageError(f"{feeds}: found no sample of feed {mapping.name}; expected {mapping.name}.*")
         found.append((mapping, samples[0]))
     return found
 
@@ -295,6 +306,7 @@ def render(shown: Demonstration, console: Console) -> None:
     data = shown_path(shown.data)
     console.print(f"\n[bold]report[/bold]   {shown_path(page)}", soft_wrap=True)
     console.print(f"[bold]history[/bold]  {data}/history", soft_wrap=True)
+    console.print(f"[bold]examples[/bold] {shown_path(shown.examples)}: the catalogue and feed files", soft_wrap=True)
     console.print("\ntry next:")
     # As it can be typed here: the command itself where it is on the path.
     weir = "weir" if shutil.which("weir") else shown_path(Path(sys.argv[0]))

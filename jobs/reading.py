@@ -17,9 +17,10 @@ from jobs.cli_context import Data, parse_instant
 from jobs.console import progress_bar
 from jobs.query import connect
 from pipeline.config import load_config
+from pipeline.extras import require_extra
 from pipeline.histories import Histories
 from rating.engine import Engine
-from rating.errors import StorageError, UsageError, WorldError
+from rating.errors import StorageError, WorldError
 from rating.state_views import rules_view, state_views
 from rating.views import StateViews
 from schemas.rules import Rule
@@ -126,14 +127,9 @@ def _moment(engines: list[Engine], asked: dt.datetime | None) -> dt.datetime:
 
 def _restored(data: Data, histories: Histories) -> tuple[list[Engine], dict[int, int]]:
     """The state of each partition as of what the history shows of it, and how far that is."""
-    try:
+    with require_extra("kafka", f"{data.path} is the history of streaming workers; reading their state"):
         from pipeline.streaming.landing import landed_at
         from pipeline.streaming.restoring import engines_of
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"{data.path}: this is the history of streaming workers, whose state is in Kafka; to read it needs "
-            f"packages that are not installed ({missing.name}): `pip install weir[streaming]`, then try again"
-        ) from missing
     config = load_config(data.config)
     landed = {partition: landed_at(directory) for partition, directory in histories.partitions.items()}
     with progress_bar() as bar:

@@ -1,7 +1,8 @@
 # Sourced by the other scripts, from the root of the project. Makes .venv hold what the requirement files pin.
 #
 #   ready_environment            what the engine needs to run
-#   ready_environment streaming  that, and what workers on Kafka need
+#   ready_environment streaming  that, and what workers on Kafka and a ClickHouse server need
+#   ready_environment chdb       that, and the ClickHouse engine that runs inside the process
 #   ready_environment dev        all of it, and what the tests and checks need
 #
 # A stamp in .venv keeps the digest of what was installed, so that nothing happens when nothing changed.
@@ -45,12 +46,14 @@ make_venv() {
     "$python" -m venv --clear "$VENV" || fail "could not make $VENV; see the message above"
 }
 
+# The tools that set up and build, at their pinned versions. Asks no registry if they are installed already.
+install_tools() {
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-setup.txt ||
+        fail "could not install uv and setuptools: the first set-up needs a way to the Python package registry"
+}
+
 # uv first; pip where uv cannot (pip reads the machine's own pip settings, such as a mirror, and uv does not).
 install_pinned() {
-    if [ ! -x "$UV" ]; then
-        "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-setup.txt ||
-            fail "could not install uv: the first set-up needs a way to the Python package registry"
-    fi
     echo "installing $1" >&2
     "$UV" pip install --quiet --python "$PYTHON" --require-hashes --requirement "$1" ||
         "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement "$1" ||
@@ -79,9 +82,10 @@ ready_environment() {
     if [ "$(cat "$VENV/.weir-$wanted" 2>/dev/null || true)" = "$(digest_of "$wanted") $ROOT" ]; then
         return
     fi
+    install_tools
     install_pinned "$wanted"
     install_project
-    for file in requirements.txt requirements-streaming.txt requirements-dev.txt; do
+    for file in requirements.txt requirements-streaming.txt requirements-chdb.txt requirements-dev.txt; do
         printf '%s' "$(digest_of "$file") $ROOT" >"$VENV/.weir-$file"
         [ "$file" != "$wanted" ] || break
     done

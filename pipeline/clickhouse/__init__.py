@@ -8,9 +8,9 @@
 docs/clickhouse.md describes it for operators and analysts; docs/decisions/0041 says why rows land once.
 """
 
-from pipeline.clickhouse.client import Client, connect
+from pipeline.clickhouse.client import Client, connect, require_packages
 from pipeline.clickhouse.history import Block, History
 from pipeline.clickhouse.schema import migrate, require_schema
 from pipeline.clickhouse.sink import Sink
 
-__all__ = ["Block", "Client", "History", "Sink", "connect", "migrate", "require_schema"]
+__all__ = ["Block", "Client", "History", "Sink", "connect", "migrate", "require_packages", "require_schema"]

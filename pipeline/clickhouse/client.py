@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -20,11 +21,11 @@ import pyarrow as pa
 
 from pipeline.config import ClickHouse, read_secret
 from pipeline.datadir import lock_directory, storage_errors
+from pipeline.extras import Extra, require_extra
 from rating.errors import ConfigError, LockedError, UsageError, WeirError, WorldError
 
 T = TypeVar("T")
 
-EXTRA: Final = "ClickHouse needs packages that are not installed: `pip install weir[streaming]`, then try again"
 FOLDER: Final = "clickhouse"  # in the data directory, where the configuration names no place
 
 # Errors of the engine that pass: time-outs, memory, connections, too many queries or parts, no room, read-only disk.
@@ -146,18 +147,31 @@ class Patience:
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 
+def require_packages(config: ClickHouse) -> None:
+    """Raise UsageError, with the extra to install, if `connect` lacks a package for this configuration."""
+    needed: tuple[Extra, str, tuple[str, ...]] = ("clickhouse", "a ClickHouse server", ("clickhouse_connect",))
+    if config.url is None:
+        embedded = "the embedded ClickHouse (a server needs a url in [clickhouse])"
+        needed = ("chdb", embedded, ("clickhouse_connect", "chdb"))
+    extra, feature, packages = needed
+    with require_extra(extra, feature):
+        for name in packages:
+            if find_spec(name) is None:  # found, not imported: chdb takes a while to load
+                raise ModuleNotFoundError(name=name)
+
+
 def connect(config: ClickHouse, data: Path | None = None, *, patience: Patience | None = None) -> Client:
     """A client for the server of `config.url`, else for the engine embedded at `config.path`, else in the folder
     `clickhouse` of the data directory `data`. The database is made where it is not there.
 
-    With `patience`, waits for a server that is away. Raises UsageError where the extra is not installed or another
-    path is open in this process, LockedError where another process has the path, ConfigError where a secret is
-    missing, WorldError where ClickHouse cannot be reached or refuses; none of them shows a secret.
+    With `patience`, waits for a server that is away. Raises UsageError if the extra that is needed (`clickhouse` for a
+    server, `chdb` for the embedded engine) is not installed, or if another path is open in this process; LockedError if
+    another process has the path; ConfigError if a secret is missing; WorldError if ClickHouse cannot be reached or
+    refuses. No message shows a secret.
     """
-    try:
-        import clickhouse_connect
-    except ImportError as missing:
-        raise UsageError(EXTRA) from missing
+    require_packages(config)
+    import clickhouse_connect
+
     # What it would print beside our errors, where nobody has set up logging.
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     if config.url is None:
@@ -265,9 +279,6 @@ def _embedded(path: Path, database: str) -> Client:
     try:
         driver = clickhouse_connect.get_client(interface="chdb", path=str(path / "engine"))
         return _prepared(driver, database, str(path), embedded=True, release=release)
-    except ImportError as missing:
-        release()
-        raise UsageError(EXTRA) from missing
     except ClickHouseError as failure:
         release()
         raise _error(str(path), failure) from failure

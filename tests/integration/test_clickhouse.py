@@ -30,7 +30,6 @@ from jobs.query import connect as connect_history
 from pipeline.catalogue import load_catalogue
 from pipeline.clickhouse import Client, History, Sink, connect, migrate, require_schema
 from pipeline.clickhouse import client as client_module
-from pipeline.clickhouse.client import EXTRA
 from pipeline.clickhouse.schema import Migration, migrations
 from pipeline.clickhouse.sink import VIEWS
 from pipeline.config import ClickHouse
@@ -546,13 +545,6 @@ def test_one_path_a_process_and_one_process_a_path(
             connect(ClickHouse(path=str(tmp_path)))
     finally:
         os.close(lock)
-
-
-def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where the packages are missing the message has the command that installs them."""
-    monkeypatch.setitem(sys.modules, "clickhouse_connect", None)
-    with pytest.raises(UsageError, match=re.escape(EXTRA)):
-        connect(ClickHouse(path=str(tmp_path)))
 
 
 def test_the_command_line(

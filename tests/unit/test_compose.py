@@ -23,6 +23,7 @@ from tests.broker import need_broker
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 SERVICES: dict[str, Any] = COMPOSE["services"]
 WORKERS = [name for name, service in SERVICES.items() if service.get("command") == ["worker"]]
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -44,7 +45,9 @@ def test_images_have_tags_and_no_registry() -> None:
     images = {name: service["image"] for name, service in SERVICES.items()}
     assert all(re.fullmatch(r"[a-z0-9-]+(/[a-z0-9-]+)?:[0-9][0-9.]*", image) for image in images.values()), images
     assert images["kafka"] == f"apache/kafka:{KAFKA_VERSION}"
-    assert re.search(r"^FROM python:3\.[0-9]+-slim$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    full, slim = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert re.fullmatch(r"python:3\.[0-9]+", full)
+    assert slim == f"{full}-slim"  # the same Python at the same path
 
 
 def test_the_workers_configuration_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,8 +102,27 @@ def test_volumes_and_files_are_there() -> None:
     assert used == set(COMPOSE["volumes"])
     for service in ("kafka", "clickhouse"):
         assert "ports" not in SERVICES[service]
-    for source in re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE):
-        assert all((ROOT / one).exists() for one in source.split()), source
+
+
+def test_the_image_copies_what_is_there() -> None:
+    """What the Dockerfile copies is in the repository, and .dockerignore lets it through and nothing else."""
+    copied = re.findall(r"^COPY ([^-].*) \S+$", DOCKERFILE, re.MULTILINE)
+    sources = {one for line in copied for one in line.split()}
+    assert {"setup.py", "schemas", "rating", "pipeline", "jobs", "examples"} < sources
+    assert [] == [one for one in sources if not (ROOT / one).exists()]
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in lines
+    assert sources == {line.removeprefix("!") for line in lines if line.startswith("!")}
+
+
+def test_the_image_has_pinned_packages_without_test_tools() -> None:
+    """Every install is by hashes, or offline and of Weir alone; the sets are those of the tools and of a worker."""
+    steps = re.sub(r"\\\n\s*", "", DOCKERFILE)
+    installs = re.findall(r"pip install ([^&\n]*)", steps)
+    assert len(installs) == 3
+    assert all("--require-hashes" in one or {"--offline", "--no-deps"} <= set(one.split()) for one in installs)
+    assert ["requirements-setup.txt", "requirements-streaming.txt"] == re.findall(r"--requirement (\S+)", steps)
+    assert re.search(r"^USER weir$", steps, re.MULTILINE)
 
 
 def test_a_broker_takes_the_settings(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What holds for every test: how long Hypothesis searches, no network, and no silent skip in CI."""
+"""What holds for every test: how long Hypothesis searches, no standstill, no process left, no network, no silent skip."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.broker import kafka, own_broker
+from tests.guarded import pytest_configure, pytest_unconfigure
+from tests.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
-__all__ = ["kafka", "own_broker"]  # fixtures of all tests
+__all__ = [
+    "kafka",  # fixtures of all tests
+    "own_broker",
+    "pytest_collection_modifyitems",  # hooks
+    "pytest_configure",
+    "pytest_unconfigure",
+    "pytest_xdist_make_scheduler",
+]
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 

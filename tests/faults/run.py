@@ -25,9 +25,17 @@ from pathlib import Path
 from pipeline.messages import messages_of
 from pipeline.streaming.kafka import ensure_topics, publisher_of
 from pipeline.streaming.topics import Topics
-from tests.faults.check import action_differences, history_differences, holds_all, landed, state_differences
+from tests.faults.check import (
+    action_differences,
+    history_differences,
+    holds_all,
+    landed,
+    rows_in,
+    state_differences,
+)
 from tests.faults.cluster import Cluster, running
 from tests.faults.stream import Expected, Stream, expected_of, stream_of
+from tests.progress import Movement, Standstill
 
 PAUSE_S = 12.0  # longer than the session of a worker
 PARTITIONS = 4
@@ -191,12 +199,14 @@ async def _feed(cluster: Cluster, stream: Stream, topics: Topics, seconds: float
             await asyncio.sleep(max(0.0, began + number * seconds / len(rounds) - time.monotonic()))
 
 
-async def _wait(cluster: Cluster, history: Path, expected: Expected, report: Report, limit_s: float = 240) -> None:
+async def _wait(cluster: Cluster, history: Path, expected: Expected, report: Report) -> None:
     """Until all that is expected has landed, and everything that is in the journal, which may hold repeats."""
-    until = time.monotonic() + limit_s
+    movement = Movement("the last rows", lambda: rows_in(history, expected), [cluster.folder / "w?.log"])
     while not (holds_all(history, expected) and await landed(cluster.config, history)):
-        if time.monotonic() > until:
-            report.wrong.append(f"not all has landed {limit_s:.0f} s after the end of the stream")
+        try:
+            movement.check()
+        except Standstill as error:
+            report.wrong.append(f"not all has landed: {error}")
             return
         await asyncio.sleep(1)
 

@@ -9,15 +9,12 @@ import asyncio
 import random
 from pathlib import Path
 
-import pytest
-
 from tests.broker import need_broker
 from tests.faults.cluster import Cluster
 from tests.faults.run import PARTITIONS, Faults, Report, disturb
 from tests.faults.stream import expected_of, stream_of
 
 
-@pytest.mark.timeout(280)
 def test_what_is_killed_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """kill -9 of a worker and of the broker, a worker paused beyond its session, both workers killed at once."""
     need_broker()

@@ -18,6 +18,7 @@ import pytest
 
 from jobs.generate import Generated, generate
 from pipeline.datadir import DataDirectory
+from tests.progress import communicated, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 AS_OF = "2026-11-01T00:00:00Z"
@@ -34,7 +35,6 @@ trigger = "no_voice_24h"
 actions = [{ sequence = 1, type = "add_tag", tag = "silent" }]
 """  # one fires on usage in every checkpoint, the other on the tick that ends the ingest
 CHECKPOINT_RECORDS = 1000  # many checkpoints, so that a kill finds every stage of one
-LONGEST_S = 60.0  # for one run of the command
 
 
 def start(data: Path, *words: str) -> subprocess.Popen[bytes]:
@@ -46,7 +46,7 @@ def start(data: Path, *words: str) -> subprocess.Popen[bytes]:
 
 def finish(process: subprocess.Popen[bytes]) -> bytes:
     """Wait for a process that must end well; return what it printed."""
-    output, errors = process.communicate(timeout=LONGEST_S)
+    output, errors = communicated(process)
     assert process.returncode == 0, errors.decode()
     return output
 
@@ -72,12 +72,9 @@ class Moment:
 
     def wait(self, process: subprocess.Popen[bytes], data: Path) -> bool:
         """Wait for the moment; False where the process ended before it."""
-        deadline = time.monotonic() + LONGEST_S
-        while not self._came(data, process.pid):
-            if process.poll() is not None:
-                return False
-            assert time.monotonic() < deadline, f"{self.name}: did not come in {LONGEST_S} s"
-            time.sleep(0.001)
+        wait_until(lambda: process.poll() is not None or self._came(data, process.pid), self.name, pause_s=0.001)
+        if process.poll() is not None:
+            return False
         time.sleep(self.delay_s)
         return process.poll() is None
 

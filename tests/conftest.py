@@ -1,4 +1,4 @@
-"""What holds for every test: how long Hypothesis searches, no standstill, no process left, no network, no silent skip."""
+"""What holds for every test: how long Hypothesis searches, no standstill, no network, and no silent skip in CI."""
 
 from __future__ import annotations
 

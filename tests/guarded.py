@@ -1,4 +1,4 @@
-"""A plugin of pytest: ends tests in which nothing moves any more, and leaves no process behind, however the run ends."""
+"""A plugin of pytest: ends tests in which nothing moves, and leaves no process behind, however the run ends."""
 
 from __future__ import annotations
 

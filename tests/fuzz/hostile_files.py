@@ -104,7 +104,7 @@ HOSTILE: dict[str, tuple[Mapping, Callable[[], bytes]]] = {
 
 
 def run_alone(name: str, path: Path) -> dict[str, float | str]:
-    """Decode and mediate hostile file `name` at `path` in a process of its own: outcome, CPU seconds, peak megabytes."""
+    """Decode and mediate hostile file `name` at `path` in a process of its own: outcome, CPU time, peak memory."""
     command = [sys.executable, "-m", "tests.fuzz.hostile_files", name, str(path)]
     done = completed(command)
     if done.returncode:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from jobs import cli, console
+from tests.progress import communicated, completed, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 BERLIN, ANGELES, MEMBER = "89490000000000000011", "89010000000000000022", "89490000000000000033"

@@ -40,6 +40,7 @@ from pipeline.feeds import load_mapping
 from rating.errors import LockedError, UsageError, WorldError
 from schemas.tables import TABLES
 from tests.clickhouse_case import PASSWORD, ROOT, USER, TestServer, commit, events, everything, server
+from tests.progress import completed, ended
 from tests.rated_rows import rated_table
 
 WEIR = str(Path(sys.executable).with_name("weir"))

@@ -25,6 +25,7 @@ from pipeline.streaming.kafka import Log, LogMessage, ensure_topics, publisher_o
 from pipeline.streaming.topics import Topics, layouts
 from rating.errors import ConfigError, StorageError, WorldError
 from tests.broker import SharedBroker, make_topic, need_broker
+from tests.progress import completed
 
 T = TypeVar("T")
 HOST = "127.0.0.1"

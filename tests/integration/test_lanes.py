@@ -30,6 +30,7 @@ HOLDS_LANES = """
 import asyncio, multiprocessing, time
 from pipeline.streaming.lanes import Lanes
 from pipeline.streaming.mediation import Mark
+from tests.progress import wait_until
 async def run():
     lanes = Lanes("usage.raw", 2, {})
     await lanes.take(0, (), [])

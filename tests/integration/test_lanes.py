@@ -23,6 +23,7 @@ from pipeline.streaming.registry import Registry
 from rating.errors import WorldError
 from schemas.cards import Account, Catalogue
 from tests.fold_case import cards
+from tests.progress import wait_until
 
 MAPPINGS = {mapping.name: mapping for mapping in ready_mappings()}
 PLAIN = "record_key,service,direction,iccid,volume_up_bytes,volume_down_bytes,used_at\n"
@@ -30,7 +31,6 @@ HOLDS_LANES = """
 import asyncio, multiprocessing, time
 from pipeline.streaming.lanes import Lanes
 from pipeline.streaming.mediation import Mark
-from tests.progress import wait_until
 async def run():
     lanes = Lanes("usage.raw", 2, {})
     await lanes.take(0, (), [])

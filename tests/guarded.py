@@ -25,7 +25,8 @@ STILL_LOOKS: Final = int(os.environ.get("WEIR_TEST_STILL_LOOKS", "120"))
 _LOOKS_TO_REACT: Final = STILL_LOOKS // 4
 # For a test that hangs in a library that lets no other thread run: this long the thread that watches did not run.
 _NO_THREAD_S: Final = 600
-_LOOKS_TO_END: Final = 10
+_LOOKS_TO_ARM: Final = 30
+_LOOKS_TO_END: Final = 5
 _CPU_TO_END_S: Final = 60.0
 _SIGNAL: Final = signal.SIGUSR1
 
@@ -126,9 +127,12 @@ class Guard:
             raise AssertionError("\n".join(["the test left processes behind, which are killed now", *told])) from None
 
     def _watch(self) -> None:
-        watched, movement, reacting = None, None, 0
+        watched, movement, reacting, looks = None, None, 0, 0
         while not self._over.wait(LOOK_EVERY_S):
-            faulthandler.dump_traceback_later(_NO_THREAD_S, exit=True, file=self._stderr)
+            looks += 1
+            if looks % _LOOKS_TO_ARM == 0:
+                faulthandler.dump_traceback_later(_NO_THREAD_S, exit=True, file=self._stderr)
+                continue  # the thread that this starts would count as busy
             phase = self._phase
             if phase is None:
                 watched = None

@@ -10,9 +10,31 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 # What takes long begins first, so that no process works alone at the end. What is not named takes seconds.
-_SECONDS: Final[Mapping[str, int]] = {}
+# Rough figures, of a file or of a test; of those that fit, the largest counts.
+_SECONDS: Final[Mapping[str, int]] = {
+    "tests/scenarios/": 150,
+    "tests/integration/test_kill.py": 140,
+    "tests/integration/test_clickhouse.py": 110,
+    "tests/integration/test_cli.py": 100,
+    "tests/integration/test_kafka_broker.py": 70,
+    "tests/property/test_rules.py::test_large_fleets_fire_as_the_model_does": 65,
+    "tests/faults/": 60,
+    "tests/integration/test_worker_web.py": 55,
+    "tests/integration/test_standby.py": 50,
+    "tests/integration/test_guarded.py": 50,
+    "tests/integration/test_kafka_client.py": 45,
+    "tests/integration/test_outbox.py": 40,
+    "tests/integration/test_hostile_files.py": 40,
+    "tests/integration/": 30,
+    "tests/property/test_bases.py::test_a_restored_fold_goes_on_as_if_nothing_had_been": 29,
+    "tests/property/test_rules.py": 26,
+    "tests/property/test_mediation_retries.py": 25,
+    "tests/property/test_route.py": 22,
+    "tests/property/test_fold.py": 12,
+    "tests/property/": 5,
+}
 # Files whose tests share nothing that is dear: each test goes to the process that has time for it.
-_APART: Final[tuple[str, ...]] = ("tests/property/",)
+_APART: Final[tuple[str, ...]] = ("tests/property/", "tests/faults/", "tests/integration/test_hostile_files.py")
 
 
 @pytest.hookimpl(tryfirst=True)

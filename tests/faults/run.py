@@ -152,9 +152,11 @@ async def disturb(
     topics = Topics(cluster.config.kafka.prefix)
     async with running(cluster, workers):
         await ensure_topics(cluster.config.kafka)
-        feeding = asyncio.create_task(_feed(cluster, stream, topics, seconds))
-        await asyncio.sleep(8)  # until the workers are there
-        gap = max(0.0, seconds - 8) / max(1, len(kinds))
+        in_force = asyncio.Event()
+        feeding = asyncio.create_task(_feed(cluster, stream, topics, seconds, in_force))
+        # The workers are there once one has taken the commands.
+        await asyncio.wait([feeding, asyncio.ensure_future(in_force.wait())], return_when=asyncio.FIRST_COMPLETED)
+        gap = seconds / max(1, len(kinds))
         for fault in kinds:
             until = time.monotonic() + gap
             await asyncio.sleep(chance.uniform(0, gap / 2))
@@ -176,7 +178,7 @@ async def disturb(
             report.wrong += await asyncio.to_thread(_clickhouse_differences, cluster, history)
 
 
-async def _feed(cluster: Cluster, stream: Stream, topics: Topics, seconds: float) -> None:
+async def _feed(cluster: Cluster, stream: Stream, topics: Topics, seconds: float, in_force: asyncio.Event) -> None:
     """Commands first, and once they are in force usage, evenly over the time."""
     async with publisher_of(cluster.config.kafka, {"request_timeout_ms": 120_000}) as publisher:
         for entry in stream.entries:
@@ -190,6 +192,7 @@ async def _feed(cluster: Cluster, stream: Stream, topics: Topics, seconds: float
             assert b'"accepted":true' in reply.value, reply.value
             if reply.offset + 1 == end:
                 break
+        in_force.set()
         rounds = list(zip_longest(*stream.raw))
         began = time.monotonic()
         for number, messages in enumerate(rounds):

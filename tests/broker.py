@@ -1,8 +1,10 @@
-"""One real Kafka broker for all tests of a process (with xdist: one in each), and a fresh topic for each test."""
+"""One real Kafka broker for all tests of a run, whatever process they are in, and a fresh topic for each test."""
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.broker import Broker, lacking
+from tests.processes import MARKS
+from tests.progress import MINE
 
 
 class SharedBroker:
@@ -50,10 +54,32 @@ def need_broker() -> None:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedBroker]:
-    """A running broker, for the tests of this process."""
+    """A running broker, for all tests of this run."""
     need_broker()
-    with Broker(tmp_path_factory.mktemp("kafka")) as broker:
-        yield SharedBroker(broker.address)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        with Broker(tmp_path_factory.mktemp("kafka")) as broker:
+            yield SharedBroker(broker.address)
+    else:
+        yield SharedBroker(_address_of_the_run(tmp_path_factory.getbasetemp().parent / "kafka"))
+
+
+_RUNS_ON: list[Broker] = []  # of this process, for all others
+
+
+def _address_of_the_run(folder: Path) -> str:
+    """The broker of the run. Whichever process needs it first starts it; it ends with the run (tests/guarded.py)."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        address = folder / "address"
+        if not address.exists():
+            broker = Broker(folder / "broker")
+            # It is a process of the run, not of this part of it.
+            patch.setenv(MARKS, os.environ[MARKS].replace(MINE.mark, ""))
+            broker.start()
+            _RUNS_ON.append(broker)
+            address.write_text(broker.address)
+        return address.read_text()
 
 
 @pytest.fixture

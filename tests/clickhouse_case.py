@@ -18,6 +18,7 @@ from pipeline.background import Background
 from pipeline.datadir import DataDirectory
 from pipeline.land import Landing
 from schemas.tables import TABLES
+from tests.progress import ended
 from tests.rated_rows import Event, rated_table, reject_table, rule_tables, small_events
 
 __all__ = ["PASSWORD", "USER", "TestServer", "commit", "events", "everything", "server"]
@@ -36,7 +37,7 @@ class TestServer:
 
     def fault(self, kind: str) -> None:
         """The next change is `lost`, `late` or `busy` (tests/clickhouse_server.py)."""
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/fault/{kind}", method="POST"), timeout=30).close()
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/fault/{kind}", method="POST")).close()
 
 
 @contextmanager
@@ -52,11 +53,7 @@ def server(path: Path, port: int = 0, tls: Sequence[Path] = ()) -> Iterator[Test
     finally:
         process.stdin.close()
         process.stdout.close()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        ended(process)
 
 
 def events() -> list[Event]:

@@ -1,4 +1,4 @@
-"""What holds for every test: how long Hypothesis searches, no network, and no silent skip in CI."""
+"""What holds for every test: how long Hypothesis searches, no standstill, no network, and no silent skip in CI."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ from hypothesis import HealthCheck, settings
 
 from tests import polars_threads
 from tests.broker import kafka, own_broker
+from tests.guarded import pytest_configure, pytest_unconfigure
+from tests.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
-__all__ = ["kafka", "own_broker"]  # fixtures of all tests
+__all__ = [
+    "kafka",  # fixtures of all tests
+    "own_broker",
+    "pytest_collection_modifyitems",  # hooks
+    "pytest_configure",
+    "pytest_unconfigure",
+    "pytest_xdist_make_scheduler",
+]
 
 # Before anything makes a Polars object that is kept; child processes of tests watch too.
 polars_threads.watch()

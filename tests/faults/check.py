@@ -29,6 +29,15 @@ def holds_all(history: Path, expected: Expected) -> bool:
     return True
 
 
+def rows_in(history: Path, expected: Expected) -> dict[int, int]:
+    """How many rows of all tables each partition of the history has."""
+    found = {partition: manifests.read(folder_of(history, partition)) for partition in expected.tables}
+    return {
+        partition: 0 if manifest is None else sum(entry.rows for name in TABLES for entry in manifest.group(name))
+        for partition, manifest in found.items()
+    }
+
+
 async def landed(config: Config, history: Path) -> bool:
     """Whether every message of the journal is in the history."""
     log = Log(config.kafka)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pipeline.broker import Broker
 from pipeline.broker.server import free_port
 from pipeline.config import Config, load_config
 from tests.clickhouse_case import PASSWORD, USER
+from tests.progress import Movement
 
 ROOT = Path(__file__).resolve().parents[2]
 RESTART_S = 1.0
@@ -87,18 +87,17 @@ class Cluster:
         if self._workers[name].process.poll() is None:
             self._workers[name].process.send_signal(number)
 
-    async def end(self, name: str, limit_s: float = 60) -> int:
+    async def end(self, name: str) -> int:
         """Ask a worker to end, and wait for it; its exit status."""
         one = self._workers[name]
         one.wanted = False
         one.process.terminate()
-        until = time.monotonic() + limit_s
-        while one.process.poll() is None and time.monotonic() < until:
+        movement = Movement(f"the end of worker {name}", logs=[self.folder / f"{name}.log"])
+        while one.process.poll() is None:
+            movement.check()
             await asyncio.sleep(0.1)
-        if one.process.poll() is None:
-            one.process.kill()
         del self._workers[name]
-        return one.process.wait()
+        return one.process.returncode
 
     @property
     def names(self) -> list[str]:

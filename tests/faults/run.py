@@ -25,9 +25,17 @@ from pathlib import Path
 from pipeline.messages import messages_of
 from pipeline.streaming.kafka import ensure_topics, publisher_of
 from pipeline.streaming.topics import Topics
-from tests.faults.check import action_differences, history_differences, holds_all, landed, state_differences
+from tests.faults.check import (
+    action_differences,
+    history_differences,
+    holds_all,
+    landed,
+    rows_in,
+    state_differences,
+)
 from tests.faults.cluster import Cluster, running
 from tests.faults.stream import Expected, Stream, expected_of, stream_of
+from tests.progress import Movement, Standstill
 
 PAUSE_S = 12.0  # longer than the session of a worker
 PARTITIONS = 4
@@ -144,9 +152,11 @@ async def disturb(
     topics = Topics(cluster.config.kafka.prefix)
     async with running(cluster, workers):
         await ensure_topics(cluster.config.kafka)
-        feeding = asyncio.create_task(_feed(cluster, stream, topics, seconds))
-        await asyncio.sleep(8)  # until the workers are there
-        gap = max(0.0, seconds - 8) / max(1, len(kinds))
+        in_force = asyncio.Event()
+        feeding = asyncio.create_task(_feed(cluster, stream, topics, seconds, in_force))
+        # The workers are there once one has taken the commands.
+        await asyncio.wait([feeding, asyncio.ensure_future(in_force.wait())], return_when=asyncio.FIRST_COMPLETED)
+        gap = seconds / max(1, len(kinds))
         for fault in kinds:
             until = time.monotonic() + gap
             await asyncio.sleep(chance.uniform(0, gap / 2))
@@ -168,7 +178,7 @@ async def disturb(
             report.wrong += await asyncio.to_thread(_clickhouse_differences, cluster, history)
 
 
-async def _feed(cluster: Cluster, stream: Stream, topics: Topics, seconds: float) -> None:
+async def _feed(cluster: Cluster, stream: Stream, topics: Topics, seconds: float, in_force: asyncio.Event) -> None:
     """Commands first, and once they are in force usage, evenly over the time."""
     async with publisher_of(cluster.config.kafka, {"request_timeout_ms": 120_000}) as publisher:
         for entry in stream.entries:
@@ -182,6 +192,7 @@ async def _feed(cluster: Cluster, stream: Stream, topics: Topics, seconds: float
             assert b'"accepted":true' in reply.value, reply.value
             if reply.offset + 1 == end:
                 break
+        in_force.set()
         rounds = list(zip_longest(*stream.raw))
         began = time.monotonic()
         for number, messages in enumerate(rounds):
@@ -191,12 +202,14 @@ async def _feed(cluster: Cluster, stream: Stream, topics: Topics, seconds: float
             await asyncio.sleep(max(0.0, began + number * seconds / len(rounds) - time.monotonic()))
 
 
-async def _wait(cluster: Cluster, history: Path, expected: Expected, report: Report, limit_s: float = 240) -> None:
+async def _wait(cluster: Cluster, history: Path, expected: Expected, report: Report) -> None:
     """Until all that is expected has landed, and everything that is in the journal, which may hold repeats."""
-    until = time.monotonic() + limit_s
+    movement = Movement("the last rows", lambda: rows_in(history, expected), [cluster.folder / "w?.log"])
     while not (holds_all(history, expected) and await landed(cluster.config, history)):
-        if time.monotonic() > until:
-            report.wrong.append(f"not all has landed {limit_s:.0f} s after the end of the stream")
+        try:
+            movement.check()
+        except Standstill as error:
+            report.wrong.append(f"not all has landed: {error}")
             return
         await asyncio.sleep(1)
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from jobs import cli, console
+from tests.progress import communicated, completed, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 BERLIN, ANGELES, MEMBER = "89490000000000000011", "89010000000000000022", "89490000000000000033"
@@ -511,14 +511,8 @@ def test_explain_tells_test_usage_late_usage_and_keys_of_two_feeds(weir: Weir, l
 
 
 def _run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [WEIR, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | environment,
-        check=False,
-    )
+    kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return completed([WEIR, *map(str, arguments)], env=kept | environment)
 
 
 def test_the_executable_reads_its_environment_and_writes_plainly_to_a_pipe(loaded: Path) -> None:
@@ -536,19 +530,10 @@ def test_output_that_nobody_takes_is_no_error_and_a_full_disk_is(loaded: Path) -
     """A reader that goes away ends the command quietly with 0; where output has no room, it is 3 with a message."""
     environment = {**os.environ, "WEIR_DATA": str(loaded / "data")}
     for command in ("cards", "cards --json", "rejected export"):
-        gone = subprocess.run(
-            ["bash", "-c", f"set -o pipefail; '{WEIR}' {command} | true"],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=120,
-            check=False,
-        )
+        gone = completed(["bash", "-c", f"set -o pipefail; '{WEIR}' {command} | true"], env=environment)
         assert (0, "") == (gone.returncode, gone.stderr)
     with Path("/dev/full").open("w") as full:
-        refused = subprocess.run(
-            [WEIR, "cards"], stdout=full, stderr=subprocess.PIPE, text=True, env=environment, timeout=120, check=False
-        )
+        refused = completed([WEIR, "cards"], stdout=full, env=environment)
     assert (3, True) == (refused.returncode, "No space left" in refused.stderr)
     assert "Traceback" not in refused.stderr
 
@@ -562,15 +547,20 @@ def test_an_interrupt_ends_with_130_and_the_same_command_ends_the_work(weir: Wei
     environment = {**os.environ, "WEIR_DATA": str(loaded / "data"), "WEIR_CHECKPOINT_RECORDS": "1000"}
     before = json.loads((loaded / "data" / "manifest.json").read_text())["checkpoint"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    while json.loads((loaded / "data" / "manifest.json").read_text())["checkpoint"] < before + 2:
-        assert process.poll() is None
-        time.sleep(0.01)
+    _await_checkpoint(loaded / "data" / "manifest.json", before + 2, process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, said = communicated(process)
     assert (130, False) == (process.returncode, "Traceback" in said)
     assert "stopped" in said
     assert 150_000 == weir("ingest", "--feed", "plain", source, "--as-of", AS_OF, "--json").json["rated"]
     assert 150_007 == weir("status", "--json").json["rated_records"]
+
+
+def _await_checkpoint(manifest: Path, number: int, process: subprocess.Popen[str]) -> None:
+    def last() -> int:
+        return int(json.loads(manifest.read_text())["checkpoint"])
+
+    wait_until(lambda: last() >= number, f"checkpoint {number}", last, runs=[process], pause_s=0.01)
 
 
 def test_a_replay_that_was_killed_goes_on(weir: Weir, loaded: Path) -> None:
@@ -590,11 +580,9 @@ def test_a_replay_that_was_killed_goes_on(weir: Weir, loaded: Path) -> None:
     environment = {**os.environ, "WEIR_DATA": str(loaded / "data"), "WEIR_CHECKPOINT_RECORDS": "1000"}
     replay = ("rejected", "replay", str(export), "--as-of", AS_OF, "--json")
     process = subprocess.Popen([WEIR, *replay], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    while json.loads(manifest.read_text())["checkpoint"] < before + 2:
-        assert process.poll() is None
-        time.sleep(0.01)
+    _await_checkpoint(manifest, before + 2, process)
     process.kill()
-    process.wait(timeout=60)
+    process.wait()
     assert (loaded / "data" / "replay").exists()
     done = weir(*replay).json
     # The line of the unknown card x2 is refused again.

@@ -39,12 +39,12 @@ from pipeline.feeds import load_mapping
 from rating.errors import LockedError, UsageError, WorldError
 from schemas.tables import TABLES
 from tests.clickhouse_case import PASSWORD, ROOT, USER, TestServer, commit, events, everything, server
+from tests.progress import completed, ended
 from tests.rated_rows import rated_table
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 PAGE = (ROOT / "docs" / "clickhouse.md").read_text(encoding="utf-8")
 VIEWS_OF_THE_HISTORY = ("daily", "cycles", "action_states")
-LONGEST_S = 120
 
 
 @dataclass
@@ -102,11 +102,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _weir(environment: dict[str, str], *arguments: object, status: int = 0) -> str:
-    done = subprocess.run(
-        [WEIR, *map(str, arguments)], capture_output=True, text=True, env=os.environ | environment, timeout=LONGEST_S
-    )
+    done = completed([WEIR, *map(str, arguments)], env=os.environ | environment)
     assert status == done.returncode, done.stderr
-    return done.stdout if status == 0 else done.stderr
+    return str(done.stdout if status == 0 else done.stderr)
 
 
 def plain(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -462,7 +460,7 @@ def test_a_server_takes_the_same_history(remote: Client, data: Path) -> None:
 def test_an_answer_that_never_came_doubles_nothing(remote: Client, http: TestServer, kind: str) -> None:
     """An insert that was done without an answer, is still being done, or was refused, is there once in the end."""
     rated = rated_table(events())
-    sink = Sink(remote, patience_s=20)
+    sink = Sink(remote, patience_s=3600)
     sink.land("rated", rated.slice(0, 5), 0, 0, 5)
     for at in (5, 8):
         http.fault(kind)
@@ -477,7 +475,7 @@ def test_an_insert_that_is_still_being_done_is_waited_for(remote: Client, http: 
     http.fault("late")
     with pytest.raises(WorldError, match="then give the same command again"):
         Sink(remote, patience_s=0).land("rated", rated.slice(0, 5), 0, 0, 5)
-    assert 2 == Sink(remote, patience_s=20).land("rated", rated.slice(0, 7), 0, 0, 7)
+    assert 2 == Sink(remote, patience_s=3600).land("rated", rated.slice(0, 7), 0, 0, 7)
     assert [(7, 7)] == remote.rows("SELECT count(), uniqExact(journal_offset) FROM rated")
     assert [(7,)] == remote.rows("SELECT sum(records + adjustments) FROM cycles")
 
@@ -495,9 +493,9 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest
     process = subprocess.Popen(
         [sys.executable, "-c", "import sys,threading; t=threading.Timer(0.3, lambda: None); t.start(); t.join()"]
     )
-    process.wait(LONGEST_S)
+    ended(process)
     with server(tmp_path, port=int(running.url.rsplit(":", 1)[1])):
-        sink = Sink(client, patience_s=20)
+        sink = Sink(client, patience_s=3600)
         assert {("rated", 0): 5} == sink.landed()
         assert 5 == sink.land("rated", rated.slice(5, 5), 0, 5, 10)
     client.close()
@@ -519,7 +517,7 @@ def test_tls_wants_a_trusted_certificate(tmp_path: Path, monkeypatch: pytest.Mon
     words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     command = ["openssl", *words.split(), "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_S)
+    subprocess.run(command, check=True, capture_output=True)
     monkeypatch.setenv("CLICKHOUSE_PASSWORD", PASSWORD)
     with server(tmp_path / "engine", tls=(certificate, key)) as running:
         config = ClickHouse(url=running.url, user=USER, password_env="CLICKHOUSE_PASSWORD", ca_file=str(certificate))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from rating.engine import Engine
 from rating.errors import LockedError, RuleError, SourceError, StorageError, UsageError
 from rating.state import State
 from schemas.commands import Activate, Suspended
+from tests.progress import completed
 
 AS_OF_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z
 WEIR = str(Path(sys.executable).with_name("weir"))
@@ -140,12 +140,7 @@ def test_a_second_writer_is_refused_by_name(fleet: Generated, tmp_path: Path) ->
     with Embedded.open(tmp_path, write=True):
         with pytest.raises(LockedError, match=str(os.getpid())):
             Embedded.open(tmp_path, write=True)
-        done = subprocess.run(
-            [WEIR, "--data", str(tmp_path), "ingest", "--feed", "plain", str(fleet.usage)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = completed([WEIR, "--data", str(tmp_path), "ingest", "--feed", "plain", str(fleet.usage)])
         assert done.returncode == 3
         assert str(os.getpid()) in done.stderr
         Embedded.open(tmp_path, write=False).directory.close()
@@ -158,12 +153,13 @@ def test_a_full_disk_stops_with_nothing_half_done(fleet: Generated, tmp_path: Pa
     words = [WEIR, "--data", str(tmp_path), "ingest", "--feed", "plain", str(fleet.usage), "--json"]
     words += ["--as-of", "2026-11-01T12:00:00Z"]
     limited = f"ulimit -f 64; exec {' '.join(words)}"  # 64 KiB, and SIGXFSZ is ignored by Python
-    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
+    done = completed(["bash", "-c", limited])
     assert done.returncode == 3, done.stderr
     assert "ulimit" in done.stderr
     after = {path: path.read_bytes() for path in before}
     assert after == before
-    again = subprocess.run(words, capture_output=True, text=True, check=True)
+    again = completed(words)
+    assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["rated"] == fleet.rated
 
 

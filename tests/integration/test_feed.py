@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -21,10 +20,10 @@ from pipeline.config import Kafka
 from pipeline.streaming.kafka import Log, LogMessage
 from pipeline.streaming.topics import Topics
 from tests.broker import SharedBroker
+from tests.progress import communicated, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 PARTITIONS = 2
-LONGEST_S = 60.0
 MAPPING = """
 name = "mine"
 [format]
@@ -68,7 +67,7 @@ class Scene:
     def feed(self, *words: str, status: int = 0) -> str:
         """Run it to its end; what it said."""
         process = self.start(*words)
-        said, errors = process.communicate(timeout=LONGEST_S)
+        said, errors = communicated(process)
         assert process.returncode == status, errors
         return errors if status else said
 
@@ -128,10 +127,7 @@ def test_a_file_killed_in_the_middle_is_there_once(scene: Scene) -> None:
     assert scene.feed("usage.csv", "--partition", "7", status=2).startswith("weir: --partition: found 7; expected 0")
     for goal in (5, 25):
         process = scene.start("usage.csv", "--partition", "1")
-        deadline_s = time.monotonic() + LONGEST_S
-        while scene.ends()[1] < goal:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline_s
+        wait_until(lambda goal=goal: scene.ends()[1] >= goal, f"{goal} messages", scene.ends, runs=[process], pause_s=0)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     before = scene.ends()[1]

@@ -42,7 +42,7 @@ async def taken(source: InOrder, end: int) -> list[int]:
     """Offsets up to `end`, whose content is theirs."""
     found: list[Delivery] = []
     while source.next_offset < end:
-        found += await asyncio.wait_for(source.take(MOST_BYTES), 30)
+        found += await source.take(MOST_BYTES)
     assert all(one.value == b"%d" % one.offset for one in found)
     return [one.offset for one in found]
 
@@ -108,7 +108,7 @@ def test_a_piece_that_ends_with_the_log_loses_nothing_behind_it(kafka: SharedBro
             await inbox.note_end(end)
             await inbox.note_end(end)
             while source.next_offset < end:
-                found.extend(one.offset for one in await asyncio.wait_for(source.take(1), 30))
+                found.extend(one.offset for one in await source.take(1))
 
         for end in (10, 13, 13, COUNT):
             await take_up_to(end)

@@ -24,9 +24,9 @@ from pipeline.broker import Broker, fetch, kafka_jars, pins
 from pipeline.broker.server import HOST, free_port
 from rating.errors import WorldError
 from tests.broker import SharedBroker, make_topic, need_broker
+from tests.progress import communicated, completed, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
-LONGEST_S = 90.0
 
 
 async def produce(address: str, topic: str, values: list[bytes]) -> None:
@@ -47,7 +47,7 @@ async def consume(address: str, topic: str, count: int, group: str | None = None
         isolation_level="read_committed",
     )
     values: list[bytes] = []
-    async with consumer, asyncio.timeout(LONGEST_S):
+    async with consumer:
         while len(values) < count:
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 values += [record.value for record in records]
@@ -272,16 +272,12 @@ def test_a_killed_fetch_is_taken_up_by_the_next(monkeypatch: pytest.MonkeyPatch,
     working = Path(fetch.__file__).parents[2]
     fetching = subprocess.Popen(command, env=environment, cwd=working, start_new_session=True)
     cache = tmp_path / "kafka"
-    deadline_s = time.monotonic() + LONGEST_S
-    while not list(cache.glob("*.part/pom.xml")):
-        assert fetching.poll() is None
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
+    wait_until(lambda: list(cache.glob("*.part/pom.xml")) != [], "a started fetch", runs=[fetching], pause_s=0.01)
     os.killpg(fetching.pid, signal.SIGKILL)
     fetching.wait()
     assert not (cache / pins.KAFKA_VERSION).exists()
     (tmp_path / "bin" / "mvn").write_text("#!/bin/sh\nexit 1\n")
-    done = subprocess.run(command, env=environment, cwd=working, capture_output=True, text=True, check=False)
+    done = completed(command, env=environment, cwd=working)
     assert done.returncode == 1
     assert "exit status 1" in done.stderr
     assert [path.name for path in cache.iterdir()] == ["lock"]
@@ -310,7 +306,7 @@ def started(command: list[str], **environment: str) -> Iterator[tuple[subprocess
     process = re.search(r"\(process (\d+)\)", said)
     broker_pid = int(process[1]) if process else 0
     try:
-        assert process, weir.communicate(timeout=LONGEST_S)
+        assert process, communicated(weir)
         assert weir.stdout.readline() == "Ctrl-C stops it.\n"
         yield weir, said, broker_pid
     finally:
@@ -333,7 +329,7 @@ def test_weir_kafka_runs_until_it_is_told_to_stop(command: list[str], number: si
         assert said == f"Kafka answers at {address} (process {broker_pid}); topics are {kept}\n"
         make_topic(address, "journal")
         weir.send_signal(number)
-        rest, errors = weir.communicate(timeout=LONGEST_S)
+        rest, errors = communicated(weir)
         assert (weir.returncode, rest) == (0, "stopped\n"), errors
         assert not runs(broker_pid)
     assert list(scratch.iterdir()) == []
@@ -344,13 +340,13 @@ def test_weir_kafka_says_why_it_ended(command: list[str], tmp_path: Path) -> Non
     """A broker that dies under it, a port in use and contradicting options end it with a message and a status."""
     command += ["--dir", str(tmp_path / "topics")]
     with started(command) as (weir, _, broker_pid):
-        again = subprocess.run(command, capture_output=True, text=True, check=False)
+        again = completed(command)
         assert again.returncode == 3
         assert "another process listens there" in again.stderr
         os.kill(broker_pid, signal.SIGKILL)
-        _, errors = weir.communicate(timeout=LONGEST_S)
+        _, errors = communicated(weir)
         assert weir.returncode == 3
         assert "ended with status -9; look at the end of its log" in errors
-    both = subprocess.run([*command, "--ephemeral"], capture_output=True, text=True, check=False)
+    both = completed([*command, "--ephemeral"])
     assert both.returncode == 2
     assert "give one of the two" in both.stderr

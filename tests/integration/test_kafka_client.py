@@ -25,6 +25,7 @@ from pipeline.streaming.kafka import Log, LogMessage, ensure_topics, publisher_o
 from pipeline.streaming.topics import Topics, layouts
 from rating.errors import ConfigError, StorageError, WorldError
 from tests.broker import SharedBroker, make_topic, need_broker
+from tests.progress import completed
 
 T = TypeVar("T")
 HOST = "127.0.0.1"
@@ -32,13 +33,8 @@ LOGINS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, within a minute."""
-
-    async def bounded() -> T:
-        async with asyncio.timeout(60):
-            return await coroutine
-
-    return asyncio.run(bounded())
+    """The result of a coroutine."""
+    return asyncio.run(coroutine)
 
 
 def config(address: str, **fields: Any) -> Kafka:
@@ -182,7 +178,7 @@ def test_a_broker_that_comes_later_is_waited_for(own_broker: Broker) -> None:
     """A client that starts before the broker gets in once it is there."""
 
     async def wait() -> None:
-        waiting = asyncio.ensure_future(reach(config(own_broker.address), patience_s=50))
+        waiting = asyncio.ensure_future(reach(config(own_broker.address), patience_s=3600))
         await asyncio.to_thread(own_broker.start)
         await waiting
 
@@ -282,13 +278,12 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
 
 def add_scram_user(broker: Broker, mechanism: str) -> None:
     """Let the broker know user `weir` by SCRAM, as an operator does with Kafka's own tool."""
-    done = subprocess.run(
+    done = completed(
         [
             find_java(), "-cp", os.pathsep.join(map(str, kafka_jars())), "kafka.admin.ConfigCommand",
             "--bootstrap-server", broker.address, "--alter", "--entity-type", "users", "--entity-name", "weir",
             "--add-config", f"{mechanism}=[password=pass word]",
-        ],
-        check=False, capture_output=True, timeout=60, text=True,
+        ]
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 

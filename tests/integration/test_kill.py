@@ -11,17 +11,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from jobs.generate import Generated, generate
 from pipeline.datadir import DataDirectory
+from tests.progress import communicated, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 AS_OF = "2026-11-01T00:00:00Z"
 KILLS = 32
+PARTS = 4  # tests, each with its share of the kills
 RULES = """
 [[rules]]
 id = "much"
@@ -34,7 +36,6 @@ trigger = "no_voice_24h"
 actions = [{ sequence = 1, type = "add_tag", tag = "silent" }]
 """  # one fires on usage in every checkpoint, the other on the tick that ends the ingest
 CHECKPOINT_RECORDS = 1000  # many checkpoints, so that a kill finds every stage of one
-LONGEST_S = 60.0  # for one run of the command
 
 
 def start(data: Path, *words: str) -> subprocess.Popen[bytes]:
@@ -46,7 +47,7 @@ def start(data: Path, *words: str) -> subprocess.Popen[bytes]:
 
 def finish(process: subprocess.Popen[bytes]) -> bytes:
     """Wait for a process that must end well; return what it printed."""
-    output, errors = process.communicate(timeout=LONGEST_S)
+    output, errors = communicated(process)
     assert process.returncode == 0, errors.decode()
     return output
 
@@ -72,12 +73,9 @@ class Moment:
 
     def wait(self, process: subprocess.Popen[bytes], data: Path) -> bool:
         """Wait for the moment; False where the process ended before it."""
-        deadline = time.monotonic() + LONGEST_S
-        while not self._came(data, process.pid):
-            if process.poll() is not None:
-                return False
-            assert time.monotonic() < deadline, f"{self.name}: did not come in {LONGEST_S} s"
-            time.sleep(0.001)
+        wait_until(lambda: process.poll() is not None or self._came(data, process.pid), self.name, pause_s=0.001)
+        if process.poll() is not None:
+            return False
         time.sleep(self.delay_s)
         return process.poll() is None
 
@@ -159,30 +157,46 @@ def undisturbed(fleet: Generated, applied: Path, tmp_path_factory: pytest.TempPa
     return data
 
 
-def begin_and_end(fleet: Generated, applied: Path, data: Path) -> float:
-    """Seconds for which an undisturbed run holds the data directory."""
-    shutil.copytree(applied, data)
-    process = start(data, *ingest_words(fleet))
-    assert Moment("opening", is_open, 0.0).wait(process, data)
-    begun = time.monotonic()
-    finish(process)
-    return time.monotonic() - begun
-
-
 def recover(data: Path) -> None:
     """Open the directory to write, as any next command does: it finishes the moves of a committed checkpoint."""
     DataDirectory.open(data, write=True).close()
 
 
-@pytest.mark.timeout(600)
-def test_killed_and_given_again(fleet: Generated, applied: Path, undisturbed: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def length_s(fleet: Generated, applied: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Seconds for which an undisturbed run holds the data directory."""
+    data = tmp_path_factory.mktemp("timed") / "data"
+    shutil.copytree(applied, data)
+    process = start(data, *ingest_words(fleet))
+    assert Moment("opening", is_open, 0.0).wait(process, data)
+    began_s = time.monotonic()
+    finish(process)
+    return time.monotonic() - began_s
+
+
+Kill = tuple[str, int, bool]  # moment, checkpoint, whether a checkpoint was in the making
+
+
+@pytest.fixture(scope="module")
+def kills() -> Iterator[list[Kill]]:
+    """The kills of all parts. They were where it matters: within checkpoints and between them, early and late."""
+    found: list[Kill] = []
+    yield found
+    if len(found) >= KILLS:  # fewer if only some of the parts were asked for
+        assert {True, False} == {in_the_making for _, _, in_the_making in found}
+        assert len({checkpoint for _, checkpoint, _ in found}) >= 6
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_and_given_again(
+    part: int, fleet: Generated, applied: Path, undisturbed: Path, length_s: float, kills: list[Kill], tmp_path: Path
+) -> None:
     """However often it is killed, the command given until it ends leaves the files of an undisturbed run."""
-    chance = random.Random(2026)
+    chance = random.Random(2026 + part)
     expected, last = tree(undisturbed), commits(undisturbed)
-    length_s = begin_and_end(fleet, applied, tmp_path / "timed")
-    killed_at: list[tuple[str, int, bool]] = []  # moment, checkpoint, whether a checkpoint was in the making
+    killed_at: list[Kill] = []
     lives = 0
-    while len(killed_at) < KILLS:
+    while len(killed_at) < KILLS // PARTS:
         lives += 1
         data = tmp_path / f"life-{lives}"
         shutil.copytree(applied, data)
@@ -203,9 +217,7 @@ def test_killed_and_given_again(fleet: Generated, applied: Path, undisturbed: Pa
         assert sorted(expected) == sorted(found), killed_at
         assert [] == [path for path in expected if expected[path] != found[path]], killed_at
         shutil.rmtree(data)
-    # The kills were where it matters: within checkpoints and between them, early and late.
-    assert {True, False} == {in_the_making for _, _, in_the_making in killed_at}
-    assert len({checkpoint for _, checkpoint, _ in killed_at}) >= 6
+    kills += killed_at
 
 
 def test_given_again_after_the_end(fleet: Generated, undisturbed: Path, tmp_path: Path) -> None:

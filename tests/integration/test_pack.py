@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,9 +32,9 @@ from pipeline.streaming.topics import Topics
 from tests.broker import SharedBroker
 from tests.feed_files import HEADERS, good_line
 from tests.packing_case import folded
+from tests.progress import communicated, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
-LONGEST_S = 60.0
 MAPPING = """
 name = "mine"
 [format]
@@ -91,7 +90,7 @@ class Scene:
     def pack(self, *words: str, feed: str = "ndjson.toml", status: int = 0) -> str:
         """Run it to its end; what it said."""
         process = self.start("--idle-exit", *words, feed=feed)
-        said, errors = process.communicate(timeout=LONGEST_S)
+        said, errors = communicated(process)
         assert process.returncode == status, errors
         return errors if status else said
 
@@ -113,6 +112,10 @@ class Scene:
             return sum(asyncio.run(Log(self.kafka).end_offsets(Topics(self.kafka.prefix).raw)))
         except Exception:  # not made yet
             return 0
+
+    def await_messages(self, count: int, process: subprocess.Popen[str]) -> None:
+        """Wait until usage.raw holds so many, which `process` sends."""
+        wait_until(lambda: self.messages() >= count, f"{count} messages", self.messages, runs=[process], pause_s=0)
 
 
 @pytest.fixture
@@ -152,10 +155,7 @@ def test_killed_again_and_again_every_record_is_there_once(scene: Scene) -> None
     before = scene.messages()
     for goal in (1, 8):
         process = scene.start("--wait-ms", "0")
-        deadline_s = time.monotonic() + LONGEST_S
-        while scene.messages() < before + goal:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline_s
+        scene.await_messages(before + goal, process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         values[2] += values[1]
@@ -173,15 +173,15 @@ def test_a_packer_runs_until_it_is_told_to_stop(scene: Scene) -> None:
     """Records that come while it waits are in usage.raw within a second; Ctrl-C ends it in order, the group told."""
     scene.put(records(3))
     process = scene.start("--group", "watched")
+
+    def packed_records() -> int:
+        return len(held(scene.raw()[0], 0)[0]) if scene.messages() else 0
+
     for count in (3, 6, 9):
-        deadline_s = time.monotonic() + LONGEST_S
-        while scene.messages() == 0 or len(held(scene.raw()[0], 0)[0]) < count:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
+        wait_until(lambda count=count: packed_records() >= count, f"{count} records", packed_records, runs=[process])
         scene.put(records(3))
     process.send_signal(signal.SIGINT)
-    said, errors = process.communicate(timeout=LONGEST_S)
+    said, errors = communicated(process)
     assert process.returncode == 0, errors
     packed = held(scene.raw()[0], 0)[0]
     assert len(packed) >= 9
@@ -195,7 +195,7 @@ def test_two_packers_at_the_same_time_count_each_record_once(scene: Scene) -> No
     scene.put(values)
     both = [scene.start("--idle-exit", "--wait-ms", "0") for _ in range(2)]
     for process in both:
-        _, errors = process.communicate(timeout=LONGEST_S)
+        _, errors = communicated(process)
         assert process.returncode == 0, errors
     messages = scene.raw()[0]
     lane = Lane(Topics(scene.kafka.prefix).raw, 0, Registry(4), {"mine": load_mapping(scene.folder / "ndjson.toml")})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 import sys
 import threading
 import uuid
@@ -23,9 +22,9 @@ from pipeline.streaming.kafka import Log, ensure_topics, publisher_of
 from pipeline.streaming.registry import Registry
 from pipeline.streaming.topics import Topics
 from tests.broker import SharedBroker
+from tests.progress import FOR_EVER_S, completed
 
 WEIR = str(Path(sys.executable).with_name("weir"))
-LONGEST_S = 60.0
 AT = "2026-10-02T00:00:00Z"
 AT_US = 1_790_899_200_000_000
 ACCOUNTS = """
@@ -48,14 +47,12 @@ class Scene:
             "WEIR_KAFKA_PARTITIONS": "2",
         }
 
-    def send(self, *words: str, status: int = 0) -> str:
-        """Run `weir send`; what it said, on standard error where it fails."""
-        done = subprocess.run(
-            [WEIR, "send", *words], cwd=self.folder, env=self.environment, capture_output=True, text=True,
-            timeout=LONGEST_S, check=False,
-        )  # fmt: skip
+    def send(self, *words: str, timeout_s: str = FOR_EVER_S, status: int = 0) -> str:
+        """Run `weir send`; what it said, on standard error if it fails."""
+        command = [WEIR, "send", *words, "--timeout", timeout_s]
+        done = completed(command, cwd=self.folder, env=self.environment)
         assert done.returncode == status, done.stdout + done.stderr
-        return done.stderr if status else done.stdout
+        return str(done.stderr if status else done.stdout)
 
     def entries(self) -> list[Apply | Commands | Tick]:
         """What the topic of commands holds."""
@@ -114,7 +111,7 @@ def test_a_tick_without_waiting(scene: Scene) -> None:
 
 def test_no_worker_replies(scene: Scene) -> None:
     """After the timeout it says that the message stays and must not be sent again; status 3."""
-    said = scene.send("tick", "--timeout", "1", status=3)
+    said = scene.send("tick", timeout_s="1", status=3)
     assert "commands[0]@0 within 1 s; look whether a worker runs: the message stays" in " ".join(said.split())
     assert len(scene.entries()) == 1
 

@@ -8,14 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 import pytest
@@ -26,8 +25,8 @@ from pipeline.config import load_config
 from pipeline.route import Router
 from pipeline.streaming.kafka import ensure_topics
 from tests.broker import SharedBroker
+from tests.progress import FOR_EVER_S, completed, ended, wait_until
 
-T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 TOKENS = {"WEIR_TEST_ALL": "all-accounts-1c9", "WEIR_TEST_ONE": "one-account-77a"}
 WEIR = [str(Path(sys.executable).with_name("weir"))]  # as users start it
@@ -81,7 +80,7 @@ class Process:
         """Status and JSON of an answer; (0, None) where nobody listens."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         try:
-            with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=20) as answer:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers)) as answer:
                 body = answer.read()
                 return answer.status, json.loads(body) if body.startswith(b"{") else body.decode()
         except urllib.error.HTTPError as error:
@@ -99,19 +98,10 @@ class Process:
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
 
-def until(look: Callable[[], T | None], limit_s: float = 30) -> T:
-    """What `look` finds, as soon as it finds something."""
-    deadline = time.monotonic() + limit_s
-    while (found := look()) is None:
-        assert time.monotonic() < deadline, "nothing within the limit"
-        time.sleep(0.05)
-    return found
-
-
 def weir(config: Path, *arguments: str) -> None:
     """Run a command to its end."""
-    done = subprocess.run([*WEIR, "--config", str(config), *arguments], cwd=ROOT, capture_output=True, timeout=60)
-    assert done.returncode == 0, done.stderr.decode()
+    done = completed([*WEIR, "--config", str(config), *arguments], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def catalogue(folder: Path) -> Path:
@@ -173,7 +163,8 @@ def pair(tmp_path: Path, kafka: SharedBroker) -> Iterator[tuple[Path, Process, P
     with ExitStack() as stack:
         slow = {"WEIR_WORKER_LAND_EVERY_S": "60"}
         workers = [stack.enter_context(Process(config, free_port(), **more)) for more in ({}, slow)]
-        weir(config, "send", "apply", "--no-check-digits", str(catalogue(tmp_path)), "--as-of", "2026-10-01")
+        weir(config, "send", "apply", "--no-check-digits", str(catalogue(tmp_path)), "--as-of", "2026-10-01",
+             "--timeout", FOR_EVER_S)  # fmt: skip
         weir(config, "feed", "plain", str(usage(tmp_path, "first", 3)), "--as-of", "2026-10-31T12:00:00Z")
         yield config, workers[0], workers[1]
 
@@ -181,15 +172,18 @@ def pair(tmp_path: Path, kafka: SharedBroker) -> Iterator[tuple[Path, Process, P
 def test_two_workers(pair: tuple[Path, Process, Process], tmp_path: Path) -> None:
     """Whoever is asked answers for the whole group; one that ends hands over; nothing secret is in the logs (Q7)."""
     config, one, two = pair
+    logs = [one.log, two.log]
 
     def folded(worker: Process, iccid: str, used: int) -> Any:
         status, found = worker.card(iccid)
         return found if status == 200 and found["counters"] and found["counters"][0]["used"] == used else None
 
     for worker in (one, two):
-        until(lambda worker=worker: worker.ask("/ready")[0] == 200 or None)
+        wait_until(
+            lambda worker=worker: worker.ask("/ready")[0] == 200, "a ready worker", logs=logs, runs=[worker.process]
+        )
         for iccid in (FIRST, SECOND):
-            until(lambda worker=worker, iccid=iccid: folded(worker, iccid, 3 * MB))
+            wait_until(lambda worker=worker, iccid=iccid: folded(worker, iccid, 3 * MB), f"usage of {iccid}", logs=logs)
     assert one.card(FIRST) == two.card(FIRST)
     status, found = one.card(SECOND)
     assert (status, found["counters"][0]["overage"], found["counters"][0]["charge"]) == (200, 2 * MB, "1")
@@ -213,23 +207,21 @@ def test_two_workers(pair: tuple[Path, Process, Process], tmp_path: Path) -> Non
     journal = [key for value in values for key in value if key[0] == "weir_recovery_seconds"]
     assert sorted(partition for _, partition in journal) == ["0", "1"]
 
-    started = time.monotonic()
     one.process.send_signal(signal.SIGTERM)
-    assert one.process.wait(40) == 0
-    assert time.monotonic() - started < 35
+    assert ended(one.process, logs) == 0
     own = next(key[1] for key in values[0] if key[0] == "weir_recovery_seconds")
     assert (tmp_path / "history" / f"partition-000{own}" / "manifest.json").exists()
 
     for iccid in (FIRST, SECOND):
-        until(lambda iccid=iccid: folded(two, iccid, 3 * MB))
+        wait_until(lambda iccid=iccid: folded(two, iccid, 3 * MB), f"usage of {iccid} at the other", logs=logs)
     weir(config, "feed", "plain", str(usage(tmp_path, "second", 1)), "--as-of", "2026-10-31T13:00:00Z")
-    until(lambda: folded(two, SECOND, 4 * MB))
+    wait_until(lambda: folded(two, SECOND, 4 * MB), "the second usage", logs=logs)
     assert metrics_of(two)["weir_partitions", ""] == 2
     two.process.send_signal(signal.SIGTERM)
-    until(lambda: any("stopping" in line["message"] for line in two.logged()) or None)
+    wait_until(lambda: any("stopping" in line["message"] for line in two.logged()), "the word that it stops", logs=logs)
     assert two.ask("/ready") == (503, {"ready": False, "reasons": ["is being stopped"]})
     two.process.send_signal(signal.SIGTERM)
-    assert two.process.wait(5) == 128 + signal.SIGTERM
+    assert ended(two.process, logs) == 128 + signal.SIGTERM
 
     for worker in (one, two):
         lines = worker.logged()
@@ -270,9 +262,9 @@ def test_what_prevents_a_start(tmp_path: Path, kafka: SharedBroker) -> None:
         Process(made, free_port()) as third,
         Process(configuration(token, kafka.address), free_port(), WEIR_TEST_ONE="") as fourth,
     ):
-        ended = [worker.process.wait(40) for worker in (first, second, third, fourth)]
+        statuses = [ended(worker.process) for worker in (first, second, third, fourth)]
         told = [worker.log.read_text(encoding="utf-8") for worker in (first, second, third, fourth)]
-    assert ended == [3, 3, 2, 2], told
+    assert statuses == [3, 3, 2, 2], told
     expected = (nobody, "another process listens", "set raw_partitions = 2", "WEIR_TEST_ONE")
     for text, said in zip(told, expected, strict=True):
         assert said in text

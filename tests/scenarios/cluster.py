@@ -6,7 +6,6 @@ import asyncio
 import datetime as dt
 import signal
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -33,12 +32,12 @@ from schemas.cards import Catalogue
 from schemas.commands import Command
 from schemas.tables import TABLES
 from tests.fold_case import Row, us
+from tests.progress import Movement, ended, require_running
 from tests.scenarios.drivers import File, Found, rows_in, views_of
 
 PARTITIONS: Final = 3
 RAW_PARTITIONS: Final = 2
 WORKERS: Final = 2
-_LIMIT_S: Final = 60.0
 
 
 class Cluster:
@@ -69,9 +68,9 @@ class Cluster:
         """End the workers in good order; their exit statuses."""
         for worker in self._workers:
             worker.send_signal(signal.SIGTERM)
-        ended = [worker.wait(_LIMIT_S) for worker in self._workers]
+        statuses = [ended(worker, self.logs) for worker in self._workers]
         self._workers = []
-        return ended
+        return statuses
 
     def kill(self) -> None:
         """End what runs, in any order."""
@@ -80,14 +79,15 @@ class Cluster:
             worker.wait()
         self._workers = []
 
-    def require_alive(self) -> None:
-        """Fail where a worker has ended."""
-        ended = [worker.returncode for worker in self._workers if worker.poll() is not None]
-        assert not ended, f"a worker ended with status {ended}:\n{self.said()}"
+    @property
+    def logs(self) -> list[Path]:
+        """What the workers write: a pattern of files."""
+        return [self.folder / "worker-*.log"]
 
-    def said(self) -> str:
-        """The end of what the workers wrote."""
-        return "\n".join(f"{log}:\n{log.read_text()[-4000:]}" for log in sorted(self.folder.glob("worker-*.log")))
+    def check(self, movement: Movement) -> None:
+        """Raises Standstill if a worker has ended, or if nothing moves any more."""
+        require_running(self._workers, movement)
+        movement.check()
 
 
 class OnKafka:
@@ -220,11 +220,10 @@ class OnKafka:
         await self._until(arrived, "usage in the journal")
 
     def _all_landed(self) -> bool:
-        for partition in range(PARTITIONS):
-            end = self._ends.get(partition, 0)
-            if not self._folder(partition).exists() or landed_of(self._folder(partition)) + 1 < end:
-                return False
-        return True
+        landing = self._landing()
+        return len(landing) == PARTITIONS and all(
+            landed_of(self._folder(partition)) + 1 >= self._ends.get(partition, 0) for partition in landing
+        )
 
     async def _open(self) -> None:
         await ensure_topics(self._kafka)
@@ -242,11 +241,19 @@ class OnKafka:
             self._consumer.seek(TopicPartition(*one), 0)
 
     async def _until(self, holds: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + _LIMIT_S
+        movement = Movement(what, self._seen, self._cluster.logs)
         while not holds():
-            self._cluster.require_alive()
-            assert time.monotonic() < deadline, f"no {what} after {_LIMIT_S:.0f} s:\n{self._cluster.said()}"
+            self._cluster.check(movement)
             await self._poll()
+
+    def _seen(self) -> dict[str, object]:
+        """What has come so far."""
+        landed = {partition: landed_of(self._folder(partition)) for partition in self._landing()}
+        return {"replies": len(self._replies), "of commands": self._commands, "ends of the journal": dict(self._ends),
+                "landed": landed, "actions": len(self.messages)}  # fmt: skip
+
+    def _landing(self) -> list[int]:
+        return [partition for partition in range(PARTITIONS) if self._folder(partition).exists()]
 
     async def _poll(self) -> None:
         for place, records in (await self._consumer.getmany(timeout_ms=100)).items():

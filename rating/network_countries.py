@@ -2,7 +2,7 @@
 
 Written by scripts/network_countries.py; do not edit. The countries of 227 MCCs are those that most networks have in
 mcc-mnc-list 1.1.11 (npm, MIT licence, copyright 2016 Peter Bakondy); the rest is decided in the script.
-docs/decisions/0050 says what differs from phone-iso3166 0.4.1 (MIT licence), the table before this one.
+docs/decisions/0051 says what differs from phone-iso3166 0.4.1 (MIT licence), the table before this one.
 """
 
 from __future__ import annotations

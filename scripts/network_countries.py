@@ -48,7 +48,7 @@ HEAD = '''"""Countries of mobile country codes (MCC, ITU-T E.212), and of networ
 
 Written by scripts/network_countries.py; do not edit. The countries of {count} MCCs are those that most networks have in
 mcc-mnc-list {version} (npm, MIT licence, copyright 2016 Peter Bakondy); the rest is decided in the script.
-docs/decisions/0050 says what differs from phone-iso3166 0.4.1 (MIT licence), the table before this one.
+docs/decisions/0051 says what differs from phone-iso3166 0.4.1 (MIT licence), the table before this one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Code lists of the world: currencies, countries, time zones, and what an id may look like.
 
-Currencies (ISO 4217) and countries (ISO 3166) come from the Unicode CLDR, as Babel carries it (docs/decisions/0050).
+Currencies (ISO 4217) and countries (ISO 3166) come from the Unicode CLDR, as Babel carries it (docs/decisions/0051).
 Both lists change most years. Babel is imported by the first call that needs it: it takes a tenth of a second.
 """
 

@@ -1,6 +1,10 @@
 """The command line: `weir`. Each command is a few lines over a function of jobs/ or pipeline/.
 
 Exit status: 0 done (also with rejected records), 2 bad usage or configuration, 3 the world failed.
+
+Help and completion must answer at once, so they import none of what commands run with. `COMMANDS` has the name and
+the one line of help of each command; its module is imported when the command is asked for. That module declares
+arguments and help at its top, and imports what it runs with in the functions.
 """
 
 from __future__ import annotations
@@ -8,35 +12,109 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
-from jobs import (
-    cli_clickhouse,
-    cli_feeds,
-    cli_ingest,
-    cli_outbox,
-    cli_pack,
-    cli_read,
-    cli_rejected,
-    cli_rules,
-    cli_streaming,
-    cli_worker,
-)
 from jobs.cli_context import Data
-from jobs.console import err, printable_lines
+from jobs.version import VERSION
 from rating.errors import InputError, WorldError
 
+# The module of each command and its one line of help, in the order of `weir --help`; a test holds the two equal.
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "apply": (
+        "cli_ingest",
+        "Load accounts, plans, zones, pools, cards and rules from TOML and CSV files; all of them, or nothing.",
+    ),
+    "ingest": ("cli_ingest", "Rate the usage records of feed files. Each ends rated, duplicate or rejected."),
+    "compact": ("cli_ingest", "Merge small history files; readers do not notice."),
+    "generate": ("cli_ingest", "Make up a fleet: a catalogue, a card list and a month of usage in the plain feed."),
+    "demo": (
+        "cli_ingest",
+        "Show the whole journey: example catalogue and rules, sample feeds, a made-up fleet, actions, a report.",
+    ),
+    "report": ("cli_read", "Write the monthly usage report: an HTML page, XLSX, CSV and Parquet."),
+    "cards": ("cli_read", "List cards with their usage in the open cycle, by any filter."),
+    "card": ("cli_read", "Show one card: basics, counters, add-ons, usage of this and the last cycle by day."),
+    "pools": ("cli_read", "List pools: size, used, percent, and the day they run out."),
+    "pool": ("cli_read", "Show one pool: its gauge by service and cycle, and the members that use most."),
+    "explain": ("cli_read", "Explain the charge of a record, step by step."),
+    "sql": ("cli_read", "Query the history in DuckDB's SQL."),
+    "status": ("cli_read", "Show what the data directory holds."),
+    "rejected": (
+        "cli_rejected",
+        "List rejected records, export them for correction, replay them. Without a command: list.",
+    ),
+    "command": (
+        "cli_rules",
+        "Apply commands: results of actions, network events of SIMs, rules to start and stop; all of them, or none.",
+    ),
+    "tick": ("cli_rules", "Advance the clock to now, or to a given time, so that what rules wait for falls due."),
+    "rules": ("cli_rules", "List rules, start and stop them, see what they did. Without a command: list."),
+    "feeds": ("cli_feeds", "List and show feed mappings; check how one reads a file of yours."),
+    "outbox": ("cli_outbox", "Deliver actions, list deliveries, retry dead letters."),
+    "kafka": (
+        "cli_streaming",
+        "Run one Kafka broker on this machine until Ctrl-C, to try streaming; needs Java 17, and Maven the first time.",
+    ),
+    "feed": (
+        "cli_streaming",
+        "Send feed files to Kafka, for workers to rate. Run again after a crash, it resumes where it stopped.",
+    ),
+    "send": ("cli_send", "Send catalogues, commands and ticks to the workers."),
+    "worker": (
+        "cli_worker",
+        "Run one worker of the group until Ctrl-C: it rates the partitions that it is given and lands their rows.",
+    ),
+    "pack": (
+        "cli_pack",
+        "Pack single records of a topic for workers to rate, until Ctrl-C: each once, even after a crash.",
+    ),
+    "clickhouse": ("cli_clickhouse", "Load the history into ClickHouse, query it, compare it."),
+}
+
+
+class _Commands(TyperGroup):
+    """The commands of `COMMANDS`: name and help stand for each until it is asked for."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, (_, line) in COMMANDS.items():
+            self.add_command(TyperCommand(name, short_help=line, rich_markup_mode=None))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The name, the command itself, and the arguments behind the name."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, None if found is None or name is None else load_command(name), rest
+
+
+def load_command(name: str) -> Any:
+    """The Click command of this name, whose module is imported now."""
+    app = typer.Typer(rich_markup_mode=None)
+    import_module(f"jobs.{COMMANDS[name][0]}").register(app)
+    return get_group(app).commands[name]
+
+
+# Without markup, help and errors of usage are plain text: Rich takes longer to import than all else that they need.
 app = typer.Typer(
     name="weir",
+    cls=_Commands,
     help="Rate usage records of IoT SIM cards: load plans and cards, ingest carrier feeds, read totals and reports.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"weir {VERSION}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -49,21 +127,12 @@ def common(
         Path | None,
         typer.Option(envvar="WEIR_CONFIG", metavar="FILE", help="The configuration; weir.toml if there is one."),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Options of all commands."""
     context.obj = Data(data, config)
-
-
-cli_ingest.register(app)
-cli_read.register(app)
-cli_rejected.register(app)
-cli_rules.register(app)
-cli_feeds.register(app)
-cli_outbox.register(app)
-cli_streaming.register(app)
-cli_worker.register(app)
-cli_pack.register(app)
-cli_clickhouse.register(app)
 
 
 def main() -> None:
@@ -86,12 +155,12 @@ def _run() -> int:
     except OSError as error:
         return _message(f"{error.filename or 'output'}: {error.strerror}; {_advice(error)}", 3)
     except MemoryError:
-        return _message("the memory does not suffice; close other programs, then give the same command again", 3)
+        return _message("out of memory; close other programs and run the command again", 3)
     except Exception as error:
         if os.environ.get("WEIR_DEBUG"):
             raise
         what = f"{type(error).__name__}: {error}"
-        return _message(f"a defect of Weir: {what}\nGive the command again with WEIR_DEBUG=1 to see where it lies.", 1)
+        return _message(f"internal error in Weir: {what}\nRun again with WEIR_DEBUG=1 to see the traceback.", 1)
     return _flushed(status)
 
 
@@ -113,5 +182,7 @@ def _advice(error: OSError) -> str:
 
 
 def _message(error: object, status: int) -> int:
+    from jobs.console import err, printable_lines
+
     err.print(printable_lines(f"weir: {error}"), style="red", highlight=False, markup=False, soft_wrap=True)
     return status

@@ -6,23 +6,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from jobs.cli_context import Data, Json, data_of
-from jobs.clickhouse import Checked, Loaded, check, load
-from jobs.console import progress_bar, show
-from jobs.query import render, rows_as_csv, rows_as_json
-from pipeline.clickhouse import Client, connect, require_schema
-from pipeline.clickhouse.client import PassingError, Patience
-from pipeline.config import ClickHouse, load_config
-from pipeline.histories import Histories
 from rating.errors import InputError, UsageError, WorldError
 
-group = typer.Typer(name="clickhouse", help="The history in ClickHouse: load it, query it, compare it.")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jobs.clickhouse import Checked, Loaded
+    from pipeline.clickhouse import Client
+    from pipeline.config import ClickHouse
+
+group = typer.Typer(name="clickhouse", help="Load the history into ClickHouse, query it, compare it.")
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +35,10 @@ def clickhouse() -> None:
 
 @contextmanager
 def _open(data: Data, config: ClickHouse, *, wait: bool = False) -> Iterator[Client]:
+    from pipeline.clickhouse import connect
+    from pipeline.clickhouse.client import Patience
+    from pipeline.histories import Histories
+
     Histories.open(data.path).close()
     with connect(config, data.path, patience=Patience(config.patience_s if wait else 0)) as client:
         yield client
@@ -44,7 +46,11 @@ def _open(data: Data, config: ClickHouse, *, wait: bool = False) -> Iterator[Cli
 
 @group.command("load")
 def load_history(context: typer.Context, as_json: Json = False) -> None:
-    """Bring everything committed that is not in ClickHouse yet; run again, it goes on where it was."""
+    """Load committed rows that are not yet in ClickHouse. Resumes where the last run stopped."""
+    from jobs.clickhouse import load
+    from jobs.console import progress_bar, show
+    from pipeline.config import load_config
+
     data = data_of(context)
     config = load_config(data.config).clickhouse
     started = time.monotonic()
@@ -64,11 +70,17 @@ def load_history(context: typer.Context, as_json: Json = False) -> None:
 @group.command("sql")
 def sql(
     context: typer.Context,
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="A reading query in ClickHouse's SQL.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A query in ClickHouse's SQL that only reads.")],
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Ask ClickHouse; whatever is not reading is refused."""
+    """Query ClickHouse. Statements that write are refused."""
+    from jobs.console import show
+    from jobs.query import render, rows_as_csv, rows_as_json
+    from pipeline.clickhouse import require_schema
+    from pipeline.clickhouse.client import PassingError
+    from pipeline.config import load_config
+
     if as_json and as_csv:
         raise UsageError("found --json and --csv; expected one of them")
     data = data_of(context)
@@ -88,7 +100,12 @@ def sql(
 
 @group.command("check")
 def check_history(context: typer.Context, as_json: Json = False) -> None:
-    """Compare rows and sums in ClickHouse with the history; exit status 3 where they differ."""
+    """Compare rows and sums in ClickHouse with the history. Exit status 3 if they differ."""
+    from jobs.clickhouse import check
+    from jobs.console import show
+    from pipeline.clickhouse import require_schema
+    from pipeline.config import load_config
+
     data = data_of(context)
     with _open(data, load_config(data.config).clickhouse) as client:
         require_schema(client)
@@ -103,6 +120,8 @@ def check_history(context: typer.Context, as_json: Json = False) -> None:
 
 
 def _render_loaded(console: Console, loaded: Loaded, where: str, database: str, seconds: float) -> None:
+    from rich.table import Table
+
     rows = sum(loaded.rows.values())
     if loaded.migrated:
         console.print(f"schema of {database} brought to version {loaded.migrated[-1]}", highlight=False, markup=False)
@@ -117,6 +136,8 @@ def _render_loaded(console: Console, loaded: Loaded, where: str, database: str, 
 
 
 def _render_checked(console: Console, done: Checked) -> None:
+    from rich.table import Table
+
     if done.differences:
         table = Table("of", "cycle", "figure", "history", "ClickHouse")
         for one in done.differences[:50]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.syntax import Syntax
 
-from jobs import feeds_check
-from jobs.cli_context import Json
-from jobs.console import show
-from pipeline.feeds import READY_DIRECTORY, load_mapping
+from jobs.cli_context import FeedArgument, Json
+from pipeline.ready_feeds import ready_feeds
 
-feeds = typer.Typer(name="feeds", help="The feed mappings: which are ready, and how a file of yours is read by one.")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+feeds = typer.Typer(name="feeds", help="List and show feed mappings; check how one reads a file of yours.")
 
 
 def register(app: typer.Typer) -> None:
@@ -24,17 +23,24 @@ def register(app: typer.Typer) -> None:
 
 @feeds.command("list")
 def list_feeds(as_json: Json = False) -> None:
-    """The ready mappings."""
+    """List the ready mappings."""
+    from jobs import feeds_check
+    from jobs.console import show
+
     found = feeds_check.list_feeds()
     show(found, as_json, lambda console: console.print(feeds_check.render_list(found)))
 
 
 @feeds.command("show")
 def show_feed(
-    feed: Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="A ready mapping by name, or your own file.")],
+    feed: FeedArgument,
     as_json: Json = False,
 ) -> None:
-    """One mapping: its TOML, to copy and change."""
+    """Show one mapping: its TOML, to copy and change."""
+    from jobs import feeds_check
+    from jobs.console import show
+    from pipeline.feeds import load_mapping
+
     mapping = load_mapping(feed)
     show(
         feeds_check.show_feed(mapping),
@@ -45,12 +51,16 @@ def show_feed(
 
 @feeds.command("check")
 def check_feed(
-    feed: Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="A ready mapping by name, or your own file.")],
+    feed: FeedArgument,
     sample: Annotated[Path, typer.Argument(metavar="FILE", help="A file of the feed.")],
-    limit: Annotated[int, typer.Option(min=1, help="Records to read at most.")] = feeds_check.DEFAULT_LIMIT,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of records to read.")] = 10_000,
     as_json: Json = False,
 ) -> None:
-    """Read a file by a mapping without ingesting it: what each column becomes, and the first rejects."""
+    """Check how a mapping reads a file, without ingesting it: what each column becomes, and the first rejects."""
+    from jobs import feeds_check
+    from jobs.console import show
+    from pipeline.feeds import load_mapping
+
     report = feeds_check.check(load_mapping(feed), sample, limit)
     show(report.as_dict(), as_json, lambda console: console.print(feeds_check.render_check(report)))
 
@@ -58,11 +68,12 @@ def check_feed(
 def _print_toml(console: Console, text: str) -> None:
     """In colours on a terminal; byte by byte as it is elsewhere, so that it can be saved and changed."""
     if console.is_terminal:
+        from rich.syntax import Syntax
+
         console.print(Syntax(text, "toml", background_color="default", word_wrap=True))
     else:
         console.file.write(text)
 
 
 def _file_of(feed: str) -> Path:
-    ready = READY_DIRECTORY / f"{feed}.toml"
-    return ready if ready.is_file() else Path(feed)
+    return ready_feeds().get(feed) or Path(feed)

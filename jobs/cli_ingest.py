@@ -9,16 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import compact as compaction
-from jobs import demo as demonstration
-from jobs.cli_context import Json, data_of, micros, parse_instant, tell
-from jobs.console import out, progress_bar, show
-from jobs.generate import generate, render_generated
-from jobs.ingest import ingest_files, render_tally
-from pipeline.catalogue import load_catalogue
-from pipeline.feeds import load_mapping
-
-Files = Annotated[list[Path], typer.Argument(metavar="FILE…", help="One or more files.")]
+from jobs.cli_context import Files, Json, data_of, feed_names, micros, parse_instant, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -34,18 +25,20 @@ def apply(
     context: typer.Context,
     files: Files,
     no_check_digits: Annotated[
-        bool, typer.Option("--no-check-digits", help="Take ICCIDs and EIDs whose check digit is wrong.")
+        bool, typer.Option("--no-check-digits", help="Accept ICCIDs and EIDs with a wrong check digit.")
     ] = False,
     as_of: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="When this comes (ISO 8601); by default at the latest arrival, tick or command so far.",
+            help="Effective time (ISO 8601). Default: the latest arrival, tick or command so far.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Load accounts, plans, zones, pools, cards and rules from TOML and CSV files; all of them, or nothing."""
+    from pipeline.catalogue import load_catalogue
+
     moment = parse_instant(as_of, "--as-of")
     with data_of(context).write() as driver:
         state = driver.engine.state
@@ -69,13 +62,22 @@ def apply(
 def ingest(
     context: typer.Context,
     files: Files,
-    feed: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="A ready mapping by name, or your own file.")],
+    feed: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE.toml", help="A ready mapping by name, or your own file.", autocompletion=feed_names
+        ),
+    ],
     as_of: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Time of arrival (ISO 8601) of these files; now by default.")
+        str | None, typer.Option(metavar="TIME", help="Time of arrival of the files (ISO 8601). Default: now.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Rate the usage records of feed files. Each ends rated, duplicate or rejected."""
+    from jobs.console import out, show
+    from jobs.ingest import ingest_files, render_tally
+    from pipeline.feeds import load_mapping
+
     mapping = load_mapping(feed)
     moment = parse_instant(as_of, "--as-of")
     started = time.monotonic()
@@ -89,6 +91,9 @@ def ingest(
 
 def compact(context: typer.Context, as_json: Json = False) -> None:
     """Merge small history files; readers do not notice."""
+    from jobs import compact as compaction
+    from jobs.console import show
+
     compacted = compaction.compact(data_of(context).path)
     show(compacted.as_json(), as_json, lambda console: compaction.render(compacted, console))
 
@@ -102,6 +107,9 @@ def generate_fleet(
     as_json: Json = False,
 ) -> None:
     """Make up a fleet: a catalogue, a card list and a month of usage in the plain feed."""
+    from jobs.console import show
+    from jobs.generate import generate, render_generated
+
     made = generate(out_dir, cards, records, seed, pools=pools)
     show(made.as_json(), as_json, lambda console: render_generated(made, console))
 
@@ -118,6 +126,9 @@ def demo(
 
     The example files are copied into the folder, as a start for files of your own.
     """
+    from jobs import demo as demonstration
+    from jobs.console import progress_bar, show
+
     with progress_bar() as bar:
         shown = demonstration.run(folder, cards, records, bar)
     show(shown.as_json(), as_json, lambda console: demonstration.render(shown, console))

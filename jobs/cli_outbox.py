@@ -7,23 +7,23 @@ import signal
 import threading
 import time
 from dataclasses import asdict
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
 
-from jobs.cli_context import Json, data_of
-from jobs.console import err, out, progress_bar, show
-from jobs.listing_table import listing_table, safe, spaced
-from jobs.report.text import printable
-from pipeline.config import load_config
-from pipeline.datadir import DataDirectory
-from pipeline.outbox import Deliverer, Delivery, State, Store, Tally
+from jobs.cli_context import Json, Limit, Offset, data_of
+from jobs.printable import printable
 from rating.errors import UsageError
+from schemas.choices import DeliveryState
 
-_STYLES: Final = {"pending": "yellow", "delivered": "green", "dead": "red"}
+if TYPE_CHECKING:
+    from rich.console import Console
 
-group = typer.Typer(name="outbox", help="Actions on their way out: deliver them, list them, retry dead letters.")
+    from pipeline.outbox import Delivery, Store, Tally
+
+_STYLES: Final[dict[DeliveryState, str]] = {"pending": "yellow", "delivered": "green", "dead": "red"}
+
+group = typer.Typer(name="outbox", help="Deliver actions, list deliveries, retry dead letters.")
 
 
 def register(app: typer.Typer) -> None:
@@ -39,10 +39,16 @@ def outbox() -> None:
 @group.command("deliver")
 def deliver(
     context: typer.Context,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until stopped, beside ingests.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Keep running and deliver new actions as they appear.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Deliver all actions that are due to their destinations; run again, it goes on where it was."""
+    """Deliver all actions that are due to their destinations. Resumes where the last run stopped."""
+    from jobs.console import err, out, progress_bar, show
+    from pipeline.config import load_config
+    from pipeline.outbox import Deliverer
+
     data = data_of(context)
     stop = threading.Event()
     config = load_config(data.config).outbox
@@ -71,16 +77,17 @@ def deliver(
 @group.command("list")
 def list_deliveries(
     context: typer.Context,
-    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only pending, delivered or dead.")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Rows to show at most.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Rows to leave out first.")] = 0,
+    state: Annotated[DeliveryState | None, typer.Option(help="Only deliveries in this state.")] = None,
+    limit: Limit = 20,
+    offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """Deliveries, newest first, with what went wrong; and how many each destination has of each state."""
-    wanted = _state(state)
+    """List deliveries, newest first, with what went wrong; and how many each destination has in each state."""
+    from jobs.console import show
+
     with _store(context) as store:
         counts = store.counts()
-        total, rows = store.list(wanted, limit, offset)
+        total, rows = store.list(state, limit, offset)
     document = {"destinations": counts, "total": total, "offset": offset, "rows": [_as_dict(one) for one in rows]}
     show(document, as_json, lambda console: _render_list(console, counts, total, rows))
 
@@ -93,6 +100,8 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Make dead letters due again; the next `weir outbox deliver` sends them."""
+    from jobs.console import show
+
     if bool(action_ids) == everything:
         raise UsageError("weir outbox retry: expected ids of actions, or --all for all dead letters")
     with _store(context) as store:
@@ -101,15 +110,12 @@ def retry(
 
 
 def _store(context: typer.Context) -> Store:
+    from pipeline.datadir import DataDirectory
+    from pipeline.outbox import Store
+
     path = data_of(context).path
     DataDirectory.open(path, write=False).close()
     return Store.open(path, deliver=False)
-
-
-def _state(text: str | None) -> State | None:
-    if text not in (None, "pending", "delivered", "dead"):
-        raise UsageError(f"--state: found {text!r}; expected pending, delivered or dead")
-    return text  # type: ignore[return-value]  # just checked
 
 
 def _as_dict(one: Delivery) -> dict[str, Any]:
@@ -158,7 +164,11 @@ def _render_tally(console: Console, tally: Tally, seconds: float) -> None:
         )
 
 
-def _render_list(console: Console, counts: dict[str, dict[State, int]], total: int, rows: list[Delivery]) -> None:
+def _render_list(
+    console: Console, counts: dict[str, dict[DeliveryState, int]], total: int, rows: list[Delivery]
+) -> None:
+    from jobs.listing_table import listing_table, safe, spaced
+
     if not counts:
         console.print("nothing was taken in yet; `weir outbox deliver` does that", highlight=False)
         return

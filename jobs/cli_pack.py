@@ -6,20 +6,19 @@ import asyncio
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli_context import Json, counted, data_of
-from jobs.console import progress_bar, show
-from pipeline.config import Kafka, load_config
+from jobs.cli_context import FeedArgument, Json, counted, data_of
 from pipeline.extras import require_extra
-from pipeline.feeds import load_mapping
 from rating.errors import UsageError
-from schemas.mapping import Mapping
+from schemas.choices import AvroFraming
 
 if TYPE_CHECKING:
+    from pipeline.config import Kafka
     from pipeline.streaming.packing import Packed
+    from schemas.mapping import Mapping
 
 
 def register(app: typer.Typer) -> None:
@@ -29,34 +28,42 @@ def register(app: typer.Typer) -> None:
 
 def pack(
     context: typer.Context,
-    feed: Annotated[str, typer.Argument(metavar="FEED", help="A ready mapping by name, or your own file.")],
-    topic: Annotated[str, typer.Option("--from", metavar="TOPIC", help="Where single records are.")],
+    feed: FeedArgument,
+    topic: Annotated[str, typer.Option("--from", metavar="TOPIC", help="The topic that holds single records.")],
     partitions: Annotated[
-        str | None, typer.Option(metavar="N,N-N", help="Of that topic, to share the work; all by default.")
+        str | None, typer.Option(metavar="N,N-N", help="Partitions of that topic, to share the work. Default: all.")
     ] = None,
     csv_header: Annotated[
-        str | None, typer.Option(metavar="LINE", help="The column names, where records are CSV lines.")
+        str | None, typer.Option(metavar="LINE", help="The column names, if records are CSV lines.")
     ] = None,
     avro_schema: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The Avro schema (.avsc), where records are Avro.")
+        Path | None, typer.Option(metavar="FILE", help="The Avro schema (.avsc), if records are Avro.")
     ] = None,
     avro_framing: Annotated[
-        Literal["auto", "plain", "registry"],
-        typer.Option(help="Whether Avro records have the 5 bytes of a schema registry before them."),
+        AvroFraming, typer.Option(help="Whether Avro records begin with the 5 bytes of a schema registry.")
     ] = "auto",
     group: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Where progress is shown; else the prefix with pack behind it.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Consumer group that shows progress. Default: the prefix of topics, then pack."
+        ),
     ] = None,
-    wait_ms: Annotated[int, typer.Option(min=0, max=60_000, help="How long a record may wait for others.")] = 50,
+    wait_ms: Annotated[
+        int, typer.Option(min=0, max=60_000, help="How long a record may wait for others, in milliseconds.")
+    ] = 50,
     idle_exit: Annotated[
-        bool, typer.Option("--idle-exit", help="End once all is packed that the topic held at the start.")
+        bool, typer.Option("--idle-exit", help="Stop once everything that the topic held at the start is packed.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Pack single records of a topic for workers to rate, until Ctrl-C: each once, also after a crash.
+    """Pack single records of a topic for workers to rate, until Ctrl-C: each once, even after a crash.
 
     The workers need the mapping as well: a ready one, or one that [worker].feeds of their configuration names.
     """
+    from jobs.console import progress_bar, show
+    from pipeline.config import load_config
+    from pipeline.feeds import load_mapping
+
     mapping = load_mapping(feed)
     wanted = None if partitions is None else _numbers(partitions)
     kafka = load_config(data_of(context).config).kafka
@@ -93,7 +100,7 @@ async def _run(
     partitions: list[int] | None,
     csv_header: str | None,
     avro_schema: Path | None,
-    avro_framing: Literal["auto", "plain", "registry"],
+    avro_framing: AvroFraming,
     group: str,
     wait_s: float,
     idle_exit: bool,

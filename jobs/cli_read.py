@@ -8,23 +8,17 @@ from typing import Annotated
 
 import typer
 
-from jobs import gauges, listing, listing_text, midnight
-from jobs.cli_context import Json, data_of
-from jobs.console import show, shown_path
-from jobs.explained import explain_key, render_explained
-from jobs.query import STATE_TABLES, connect, render, rows_as_csv, rows_as_json, run_sql
-from jobs.reading import reading
-from jobs.report import FORMATS, build_report, write_report
+from jobs.cli_context import Json, Limit, Offset, data_of, feed_names
 from rating.errors import UsageError
-from rating.state_views import state_views
+from schemas.choices import CardStatus, ReportFormat
 
-AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="Look from this time; the latest arrival by default.")]
-AccountOption = Annotated[str | None, typer.Option(metavar="ID", help="This account and those below it.")]
+AsOf = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Read as of this time (ISO 8601). Default: the latest arrival.")
+]
+AccountOption = Annotated[str | None, typer.Option(metavar="ID", help="Only this account and those below it.")]
 UntilMidnight = Annotated[
     bool, typer.Option("--until-midnight", help="Usage until 24:00 of the previous local day, not live.")
 ]
-Limit = Annotated[int, typer.Option(min=0, help="Rows to show at most.")]
-Offset = Annotated[int, typer.Option(min=0, help="Rows to leave out first.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,16 +32,20 @@ def report(
     cycle: Annotated[str, typer.Option(metavar="2026-10", help="The billing cycle.")],
     account: AccountOption = None,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help=f"{', '.join(FORMATS)}; all by default.")
+        list[ReportFormat] | None, typer.Option("--format", help="Format of a file; may be repeated. Default: all.")
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path("report"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The directory of the files.")] = Path("report"),
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """The monthly usage report: an HTML page, XLSX, CSV and Parquet."""
+    """Write the monthly usage report: an HTML page, XLSX, CSV and Parquet."""
+    from jobs.console import show, shown_path
+    from jobs.reading import reading
+    from jobs.report import build_report, write_report
+
     with reading(data_of(context), as_of, cycle) as moment:
         made = build_report(moment.connection, moment.views, cycle, account, moment.as_of)
-    files = write_report(made, out, formats or FORMATS)
+    files = write_report(made, out, formats or ReportFormat)
     document = made.as_dict() | {"files": [str(path) for path in files]}
     listed = "\n".join(shown_path(path) for path in files)
     show(document, as_json, lambda console: console.print(listed, soft_wrap=True, highlight=False))
@@ -56,20 +54,31 @@ def report(
 def cards(
     context: typer.Context,
     account: AccountOption = None,
-    plan: Annotated[str | None, typer.Option(metavar="ID", help="Cards on this plan now.")] = None,
-    pool: Annotated[str | None, typer.Option(metavar="ID", help="Cards in this pool now.")] = None,
-    status: Annotated[str | None, typer.Option(help="Network status.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Cards with this tag.")] = None,
-    search: Annotated[str | None, typer.Option(metavar="TEXT", help="Part of a number, tag or custom field.")] = None,
-    over_quota: Annotated[bool, typer.Option("--over-quota", help="Past their allowance in this cycle.")] = False,
+    plan: Annotated[str | None, typer.Option(metavar="ID", help="Only cards on this plan now.")] = None,
+    pool: Annotated[str | None, typer.Option(metavar="ID", help="Only cards in this pool now.")] = None,
+    status: Annotated[CardStatus | None, typer.Option(help="Only cards with this network status.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only cards with this tag.")] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only cards with this text in a number, tag or custom field.")
+    ] = None,
+    over_quota: Annotated[
+        bool, typer.Option("--over-quota", help="Only cards past their allowance in this cycle.")
+    ] = False,
     limit: Limit = 50,
     offset: Offset = 0,
     until_midnight: UntilMidnight = False,
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """Cards with their usage in the open cycle, by any filter."""
+    """List cards with their usage in the open cycle, by any filter."""
+    from jobs import listing, listing_text, midnight
+    from jobs.console import show
+    from jobs.known import require_known
+    from jobs.reading import reading
+
     with reading(data_of(context), as_of) as moment:
+        require_known("a plan", plan, moment.plan_ids)
+        require_known("a pool", pool, moment.pool_ids)
         views, shown = moment.views, midnight.Reading(moment.as_of)
         if until_midnight:
             views, shown = midnight.until_midnight(moment.connection, views, moment.as_of)
@@ -92,12 +101,16 @@ def cards(
 
 def card(
     context: typer.Context,
-    iccid: Annotated[str, typer.Argument(metavar="ICCID", help="Or its IMSI or MSISDN.")],
+    iccid: Annotated[str, typer.Argument(metavar="ICCID", help="The ICCID, IMSI or MSISDN of the card.")],
     until_midnight: UntilMidnight = False,
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """One card: basics, counters, add-ons, usage of this and the last cycle by day."""
+    """Show one card: basics, counters, add-ons, usage of this and the last cycle by day."""
+    from jobs import listing, listing_text
+    from jobs.console import show
+    from jobs.reading import reading
+
     with reading(data_of(context), as_of) as moment:
         detail = listing.card_detail(
             moment.connection, moment.views, iccid, moment.as_of, until_midnight=until_midnight
@@ -108,11 +121,17 @@ def card(
 def pools(
     context: typer.Context,
     account: AccountOption = None,
-    cycle: Annotated[str | None, typer.Option(metavar="2026-10", help="This cycle; the open one by default.")] = None,
+    cycle: Annotated[
+        str | None, typer.Option(metavar="2026-10", help="The billing cycle. Default: the open one.")
+    ] = None,
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """Pools now: size, used, percent, and the day they run out."""
+    """List pools: size, used, percent, and the day they run out."""
+    from jobs import gauges, listing_text
+    from jobs.console import show
+    from jobs.reading import reading
+
     with reading(data_of(context), as_of) as moment:
         found = gauges.list_pools(moment.views, moment.as_of, account=account, cycle=cycle, windows=moment.windows)
         held = sorted(set(moment.views.pools["cycle"]))
@@ -128,7 +147,11 @@ def pool(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """One pool: its gauge by service and cycle, and the members that use most."""
+    """Show one pool: its gauge by service and cycle, and the members that use most."""
+    from jobs import gauges, listing_text
+    from jobs.console import show
+    from jobs.reading import reading
+
     with reading(data_of(context), as_of) as moment:
         detail = gauges.pool_detail(moment.connection, moment.views, pool_id, moment.as_of, windows=moment.windows)
     show(detail.as_dict(), as_json, lambda console: console.print(listing_text.render_pool(detail)))
@@ -137,10 +160,17 @@ def pool(
 def explain(
     context: typer.Context,
     key: Annotated[str, typer.Argument(metavar="KEY", help="The record key.")],
-    feed: Annotated[str | None, typer.Option(metavar="NAME", help="Where several feeds have the key.")] = None,
+    feed: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The feed, if several have the key.", autocompletion=feed_names),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """The steps that led to a record's charge."""
+    """Explain the charge of a record, step by step."""
+    from jobs.console import show
+    from jobs.explained import explain_key, render_explained
+    from jobs.query import connect
+
     with data_of(context).read() as driver, connect(driver.directory) as connection:
         explained = explain_key(driver.engine.compiled, connection, key, feed)
     show(explained, as_json, lambda console: render_explained(explained, console))
@@ -152,7 +182,11 @@ def sql(
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Ask the history in DuckDB's SQL."""
+    """Query the history in DuckDB's SQL."""
+    from jobs.console import show
+    from jobs.query import STATE_TABLES, render, rows_as_csv, rows_as_json, run_sql
+    from rating.state_views import state_views
+
     if as_json and as_csv:
         raise UsageError("found --json and --csv; expected one of them")
     data = data_of(context)
@@ -169,7 +203,11 @@ def sql(
 
 
 def status(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
-    """What the data directory holds."""
+    """Show what the data directory holds."""
+    from jobs import listing, listing_text
+    from jobs.console import show
+    from jobs.reading import reading
+
     with reading(data_of(context), as_of) as moment:
         document = listing.engine_status(moment.connection, moment.views, moment.as_of, moment.facts)
     show(document, as_json, lambda console: console.print(listing_text.render_status(document)))

@@ -9,21 +9,22 @@ from typing import Annotated
 
 import typer
 
-from jobs import listing, listing_text, rejected
-from jobs.cli_context import Json, data_of, parse_instant
-from jobs.console import err, out, show
-from jobs.ingest import render_tally
-from jobs.query import connect
-from pipeline.feeds import load_mapping
+from jobs.cli_context import Json, Limit, Offset, data_of, feed_names, parse_instant
 from rating.errors import UsageError
+from schemas.choices import RejectReason
 
-group = typer.Typer(name="rejected", help="Rejected records: list them, export them for correction, replay them.")
+group = typer.Typer(
+    name="rejected", help="List rejected records, export them for correction, replay them. Without a command: list."
+)
 
-Reason = Annotated[str | None, typer.Option(metavar="CODE", help="Only this reason.")]
-Feed = Annotated[str | None, typer.Option(metavar="NAME", help="Only this feed.")]
-Open = Annotated[bool, typer.Option("--open", help="Only what has not been rated since, by its key or its place.")]
+Reason = Annotated[RejectReason | None, typer.Option(metavar="CODE", help="Only records rejected for this reason.")]
+Feed = Annotated[str | None, typer.Option(metavar="NAME", help="Only records of this feed.", autocompletion=feed_names)]
+Open = Annotated[
+    bool, typer.Option("--open", help="Only records that have not been rated since, by key or by place in the source.")
+]
 Mappings = Annotated[
-    list[Path] | None, typer.Option(metavar="FILE.toml", help="Your own mapping that records came by; may be repeated.")
+    list[Path] | None,
+    typer.Option(metavar="FILE.toml", help="Your own mapping of a feed of these records; may be repeated."),
 ]
 
 
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 @group.callback(invoke_without_command=True)
 def rejected_records(context: typer.Context, as_json: Json = False) -> None:
-    """Without a further word: list."""
+    """List, unless there is a command behind."""
     if context.invoked_subcommand is None:
         list_rejected(context, as_json=as_json)
     elif as_json:
@@ -47,11 +48,15 @@ def list_rejected(
     reason: Reason = None,
     feed: Feed = None,
     only_open: Open = False,
-    limit: Annotated[int, typer.Option(min=0, help="Rows to show at most.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Rows to leave out first.")] = 0,
+    limit: Limit = 20,
+    offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """Counts by reason, and the newest with what was wrong and the raw line."""
+    """List counts by reason, and the newest records with what was wrong and the raw line."""
+    from jobs import listing, listing_text, rejected
+    from jobs.console import show
+    from jobs.query import connect
+
     with connect(data_of(context).path) as connection:
         table = rejected.table_of(connection, only_open)
         found = listing.list_rejected(connection, reason=reason, feed=feed, limit=limit, offset=offset, table=table)
@@ -66,12 +71,19 @@ def export_rejected(
     feed: Feed = None,
     only_open: Open = False,
     mapping: Mappings = None,
-    out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Standard output by default.")] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The file to write. Default: standard output.")
+    ] = None,
 ) -> None:
     """Write rejected records as NDJSON; correct `raw`, then give the file to `weir rejected replay`."""
-    rejected.require_reason(reason)
+    from jobs import listing, rejected
+    from jobs.console import err
+    from jobs.query import connect
+    from pipeline.feeds import load_mapping
+
     own = [load_mapping(path) for path in mapping or []]
     with connect(data_of(context).path) as connection:
+        listing.require_feed(connection, feed)
         rows = rejected.select(connection, reason=reason, feed=feed, only_open=only_open)
     if out_file is None:
         exported = rejected.export(rows, sys.stdout.buffer, own)
@@ -89,10 +101,15 @@ def replay_rejected(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An export, corrected.")],
     mapping: Mappings = None,
-    as_of: Annotated[str | None, typer.Option(metavar="TIME", help="Time of arrival; now by default.")] = None,
+    as_of: Annotated[str | None, typer.Option(metavar="TIME", help="Time of arrival (ISO 8601). Default: now.")] = None,
     as_json: Json = False,
 ) -> None:
     """Ingest corrected records again."""
+    from jobs import rejected
+    from jobs.console import out, show
+    from jobs.ingest import render_tally
+    from pipeline.feeds import load_mapping
+
     moment = parse_instant(as_of, "--as-of")
     started = time.monotonic()
     with data_of(context).write() as driver:

@@ -6,32 +6,27 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import duckdb
-import polars as pl
 import typer
 
-from jobs import rules_listing, rules_text
-from jobs.cli_context import Json, counted, data_of, micros, parse_instant, tell
-from jobs.console import show
-from jobs.query import connect
-from jobs.reading import reading
-from pipeline.commands import read_commands, require_possible
+from jobs.cli_context import Json, Limit, Offset, counted, data_of, micros, parse_instant, tell
 from rating.errors import UsageError
-from rating.state_views import rules_view
-from schemas.commands import Activate, Command, Deactivate
+from schemas.choices import ActionState, RuleStatus, TriggerName
 
-group = typer.Typer(name="rules", help="Rules: list them, start and stop them, see what they did.")
+if TYPE_CHECKING:
+    import duckdb
 
-AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="When this comes (ISO 8601); now by default.")]
+    from schemas.commands import Command
+
+group = typer.Typer(name="rules", help="List rules, start and stop them, see what they did. Without a command: list.")
+
+AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="Effective time (ISO 8601). Default: now.")]
 RuleIds = Annotated[list[str] | None, typer.Argument(metavar="ID…", help="One or more rules.")]
-All = Annotated[bool, typer.Option("--all", help="Every rule that is not so yet.")]
-OfRule = Annotated[str | None, typer.Option("--rule", metavar="ID", help="Only of this rule.")]
-OfSim = Annotated[str | None, typer.Option("--sim", metavar="ICCID", help="Only of this SIM.")]
-Since = Annotated[str | None, typer.Option(metavar="TIME", help="Only from this time on.")]
-Limit = Annotated[int, typer.Option(min=0, help="Rows to show at most.")]
-Offset = Annotated[int, typer.Option(min=0, help="Rows to leave out first.")]
+All = Annotated[bool, typer.Option("--all", help="All rules not already in that state.")]
+OfRule = Annotated[str | None, typer.Option("--rule", metavar="ID", help="Only rows of this rule.")]
+OfSim = Annotated[str | None, typer.Option("--sim", metavar="ICCID", help="Only rows of this SIM.")]
+Since = Annotated[str | None, typer.Option(metavar="TIME", help="Only rows from this time on (ISO 8601).")]
 _LATEST = 10  # firings that `show` lists
 
 
@@ -48,11 +43,13 @@ def command(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """Take commands: results of actions, what the network tells of SIMs, rules to start and stop; all, or none.
+    """Apply commands: results of actions, network events of SIMs, rules to start and stop; all of them, or none.
 
     A line is one command, such as {"type": "suspended", "iccid": "8988303000000000017", "action_id": "0.17.…"};
     docs/rules.md has a table of all of them.
     """
+    from pipeline.commands import read_commands, require_possible
+
     moment = _moment(as_of)
     given = read_commands(files)
     with data_of(context).write() as driver:
@@ -62,7 +59,7 @@ def command(
 
 
 def tick(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Let the clock come to now, or to a time: what rules wait for falls due."""
+    """Advance the clock to now, or to a given time, so that what rules wait for falls due."""
     moment = _moment(as_of)
     with data_of(context).write() as driver:
         step = driver.tick(micros(moment))
@@ -74,7 +71,7 @@ def tick(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> N
 
 @group.callback(invoke_without_command=True)
 def rules(context: typer.Context, as_json: Json = False) -> None:
-    """Without a further word: list."""
+    """List, unless there is a command behind."""
     if context.invoked_subcommand is None:
         list_rules(context, as_json=as_json)
     elif as_json:
@@ -84,15 +81,21 @@ def rules(context: typer.Context, as_json: Json = False) -> None:
 @group.command("list")
 def list_rules(
     context: typer.Context,
-    owner: Annotated[str | None, typer.Option(metavar="ID", help="Of this account, or root.")] = None,
-    trigger: Annotated[str | None, typer.Option(metavar="NAME", help="With this trigger.")] = None,
-    status: Annotated[str | None, typer.Option(help="active or inactive.")] = None,
+    owner: Annotated[str | None, typer.Option(metavar="ID", help="Only rules of this account, or of root.")] = None,
+    trigger: Annotated[TriggerName | None, typer.Option(metavar="NAME", help="Only rules with this trigger.")] = None,
+    status: Annotated[RuleStatus | None, typer.Option(help="Only rules in this state.")] = None,
     limit: Limit = 50,
     offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """Rules with their trigger, threshold, since when they are active, and how often they fired."""
+    """List rules: trigger, threshold, since when they are active, and how often they fired."""
+    from jobs import rules_listing, rules_text
+    from jobs.console import show
+    from jobs.known import require_known
+    from jobs.reading import reading
+
     with reading(data_of(context)) as at:
+        require_known("an account", owner, {*at.account_ids, "root"})
         page = rules_listing.list_rules(
             at.connection, at.rules, owner=owner, trigger=trigger, status=status, limit=limit, offset=offset
         )
@@ -105,7 +108,11 @@ def show_rule(
     rule_id: Annotated[str, typer.Argument(metavar="ID", help="The rule.")],
     as_json: Json = False,
 ) -> None:
-    """One rule: all that it says, its filters and actions, and its latest firings."""
+    """Show one rule: its filters, its actions and its latest firings."""
+    from jobs import rules_listing, rules_text
+    from jobs.console import show
+    from jobs.reading import reading
+
     with reading(data_of(context)) as at:
         detail = rules_listing.rule_detail(at.connection, at.rules, at.rule_documents, rule_id, _LATEST)
     show(detail.as_dict(), as_json, lambda console: console.print(rules_text.render_rule(detail)))
@@ -115,7 +122,7 @@ def show_rule(
 def activate(
     context: typer.Context, ids: RuleIds = None, every: All = False, as_of: AsOf = None, as_json: Json = False
 ) -> None:
-    """Let rules watch from now on; they cannot be changed meanwhile."""
+    """Activate rules. An active rule cannot be edited."""
     _switch(context, ids or [], every, as_of, as_json, to="ACTIVE")
 
 
@@ -123,7 +130,7 @@ def activate(
 def deactivate(
     context: typer.Context, ids: RuleIds = None, every: All = False, as_of: AsOf = None, as_json: Json = False
 ) -> None:
-    """Let rules watch no longer; then they can be changed."""
+    """Deactivate rules, so that they can be edited."""
     _switch(context, ids or [], every, as_of, as_json, to="INACTIVE")
 
 
@@ -137,7 +144,10 @@ def firings(
     offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """Firings, newest first: who met which rule, with the totals before and then."""
+    """List firings, newest first: which SIM met which rule, with the totals before and after."""
+    from jobs import rules_listing, rules_text
+    from jobs.console import show
+
     with _asking(context, rule, sim, since) as (connection, asked):
         page = rules_listing.list_firings(connection, **asked, limit=limit, offset=offset)
     same = {"of_rule": rule is not None, "of_sim": sim is not None}
@@ -149,13 +159,16 @@ def actions(
     context: typer.Context,
     rule: OfRule = None,
     sim: OfSim = None,
-    state: Annotated[str | None, typer.Option(help="open, done or failed.")] = None,
+    state: Annotated[ActionState | None, typer.Option(help="Only actions in this state.")] = None,
     since: Since = None,
     limit: Limit = 20,
     offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """Actions that rules asked for, newest first, and what came of them."""
+    """List actions that rules asked for, newest first, and their results."""
+    from jobs import rules_listing, rules_text
+    from jobs.console import show
+
     with _asking(context, rule, sim, since) as (connection, asked):
         page = rules_listing.list_actions(connection, **asked, state=state, limit=limit, offset=offset)
     same = {"of_rule": rule is not None, "of_sim": sim is not None}
@@ -166,8 +179,12 @@ def actions(
 def _asking(
     context: typer.Context, rule: str | None, sim: str | None, since: str | None
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Any]]]:
-    """The history, and what a list of it is narrowed to. Raises UsageError for a rule or SIM that is not there; a
-    history of streaming workers does not know which are, and has no rows of those that are not."""
+    """The history, and what a list of it is narrowed to. Raises UsageError for a rule or SIM that does not exist; a
+    history of streaming workers does not know which do, and has no rows of those that do not."""
+    from jobs import rules_listing
+    from jobs.query import connect
+    from jobs.reading import reading
+
     asked = {"rule": rule, "iccid": sim, "since": parse_instant(since, "--since")}
     if data_of(context).is_streaming():
         with connect(data_of(context).path) as connection:
@@ -181,6 +198,12 @@ def _asking(
 
 
 def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str | None, as_json: bool, to: str) -> None:
+    import polars as pl
+
+    from jobs.rules_listing import require_rule
+    from rating.state_views import rules_view
+    from schemas.commands import Activate, Deactivate
+
     if bool(ids) == every:
         raise UsageError("found rules and --all; expected one of them" if ids else "expected rules by id, or --all")
     moment = _moment(as_of)
@@ -189,7 +212,7 @@ def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str 
         if every:
             ids = known.filter(pl.col("status") != to)["rule_id"].to_list()
         for rule_id in ids:
-            rules_listing.require_rule(known, rule_id)
+            require_rule(known, rule_id)
         kind = Activate if to == "ACTIVE" else Deactivate
         commands: list[Command] = [kind(rule=rule_id) for rule_id in ids]
         step = driver.command(commands, micros(moment))

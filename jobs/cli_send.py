@@ -6,26 +6,24 @@ import asyncio
 import datetime as dt
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli_context import Json, counted, data_of, micros, parse_instant
-from jobs.cli_ingest import Files
-from jobs.console import show
-from pipeline.catalogue import load_catalogue
-from pipeline.commands import read_commands
-from pipeline.config import Kafka, load_config
-from pipeline.entry import Apply, Commands, Entry, Tick
+from jobs.cli_context import Files, Json, counted, data_of, micros, parse_instant
 from pipeline.extras import require_extra
-from schemas.commands import Activate, Command, Deactivate
+
+if TYPE_CHECKING:
+    from pipeline.config import Kafka
+    from pipeline.entry import Entry
+    from schemas.commands import Command
 
 group = typer.Typer(name="send", help="Send catalogues, commands and ticks to the workers.", no_args_is_help=True)
 
-AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="When this comes (ISO 8601); now by default.")]
+AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="Effective time (ISO 8601). Default: now.")]
 RuleIds = Annotated[list[str], typer.Argument(metavar="ID…", help="One or more rules.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for what a worker says of it.")]
-Timeout = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for a worker.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for a worker's reply.")]
+Timeout = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for a worker's reply.")]
 _TIMEOUT_S = 60.0
 
 
@@ -39,7 +37,7 @@ def apply(
     context: typer.Context,
     files: Files,
     no_check_digits: Annotated[
-        bool, typer.Option("--no-check-digits", help="Take ICCIDs and EIDs whose check digit is wrong.")
+        bool, typer.Option("--no-check-digits", help="Accept ICCIDs and EIDs with a wrong check digit.")
     ] = False,
     as_of: AsOf = None,
     no_wait: NoWait = False,
@@ -48,9 +46,11 @@ def apply(
 ) -> None:
     """Send accounts, plans, zones, pools, cards and rules from TOML and CSV files.
 
-    They are checked here against what the topic of commands says first. A catalogue larger than a message goes in
-    several, each of which is accepted for itself.
+    They are first checked here against what the topic of commands says. A catalogue larger than a message is sent in
+    several messages, each of which is accepted or refused by itself.
     """
+    from pipeline.catalogue import load_catalogue
+    from pipeline.entry import Apply
 
     def make(kafka: Kafka, at_us: int) -> Entry:
         with require_extra("kafka", "weir send"):
@@ -74,7 +74,9 @@ def command(
     timeout: Timeout = _TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
-    """Send commands, as `weir command` takes them; all are accepted, or none of a message."""
+    """Send commands, as `weir command` takes them. Of each message all are accepted, or none."""
+    from pipeline.commands import read_commands
+
     given = read_commands(files)
     said = counted(len(given), "command")
     _send(context, _commands(given.commands), said, as_of, no_wait, timeout, as_json)
@@ -89,7 +91,9 @@ def activate(
     timeout: Timeout = _TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
-    """Let rules watch from now on; they cannot be changed meanwhile."""
+    """Activate rules. An active rule cannot be edited."""
+    from schemas.commands import Activate
+
     make = _commands([Activate(rule=rule) for rule in ids])
     _send(context, make, f"a start of {counted(len(ids), 'rule')}", as_of, no_wait, timeout, as_json)
 
@@ -103,7 +107,9 @@ def deactivate(
     timeout: Timeout = _TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
-    """Let rules watch no longer; then they can be changed."""
+    """Deactivate rules, so that they can be edited."""
+    from schemas.commands import Deactivate
+
     make = _commands([Deactivate(rule=rule) for rule in ids])
     _send(context, make, f"a stop of {counted(len(ids), 'rule')}", as_of, no_wait, timeout, as_json)
 
@@ -116,11 +122,15 @@ def tick(
     timeout: Timeout = _TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
-    """Let the clock come to now, or to a time, in every partition."""
+    """Advance the clock of every partition to now, or to a given time."""
+    from pipeline.entry import Tick
+
     _send(context, lambda _, at_us: Tick(at_us), "a tick", as_of, no_wait, timeout, as_json)
 
 
 def _commands(commands: Sequence[Command]) -> Callable[[Kafka, int], Entry]:
+    from pipeline.entry import Commands
+
     return lambda _, at_us: Commands(tuple(commands), at_us)
 
 
@@ -137,6 +147,8 @@ def _send(
     with require_extra("kafka", "weir send"):
         from pipeline.streaming.kafka import ensure_topics
         from pipeline.streaming.sending import parts_sent, send_entry
+    from jobs.console import show
+    from pipeline.config import load_config
 
     moment = parse_instant(as_of, "--as-of")
     kafka = load_config(data_of(context).config).kafka

@@ -13,18 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs import cli_send
-from jobs.cli_context import Json, counted, data_of, micros, parse_instant
-from jobs.cli_ingest import Files
-from jobs.console import err, out, progress_bar, show, shown_path
-from pipeline.broker import Broker
-from pipeline.config import load_config
+from jobs.cli_context import FeedArgument, Files, Json, counted, data_of, micros, parse_instant
 from pipeline.extras import require_extra
-from pipeline.feeds import load_mapping
-from pipeline.progress import Source
 from rating.errors import UsageError
 
 if TYPE_CHECKING:
+    from pipeline.progress import Source
     from pipeline.streaming.feeding import Fed
 
 _DIRECTORY = Path("weir-kafka")
@@ -34,20 +28,20 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(kafka)
     app.command()(feed)
-    cli_send.register(app)
 
 
 def kafka(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where clients reach the broker, on 127.0.0.1.")] = 9092,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the broker on 127.0.0.1.")] = 9092,
     directory: Annotated[
         Path | None,
-        typer.Option("--dir", metavar="DIR", help=f"Where topics are kept; else {_DIRECTORY}."),
+        typer.Option("--dir", metavar="DIR", help=f"Where topics are kept. Default: {_DIRECTORY}."),
     ] = None,
-    ephemeral: Annotated[
-        bool, typer.Option("--ephemeral", help="Keep nothing: topics are removed when the broker stops.")
-    ] = False,
+    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Remove all topics when the broker stops.")] = False,
 ) -> None:
     """Run one Kafka broker on this machine until Ctrl-C, to try streaming; needs Java 17, and Maven the first time."""
+    from jobs.console import err, out, shown_path
+    from pipeline.broker import Broker
+
     if ephemeral and directory is not None:
         raise UsageError(f"--dir {directory} with --ephemeral; give one of the two: topics are kept, or they are not")
     # What ends a service or closes a terminal stops the broker as Ctrl-C does; under nohup a closed terminal does not.
@@ -76,21 +70,28 @@ def kafka(
 
 def feed(
     context: typer.Context,
-    feed: Annotated[str, typer.Argument(metavar="FEED", help="A ready mapping by name, or your own file.")],
+    feed: FeedArgument,
     files: Files,
     partition: Annotated[
-        int | None, typer.Option(metavar="N", help="Of usage.raw; by the content of each file by default.")
+        int | None,
+        typer.Option(metavar="N", help="Partition of usage.raw. Default: chosen by the content of each file."),
     ] = None,
     as_of: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Time of arrival (ISO 8601) of these files; now by default.")
+        str | None, typer.Option(metavar="TIME", help="Time of arrival of the files (ISO 8601). Default: now.")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Send all of each file, also what the topic has.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Send each file whole, even what the topic already has.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send feed files to Kafka, for workers to rate. Given again after a crash it goes on where it was.
+    """Send feed files to Kafka, for workers to rate. Run again after a crash, it resumes where it stopped.
 
     The workers need the mapping as well: a ready one, or one that [worker].feeds of their configuration names.
     """
+    from jobs.console import progress_bar, show
+    from pipeline.config import load_config
+    from pipeline.feeds import load_mapping
+
     mapping = load_mapping(feed)
     moment = parse_instant(as_of, "--as-of")
     kafka = load_config(data_of(context).config).kafka

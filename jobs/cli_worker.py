@@ -8,18 +8,16 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.cli_context import counted, data_of
-from jobs.console import err, shown_path
-from pipeline.clickhouse import require_packages
-from pipeline.config import Config, load_config
-from pipeline.config.table import is_loopback
-from pipeline.datadir import storage_errors
 from pipeline.extras import require_extra
 from rating.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 _ANY: tuple[str, ...] = ("0.0.0.0", "::", "")  # every address of the machine, which names none
 
@@ -31,18 +29,24 @@ def register(app: typer.Typer) -> None:
 
 def worker(
     context: typer.Context,
-    history: Annotated[str | None, typer.Option(metavar="DIR", help="Where rows land; else as [worker] says.")] = None,
-    web_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Where metrics and live state are.")] = None,
+    history: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where rows land. Default: as [worker] says.")
+    ] = None,
+    web_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The port that serves metrics and live state.")
+    ] = None,
 ) -> None:
     """Run one worker of the group until Ctrl-C: it rates the partitions that it is given and lands their rows.
 
-    Ctrl-C or SIGTERM end it in good order, which takes up to half a minute; a second one ends it at once, which loses
-    nothing either.
+    Ctrl-C or SIGTERM shuts it down gracefully (up to 30 s); a second one stops it at once, which loses nothing either.
     """
     with require_extra("kafka", "weir worker"):
         from pipeline.app import Worker
         from pipeline.streaming.logs import configure
     import msgspec
+
+    from pipeline.config import load_config
+    from pipeline.datadir import storage_errors
 
     config = load_config(data_of(context).config)
     given = {"history": None if history is None else str(Path(history).absolute()), "web_port": web_port}
@@ -50,6 +54,8 @@ def worker(
     config = msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, **changed))
     require_address(config)
     if config.worker.clickhouse:
+        from pipeline.clickhouse import require_packages
+
         require_packages(config.clickhouse)
     configure(config.worker.log_level, config.worker.log_format)
     with storage_errors(Path(config.worker.history), "land rows there"):
@@ -89,6 +95,9 @@ def _tell_start(config: Config) -> None:
 
 
 def _start_lines(config: Config) -> Iterator[str]:
+    from jobs.console import shown_path
+    from pipeline.config.table import is_loopback
+
     kafka, worker = config.kafka, config.worker
     address = f"http://{f'[{worker.web_host}]' if ':' in worker.web_host else worker.web_host}:{worker.web_port}"
     raw = "" if kafka.raw == kafka.partitions else f" (usage.raw: {kafka.raw})"
@@ -109,5 +118,7 @@ def _tell(config: Config, lines: list[str]) -> None:
     if config.worker.log_format == "json":
         logging.getLogger("weir").info("; ".join(lines))
         return
+    from jobs.console import err
+
     for line in lines:
         err.print(line, highlight=False, markup=False, soft_wrap=True)

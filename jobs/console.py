@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from jobs.report.text import printable
+from jobs.printable import printable
 
 _PIPED_CELLS = 200  # a pipe has no width of its own: tables take what they need, long texts go over several lines
 

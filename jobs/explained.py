@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jobs.report.text import printable
+from jobs.printable import printable
 from rating.apply import Compiled
 from rating.book import RECORD_BASIS, SESSION_BASIS
 from rating.errors import UsageError

@@ -17,13 +17,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jobs.report.text import printable
+from jobs.printable import printable
 from pipeline.decode import Chunk, open_source
 from pipeline.feed_lists import with_lists
 from pipeline.feeds import ready_mappings
 from rating.mediate import mediate
+from schemas.choices import REASONS
 from schemas.mapping import QUANTITY_TARGETS, TIME_TARGETS, Field, Mapping, RecordRule
-from schemas.usage import REASONS, Direction, RecordType, Service
+from schemas.usage import Direction, RecordType, Service
 
 DEFAULT_LIMIT = 10_000
 SHOWN_REJECTS = 10

@@ -11,12 +11,13 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from jobs.known import unknown
 from jobs.listing import AMOUNT_SQL, json_values
 from jobs.report.build import account_tree
 from jobs.report.model import json_rows
 from rating.calendar import day_date
 from rating.engine import Engine
-from rating.errors import InputError, UsageError
+from rating.errors import InputError
 from rating.money import format_amount
 from rating.pools import DEVICE_PREFIX
 from rating.views import StateViews
@@ -133,9 +134,7 @@ def pool_detail(
     """The pool or shared device `pool_id`, open cycle first. Raises UsageError where there is none."""
     pools = views.pools.filter(pl.col("pool_id") == pool_id)
     if not pools.height:
-        known = views.pools["pool_id"].unique().sort().to_list()
-        more = f" and {len(known) - 12} more" if len(known) > 12 else ""
-        raise UsageError(f"no pool {pool_id!r}; there are: {', '.join(known[:12]) or 'none'}{more}")
+        raise unknown("a pool", pool_id, views.pools["pool_id"])
     gauges = _gauges(views, pools, as_of, windows)
     gauges.sort(key=lambda gauge: gauge.service)
     gauges.sort(key=lambda gauge: (gauge.is_open, gauge.cycle), reverse=True)

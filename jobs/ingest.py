@@ -14,8 +14,8 @@ from jobs.console import progress_bar
 from pipeline.embedded import Embedded
 from pipeline.progress import Progress, Tally
 from rating.money import format_amount
+from schemas.choices import REASONS
 from schemas.mapping import Mapping
-from schemas.usage import REASONS
 
 
 def ingest_files(driver: Embedded, mapping: Mapping, files: Sequence[Path], as_of: dt.datetime | None) -> Tally:

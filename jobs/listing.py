@@ -17,15 +17,17 @@ import duckdb
 import polars as pl
 
 from jobs import midnight
+from jobs.known import unknown
 from jobs.midnight import Reading
 from jobs.page import Page, frame_of, require_page
+from jobs.printable import printable
 from jobs.report.build import account_tree
 from jobs.report.model import json_rows
-from jobs.report.text import printable
 from jobs.rules_listing import list_actions, list_firings
+from pipeline.ready_feeds import ready_feeds
 from rating.errors import UsageError
 from rating.views import StateViews
-from schemas.usage import REASONS
+from schemas.choices import REASONS, CardStatus, RejectReason
 
 AMOUNT_SQL = "(coalesce(sum(charge_nanos), 0)::DECIMAL(29, 0) * 0.000000001::DECIMAL(9, 9))::DECIMAL(38, 9)"
 _SEARCHED = ("iccid", "imsi", "msisdn", "account_id", "plan_id", "pool_id", "device_id", "carrier", "status", "custom")
@@ -84,7 +86,7 @@ def list_cards(
     account: str | None = None,
     plan: str | None = None,
     pool: str | None = None,
-    status: str | None = None,
+    status: CardStatus | None = None,
     tag: str | None = None,
     search: str | None = None,
     over_quota: bool = False,
@@ -233,7 +235,7 @@ def _days_of_card(connection: duckdb.DuckDBPyConnection, iccid: str, label: str)
 def list_rejected(
     connection: duckdb.DuckDBPyConnection,
     *,
-    reason: str | None = None,
+    reason: RejectReason | None = None,
     feed: str | None = None,
     limit: int = 20,
     offset: int = 0,
@@ -241,11 +243,10 @@ def list_rejected(
 ) -> RejectedList:
     """Rejected records of `feed` (any where None) by reason, and the newest of `reason`, newest first (F5).
 
-    `table` is a view with the columns of `rejected`. Raises UsageError for a reason that does not exist.
+    `table` is a view with the columns of `rejected`. Raises UsageError for a feed that is neither ready nor known here.
     """
     require_page(limit, offset)
-    if reason is not None and reason not in REASONS:
-        raise UsageError(f"no reason {reason!r}; there are: {', '.join(REASONS)}")
+    require_feed(connection, feed)
     counted = frame_of(
         connection.sql(
             f"SELECT reason::VARCHAR AS reason, count(*) AS records FROM {table} WHERE $1 IS NULL OR feed = $1 "
@@ -269,6 +270,19 @@ def list_rejected(
     )
     shown = counted if reason is None else counted.filter(pl.col("reason") == reason)
     return RejectedList(counted, Page(int(shown["records"].sum()), offset, rows))
+
+
+def require_feed(connection: duckdb.DuckDBPyConnection, feed: str | None) -> None:
+    """Raise UsageError if a feed is given that is no ready one and that no record of the history came by."""
+    ready = ready_feeds()
+    if feed is None or feed in ready:
+        return
+    rows = connection.execute(
+        "SELECT DISTINCT feed::VARCHAR FROM rejected UNION SELECT DISTINCT feed::VARCHAR FROM rated"
+    )
+    known = {name for (name,) in rows.fetchall()}
+    if feed not in known:
+        raise unknown("a feed", feed, {*known, *ready})
 
 
 def raw_preview(raw: bytes | None) -> str | None:

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.page import Page
-from jobs.report.text import printable, quantity_text
+from jobs.printable import printable
+from jobs.report.text import quantity_text
 
 # Headings of columns whose long texts go over several lines, and what such a column needs at least.
 _FOLDING = {"Tags", "Meaning", "What", "Line", "Source", "Levels", "Threshold", "Parameters", "Message", "Values"}

@@ -18,7 +18,8 @@ from jobs.gauges import Gauge, PoolDetail
 from jobs.listing import CardDetail, RejectedList
 from jobs.listing_table import listing_table, pairs_table, quantity_cell, range_text, safe, spaced
 from jobs.page import Page
-from jobs.report.text import amounts_as_text, printable
+from jobs.printable import printable
+from jobs.report.text import amounts_as_text
 from jobs.rules_text import actions_table, firings_table
 
 _BAR_CELLS = 10

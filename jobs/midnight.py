@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
-from jobs.report.text import printable
+from jobs.printable import printable
 from rating.calendar import day_date, zone_calendar
 from rating.views import COUNTERS_VIEW, StateViews
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.report.text import printable
+from jobs.printable import printable
 from pipeline.datadir import DataDirectory
 from pipeline.histories import Histories, no_state
 from rating.errors import InputError, UsageError

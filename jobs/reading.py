@@ -55,6 +55,21 @@ class Reading:
         """The rules, which every partition has."""
         return joined([StateViews(rules=rules_view(engine)) for engine in self.engines]).rules
 
+    @cached_property
+    def account_ids(self) -> set[str]:
+        """The accounts of the catalogue."""
+        return {account.id for engine in self.engines for account in engine.state.catalogue.accounts}
+
+    @cached_property
+    def plan_ids(self) -> set[str]:
+        """The plans of the catalogue."""
+        return {plan.id for engine in self.engines for plan in engine.state.catalogue.plans}
+
+    @cached_property
+    def pool_ids(self) -> set[str]:
+        """The pools of the catalogue."""
+        return {pool.id for engine in self.engines for pool in engine.state.catalogue.pools}
+
     @property
     def rule_documents(self) -> list[Rule]:
         """The rules as the catalogue has them."""

@@ -29,7 +29,7 @@ from pipeline.feeds import ready_mappings
 from pipeline.progress import Tally
 from rating.errors import CatalogueError, Finding, SourceError, StorageError, UsageError
 from schemas import mapping as feed_mapping
-from schemas.usage import REASONS
+from schemas.choices import RejectReason
 
 _MAX_ROW: Final = 1 << 32
 _WHOLE_LINE: Final = "('malformed', 'encoding', 'too_long')"
@@ -95,7 +95,7 @@ class Exported:
 
 
 def select(
-    connection: duckdb.DuckDBPyConnection, *, reason: str | None, feed: str | None, only_open: bool
+    connection: duckdb.DuckDBPyConnection, *, reason: RejectReason | None, feed: str | None, only_open: bool
 ) -> pl.DataFrame:
     """Rows of the table `rejected` to export, in order of arrival; a line refused more than once comes once."""
     relation = connection.sql(
@@ -301,9 +301,3 @@ def unread_note(exported: Exported) -> str | None:
         return None
     feeds = ", ".join(exported.unread_feeds)
     return f"records of {feeds} that are not ASCII are base64: give --mapping FILE.toml to have them as text"
-
-
-def require_reason(reason: str | None) -> None:
-    """Raise UsageError for a reason that does not exist."""
-    if reason is not None and reason not in REASONS:
-        raise UsageError(f"--reason: found {reason!r}; expected one of {', '.join(REASONS)}")

@@ -11,14 +11,11 @@ import duckdb
 import msgspec
 import polars as pl
 
+from jobs.known import require_known
 from jobs.page import Page, frame_of, require_page
 from jobs.report.model import json_rows
-from pipeline.catalogue.findings import choice
-from rating.errors import UsageError
+from schemas.choices import ACTION_STATES, ActionState, RuleStatus, TriggerName
 from schemas.rules import Rule
-
-STATUSES: Final = ("active", "inactive")
-STATES: Final = ("open", "told", "done", "failed")
 
 _FIRINGS: Final = """
 SELECT firing_id, fired_at, rule_id::VARCHAR AS rule_id, kind::VARCHAR AS kind, trigger::VARCHAR AS trigger,
@@ -66,18 +63,16 @@ def list_rules(
     rules: pl.DataFrame,
     *,
     owner: str | None = None,
-    trigger: str | None = None,
-    status: str | None = None,
+    trigger: TriggerName | None = None,
+    status: RuleStatus | None = None,
     limit: int = 50,
     offset: int = 0,
 ) -> Page:
     """Rules (RULES_VIEW) by id that meet every filter given, with their firings so far, the SIMs and the last time.
 
-    `owner` is an account, or "root". Raises UsageError for a trigger that no rule has and a status that is none.
+    `owner` is an account, or "root".
     """
     require_page(limit, offset)
-    _require("--status", status, STATUSES)
-    _require("--trigger", trigger, rules["trigger"].unique().to_list())
     found = _with_firings(connection, rules)
     if owner is not None:
         found = found.filter(pl.col("owner").is_null() if owner == "root" else pl.col("owner") == owner)
@@ -96,14 +91,13 @@ def rule_detail(
     (rule,) = (one for one in documents if one.id == rule_id)
     status = _with_firings(connection, rules.filter(pl.col("rule_id") == rule_id)).row(0, named=True)
     counted = connection.execute("SELECT state, count(*) FROM action_states WHERE rule_id = $1 GROUP BY 1", [rule_id])
-    by_state = dict.fromkeys(STATES, 0) | dict(counted.fetchall())
+    by_state = {str(state): 0 for state in ACTION_STATES} | dict(counted.fetchall())
     return RuleDetail(rule, status, by_state, list_firings(connection, rule=rule_id, limit=latest).rows)
 
 
 def require_rule(rules: pl.DataFrame, rule_id: str | None) -> None:
-    """Raise UsageError where no rule has this id."""
-    if rule_id is not None and rule_id not in set(rules["rule_id"]):
-        raise UsageError(f"found rule {rule_id!r}; expected {choice(rule_id, rules['rule_id'], 'a rule: one of')}")
+    """Raise UsageError if no rule has this id."""
+    require_known("a rule", rule_id, rules["rule_id"])
 
 
 def list_firings(
@@ -125,16 +119,12 @@ def list_actions(
     *,
     rule: str | None = None,
     iccid: str | None = None,
-    state: str | None = None,
+    state: ActionState | None = None,
     since: dt.datetime | None = None,
     limit: int = 20,
     offset: int = 0,
 ) -> Page:
-    """Actions with what came of them; newest first, those of one firing in their order (L10).
-
-    Raises UsageError for a state that is none.
-    """
-    _require("--state", state, STATES)
+    """Actions with what came of them; newest first, those of one firing in their order (L10)."""
     order = "created_at DESC, journal_partition DESC, journal_offset DESC, rule_id, iccid, sequence"
     asked = {"rule": rule, "iccid": iccid, "since": since, "state": state}
     return _page(connection, _ACTIONS, order, asked, limit, offset)
@@ -159,8 +149,3 @@ def _with_firings(connection: duckdb.DuckDBPyConnection, rules: pl.DataFrame) ->
         )
     )
     return rules.join(fired, on="rule_id", how="left").with_columns(pl.col("firings", "sims").fill_null(0))
-
-
-def _require(option: str, value: str | None, legal: Collection[str]) -> None:
-    if value is not None and value not in legal:
-        raise UsageError(f"{option}: found {value!r}; expected {choice(value, legal)}")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from jobs.listing_table import Listing, listing_table, pairs_table, quantity_cell, range_text, safe, spaced
 from jobs.page import Page
-from jobs.report.text import printable
+from jobs.printable import printable
 from jobs.rules_listing import RuleDetail
 from rating.rules.triggers import TRIGGERS
 from schemas.rules import Rule

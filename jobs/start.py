@@ -7,7 +7,13 @@ import sys
 
 
 def main() -> None:
-    """Run the command. A worker has one thread of Polars, unless POLARS_MAX_THREADS says otherwise."""
+    """Run the command, or answer a shell that asks how to complete one.
+
+    A worker has one thread of Polars, unless POLARS_MAX_THREADS says otherwise.
+    """
+    if "_WEIR_COMPLETE" in os.environ:
+        _complete()
+        return
     if "worker" in sys.argv[1:]:
         # Polars makes its threads as it is imported. The stages of a worker run beside one another: to hand the
         # columns of a small batch to more threads costs them more than it wins.
@@ -15,3 +21,11 @@ def main() -> None:
     from jobs.cli import main as run
 
     run()
+
+
+def _complete() -> None:
+    # Typer imports Rich to strip markup from descriptions, which have none. Without Rich an answer takes half the time.
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    from jobs.cli import app
+
+    app()  # ends the process with the status that the shell expects, which is not that of a command

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from pipeline.ready_feeds import ready_feeds
 from rating.errors import MappingError
 from schemas.mapping import (
     DOCUMENT_PREFIX,
@@ -28,8 +29,6 @@ from schemas.mapping import (
     RecordRule,
 )
 from schemas.usage import Direction, RecordType, Service
-
-READY_DIRECTORY = Path(__file__).resolve().parent.parent / "schemas" / "feeds"
 
 UNITS = ("B", "KB", "MB", "GB", "TB", "s", "min", "h", "ms")
 _ISO_TIMES = ("iso", "epoch_s", "epoch_ms", "epoch_us")
@@ -47,7 +46,7 @@ def load_mapping(name_or_path: str | Path) -> Mapping:
     Raises MappingError, naming file, field, found and expected, when there is none or it cannot be used.
     """
     text = str(name_or_path)
-    ready = {path.stem: path for path in sorted(READY_DIRECTORY.glob("*.toml"))}
+    ready = ready_feeds()
     if text in ready:
         return _load_file(ready[text])
     path = Path(text)
@@ -59,7 +58,7 @@ def load_mapping(name_or_path: str | Path) -> Mapping:
 
 def ready_mappings() -> list[Mapping]:
     """The mappings that ship with Weir, by name."""
-    return [_load_file(path) for path in sorted(READY_DIRECTORY.glob("*.toml"))]
+    return [_load_file(path) for path in ready_feeds().values()]
 
 
 def parse_mapping(text: str, file: str = "mapping") -> Mapping:

@@ -13,7 +13,7 @@
         |-- StorageError      the disk refused: full, read-only, no permission, damaged
         `-- SourceError       an input file cannot be read
 
-A bad usage record is data, never an exception: see `schemas.usage.REASONS`.
+A bad usage record is data, never an exception: see `schemas.choices.REASONS`.
 """
 
 from __future__ import annotations

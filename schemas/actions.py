@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from schemas.rules import Channel, Reason, TriggerName
+from schemas.choices import TriggerName
+from schemas.rules import Channel, Reason
 
 NoticeNumber = Annotated[int, msgspec.Meta(ge=1, le=3)]
 

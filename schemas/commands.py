@@ -10,6 +10,7 @@ import datetime as dt
 
 import msgspec
 
+from schemas.choices import CardStatus
 from schemas.plans import ServiceName
 from schemas.rules import Reason
 
@@ -52,7 +53,7 @@ class StatusChanged(_Command, frozen=True, tag="status_changed"):
     """The network status of the SIM is another one (C1)."""
 
     iccid: str
-    status: str
+    status: CardStatus
     action_id: str | None = None
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+import schemas.arrow  # noqa: F401  # before any array: pandas stays out
+
 TABLES_VERSION = 1
 
 _WORD = pa.dictionary(pa.int32(), pa.string())

@@ -76,26 +76,9 @@ USAGE_REQUIRED = ("record_key", "service", "direction", "quantity", "used_at", "
 REJECT_SCHEMA: dict[str, pl.DataType] = {
     "source_row": pl.Int64(),
     "record_key": pl.String(),  # null where it could not be read
-    "reason": pl.String(),  # a code of REASONS
+    "reason": pl.String(),  # a schemas.choices.RejectReason
     "field": pl.String(),  # the offending field of the source; null where the whole line is bad
     "message": pl.String(),  # what was found and what would be right
-}
-
-REASONS: dict[str, str] = {
-    "malformed": "the line is not a record of the feed's format",
-    "encoding": "the line is not valid in the feed's text encoding",
-    "too_long": "the line is longer than the limit",
-    "missing": "a required field is absent or empty",
-    "bad_value": "a field holds a value that its type does not allow",
-    "bad_time": "a time cannot be read",
-    "negative": "a quantity is below zero",
-    "unknown_service": "the service of the record is none that the mapping names",
-    "unknown_card": "no card has this ICCID, IMSI or MSISDN",
-    "no_plan": "the card had no plan at the time of use",
-    "no_rate": "the plan has no rate for this service, direction and zone",
-    "future": "used more than one hour after it arrived",
-    "conflict": "the same key was accepted before with other content",
-    "unknown_key": "a correction names a record that was never rated",
 }
 
 

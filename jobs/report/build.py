@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import duckdb
 import polars as pl
 
+from jobs.known import unknown
 from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
 from jobs.report.rule_sections import rule_sections
 from jobs.report.sections import SECTION_SQL, lines_sql, scan_sql
 from rating.errors import InputError, UsageError
 from rating.views import StateViews
-from schemas.usage import REASONS
+from schemas.choices import REASONS
 
 TOP_SIMS = 20
 
@@ -74,10 +75,10 @@ def build_report(
 
 
 def account_tree(accounts: pl.DataFrame, account: str) -> list[str]:
-    """`account` and every account below it, sorted. Raises UsageError where there is no such account."""
+    """`account` and every account below it, sorted. Raises UsageError if there is no such account."""
     known = accounts["account_id"].to_list()
     if account not in known:
-        raise UsageError(f"no account {account!r}; there are: {_some(sorted(known))}")
+        raise unknown("an account", account, known)
     children: dict[str, list[str]] = {}
     for name, parent in accounts.select("account_id", "parent").iter_rows():
         if parent is not None:

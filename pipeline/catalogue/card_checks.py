@@ -13,10 +13,10 @@ from pipeline.catalogue.findings import SHOWN, Findings, choice
 from pipeline.catalogue.merge import Known
 from rating.iccid import eid_valid_column, luhn_valid_column
 from schemas.cards import Pool
+from schemas.choices import CARD_STATUSES
 from schemas.plans import Cycle
 from schemas.rules import Reason
 
-STATUSES = ("inventory", "test_ready", "testing", "silent", "activated", "suspended", "deactivated", "cancelled")
 REASONS: tuple[str, ...] = get_args(Reason)
 
 _FORMS = {
@@ -74,8 +74,8 @@ def _check_digits(cards: CardSet, frame: pl.DataFrame, findings: Findings) -> No
 
 
 def _check_values(cards: CardSet, frame: pl.DataFrame, findings: Findings) -> None:
-    bad = frame.filter(~pl.col("status").is_in(STATUSES))
-    cards.report(bad, "status", lambda value: choice(value, STATUSES), findings)
+    bad = frame.filter(~pl.col("status").is_in(CARD_STATUSES))
+    cards.report(bad, "status", lambda value: choice(value, CARD_STATUSES), findings)
     bad = frame.filter(~pl.col("status_reason").is_in(REASONS))
     cards.report(bad, "status_reason", lambda value: choice(value, REASONS), findings)
     bad = frame.filter(pl.col("status_reason").is_in(REASONS) & pl.col("status").ne_missing("suspended"))

@@ -10,11 +10,11 @@ from typing import Final
 import msgspec
 
 from pipeline.catalogue.addresses import is_email, is_phone, url_problem
-from pipeline.catalogue.card_checks import STATUSES
 from pipeline.catalogue.findings import NOTHING, Entry, Findings, T, Text, choice
 from pipeline.catalogue.lines import Path
 from pipeline.catalogue.rule_references import References
 from rating.rules.triggers import TRIGGERS
+from schemas.choices import CARD_STATUSES
 from schemas.rules import Action, Channel, Rule
 
 MOST_ACTIONS: Final = 32
@@ -94,8 +94,8 @@ def _check_values(entry: Entry[Rule], field: Path, action: Action, references: R
             findings.add(entry, (*field, "until"), found, expected)
     if action.rate_bps is not None and action.rate_bps < 1:
         findings.add(entry, (*field, "rate_bps"), action.rate_bps, "1 or more bits per second")
-    if action.status is not None and action.status not in STATUSES:
-        findings.add(entry, (*field, "status"), action.status, choice(action.status, STATUSES))
+    if action.status is not None and action.status not in CARD_STATUSES:
+        findings.add(entry, (*field, "status"), action.status, choice(action.status, CARD_STATUSES))
     references.check_plan(entry, (*field, "plan"), action.plan, findings)
     for name in ("tag", "attribute"):
         value = getattr(action, name)

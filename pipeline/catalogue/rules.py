@@ -9,7 +9,6 @@ from typing import Final, cast, get_args
 import msgspec
 import polars as pl
 
-from pipeline.catalogue.card_checks import STATUSES
 from pipeline.catalogue.codes import countries, is_id
 from pipeline.catalogue.findings import NOTHING, Entry, Findings, T, Text, choice
 from pipeline.catalogue.limits import check_limits
@@ -22,6 +21,7 @@ from rating.rules.filters import LEGAL, context
 from rating.rules.templates import RULE_PREFIX
 from rating.rules.thresholds import parse_threshold
 from rating.rules.triggers import TRIGGERS, Trigger
+from schemas.choices import CARD_STATUSES
 from schemas.plans import Plan
 from schemas.rules import Filter, Limit, Rule
 
@@ -156,8 +156,8 @@ def _check_changed(entry: Entry[Rule], references: References, findings: Finding
     for name, value in (("from", rule.from_), ("to", rule.to)):
         if value is None:
             continue
-        if rule.trigger == "billing_status_changed" and value not in STATUSES:
-            findings.add(entry, (name,), value, choice(value, STATUSES))
+        if rule.trigger == "billing_status_changed" and value not in CARD_STATUSES:
+            findings.add(entry, (name,), value, choice(value, CARD_STATUSES))
         elif rule.trigger == "price_plan_changed":
             references.check_plan(entry, (name,), value, findings)
     if rule.to is not None and rule.from_ == rule.to:
@@ -214,7 +214,7 @@ def _check_value(
         references.check_zone(entry, field, value, findings)
     elif one.type == "plan_type" and value not in _PLAN_TYPES:
         findings.add(entry, field, value, choice(value, _PLAN_TYPES))
-    elif one.type == "sim_status" and value not in STATUSES:
-        findings.add(entry, field, value, choice(value, STATUSES))
+    elif one.type == "sim_status" and value not in CARD_STATUSES:
+        findings.add(entry, field, value, choice(value, CARD_STATUSES))
     elif not value.strip() and one.type != "custom_attribute":
         findings.add(entry, field, value, "text that is not empty")

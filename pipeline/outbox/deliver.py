@@ -23,7 +23,8 @@ from pipeline.outbox.appended import append
 from pipeline.outbox.intake import Intake
 from pipeline.outbox.routes import targets
 from pipeline.outbox.sent import Sender, Sent
-from pipeline.outbox.store import FOLDER, Due, State, Store
+from pipeline.outbox.store import FOLDER, Due, Store
+from schemas.choices import DeliveryState
 
 ACTIONS_FILE: Final = "actions.ndjson"
 FILE_BATCH: Final = 8192  # messages that one fsync and one mark are for
@@ -42,7 +43,7 @@ class Tally:
     delivered: int = 0
     failed: int = 0
     dead: int = 0
-    left: dict[str, dict[State, int]] = field(default_factory=dict)  # counts by destination at the end
+    left: dict[str, dict[DeliveryState, int]] = field(default_factory=dict)  # counts by destination at the end
     unknown: list[str] = field(default_factory=list)  # destinations that wait, and are configured no longer
 
     @property

@@ -12,26 +12,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from pipeline.datadir import lock_directory, storage_errors
 from pipeline.outbox.message import Outgoing
 from rating.errors import StorageError, UsageError
+from schemas.choices import DeliveryState
 
 FOLDER: Final = "outbox"
 NAME: Final = "outbox.sqlite"
 VERSION: Final = 1
 
-State = Literal["pending", "delivered", "dead"]
 _DUE, _QUEUED, _DELIVERED, _DEAD = range(4)
-_CODES: Final[dict[State, tuple[int, ...]]] = {
+_CODES: Final[dict[DeliveryState, tuple[int, ...]]] = {
     "pending": (_DUE, _QUEUED),
     "delivered": (_DELIVERED,),
     "dead": (_DEAD,),
 }
-_NAMES: Final[dict[int, State]] = {code: name for name, codes in _CODES.items() for code in codes}
+_NAMES: Final[dict[int, DeliveryState]] = {code: name for name, codes in _CODES.items() for code in codes}
 
 _WAIT_S: Final = 30.0  # for another process's transaction
 _SCHEMA: Final = f"""
@@ -95,7 +95,7 @@ class Delivery:
     iccid: str
     rule: str
     action: str
-    state: State
+    state: DeliveryState
     attempts: int
     next_at_us: int
     changed_at_us: int
@@ -230,9 +230,9 @@ class Store:
         with self._transaction():
             yield Marks(self._connection, now_us)
 
-    def counts(self) -> dict[str, dict[State, int]]:
+    def counts(self) -> dict[str, dict[DeliveryState, int]]:
         """How many deliveries of each state each destination has."""
-        counts: dict[str, dict[State, int]] = {}
+        counts: dict[str, dict[DeliveryState, int]] = {}
         for destination, state, number in self._rows(
             "SELECT destination, state, count(*) FROM delivery GROUP BY destination, state ORDER BY destination"
         ):
@@ -249,7 +249,7 @@ class Store:
         )
         return int(next(rows)[0])
 
-    def list(self, state: State | None, limit: int, offset: int) -> tuple[int, list[Delivery]]:
+    def list(self, state: DeliveryState | None, limit: int, offset: int) -> tuple[int, list[Delivery]]:
         """How many deliveries have this state, and some of them, newest first."""
         codes = ", ".join(map(str, _NAMES if state is None else _CODES[state]))
         total = next(self._rows(f"SELECT count(*) FROM delivery WHERE state IN ({codes})"))[0]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import fastavro
 import msgspec
 
 from rating.errors import UsageError
-
-Framing = Literal["auto", "plain", "registry"]
+from schemas.choices import AvroFraming
 
 _PREFIX_BYTES: Final = 5  # a zero byte and the number of a schema
 _MESSAGE_CHARACTERS: Final = 200
@@ -25,12 +24,12 @@ class AvroRecords:
     those that begin with a zero byte are read behind a prefix first, and plainly where that fails.
     """
 
-    def __init__(self, schema: Any, framing: Framing = "auto") -> None:
+    def __init__(self, schema: Any, framing: AvroFraming = "auto") -> None:
         self._schema = fastavro.parse_schema(schema)
         self._framing = framing
 
     @classmethod
-    def load(cls, path: Path, framing: Framing = "auto") -> AvroRecords:
+    def load(cls, path: Path, framing: AvroFraming = "auto") -> AvroRecords:
         """The schema of a file. Raises UsageError where it cannot be read or is none."""
         try:
             return cls(msgspec.json.decode(path.read_bytes()), framing)

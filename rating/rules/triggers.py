@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from schemas.rules import Measure, TriggerName
+from schemas.choices import TriggerName
+from schemas.rules import Measure
 from schemas.usage import Direction, Service
 
 Kind = Literal["usage", "pool", "event", "silence", "change", "term"]

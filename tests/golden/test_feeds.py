@@ -15,7 +15,8 @@ from pipeline.decode import open_source
 from pipeline.feed_lists import with_lists
 from pipeline.feeds import READY_DIRECTORY, load_mapping, ready_mappings
 from rating.mediate import mediate
-from schemas.usage import REASONS, USAGE_SCHEMA, Direction, RecordType, Service
+from schemas.choices import REASONS
+from schemas.usage import USAGE_SCHEMA, Direction, RecordType, Service
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "examples" / "feeds"

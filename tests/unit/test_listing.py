@@ -31,7 +31,7 @@ from jobs.listing_text import (
     render_status,
     safe,
 )
-from jobs.report.text import UNPRINTABLE
+from jobs.printable import UNPRINTABLE
 from rating.errors import UsageError
 from rating.views import StateViews
 from tests.rated_rows import MB, OCTOBER, history, rated_table, reject_table, small_events, small_views, views

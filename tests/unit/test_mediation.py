@@ -19,8 +19,8 @@ from pipeline.streaming.mediation import Lane, Mark, Mediated, NotYet
 from pipeline.streaming.raw import RawMessage, chunks_of, kept_line, marker, origin_of
 from pipeline.streaming.registry import Registry
 from schemas.cards import Account, Catalogue
+from schemas.choices import REASONS
 from schemas.plans import Plan, PlanVersion, Rate
-from schemas.usage import REASONS
 from tests.feed_files import EXPLODED, HEADERS, feed, good_line
 from tests.fold_case import SINCE, cards
 

@@ -22,12 +22,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.printable import UNPRINTABLE, printable
 from jobs.report import FORMATS, Report, build_report, workbook, write_report
 from jobs.report.charts import nice_step
 from jobs.report.columnar import csv_frame
 from jobs.report.model import SECTIONS
 from jobs.report.place import file_stem
-from jobs.report.text import UNPRINTABLE, amounts_as_text, duration_text, printable, size_text
+from jobs.report.text import amounts_as_text, duration_text, size_text
 from rating.errors import StorageError, UsageError
 from rating.money import format_amount
 from tests.rated_rows import history, rated_table, reject_table, rule_tables, small_events, small_views

@@ -17,8 +17,9 @@ from rating.rules.filters import LEGAL
 from rating.rules.templates import rules_of
 from rating.rules.triggers import TRIGGERS
 from schemas.cards import Catalogue
+from schemas.choices import TriggerName
 from schemas.commands import Command
-from schemas.rules import Action, Filter, Limit, LimitKind, Measure, Repetition, Rule, TriggerName
+from schemas.rules import Action, Filter, Limit, LimitKind, Measure, Repetition, Rule
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")

@@ -13,8 +13,8 @@ from jobs.report.model import SECTIONS
 from pipeline.background import Background
 from pipeline.datadir import DataDirectory
 from pipeline.land import Landing
+from schemas.choices import REASONS
 from schemas.tables import TABLES
-from schemas.usage import REASONS
 from tests.rated_rows import rated_table, reject_table, rule_tables, small_events, small_views
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

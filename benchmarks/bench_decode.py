@@ -10,7 +10,7 @@ from benchmarks.conftest import RECORDS
 from jobs.generate import Generated
 from pipeline.decode import open_source
 from pipeline.feeds import load_mapping
-from rating.mediate import mediate
+from rating.mediation.records import mediate
 
 
 def bench_decode_csv(benchmark: BenchmarkFixture, usage_file: Path) -> None:

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from rating.dedupe import Seen, digest, first_in_batch
-from rating.dedupe_runs import run_of
+from rating.dedupe.runs import run_of
+from rating.dedupe.seen import Seen, digest, first_in_batch
 
 KNOWN = 4_000_000
 BATCH = 250_000

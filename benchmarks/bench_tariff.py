@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from rating.increments import IncrementBook, IncrementSpec
 from rating.tariff import PriceBook, PriceSpec
+from rating.tariff.increments import IncrementBook, IncrementSpec
 from schemas.plans import Increment, Price, Rounding, Tier
 
 RECORDS = 1_000_000

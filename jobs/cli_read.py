@@ -185,7 +185,7 @@ def sql(
     """Query the history in DuckDB's SQL."""
     from jobs.console import show
     from jobs.query import STATE_TABLES, render, rows_as_csv, rows_as_json, run_sql
-    from rating.state_views import state_views
+    from rating.queries.views import state_views
 
     if as_json and as_csv:
         raise UsageError("found --json and --csv; expected one of them")

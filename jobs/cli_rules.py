@@ -201,7 +201,7 @@ def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str 
     import polars as pl
 
     from jobs.rules_listing import require_rule
-    from rating.state_views import rules_view
+    from rating.queries.views import rules_view
     from schemas.commands import Activate, Deactivate
 
     if bool(ids) == every:

@@ -34,7 +34,7 @@ from pipeline.outbox import Deliverer
 from pipeline.progress import Progress as Ingest
 from pipeline.progress import Tally
 from rating.errors import UsageError
-from rating.state_views import state_views
+from rating.queries.views import state_views
 from schemas.commands import Activate, Resumed, Suspended
 from schemas.mapping import Mapping
 

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from jobs.printable import printable
 from rating.apply import Compiled
-from rating.book import RECORD_BASIS, SESSION_BASIS
+from rating.catalogue.rates import RECORD_BASIS, SESSION_BASIS
 from rating.errors import UsageError
-from rating.explain import explain, rates_of
-from rating.money import format_amount
+from rating.queries.explain import explain, rates_of
+from rating.units.money import format_amount
 
 Row = dict[str, Any]
 

@@ -21,7 +21,7 @@ from jobs.printable import printable
 from pipeline.decode import Chunk, open_source
 from pipeline.feed_lists import with_lists
 from pipeline.feeds import ready_mappings
-from rating.mediate import mediate
+from rating.mediation.records import mediate
 from schemas.choices import REASONS
 from schemas.mapping import QUANTITY_TARGETS, TIME_TARGETS, Field, Mapping, RecordRule
 from schemas.usage import Direction, RecordType, Service

@@ -15,12 +15,12 @@ from jobs.known import unknown
 from jobs.listing import AMOUNT_SQL, json_values
 from jobs.report.build import account_tree
 from jobs.report.model import json_rows
-from rating.calendar import day_date
+from rating.calendars.calendar import day_date
+from rating.catalogue.pools import DEVICE_PREFIX
 from rating.engine import Engine
 from rating.errors import InputError
-from rating.money import format_amount
-from rating.pools import DEVICE_PREFIX
-from rating.views import StateViews
+from rating.queries.schemas import StateViews
+from rating.units.money import format_amount
 
 _DAY_S = 86_400
 

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from jobs.fleet import PLMNS, Fleet, Ints, catalogue_text, make_fleet
 from jobs.fleet_usage import DIRECTIONS, SERVICES, Usage, make_usage, month_bounds, with_repeats
+from rating.catalogue.check_digits import luhn_digit
 from rating.errors import StorageError, UsageError
-from rating.iccid import luhn_digit
 
 FEED = "plain"
 HEADER = "record_key,iccid,service,direction,volume_up_bytes,volume_down_bytes,quantity,used_at,plmn"

@@ -13,7 +13,7 @@ from jobs.cli_context import micros
 from jobs.console import progress_bar
 from pipeline.embedded import Embedded
 from pipeline.progress import Progress, Tally
-from rating.money import format_amount
+from rating.units.money import format_amount
 from schemas.choices import REASONS
 from schemas.mapping import Mapping
 

@@ -26,7 +26,7 @@ from jobs.report.model import json_rows
 from jobs.rules_listing import list_actions, list_firings
 from pipeline.ready_feeds import ready_feeds
 from rating.errors import UsageError
-from rating.views import StateViews
+from rating.queries.schemas import StateViews
 from schemas.choices import REASONS, CardStatus, RejectReason
 
 AMOUNT_SQL = "(coalesce(sum(charge_nanos), 0)::DECIMAL(29, 0) * 0.000000001::DECIMAL(9, 9))::DECIMAL(38, 9)"

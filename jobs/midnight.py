@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 
 from jobs.printable import printable
-from rating.calendar import day_date, zone_calendar
-from rating.views import COUNTERS_VIEW, StateViews
+from rating.calendars.calendar import day_date, zone_calendar
+from rating.queries.schemas import COUNTERS_VIEW, StateViews
 
 # A card's own counter also says what the card used of a pool or device, where the rest of it is counted.
 _SUMS_SQL = """

@@ -27,7 +27,7 @@ from jobs.printable import printable
 from pipeline.datadir import DataDirectory
 from pipeline.histories import Histories, no_state
 from rating.errors import InputError, UsageError
-from rating.views import StateViews
+from rating.queries.schemas import StateViews
 from schemas.tables import TABLES
 
 SHOWN_ROWS = 100

@@ -21,8 +21,8 @@ from pipeline.extras import require_extra
 from pipeline.histories import Histories
 from rating.engine import Engine
 from rating.errors import StorageError, WorldError
-from rating.state_views import rules_view, state_views
-from rating.views import StateViews
+from rating.queries.schemas import StateViews
+from rating.queries.views import rules_view, state_views
 from schemas.rules import Rule
 
 

@@ -1,4 +1,4 @@
-"""What the committed history says of totals that a rule begins to look at (rating.rules.totals)."""
+"""What the committed history says of totals that a rule begins to look at (rating.rules.totals.cycle_and_day)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import polars as pl
 
 from pipeline.datadir import DataDirectory
 from rating.engine import Engine
-from rating.rules.totals import BASELINE, baseline_sql
-from rating.rules.usage import baseline_scope
+from rating.rules.detect.usage import baseline_scope
+from rating.rules.totals.cycle_and_day import BASELINE, baseline_sql
 
 
 def baseline(directory: DataDirectory, engine: Engine, at_us: int, before_offset: int | None = None) -> pl.DataFrame:

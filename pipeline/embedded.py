@@ -37,12 +37,12 @@ from pipeline.progress import Facts, Progress, Source, Tally
 from pipeline.rejects import reject_table
 from pipeline.seen import SeenFiles
 from pipeline.snapshot import restore_state, stage_state
-from rating.dedupe import DAY_US
+from rating.columnar.sharing import own_frame, shared_table
+from rating.dedupe.digests import Prints
+from rating.dedupe.seen import DAY_US
 from rating.engine import Engine
 from rating.errors import UsageError
-from rating.mediate import mediate
-from rating.prints import Prints
-from rating.sharing import own_frame, shared_table
+from rating.mediation.records import mediate
 from rating.step import Step
 from schemas.cards import Catalogue
 from schemas.commands import Command

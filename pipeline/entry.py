@@ -18,8 +18,8 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.catalogue.wire import catalogue_from_bytes, catalogue_to_bytes
+from rating.columnar.sharing import own_frame, shared_table
 from rating.errors import StorageError
-from rating.sharing import own_frame, shared_table
 from schemas.cards import Catalogue
 from schemas.commands import Command
 from schemas.usage import USAGE_SCHEMA, UsageBatch
@@ -58,7 +58,7 @@ class Commands:
     """Commands that came at `at_us`.
 
     `baseline` is what the history says of totals that a rule among them is the first to look at, as
-    rating.rules.totals has it; None where no rule needs it.
+    rating.rules.totals.cycle_and_day has it; None where no rule needs it.
     """
 
     commands: tuple[Command, ...]

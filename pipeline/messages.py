@@ -29,8 +29,8 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.entry import Apply, Commands, Entry, Rejects, Tables, Usage, count_of, entry_of, payload_of
+from rating.columnar.key_index import Ints
 from rating.errors import StorageError, WorldError
-from rating.index import Ints
 from schemas.cards import Catalogue
 from schemas.tables import REJECTED
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from rating.errors import SourceError
-from rating.money import format_amount
+from rating.units.money import format_amount
 
 _SAMPLE_BYTES = 1 << 20
 

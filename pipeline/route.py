@@ -28,12 +28,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.entry import Apply, Commands, Entry, Tick, Usage
-from rating.dedupe import digest
-from rating.directory import CardIndex
+from rating.catalogue.cards import CardIndex
+from rating.columnar.key_index import Ints
+from rating.dedupe.digests import NUMBERS
+from rating.dedupe.seen import digest
 from rating.errors import CatalogueError, ConfigError, Finding
-from rating.index import Ints
-from rating.prints import NUMBERS
-from rating.rules.commands import RULE_COMMANDS
+from rating.rules.commands.commands import RULE_COMMANDS
 from schemas.cards import Addon, Catalogue
 from schemas.commands import Command
 

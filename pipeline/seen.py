@@ -1,4 +1,4 @@
-"""Seen keys on disk: the runs of rating/dedupe.py as files of the checkpoint (F4).
+"""Seen keys on disk: the runs of rating/dedupe/seen.py as files of the checkpoint (F4).
 
 A run file is a header, then the columns lo, hi, content, the filter, the fence and the arrival days, all little
 endian. The columns stay on disk and are mapped; filter and fence, about two bytes a key, are read into memory.
@@ -21,9 +21,9 @@ import numpy as np
 
 from pipeline.datadir import Checkpoint, DataDirectory, storage_errors
 from pipeline.manifest import FileEntry
-from rating.dedupe import DIGESTS, UNNAMED_DIGESTS, Columns, Run, Seen, require_digests
-from rating.dedupe_filter import enter, words_for
-from rating.dedupe_runs import FENCE_STEP, SLICE_KEYS, slices_joined
+from rating.dedupe.bloom import enter, words_for
+from rating.dedupe.runs import FENCE_STEP, SLICE_KEYS, slices_joined
+from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, Columns, Run, Seen, require_digests
 from rating.errors import StorageError
 
 GROUP = "seen"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.feather as feather
 
 from pipeline.datadir import Checkpoint, DataDirectory
-from rating.dedupe import Seen
+from rating.dedupe.seen import Seen
 from rating.engine import Engine
 from rating.errors import StorageError
 from rating.state import State

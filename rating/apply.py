@@ -9,13 +9,13 @@ from typing import TypeVar
 import msgspec
 import polars as pl
 
-from rating.book import Book
-from rating.burn import Addons
-from rating.directory import BEGINNING, END, Directory, Upserted, add_spells, upsert_cards, upserted
+from rating.catalogue.cards import BEGINNING, END, Directory, Upserted, add_spells, upsert_cards, upserted
+from rating.catalogue.pools import Pools, device_pools
+from rating.catalogue.rates import Book
+from rating.catalogue.vocabulary import Vocabulary
 from rating.errors import PlanError, RuleError
-from rating.pools import Pools, device_pools
 from rating.state import State
-from rating.vocabulary import Vocabulary
+from rating.usage.allowances import Addons
 from schemas.cards import Catalogue
 from schemas.plans import Plan
 

@@ -17,23 +17,23 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from rating.accept import Accepted, accept
 from rating.apply import Compiled, apply, check
-from rating.batch import RatedBatch, days_of_arrival, rate_batch
-from rating.calendar import day_date
-from rating.corrections import Row, outstanding, reversal_table, reverse
-from rating.cycles import Cycles, cycle_days
-from rating.dedupe import DAY_US, Seen
-from rating.index import Ints
-from rating.prints import Prints
-from rating.rate import TEST_METER
-from rating.rated import Names
-from rating.rules.amend import change_of, changed_cards, no_notes, noted_cards, rounds
-from rating.rules.commands import check_commands, judge, kind_of, results_table, unseen
+from rating.calendars.calendar import day_date
+from rating.columnar.key_index import Ints
+from rating.dedupe.digests import Prints
+from rating.dedupe.seen import DAY_US, Seen
+from rating.rules.commands.card_changes import change_of, changed_cards, no_notes, noted_cards, rounds
+from rating.rules.commands.commands import check_commands, judge, kind_of, results_table, unseen
 from rating.rules.evaluate import Found, Rules
 from rating.rules.triggers import TRIGGERS
 from rating.state import State
 from rating.step import Step, join
+from rating.usage.accept import Accepted, accept
+from rating.usage.batch import RatedBatch, days_of_arrival, rate_batch
+from rating.usage.charge import TEST_METER
+from rating.usage.corrections import Row, outstanding, reversal_table, reverse
+from rating.usage.cycles import Cycles, cycle_days
+from rating.usage.rated_rows import Names
 from schemas.cards import Catalogue
 from schemas.commands import Activate, Command, Deactivate, NetworkEvent
 from schemas.usage import REJECT_SCHEMA, RecordType, UsageBatch
@@ -94,7 +94,7 @@ class Engine:
     def command(self, commands: Sequence[Command], at_us: int, baseline: pl.DataFrame | None = None) -> Step:
         """Commands that came at `at_us`, in their order; each takes one offset.
 
-        `baseline` (rating.rules.totals.BASELINE) is what the history holds for rules that start on a total.
+        `baseline` (rating.rules.totals.cycle_and_day.BASELINE) is what the history holds for rules that start on a total.
         """
         offset, now_us = self._arrive(at_us)
         found, results = Found(), list[tuple[int, Command, str | None]]()

@@ -12,12 +12,12 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
-from rating.counters import Counters
-from rating.dedupe import DIGESTS, UNNAMED_DIGESTS, Seen, require_digests
-from rating.directory import no_spells
+from rating.catalogue.cards import no_spells
+from rating.catalogue.vocabulary import Vocabulary
+from rating.columnar.counters import Counters
+from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, Seen, require_digests
 from rating.rules.state import RuleState
-from rating.sessions import Sessions
-from rating.vocabulary import Vocabulary
+from rating.usage.sessions import Sessions
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
 from schemas.plans import Plan, ZoneSet
 from schemas.rules import Rule

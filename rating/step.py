@@ -9,7 +9,7 @@ from typing import Final
 import polars as pl
 import pyarrow as pa
 
-from rating.rules.outcome import Outcome
+from rating.rules.firing.tables import Outcome
 from schemas.tables import ACTIONS, FIRINGS, GAPS, RATED, RESULTS
 from schemas.usage import REJECT_SCHEMA
 

@@ -2,7 +2,7 @@
 
 A mapping names the file format, the volume mode, and one or more `RecordRule`s. Each source record becomes one usage
 record of each rule whose `when` holds. `pipeline.feeds` loads and checks it, `pipeline.decode` reads the columns that
-`Mapping.sources` names, `rating.mediate` turns them into usage.
+`Mapping.sources` names, `rating.mediation.records` turns them into usage.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write rating/network_countries.py, the table of mobile country codes, from a list of networks.
+"""Write rating/mediation/network_countries.py, the table of mobile country codes, from a list of networks.
 
     python scripts/network_countries.py mcc-mnc-list.json VERSION
 
@@ -14,7 +14,7 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-TABLE = Path(__file__).resolve().parent.parent / "rating" / "network_countries.py"
+TABLE = Path(__file__).resolve().parent.parent / "rating" / "mediation" / "network_countries.py"
 
 # MCCs that the ITU has assigned and that no network of the list uses.
 UNUSED = {332: "VI", 406: "IN", 430: "AE", 431: "AE", 461: "CN"}

@@ -10,7 +10,7 @@ import polars as pl
 
 from pipeline.decode import Position, open_source
 from pipeline.feeds import parse_mapping
-from rating.mediate import mediate
+from rating.mediation.records import mediate
 from schemas.mapping import Mapping
 from schemas.usage import REJECT_SCHEMA, USAGE_SCHEMA
 

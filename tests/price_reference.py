@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from rating.quantity import parse_quantity
 from rating.tariff import PriceSpec
+from rating.units.quantity import parse_quantity
 from schemas.plans import Quantity, Tier
 
 

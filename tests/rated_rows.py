@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rating.views import (
+from rating.queries.schemas import (
     ACCOUNTS_VIEW,
     ADDONS_VIEW,
     CARDS_VIEW,

@@ -12,9 +12,9 @@ from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from rating.money import round_nanos
-from rating.quantity import parse_quantity
 from rating.tariff import PriceSpec
+from rating.units.money import round_nanos
+from rating.units.quantity import parse_quantity
 from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.plans import Cycle, Plan, PlanVersion, Rate, ZoneSet
 from schemas.usage import Direction, RecordType, Service, UsageBatch

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rating.quantity import parse_quantity
+from rating.units.quantity import parse_quantity
 from schemas.cards import Pool
 from schemas.plans import Band, Cycle, Increment, Plan, PlanVersion, Quantity, Rate
 from schemas.usage import Direction

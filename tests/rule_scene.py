@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rating.accept import local_days
-from rating.cycles import cycle_code, cycle_days
 from rating.engine import Engine
-from rating.rules.events import change_fires, event_fires, traffic_fires
-from rating.rules.firing import NONE, Fires, Labels
-from rating.rules.ruleset import RuleSet
-from rating.rules.sightings import needs
+from rating.rules.active_rules import RuleSet
+from rating.rules.detect.events import change_fires, event_fires, traffic_fires
+from rating.rules.detect.last_seen import needs
+from rating.rules.detect.timers import release_fires, tick_fires
+from rating.rules.detect.traffic import Traffic
+from rating.rules.detect.usage import usage_fires
+from rating.rules.firing.firings import NONE, Fires, Labels
 from rating.rules.state import RuleState
-from rating.rules.timers import release_fires, tick_fires
-from rating.rules.traffic import Traffic
-from rating.rules.usage import usage_fires
+from rating.usage.accept import local_days
+from rating.usage.cycles import cycle_code, cycle_days
 from schemas.cards import Catalogue
 from schemas.commands import NetworkEvent
 from schemas.rules import Rule

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rating.engine import Engine
-from rating.rules.totals import BASELINE, baseline_sql
-from rating.rules.usage import baseline_scope
+from rating.rules.detect.usage import baseline_scope
+from rating.rules.totals.cycle_and_day import BASELINE, baseline_sql
 from rating.state import State
 from schemas.cards import Account, Catalogue
 from schemas.commands import Activate, Command

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from rating.quantity import parse_quantity
 from rating.rules.triggers import TRIGGERS
+from rating.units.quantity import parse_quantity
 from schemas.cards import Pool
 from schemas.plans import PlanVersion
 from schemas.rules import Rule

@@ -7,8 +7,8 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from rating.quantity import parse_quantity
 from rating.rules.triggers import TRIGGERS, Trigger, reached
+from rating.units.quantity import parse_quantity
 from schemas.plans import PlanVersion, Rate
 from schemas.rules import Action, Filter, Rule
 from schemas.usage import Direction, Service

@@ -14,7 +14,7 @@ from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
 from jobs.report.rule_sections import rule_sections
 from jobs.report.sections import SECTION_SQL, lines_sql, scan_sql
 from rating.errors import InputError, UsageError
-from rating.views import StateViews
+from rating.queries.schemas import StateViews
 from schemas.choices import REASONS
 
 TOP_SIMS = 20

@@ -8,8 +8,8 @@ from typing import Final
 import duckdb
 import polars as pl
 
+from rating.queries.schemas import StateViews
 from rating.rules.triggers import TRIGGERS
-from rating.views import StateViews
 
 _CYCLES: Final = [name for name, each in TRIGGERS.items() if each.window == "cycle" and each.kind != "term"]
 _DAYS: Final = [name for name, each in TRIGGERS.items() if each.window == "day"]

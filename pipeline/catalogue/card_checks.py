@@ -11,7 +11,7 @@ import polars as pl
 from pipeline.catalogue.cards import CardSet
 from pipeline.catalogue.findings import SHOWN, Findings, choice
 from pipeline.catalogue.merge import Known
-from rating.iccid import eid_valid_column, luhn_valid_column
+from rating.catalogue.check_digits import eid_valid_column, luhn_valid_column
 from schemas.cards import Pool
 from schemas.choices import CARD_STATUSES
 from schemas.plans import Cycle

@@ -9,7 +9,7 @@ from pipeline.catalogue.findings import Entry, Findings, Text
 from pipeline.catalogue.rule_actions import check_addresses
 from pipeline.catalogue.rule_references import References
 from rating.errors import PlanError
-from rating.rules.templates import CHANNELS, MOST_LEVELS, RULE_PREFIX, channels_of, limit_rule_id, rules_of
+from rating.rules.limits import CHANNELS, MOST_LEVELS, RULE_PREFIX, channels_of, limit_rule_id, rules_of
 from schemas.rules import Limit, Rule
 
 MOST_ID: Final = 96  # characters, so that the id of the rule stays one

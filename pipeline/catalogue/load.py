@@ -20,7 +20,7 @@ from pipeline.catalogue.merge import Known, merge
 from pipeline.catalogue.plans import check_plan, check_zones
 from pipeline.catalogue.rules import check_rules
 from pipeline.catalogue.tenants import check_account, check_addons, check_pool
-from rating.book import meter_name
+from rating.catalogue.rates import meter_name
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
 from schemas.plans import Plan, Rate, ZoneSet
 from schemas.rules import Limit, Rule

@@ -9,10 +9,10 @@ from pipeline.catalogue.findings import Entry, Findings, Text, choice
 from pipeline.catalogue.lines import Path
 from pipeline.catalogue.merge import Known
 from pipeline.catalogue.rates import RateContext, check_fees, check_quantity, check_rates
-from rating.bands import Timetable
-from rating.calendar import zone_calendar
+from rating.calendars.bands import Timetable
+from rating.calendars.calendar import zone_calendar
+from rating.catalogue.voucher import parse_voucher, voucher_contradictions
 from rating.errors import PlanError
-from rating.voucher import parse_voucher, voucher_contradictions
 from schemas.plans import Cycle, Plan, PlanVersion, ZoneSet
 
 MOST_CYCLE_MONTHS = 120

@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 
 from pipeline.catalogue.findings import Entry, Findings, Text, choice
 from pipeline.catalogue.lines import Path
-from rating.book import allowance_units, meter_name
+from rating.catalogue.rates import allowance_units, meter_name
 from rating.errors import PlanError
-from rating.increments import IncrementBook, IncrementSpec
-from rating.money import DECIMALS, parse_amount, parse_decimal
-from rating.quantity import parse_quantity
 from rating.tariff import PriceBook, PriceSpec
+from rating.tariff.increments import IncrementBook, IncrementSpec
+from rating.units.money import DECIMALS, parse_amount, parse_decimal
+from rating.units.quantity import parse_quantity
 from schemas.plans import Amount, Fee, Quantity, Rate, Rounding
 
 T = TypeVar("T")

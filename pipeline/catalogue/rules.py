@@ -17,8 +17,8 @@ from pipeline.catalogue.merge import Known
 from pipeline.catalogue.rule_actions import check_actions
 from pipeline.catalogue.rule_references import References
 from rating.errors import RuleError
-from rating.rules.filters import LEGAL, context
-from rating.rules.templates import RULE_PREFIX
+from rating.rules.limits import RULE_PREFIX
+from rating.rules.select.filters import LEGAL, context
 from rating.rules.thresholds import parse_threshold
 from rating.rules.triggers import TRIGGERS, Trigger
 from schemas.choices import CARD_STATUSES

@@ -22,8 +22,8 @@ from pipeline.decode.chunk import Chunk, merge_rejects, reject_frame
 from pipeline.decode.lines import Position
 from pipeline.decode.shape import MAX_ELEMENTS
 from pipeline.decode.stream import ByteStream
+from rating.columnar.sharing import own_frame, shared_table
 from rating.errors import MappingError, SourceError
-from rating.sharing import own_frame, shared_table
 from schemas.mapping import SOURCE_ELEMENT, Mapping
 
 BATCH_ROWS = 1 << 16

@@ -27,8 +27,8 @@ import pyarrow as pa
 from pipeline.messages import LIMIT_BYTES, Fence, Fences
 from pipeline.seen import planned
 from pipeline.streaming.fold import PartitionFold
-from rating.dedupe import DIGESTS, UNNAMED_DIGESTS, Columns, Run, Seen, require_digests, run_of
-from rating.dedupe_runs import joined
+from rating.dedupe.runs import joined
+from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, Columns, Run, Seen, require_digests, run_of
 from rating.errors import StorageError, WorldError
 from rating.state import State
 

@@ -37,9 +37,9 @@ from pipeline.streaming.headers import (
     RawMessage,
     decoder_of,
 )
+from rating.columnar.key_index import Ints
 from rating.errors import MappingError
-from rating.index import Ints
-from rating.mediate_text import SourceText, match_pattern
+from rating.mediation.text import SourceText, match_pattern
 from schemas.mapping import Mapping
 
 CHUNK_TEXT_BYTES: Final = 5 << 20

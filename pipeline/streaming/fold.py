@@ -24,10 +24,10 @@ from pipeline.entry import Apply, Commands, Entry, Rejects, Tick, Usage
 from pipeline.messages import Fences, Message, read_message
 from pipeline.streaming.output import EMPTY
 from pipeline.streaming.outputs import STATUSES, Output, Part, rejected_rows
-from rating.columns import words
+from rating.columnar.arrow import words
+from rating.columnar.key_index import Ints
 from rating.engine import BATCH_ROWS, Engine
 from rating.errors import StorageError
-from rating.index import Ints
 from rating.state import State
 from rating.step import Step
 from schemas.usage import RecordType, UsageBatch

@@ -16,7 +16,7 @@ _POLL_S: Final = 0.02
 class Follower:
     """Folds the log of commands from its beginning into a Registry, for as long as `run` runs.
 
-    `registry` is made and folded by `asyncio.to_thread`, and may be asked in that thread only (rating.sharing). `also`
+    `registry` is made and folded by `asyncio.to_thread`, and may be asked in that thread only (rating.columnar.sharing). `also`
     is told of each message before that counts as folded. Raises ConfigError if a journal cannot have so many
     partitions.
     """

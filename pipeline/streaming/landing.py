@@ -36,7 +36,7 @@ from pipeline.originals import originals_in
 from pipeline.streaming.output import Output
 from rating.engine import Engine
 from rating.errors import StorageError, WorldError
-from rating.rules.totals import BASELINE
+from rating.rules.totals.cycle_and_day import BASELINE
 from schemas.tables import TABLES
 
 MOST_FILES: Final = 12  # of one folder that could be one; with fewer a row would be rewritten more often
@@ -260,7 +260,7 @@ def originals(folder: Path, partition: int, corrections: pl.DataFrame, before_of
 
 
 def baseline(folder: Path, partition: int, engine: Engine, at_us: int, before_offset: int) -> pl.DataFrame:
-    """Sums of the landed rated rows for a rule that starts at `at_us` (rating.rules.totals.BASELINE).
+    """Sums of the landed rated rows for a rule that starts at `at_us` (rating.rules.totals.cycle_and_day.BASELINE).
 
     Of offsets of the fold below `before_offset`, as `originals` has them; raises what that raises.
     """

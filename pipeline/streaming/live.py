@@ -16,15 +16,15 @@ import msgspec
 import numpy as np
 
 from pipeline.config.worker import EVERY_ACCOUNT
-from rating.accept import local_days
-from rating.book import SERVICES
-from rating.counters import counter_key
-from rating.cycles import cycle_code, cycle_days, cycle_label
+from rating.catalogue.pools import DEVICE_PREFIX
+from rating.catalogue.rates import SERVICES
+from rating.columnar.counters import counter_key
+from rating.columnar.key_index import Ints
 from rating.engine import Engine
-from rating.index import Ints
-from rating.money import format_amount
-from rating.pools import DEVICE_PREFIX
-from rating.rate import TEST_METER
+from rating.units.money import format_amount
+from rating.usage.accept import local_days
+from rating.usage.charge import TEST_METER
+from rating.usage.cycles import cycle_code, cycle_days, cycle_label
 
 _SERVICE_NAMES: Final = list(SERVICES)
 _EPOCH: Final = dt.date(1970, 1, 1)

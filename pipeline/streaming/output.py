@@ -34,7 +34,7 @@ EMPTY: Final = {name: schema.empty_table() for name, schema in SCHEMAS.items()}
 
 
 class Ruled(Protocol):
-    """What rules made of an entry (rating.rules.outcome.Outcome); its tables may be made when first asked for."""
+    """What rules made of an entry (rating.rules.firing.tables.Outcome); its tables may be made when first asked for."""
 
     def __len__(self) -> int:
         """How many firings there are."""

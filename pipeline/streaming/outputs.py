@@ -25,9 +25,9 @@ from pipeline.land import with_used_words
 from pipeline.messages import LIMIT_BYTES, Fence
 from pipeline.outbox.message import Target, outgoing
 from pipeline.streaming.output import EMPTY, SCHEMAS, STATUSES, Counts, Output, Part, Ruled, assembled, stacked
-from rating.columns import instant, text, words
+from rating.columnar.arrow import instant, text, words
 from rating.errors import StorageError, WorldError
-from rating.rerate import frame_of
+from rating.usage.rerating import frame_of
 from schemas.rules import Action
 from schemas.tables import REJECTED
 

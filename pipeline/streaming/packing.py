@@ -27,8 +27,8 @@ from pipeline.streaming.headers import LINES, MESSAGE, RAW, REASON, ROWS, ZSTD, 
 from pipeline.streaming.kafka import Batches, Log, Publisher, publisher_of
 from pipeline.streaming.reading import as_lines
 from pipeline.streaming.topics import layouts
+from rating.columnar.key_index import Ints
 from rating.errors import StorageError, UsageError
-from rating.index import Ints
 from schemas.mapping import Mapping
 
 IN_FLIGHT: Final = 8  # messages of a partition that the broker has not acknowledged yet

@@ -34,9 +34,9 @@ from pipeline.streaming.headers import (
     facts_of,
     instant_of,
 )
+from rating.columnar.key_index import Ints
 from rating.errors import MappingError
-from rating.index import Ints
-from rating.mediate import mediate
+from rating.mediation.records import mediate
 from schemas.mapping import Field, Mapping
 from schemas.usage import REJECT_SCHEMA, UsageBatch
 

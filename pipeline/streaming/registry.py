@@ -19,13 +19,13 @@ from pipeline.entry import Apply, Commands, Entry, Rejects, Tick, Usage
 from pipeline.messages import MAGIC, Fence, messages_of, read_message
 from pipeline.route import Router
 from rating.apply import Compiled, apply
-from rating.dedupe import DAY_US
+from rating.dedupe.seen import DAY_US
 from rating.errors import CatalogueError, Finding, InputError, RuleError, StorageError
-from rating.rated import Names
-from rating.rules.commands import check_commands, unseen
-from rating.rules.ruleset import RuleSet
+from rating.rules.active_rules import RuleSet
+from rating.rules.commands.commands import check_commands, unseen
 from rating.rules.state import RuleState
 from rating.state import State
+from rating.usage.rated_rows import Names
 from schemas.cards import Addon, Catalogue
 from schemas.commands import Activate, Command, Deactivate
 

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from rating.accept import Accepted
 from rating.apply import Compiled
-from rating.batch import RatedBatch
-from rating.corrections import Row
-from rating.index import Ints
-from rating.rated import Names
-from rating.rules.events import change_fires, event_fires, traffic_fires
-from rating.rules.firing import Fires
-from rating.rules.intake import traffic_of
-from rating.rules.outcome import Outcome
-from rating.rules.ruleset import RuleSet
-from rating.rules.sightings import needs
-from rating.rules.timers import release_fires, tick_fires
-from rating.rules.usage import backfill, drop_unwatched, expire, take_back, usage_fires
-from rating.rules.watch import Watch
+from rating.columnar.key_index import Ints
+from rating.rules.active_rule import Watch
+from rating.rules.active_rules import RuleSet
+from rating.rules.detect.events import change_fires, event_fires, traffic_fires
+from rating.rules.detect.intake import traffic_of
+from rating.rules.detect.last_seen import needs
+from rating.rules.detect.timers import release_fires, tick_fires
+from rating.rules.detect.usage import backfill, drop_unwatched, expire, take_back, usage_fires
+from rating.rules.firing.firings import Fires
+from rating.rules.firing.tables import Outcome
 from rating.state import State
+from rating.usage.accept import Accepted
+from rating.usage.batch import RatedBatch
+from rating.usage.corrections import Row
+from rating.usage.rated_rows import Names
 from schemas.commands import NetworkEvent
 from schemas.usage import Service, UsageBatch
 

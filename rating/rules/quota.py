@@ -7,13 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from rating.book import Book, meter_name
-from rating.burn import Addons
-from rating.directory import Directory
-from rating.index import Ints
-from rating.pools import Pools
-from rating.rules.traffic import Flags
-from rating.sizes import first_cycle_units, sizes_at, version_allowances
+from rating.catalogue.allowance_sizes import first_cycle_units, sizes_at, version_allowances
+from rating.catalogue.cards import Directory
+from rating.catalogue.pools import Pools
+from rating.catalogue.rates import Book, meter_name
+from rating.columnar.key_index import Ints
+from rating.rules.detect.traffic import Flags
+from rating.usage.allowances import Addons
 from schemas.usage import Direction, Service
 
 _NO_HOME: Final = -1

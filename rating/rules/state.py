@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import polars as pl
 import pyarrow as pa
 
-from rating.rules.amend import NOTE_SCHEMA, no_notes
-from rating.rules.memory import Memory
-from rating.rules.rolling import Rolling
-from rating.rules.sightings import Sightings
-from rating.rules.totals import Totals
+from rating.rules.commands.card_changes import NOTE_SCHEMA, no_notes
+from rating.rules.detect.last_seen import Sightings
+from rating.rules.firing.repetition import Memory
+from rating.rules.totals.cycle_and_day import Totals
+from rating.rules.totals.rolling import Rolling
 
 
 @dataclass

@@ -11,12 +11,12 @@ from typing import Final, Literal
 
 import numpy as np
 
+from rating.columnar.key_index import Ints
 from rating.errors import PlanError, RuleError
-from rating.index import Ints
-from rating.limits import NO_CUT, hard_cut_units
-from rating.money import muldiv
-from rating.quantity import MAX_UNITS, parse_quantity
+from rating.rules.hard_cut import NO_CUT, hard_cut_units
 from rating.rules.triggers import TRIGGERS, Trigger, reached
+from rating.units.money import muldiv
+from rating.units.quantity import MAX_UNITS, parse_quantity
 from schemas.plans import Quantity
 from schemas.rules import Measure, Rule
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rating.errors import PlanError
-from rating.money import DECIMALS, MAX_NANOS, ROUND_MODES, Ints, rounding_unit
 from rating.tariff.compile import LEAST_UNITS, price_segments, unit_limit
 from rating.tariff.segments import PriceSpec, Segment
+from rating.units.money import DECIMALS, MAX_NANOS, ROUND_MODES, Ints, rounding_unit
 
 PriceIndex = npt.NDArray[np.integer]
 

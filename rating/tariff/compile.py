@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from rating.errors import PlanError
-from rating.money import MAX_NANOS
 from rating.tariff.block import block
 from rating.tariff.capacity import capacity
 from rating.tariff.flat import flat
@@ -16,6 +15,7 @@ from rating.tariff.once import once
 from rating.tariff.package import package
 from rating.tariff.segments import PriceSpec, Segment, bounded, shifted
 from rating.tariff.volume import volume
+from rating.units.money import MAX_NANOS
 
 MODELS: dict[str, Callable[[PriceSpec], list[Segment]]] = {
     "flat": flat,

@@ -13,8 +13,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from rating.errors import PlanError
-from rating.money import NANOS, parse_decimal
-from rating.quantity import units_of_field
+from rating.units.money import NANOS, parse_decimal
+from rating.units.quantity import units_of_field
 from schemas.plans import Amount, Price, Quantity, Rounding, Tier
 
 BEFORE_FIRST_UNIT = -1  # `above` of a first segment, and "not entered" among units

@@ -18,13 +18,13 @@ import polars as pl
 import pytest
 
 from pipeline.feeds import load_mapping
-from rating.calendar import ZoneCalendar, day_windows, term_end
+from rating.calendars.calendar import ZoneCalendar, day_windows, term_end
 from rating.engine import Engine
-from rating.fees import prorate
-from rating.limits import hard_cut_units, overage_suspends
-from rating.mediate import mediate
-from rating.money import format_amount, parse_amount
-from rating.rerate import rerate
+from rating.mediation.records import mediate
+from rating.rules.hard_cut import hard_cut_units, overage_suspends
+from rating.tariff.fees import prorate
+from rating.units.money import format_amount, parse_amount
+from rating.usage.rerating import rerate
 from schemas.cards import Account
 from schemas.plans import (
     Band,

@@ -22,7 +22,7 @@ from pipeline.streaming.output import Output
 from pipeline.streaming.outputs import action_messages, fill_rejected
 from pipeline.streaming.raw import RawMessage, chunks_of, marker, origin_of
 from pipeline.streaming.registry import Registry
-from rating.rules.totals import BASELINE
+from rating.rules.totals.cycle_and_day import BASELINE
 from schemas.commands import Activate
 from schemas.tables import TABLES
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.decode import open_source
 from rating.errors import WeirError
-from rating.mediate import mediate
+from rating.mediation.records import mediate
 from schemas.mapping import Mapping
 from tests.compressed import zstd_frame
 from tests.feed_files import EXPLODED, HEADERS, feed, good_line

@@ -14,7 +14,7 @@ import pytest
 from pipeline.decode import open_source
 from pipeline.feed_lists import with_lists
 from pipeline.feeds import READY_DIRECTORY, load_mapping, ready_mappings
-from rating.mediate import mediate
+from rating.mediation.records import mediate
 from schemas.choices import REASONS
 from schemas.usage import USAGE_SCHEMA, Direction, RecordType, Service
 

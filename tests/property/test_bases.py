@@ -17,8 +17,8 @@ from pipeline.messages import Fence, messages_of
 from pipeline.streaming.base import Kept, draft, restore
 from pipeline.streaming.fold import Opened, PartitionFold
 from pipeline.streaming.outputs import Output, encode
-from rating.dedupe import KEEP_DAYS
-from rating.dedupe_runs import joined
+from rating.dedupe.runs import joined
+from rating.dedupe.seen import KEEP_DAYS
 from schemas.tables import RATED
 from tests.rules_strategies import Entry, fleet
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pipeline.catalogue import catalogue_from_bytes, catalogue_to_bytes, load_catalogue
 from pipeline.catalogue.lines import Path as KeyPath
 from pipeline.catalogue.lines import locate
+from rating.catalogue.check_digits import luhn_digit
 from rating.errors import CatalogueError, Finding
-from rating.iccid import luhn_digit
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool, PoolSize
 from schemas.plans import Band, Cycle, Fee, Increment, Plan, PlanVersion, Rate, TestAllowance, Zone, ZoneSet
 from tests.strategies import amounts, price_specs, roundings

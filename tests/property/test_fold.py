@@ -14,15 +14,15 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rating.book import meter_name
-from rating.cycles import cycle_label
+from rating.catalogue.rates import meter_name
 from rating.engine import Engine
-from rating.money import round_nanos
-from rating.rate import TEST_METER
-from rating.rerate import rerate
 from rating.state import State
 from rating.step import Step
 from rating.tariff import PriceSpec
+from rating.units.money import round_nanos
+from rating.usage.charge import TEST_METER
+from rating.usage.cycles import cycle_label
+from rating.usage.rerating import rerate
 from schemas.tables import GAPS, RATED
 from schemas.usage import RecordType, UsageBatch
 from tests.fold_case import us, usage

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.feeds import parse_mapping
 from rating.errors import WeirError
-from rating.mediate import mediate
+from rating.mediation.records import mediate
 from tests.feed_files import EXPLODED, HEADERS, feed, good_line, run_feed
 from tests.strategies import hostile_lines
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pipeline.entry import Apply, Commands, Entry, Tick, Usage
 from pipeline.route import Router
 from rating.engine import Engine
-from rating.rules.commands import REFUSED
+from rating.rules.commands.commands import REFUSED
 from rating.state import State
 from rating.step import Step
 from schemas.cards import Account, Catalogue

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.catalogue import load_catalogue
 from rating.errors import CatalogueError, PlanError
-from rating.rules.templates import rules_of
+from rating.rules.limits import rules_of
 from rating.rules.thresholds import Limits
 from schemas.cards import Catalogue
 from schemas.rules import ActionType, Channel, FilterType, Limit, LimitKind, Measure, TriggerName

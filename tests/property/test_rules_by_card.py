@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rating.engine import Engine
-from rating.rules.filters import LEGAL, Filters, context
+from rating.rules.select.filters import LEGAL, Filters, context
 from rating.state import State
 from schemas.cards import Account, Catalogue
 from schemas.plans import Plan, PlanVersion

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rating.dedupe import KEEP_DAYS, Seen, first_in_batch
-from rating.dedupe_runs import Columns, Run, joined, run_of, slices_joined
+from rating.dedupe.runs import Columns, Run, joined, run_of, slices_joined
+from rating.dedupe.seen import KEEP_DAYS, Seen, first_in_batch
 
 # Few values, so that keys meet; equal `lo` with other `hi`, and neighbours at both ends of the range of `lo`.
 LOW_HALVES = [0, 1, 2, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 2, (1 << 64) - 1]

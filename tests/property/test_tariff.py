@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from rating.money import MAX_NANOS, round_nanos
 from rating.tariff import PriceBook, PriceSpec
+from rating.units.money import MAX_NANOS, round_nanos
 from schemas.plans import Price, Rounding, Tier
 from tests.price_reference import reference_cost
 from tests.strategies import amounts, price_specs

@@ -20,7 +20,7 @@ from pipeline.embedded import Embedded, read_usage
 from pipeline.feeds import load_mapping
 from pipeline.progress import Source
 from pipeline.rejects import reject_table
-from rating.state_views import state_views
+from rating.queries.views import state_views
 from rating.step import Step
 from schemas.cards import Catalogue
 from schemas.commands import Command

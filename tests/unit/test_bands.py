@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rating.bands import NO_BAND, Parts, Timetable, split, timetable
-from rating.calendar import DAY_US, HOUR_US, zone_calendar
+from rating.calendars.bands import NO_BAND, Parts, Timetable, split, timetable
+from rating.calendars.calendar import DAY_US, HOUR_US, zone_calendar
 from rating.errors import PlanError
 from schemas.plans import Band
 

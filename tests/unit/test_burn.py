@@ -7,9 +7,9 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from rating.burn import draw
+from rating.columnar.groups import Groups
 from rating.engine import Engine
-from rating.groups import Groups
+from rating.usage.allowances import draw
 from schemas.cards import Addon, Catalogue
 from schemas.plans import Price, Rate, TestAllowance
 from schemas.usage import Service

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rating.calendar import (
+from rating.calendars.calendar import (
     DAY_US,
     HOUR_US,
     QUARTER_US,

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from pipeline.catalogue import load_catalogue
+from rating.catalogue.check_digits import eid_digits, luhn_digit
 from rating.errors import CatalogueError, Finding
-from rating.iccid import eid_digits, luhn_digit
 from schemas.cards import CARD_SCHEMA, Catalogue
 
 PLANS = """\

@@ -11,9 +11,9 @@ import pytest
 from msgspec import inspect
 
 from pipeline.catalogue import load_catalogue
-from rating.book import Book
+from rating.catalogue.rates import Book
+from rating.catalogue.vocabulary import Vocabulary
 from rating.rules.triggers import TRIGGERS
-from rating.vocabulary import Vocabulary
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
 from schemas.plans import Plan, Price, ZoneSet
 

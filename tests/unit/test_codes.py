@@ -12,8 +12,8 @@ from types import ModuleType
 import pytest
 
 from pipeline.catalogue.codes import countries, currencies
-from rating.mediate_country import country_of
-from rating.network_countries import COUNTRY_BY_MCC, COUNTRY_BY_NETWORK
+from rating.mediation.country import country_of
+from rating.mediation.network_countries import COUNTRY_BY_MCC, COUNTRY_BY_NETWORK
 
 ROOT = Path(__file__).resolve().parents[2]
 

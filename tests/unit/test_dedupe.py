@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rating.dedupe import KEEP_DAYS, Seen, content_digest, digest, first_in_batch
-from rating.dedupe_filter import bits_of, enter, may_hold, words_for
-from rating.dedupe_runs import Recent, order_of, run_of
+from rating.dedupe.bloom import bits_of, enter, may_hold, words_for
+from rating.dedupe.runs import Recent, order_of, run_of
+from rating.dedupe.seen import KEEP_DAYS, Seen, content_digest, digest, first_in_batch
 from schemas.usage import USAGE_SCHEMA
 
 

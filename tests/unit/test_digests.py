@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rating.dedupe import DIGESTS, UNNAMED_DIGESTS, content_digest, digest, require_digests
-from rating.prints import NUMBERS, Prints
-from rating.rules.sightings import digests_of, sessions_of
-from rating.sessions import Sessions
+from rating.dedupe.digests import NUMBERS, Prints
+from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, content_digest, digest, require_digests
+from rating.rules.detect.last_seen import digests_of, sessions_of
+from rating.usage.sessions import Sessions
 from schemas.usage import USAGE_SCHEMA, Direction, RecordType, Service, UsageBatch
 
 UTC = dt.UTC

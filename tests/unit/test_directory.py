@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rating.directory import BEGINNING, END, SPELL_SCHEMA, Spells, add_spells, no_spells, term_ends, upsert_cards
+from rating.catalogue.cards import BEGINNING, END, SPELL_SCHEMA, Spells, add_spells, no_spells, term_ends, upsert_cards
+from rating.dedupe.digests import Prints
 from rating.engine import Engine
-from rating.prints import Prints
 from rating.state import State
 from schemas.cards import Catalogue
 from schemas.plans import Rate

@@ -10,7 +10,7 @@ import pytest
 from pipeline.feed_lists import with_lists
 from pipeline.feeds import load_mapping, parse_mapping
 from rating.errors import MappingError
-from rating.mediate import mediate
+from rating.mediation.records import mediate
 
 MAPPING = """
 name = "listed"

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rating.errors import PlanError
-from rating.fees import FeeTerms, prorate, prorate_units
-from rating.money import parse_amount
+from rating.tariff.fees import FeeTerms, prorate, prorate_units
+from rating.units.money import parse_amount
 from schemas.plans import Fee
 
 

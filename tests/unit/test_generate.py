@@ -13,8 +13,8 @@ import pytest
 from jobs.fleet import TENANTS
 from jobs.generate import BAD_REASONS, HEADER, Generated, generate
 from pipeline.catalogue.load import load_catalogue
+from rating.catalogue.check_digits import luhn_valid_column
 from rating.errors import StorageError, UsageError
-from rating.iccid import luhn_valid_column
 
 FILES = ("catalogue.toml", "cards.csv", "usage.csv")
 

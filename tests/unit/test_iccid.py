@@ -6,7 +6,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rating.iccid import (
+from rating.catalogue.check_digits import (
     eid_digits,
     eid_valid,
     eid_valid_column,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rating.errors import PlanError
-from rating.increments import IncrementBook, IncrementSpec
+from rating.tariff.increments import IncrementBook, IncrementSpec
 from schemas.plans import Increment, IncrementStart
 
 

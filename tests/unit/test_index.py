@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from rating.groups import Groups
-from rating.index import KeyIndex
+from rating.columnar.groups import Groups
+from rating.columnar.key_index import KeyIndex
 
 keys = arrays.arrays(np.uint64, st.integers(0, 300), elements=st.integers(0, 2**64 - 1), unique=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rating.limits import NO_CUT, hard_cut_units, overage_suspends
+from rating.rules.hard_cut import NO_CUT, hard_cut_units, overage_suspends
 
 MB = 1 << 20
 

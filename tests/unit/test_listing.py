@@ -33,7 +33,7 @@ from jobs.listing_text import (
 )
 from jobs.printable import UNPRINTABLE
 from rating.errors import UsageError
-from rating.views import StateViews
+from rating.queries.schemas import StateViews
 from tests.rated_rows import MB, OCTOBER, history, rated_table, reject_table, small_events, small_views, views
 
 NOW = dt.datetime(2026, 10, 21, 12, tzinfo=dt.UTC)

@@ -24,8 +24,8 @@ from pipeline.streaming.registry import Registry
 from pipeline.streaming.web import FORWARDED, Bearer, Desk, bearers, waits
 from rating.engine import Engine
 from rating.errors import ConfigError
-from rating.money import format_amount
-from rating.state_views import state_views
+from rating.queries.views import state_views
+from rating.units.money import format_amount
 from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.plans import Price, Rate
 from schemas.usage import Direction, Service

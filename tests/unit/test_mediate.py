@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.feeds import load_mapping, parse_mapping
-from rating.mediate import mediate
-from rating.mediate_country import country_of
-from rating.mediate_quantity import LIMIT, scale, unit_factor
-from rating.mediate_time import parse_times
+from rating.mediation.country import country_of
+from rating.mediation.quantity import LIMIT, scale, unit_factor
+from rating.mediation.records import mediate
+from rating.mediation.time import parse_times
 from schemas.mapping import Mapping
 from schemas.usage import USAGE_SCHEMA, Direction, RecordType, Service
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rating.errors import PlanError
-from rating.money import MAX_NANOS, format_amount, muldiv, parse_amount, round_nanos
+from rating.units.money import MAX_NANOS, format_amount, muldiv, parse_amount, round_nanos
 from schemas.plans import RoundMode
 
 LARGE = st.integers(0, 2**62)

@@ -26,7 +26,7 @@ from pipeline.streaming.outputs import (
 from pipeline.streaming.reading import Origin
 from pipeline.streaming.refused import reject_messages
 from rating.errors import StorageError, WorldError
-from rating.rules.totals import BASELINE
+from rating.rules.totals.cycle_and_day import BASELINE
 from schemas.actions import ActionMessage
 from schemas.cards import Account, Catalogue
 from schemas.commands import Activate

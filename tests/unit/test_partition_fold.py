@@ -11,7 +11,7 @@ from pipeline.entry import Apply, Commands, Entry, Rejects, Tick, Usage
 from pipeline.messages import Fence, messages_of
 from pipeline.streaming.fold import Opened, PartitionFold
 from pipeline.streaming.outputs import Output, rejected_rows, status_messages
-from rating.dedupe import run_of
+from rating.dedupe.seen import run_of
 from rating.errors import StorageError
 from schemas.cards import Account, Catalogue
 from schemas.commands import Activate, StatusChanged, Suspended

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rating.errors import PlanError
-from rating.quantity import MAX_UNITS, parse_quantity
+from rating.units.quantity import MAX_UNITS, parse_quantity
 
 
 @pytest.mark.parametrize(

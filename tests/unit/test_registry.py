@@ -13,7 +13,7 @@ from pipeline.entry import Apply, Commands, Entry, Rejects, Tick, Usage
 from pipeline.messages import Fence, messages_of, read_message
 from pipeline.route import Router
 from pipeline.streaming.registry import Registry
-from rating.dedupe import DAY_US
+from rating.dedupe.seen import DAY_US
 from rating.engine import Engine
 from rating.errors import InputError, StorageError
 from rating.state import State

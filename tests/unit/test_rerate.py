@@ -7,7 +7,7 @@ import datetime as dt
 import pyarrow as pa
 
 from rating.engine import Engine
-from rating.rerate import rerate
+from rating.usage.rerating import rerate
 from schemas.cards import Addon, Catalogue
 from schemas.plans import Plan, PlanVersion, Price, Rate, TestAllowance
 from schemas.usage import RecordType

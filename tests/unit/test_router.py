@@ -12,7 +12,7 @@ from pipeline.entry import Apply, Commands, Entry, Tick, Usage
 from pipeline.route import Router
 from rating.engine import Engine
 from rating.errors import CatalogueError, ConfigError
-from rating.rules.totals import BASELINE
+from rating.rules.totals.cycle_and_day import BASELINE
 from rating.state import State
 from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.commands import Activate, Command, Connected, Done, Failed, Suspended

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pytest
 
-from rating.rules.filters import LEGAL
+from rating.rules.select.filters import LEGAL
 from rating.rules.triggers import TRIGGERS, Trigger
 from schemas.commands import Blocked, Connected, PlanChanged, SessionStarted, SessionStopped
 from schemas.rules import Action, ActionType, Filter, FilterType, Measure, Repetition, Rule

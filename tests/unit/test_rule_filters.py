@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rating.engine import Engine
-from rating.rules.filters import LEGAL, Context, Filters, context
+from rating.rules.select.filters import LEGAL, Context, Filters, context
 from schemas.cards import Account, Catalogue
 from schemas.plans import Plan, PlanVersion
 from schemas.rules import Filter, FilterType, Rule

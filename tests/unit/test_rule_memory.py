@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rating.rules.memory import Memory
+from rating.rules.firing.repetition import Memory
 from schemas.cards import Catalogue
 from schemas.commands import Activate, Deactivate
 from schemas.plans import Rate

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rating.groups import Groups
-from rating.rules.rolling import Moved, Rolling
+from rating.columnar.groups import Groups
+from rating.rules.totals.rolling import Moved, Rolling
 
 DATA = "data/rolling"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rating.errors import PlanError
-from rating.rules.templates import RULE_PREFIX, channels_of, levels_of, rules_of
+from rating.rules.limits import RULE_PREFIX, channels_of, levels_of, rules_of
 from rating.rules.triggers import TRIGGERS, reached
 from schemas.rules import Action, Filter, Limit, Rule
 

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from rating.rules.totals import BASELINE, Slice, Totals, baseline_sql, total_key
+from rating.rules.totals.cycle_and_day import BASELINE, Slice, Totals, baseline_sql, total_key
 from rating.rules.triggers import TRIGGERS
 from schemas.plans import Rate
 from schemas.rules import Rule

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rating.cycles import cycle_code, cycle_days, cycle_label
 from rating.engine import Engine
-from rating.rules.firing import NONE, Fires, Labels
-from rating.rules.memory import Memory
-from rating.rules.ruleset import RuleSet
-from rating.rules.standing import total_of
+from rating.rules.active_rules import RuleSet
+from rating.rules.detect.traffic import Traffic
+from rating.rules.detect.usage import backfill, baseline_scope, expire, take_back, usage_fires
+from rating.rules.firing.firings import NONE, Fires, Labels
+from rating.rules.firing.repetition import Memory
 from rating.rules.state import RuleState
-from rating.rules.totals import BASELINE
-from rating.rules.traffic import Traffic
-from rating.rules.usage import backfill, baseline_scope, expire, take_back, usage_fires
+from rating.rules.totals.current import total_of
+from rating.rules.totals.cycle_and_day import BASELINE
+from rating.usage.cycles import cycle_code, cycle_days, cycle_label
 from schemas.cards import Account, Pool, PoolSize
 from schemas.plans import Plan, PlanVersion, Rate, Zone, ZoneSet
 from schemas.rules import Action, Filter, Rule

@@ -13,8 +13,8 @@ import pytest
 from pipeline.catalogue import load_catalogue
 from pipeline.catalogue.rule_actions import PLACEHOLDERS, TAKES
 from pipeline.commands import read_commands
-from rating.rules.filters import LEGAL
-from rating.rules.templates import rules_of
+from rating.rules.limits import rules_of
+from rating.rules.select.filters import LEGAL
 from rating.rules.triggers import TRIGGERS
 from schemas.cards import Catalogue
 from schemas.choices import TriggerName

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.datadir import DataDirectory
 from pipeline.seen import SeenFiles
-from rating.dedupe import KEEP_DAYS
+from rating.dedupe.seen import KEEP_DAYS
 from rating.errors import StorageError
 
 

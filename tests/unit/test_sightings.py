@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rating.engine import Engine
-from rating.rules.sightings import NEVER, UNKNOWN, Sightings, Texts, needs
+from rating.rules.detect.last_seen import NEVER, UNKNOWN, Sightings, Texts, needs
 from schemas.plans import Rate
 from schemas.rules import Filter, Rule
 from schemas.usage import Service

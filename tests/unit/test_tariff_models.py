@@ -7,9 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from rating.increments import IncrementBook, IncrementSpec
-from rating.money import format_amount
 from rating.tariff import PriceBook, PriceSpec
+from rating.tariff.increments import IncrementBook, IncrementSpec
+from rating.units.money import format_amount
 from schemas.plans import Increment, IncrementStart, Price, Rounding, Tier
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rating.catalogue.voucher import Voucher, parse_voucher, voucher_contradictions, voucher_of
 from rating.errors import PlanError
-from rating.voucher import Voucher, parse_voucher, voucher_contradictions, voucher_of
 from schemas.plans import Cycle, Plan, PlanVersion
 
 _CARRIERS = st.text("ABCxyz019.-", min_size=1, max_size=8)

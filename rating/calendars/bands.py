@@ -1,0 +1,257 @@
+"""Time bands (P4): which band a record lies in, and how one that spans a boundary is split at it.
+
+Bands are local wall clock times, so the boundaries move with the zone's clocks: in an hour that clocks show twice a
+band applies twice, in one that they skip not at all. Charges by band are not a function of one counter; each band's
+part is, over the counter of its own rate.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rating.calendars.calendar import DAY_US, FIRST_DAY, HOUR_US, LAST_DAY, ZoneCalendar, day_number
+from rating.errors import PlanError
+from rating.units.money import Ints, muldiv
+from schemas.plans import Band
+
+NO_BAND: Final = -1
+MAX_PARTS = 32_767
+_WEEKDAY, _WEEKEND, _HOLIDAY = range(3)
+_KINDS = {
+    "all": (_WEEKDAY, _WEEKEND, _HOLIDAY),
+    "weekdays": (_WEEKDAY,),
+    "weekend": (_WEEKEND,),
+    "holidays": (_HOLIDAY,),
+}
+_DAY_S = 86_400
+_MARGIN_DAYS = 200
+_FIRST_US, _LAST_US = (FIRST_DAY + 1) * DAY_US, LAST_DAY * DAY_US
+_TIME = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?\Z", re.ASCII)
+
+
+class Parts(NamedTuple):
+    """Parts of records in record order, columns of equal length.
+
+    `record` (int64) is the row of the record, `part` (int16) counts its parts from 0, `band` (int16) is the position
+    in the list of bands or NO_BAND, `quantity` (int64) the part's share; a record's shares sum to its quantity. A
+    part lasts from `start_us` to `end_us` (int64), the end not included.
+    """
+
+    record: Ints
+    part: npt.NDArray[np.int16]
+    band: npt.NDArray[np.int16]
+    quantity: Ints
+    start_us: Ints
+    end_us: Ints
+
+
+def split(
+    zone: ZoneCalendar,
+    bands: Sequence[Band],
+    holidays: Sequence[dt.date],
+    start_us: Ints,
+    end_us: Ints,
+    quantity: Ints,
+) -> Parts:
+    """`Timetable.split` for the timetable of these bands; timetables are kept from call to call."""
+    return timetable(zone, tuple(bands), tuple(holidays)).split(start_us, end_us, quantity)
+
+
+def bands_in_use(bands: Sequence[Band], holidays: Sequence[dt.date]) -> set[int]:
+    """Positions in `bands` of those that hold at some time of some day; NO_BAND where none does at some time.
+
+    Raises PlanError naming the band whose times cannot be read.
+    """
+    pieces = [piece for number, band in enumerate(bands) for piece in _pieces(number, band)]
+    kinds = (_WEEKDAY, _WEEKEND, *((_HOLIDAY,) if holidays else ()))
+    return {band for kind in kinds for _, band in _day(pieces, kind)}
+
+
+@lru_cache(maxsize=512)
+def timetable(zone: ZoneCalendar, bands: tuple[Band, ...], holidays: tuple[dt.date, ...]) -> Timetable:
+    """The Timetable of a zone, bands and holidays; raises PlanError naming the band whose times cannot be read."""
+    return Timetable(zone, bands, holidays)
+
+
+class Timetable:
+    """Which band holds when, in one zone.
+
+    Of bands that overlap the one of the highest weight holds, then the one that starts later in the day, then the
+    one listed first. A band whose end is before its start, as 22:00 to 06:00, is the night's two pieces, each judged
+    by the day it lies in. A holiday counts as a holiday and neither as a weekday nor as weekend; `all` is every day.
+    """
+
+    def __init__(self, zone: ZoneCalendar, bands: Sequence[Band], holidays: Sequence[dt.date]) -> None:
+        self._zone = zone
+        self._plain = not bands
+        pieces = [piece for number, band in enumerate(bands) for piece in _pieces(number, band)]
+        self._days = [_day(pieces, kind) for kind in (_WEEKDAY, _WEEKEND, _HOLIDAY)]
+        self._holidays = np.array(sorted({day_number(day) for day in holidays}), np.int64)
+        self._first, self._last = 0, -1
+        self._edges: Ints = np.empty(0, np.int64)
+        self._bands: npt.NDArray[np.int16] = np.empty(0, np.int16)
+
+    def split(self, start_us: Ints, end_us: Ints, quantity: Ints) -> Parts:
+        """Each record cut where its band changes; most records lie in one band and stay whole.
+
+        A part's share of the quantity is in proportion to time, cumulatively rounded down to whole units, so that a
+        call's seconds are split to the second. A record that ends before it starts, or at once, belongs to the band
+        at its start. So does one of more than MAX_PARTS parts. Instants outside 1900 to 2199 count as those years'
+        first or last.
+        """
+        count = len(start_us)
+        end = np.maximum(start_us, end_us)
+        records = np.arange(count, dtype=np.int64)
+        if not count or self._plain:
+            whole = np.full(count, NO_BAND, np.int16)
+            return Parts(records, np.zeros(count, np.int16), whole, quantity.copy(), start_us.copy(), end)
+        since, until = (np.clip(instants, _FIRST_US, _LAST_US) for instants in (start_us, end))
+        self._cover(since, until)
+        first = np.maximum(np.searchsorted(self._edges, since, "right") - 1, 0)
+        last = np.maximum(np.searchsorted(self._edges, until, "left") - 1, first)
+        parts = last - first + 1
+        parts[parts > MAX_PARTS] = 1
+        if parts.max() == 1:
+            return Parts(records, np.zeros(count, np.int16), self._bands[first], quantity.copy(), start_us.copy(), end)
+        record = np.repeat(records, parts)
+        part = np.arange(len(record)) - np.repeat(np.cumsum(parts) - parts, parts)
+        place = first[record] + part
+        final = part == parts[record] - 1
+        next_edge = self._edges[np.minimum(place + 1, len(self._edges) - 1)]
+        share = quantity[record]
+        cut = np.flatnonzero(parts[record] > 1)
+        owner = record[cut]
+        elapsed = np.where(final[cut], until[owner], next_edge[cut]) - since[owner]
+        reached, _ = muldiv(np.abs(quantity[owner]), elapsed, until[owner] - since[owner])
+        before = np.where(part[cut] == 0, 0, np.concatenate([np.zeros(1, np.int64), reached[:-1]]))
+        share[cut] = (reached - before) * np.sign(quantity[owner])
+        starts = np.where(part == 0, start_us[record], self._edges[place])
+        ends = np.where(final, end[record], next_edge)
+        return Parts(record, part.astype(np.int16), self._bands[place], share, starts, ends)
+
+    def band_at(self, us: Ints) -> npt.NDArray[np.int16]:
+        """The band that holds at each instant, or NO_BAND."""
+        if not len(us) or self._plain:
+            return np.full(len(us), NO_BAND, np.int16)
+        self._cover(us, us)
+        found: npt.NDArray[np.int16] = self._bands[np.maximum(np.searchsorted(self._edges, us, "right") - 1, 0)]
+        return found
+
+    def _cover(self, start_us: Ints, end_us: Ints) -> None:
+        ends = np.array([start_us.min(), end_us.max()], np.int64)
+        first, last = (int(day) for day in np.clip(self._zone.local_day(ends), FIRST_DAY, LAST_DAY))
+        if self._first <= first and last <= self._last:
+            return
+        if self._first <= self._last:
+            first, last = min(first, self._first), max(last, self._last)
+        first, last = max(first - _MARGIN_DAYS, FIRST_DAY), min(last + _MARGIN_DAYS, LAST_DAY)
+        days = np.arange(first, last + 1, dtype=np.int64)
+        midnights = self._zone.midnights_us(np.arange(first, last + 2, dtype=np.int64))
+        regular = np.diff(midnights) == DAY_US
+        kinds = self._kinds(days)
+        edges, bands = [], []
+        for kind, changes in enumerate(self._days):
+            starts = midnights[:-1][regular & (kinds == kind)]
+            for second, band in changes:
+                edges.append(starts + second * 1_000_000)
+                bands.append(np.full(len(starts), band, np.int16))
+        for place in np.flatnonzero(~regular):
+            changes_us = list(self._changes_us(int(midnights[place]), int(midnights[place + 1])))
+            edges.append(np.array([instant for instant, _ in changes_us], np.int64))
+            bands.append(np.array([band for _, band in changes_us], np.int16))
+        instants, holding = np.concatenate(edges), np.concatenate(bands)
+        order = np.argsort(instants, kind="stable")
+        instants, holding = instants[order], holding[order]
+        changed = np.concatenate([[True], holding[1:] != holding[:-1]])
+        self._first, self._last, self._edges, self._bands = first, last, instants[changed], holding[changed]
+
+    def _kinds(self, days: Ints) -> Ints:
+        weekend = (days + 3) % 7 >= 5  # day 0 was a Thursday
+        return np.where(np.isin(days, self._holidays), _HOLIDAY, np.where(weekend, _WEEKEND, _WEEKDAY))
+
+    def _changes_us(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """(instant, band) at the start and at each change within a day on which the clocks are changed."""
+        for since, until, offset in _clock_spans(self._zone, start, end):
+            wall_days = np.arange((since + offset) // DAY_US, (until + offset - 1) // DAY_US + 1, dtype=np.int64)
+            walls = [
+                (int(day) * DAY_US + second * 1_000_000 - offset, band)
+                for day, kind in zip(wall_days, self._kinds(wall_days), strict=True)
+                for second, band in self._days[kind]
+            ]
+            yield since, [band for instant, band in walls if instant <= since][-1]
+            yield from (change for change in walls if since < change[0] < until)
+
+
+def _clock_spans(zone: ZoneCalendar, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(from, until, offset) of the spans between `start` and `end` in which the clocks run on without a change."""
+    since, offset = start, zone.offset_us(start)
+    while since < end:
+        until = since
+        while until < end and zone.offset_us(until) == offset:
+            until += HOUR_US
+        if until >= end and zone.offset_us(end - 1) == offset:
+            yield since, end, offset
+            return
+        low, high = until - HOUR_US, min(until, end - 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if zone.offset_us(middle) == offset:
+                low = middle
+            else:
+                high = middle
+        yield since, high, offset
+        since, offset = high, zone.offset_us(high)
+
+
+class _Piece(NamedTuple):
+    start_s: int
+    end_s: int
+    kinds: tuple[int, ...]
+    weight: int
+    band: int
+
+
+def _pieces(number: int, band: Band) -> Iterator[_Piece]:
+    if band.days not in _KINDS:
+        raise PlanError(f"bands[{number}].days: found {band.days!r}; expected one of {', '.join(_KINDS)}")
+    start = _second(band.start, f"bands[{number}].start")
+    end = _second(band.end, f"bands[{number}].end")
+    if start in (end, _DAY_S):
+        raise PlanError(f"bands[{number}].end: found {band.end!r} after start {band.start!r}; expected a later time")
+    kinds = _KINDS[band.days]
+    if start < end:
+        yield _Piece(start, end, kinds, band.weight, number)
+        return
+    yield _Piece(start, _DAY_S, kinds, band.weight, number)
+    if end > 0:
+        yield _Piece(0, end, kinds, band.weight, number)
+
+
+def _day(pieces: Sequence[_Piece], kind: int) -> list[tuple[int, int]]:
+    """(second of the day, band from then on) of a day without clock changes, from second 0, without repeats."""
+    own = [piece for piece in pieces if kind in piece.kinds]
+    changes: list[tuple[int, int]] = []
+    for second in sorted({0, *(piece.start_s for piece in own), *(piece.end_s for piece in own)} - {_DAY_S}):
+        holding = [piece for piece in own if piece.start_s <= second < piece.end_s]
+        best = max(holding, key=lambda piece: (piece.weight, piece.start_s, -piece.band), default=None)
+        band = NO_BAND if best is None else best.band
+        if not changes or changes[-1][1] != band:
+            changes.append((second, band))
+    return changes
+
+
+def _second(text: str, name: str) -> int:
+    match = _TIME.match(text)
+    if match is not None:
+        hour, minute, second = int(match[1]), int(match[2]), int(match[3] or 0)
+        value = hour * 3600 + minute * 60 + second
+        if minute < 60 and second < 60 and value <= _DAY_S:
+            return value
+    raise PlanError(f'{name}: found {text!r}; expected a time from "00:00" to "24:00"')

@@ -1,0 +1,294 @@
+"""Cycles, terms and windows, cut in the account's time zone (T1 to T5, T7).
+
+Instants are microseconds since 1970 UTC, days are days since 1970-01-01 (numpy's datetime64[D]), cycles are
+consecutive integers. A local day begins at the first instant that any clock of the zone shows it: at a midnight
+that does not exist, that is the moment the clocks jump; a day that the zone skipped is empty.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from importlib.resources import files
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+
+from rating.errors import InputError, PlanError
+from rating.units.money import Ints
+from schemas.plans import Cycle
+
+Days = npt.NDArray[np.int32]
+
+DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
+QUARTER_US = 900_000_000
+ROLLING_QUARTERS = 96  # the rolling 24 hours are the current quarter of an hour and the 95 before it (T4)
+FIRST_DAY, LAST_DAY = -25_567, 84_005  # 1900-01-01 and 2199-12-31; outside, days are those of UTC
+
+_EPOCH = dt.date(1970, 1, 1)
+_ZERO = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_ZONE_NAME = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}\Z", re.ASCII)
+_MARGIN_DAYS = 200  # how far beyond the days asked for the table of midnights is extended
+_CHUNK = 1 << 15
+
+
+def day_number(day: dt.date) -> int:
+    """Days since 1970-01-01."""
+    return (day - _EPOCH).days
+
+
+def day_date(number: int) -> dt.date:
+    """The date that is so many days after 1970-01-01."""
+    return _EPOCH + dt.timedelta(days=int(number))
+
+
+class DayWindow(NamedTuple):
+    """A local day: from `start_us` up to but not including `end_us`; 23 to 25 hours where clocks change."""
+
+    day: dt.date
+    start_us: int
+    end_us: int
+
+
+class ZoneCalendar:
+    """The local days of one IANA zone (T1), by a table of its midnights that grows as it is asked for more days.
+
+    The rules of the zone come from the `tzdata` package and never from the machine, so that the same journal gives
+    the same windows anywhere. Raises InputError where the package knows no zone of that name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.zone = _load_zone(name)
+        self._first = 0
+        self._midnights: Ints = np.empty(0, np.int64)
+
+    def local_day(self, us: Ints) -> Days:
+        """The local day of each instant, int32[n]. Outside 1900 to 2199 it is the day in UTC."""
+        result = np.empty(len(us), np.int32)
+        if not len(us):
+            return result
+        first, last = int(us.min()) // DAY_US, int(us.max()) // DAY_US
+        self._cover(first - 1, last + 2)
+        for start in range(0, len(us), _CHUNK):
+            part = us[start : start + _CHUNK]
+            low, high = (int(self._bounded(np.array([edge]))[0]) for edge in (part.min(), part.max()))
+            result[start : start + _CHUNK] = low if low == high else self._bounded(part)
+        return result
+
+    def _bounded(self, us: Ints) -> Ints:
+        # A local day is the UTC day of the instant or a neighbour of it: no zone is a whole day off.
+        day = us // DAY_US
+        table = self._midnights
+        place = np.clip(day - self._first, 1, len(table) - 2)
+        local = day + (us >= table[place + 1]) - (us < table[place])
+        inside = (day >= FIRST_DAY) & (day <= LAST_DAY)
+        return local if inside.all() else np.where(inside, local, day)
+
+    def midnight_us(self, day: int) -> int:
+        """The instant at which the local day begins, in microseconds since 1970 UTC."""
+        day = int(day)
+        if not FIRST_DAY <= day <= LAST_DAY:
+            return day * DAY_US
+        self._cover(day, day)
+        return int(self._midnights[day - self._first])
+
+    def midnights_us(self, days: npt.NDArray[np.integer]) -> Ints:
+        """`midnight_us` of each day, int64[n]."""
+        numbers = days.astype(np.int64)
+        if not len(numbers):
+            return numbers
+        self._cover(int(numbers.min()), int(numbers.max()))
+        inside = (numbers >= FIRST_DAY) & (numbers <= LAST_DAY)
+        known = self._midnights[np.clip(numbers - self._first, 0, len(self._midnights) - 1)]
+        return np.where(inside, known, numbers * DAY_US)
+
+    def offset_us(self, us: int) -> int:
+        """How far local clocks are ahead of UTC at an instant of the years 1900 to 2199."""
+        return _offset_us(self.zone, us)
+
+    def as_of_previous_day_us(self, us: int) -> int:
+        """24:00 of the local day before the one that `us` lies in (T7): usage before it is "as of yesterday"."""
+        return self.midnight_us(int(self.local_day(np.array([us], np.int64))[0]))
+
+    def _cover(self, first: int, last: int) -> None:
+        first, last = max(first, FIRST_DAY), min(last, LAST_DAY)
+        have_last = self._first + len(self._midnights) - 1
+        if len(self._midnights) and self._first <= first and last <= have_last:
+            return
+        if first > last:  # everything asked for lies outside the table
+            first = last = FIRST_DAY if last < FIRST_DAY else LAST_DAY
+        if len(self._midnights):
+            first, last = min(first, self._first), max(last, have_last)
+        first, last = max(first - _MARGIN_DAYS, FIRST_DAY - 2), min(last + _MARGIN_DAYS, LAST_DAY + 2)
+        known = dict(enumerate(self._midnights.tolist(), self._first))
+        midnights = [known[day] if day in known else _midnight_us(self.zone, day) for day in range(first, last + 1)]
+        self._first, self._midnights = first, np.array(midnights, np.int64)
+
+
+@lru_cache(maxsize=1024)
+def zone_calendar(name: str) -> ZoneCalendar:
+    """The one ZoneCalendar of that name in this process; raises InputError where there is no such zone."""
+    return ZoneCalendar(name)
+
+
+def day_windows(zone: ZoneCalendar, first: dt.date, last: dt.date) -> list[DayWindow]:
+    """The local days from `first` to `last`, both included: contiguous windows, each from local midnight (T1)."""
+    numbers = range(day_number(first), day_number(last) + 1)
+    edges = [zone.midnight_us(number) for number in (*numbers, numbers.stop)]
+    return [DayWindow(day_date(number), *edges[place : place + 2]) for place, number in enumerate(numbers)]
+
+
+@dataclass(frozen=True)
+class CycleCalendar:
+    """Billing cycles of a plan (T2) as consecutive integers, increasing with time.
+
+    Cycles of several months are counted from January 1970: quarters begin in January, April, July and October,
+    years in January. Raises PlanError for less than one month or an anchor outside 1 to 28.
+    """
+
+    cycle: Cycle
+
+    def __post_init__(self) -> None:
+        if self.cycle.months < 1:
+            raise PlanError(f"cycle.months: found {self.cycle.months}; expected 1 or more")
+        if not 1 <= self.cycle.anchor_day <= 28:
+            raise PlanError(f"cycle.anchor_day: found {self.cycle.anchor_day}; expected 1 to 28")
+
+    def index(self, day: Days) -> Days:
+        """The cycle that each local day lies in, int32[n]."""
+        if not len(day):
+            return np.empty(0, np.int32)
+        low, high = int(day.min()), int(day.max())
+        if high - low >= len(day):
+            return self._index(day)
+        cycles: Days = self._index(np.arange(low, high + 1, dtype=np.int32))[day - np.int32(low)]
+        return cycles
+
+    def _index(self, day: Days) -> Days:
+        months = day.astype("datetime64[D]").astype("datetime64[M]")
+        day_of_month = day - months.astype("datetime64[D]").astype(np.int64) + 1
+        number = months.astype(np.int64) - (day_of_month < self.cycle.anchor_day)
+        cycles: Days = (number // self.cycle.months).astype(np.int32)
+        return cycles
+
+    def start_day(self, index: int) -> int:
+        """The first day of a cycle, in days since 1970-01-01."""
+        first = np.datetime64(int(index) * self.cycle.months, "M").astype("datetime64[D]")
+        return int(first.astype(np.int64)) + self.cycle.anchor_day - 1
+
+    def end_day(self, index: int) -> int:
+        """The last day of a cycle, which belongs to it."""
+        return self.start_day(int(index) + 1) - 1
+
+    def days(self, index: int) -> int:
+        """How many days a cycle has."""
+        return self.end_day(index) - self.start_day(index) + 1
+
+    def label(self, index: int) -> str:
+        """The name of a cycle in tables and reports: its first day, as 2026-10 where that is the 1st."""
+        first = str(np.datetime64(self.start_day(index), "D"))
+        return first[:7] if self.cycle.anchor_day == 1 else first
+
+    def index_of_label(self, label: str) -> int:
+        """The cycle of that `label`; raises InputError where no cycle of this calendar begins on such a day."""
+        try:
+            first = dt.date.fromisoformat(f"{label}-01" if len(label) == 7 else label)
+        except ValueError:
+            first = None
+        if first is not None:
+            index = int(self._index(np.array([day_number(first)], np.int32))[0])
+            if self.label(index) == label:
+                return index
+        like = self.label(12 * 56 // self.cycle.months)
+        raise InputError(f"cycle: found {label!r}; expected the first day of a cycle, such as {like}")
+
+
+def term_end(activated: dt.date, months: int) -> dt.date:
+    """The last day of a term of `months` months, of which the month of activation is the first (T3).
+
+    It is the last day of its month. Raises PlanError for less than one month.
+    """
+    if months < 1:
+        raise PlanError(f"term_months: found {months}; expected 1 or more")
+    year, month = divmod(activated.year * 12 + activated.month - 1 + months, 12)
+    return dt.date(year, month + 1, 1) - dt.timedelta(days=1)
+
+
+def quarter(us: Ints) -> Ints:
+    """The quarter of an hour since 1970 UTC that each instant lies in, int64[n].
+
+    Every zone in use today is whole quarters of an hour from UTC, so these are quarters of the local hour too.
+    """
+    return us // QUARTER_US
+
+
+def rolling_window_us(us: int) -> tuple[int, int]:
+    """The rolling 24 hours at an instant (T4): from the start of 96 quarters of an hour to the end of the current one.
+
+    The end is not included.
+    """
+    end = (us // QUARTER_US + 1) * QUARTER_US
+    return end - ROLLING_QUARTERS * QUARTER_US, end
+
+
+class Arrival(IntEnum):
+    """How a record's arrival stands to its cycle (T5)."""
+
+    ON_TIME = 0
+    LATE = 1  # rated in the open cycle
+    FUTURE = 2  # rejected
+
+
+def arrival(
+    used_us: Ints, cycle_end_us: Ints, received_us: Ints | int, grace_hours: Ints | int
+) -> npt.NDArray[np.int8]:
+    """An `Arrival` for each record, int8[n].
+
+    `cycle_end_us` is the first instant after the cycle that the record was used in. Up to `grace_hours` after it,
+    that moment included, a record is on time; used more than one hour after it was received, it is future.
+    """
+    late = received_us > cycle_end_us + grace_hours * np.int64(HOUR_US)
+    future = used_us > received_us + np.int64(HOUR_US)
+    return np.where(future, np.int8(Arrival.FUTURE), np.where(late, np.int8(Arrival.LATE), np.int8(Arrival.ON_TIME)))
+
+
+def _load_zone(name: str) -> ZoneInfo:
+    if _ZONE_NAME.match(name):
+        path = files("tzdata").joinpath("zoneinfo", *name.split("/"))
+        if path.is_file():
+            with path.open("rb") as rules:
+                try:
+                    return ZoneInfo.from_file(rules, key=name)
+                except ValueError:
+                    pass  # a list of zones, say, and not a zone
+    raise InputError(f'time_zone: found {name!r}; expected an IANA time zone such as "Europe/Berlin" or "UTC"')
+
+
+def _midnight_us(zone: ZoneInfo, day: int) -> int:
+    date = day_date(day)
+    local = dt.datetime(date.year, date.month, date.day, tzinfo=zone)
+    instant = local.astimezone(dt.UTC)
+    if instant.astimezone(zone).replace(tzinfo=None) == local.replace(tzinfo=None):
+        return (instant - _ZERO) // dt.timedelta(microseconds=1)
+    # The midnight was skipped: the first second at which clocks show this day or a later one.
+    before, after = (int((instant - _ZERO).total_seconds()) + hours * 3600 for hours in (-26, 26))
+    while after - before > 1:
+        middle = (before + after) // 2
+        if dt.datetime.fromtimestamp(middle, zone).date() >= date:
+            after = middle
+        else:
+            before = middle
+    return after * 1_000_000
+
+
+def _offset_us(zone: ZoneInfo, us: int) -> int:
+    offset = (_ZERO + dt.timedelta(microseconds=us)).astimezone(zone).utcoffset()
+    assert offset is not None
+    return offset // dt.timedelta(microseconds=1)

@@ -1,0 +1,1 @@
+"""Columns, quickly: hash tables, running totals in groups, and the way between Arrow, NumPy and Polars."""

@@ -1,0 +1,113 @@
+"""Prints of a batch: what acceptance needs that follows from the rows alone.
+
+Digests of keys, contents and card numbers, and the distinct places of use. They take no state, so a driver may have
+them made in the thread that reads, while the fold works on the batch before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from rating.columnar.arrow import has
+from rating.columnar.key_index import Ints, Words
+from rating.dedupe.seen import content_of, content_texts, digests
+from schemas.usage import UsageBatch
+
+NUMBERS = ("iccid", "imsi", "msisdn")  # of a card, in the order in which they decide whose a record is (F1)
+PLACE = ("plmn", "country", "zone")  # where it was used, the zone as the feed names it
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_TABLE_BITS = 16
+
+
+@dataclass(frozen=True)
+class Number:
+    """Digests of one card number of each record; `present` says which records carry it, None: all of them."""
+
+    high: Words
+    low: Words
+    present: npt.NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Prints:
+    """Columns of one length, the batch's.
+
+    `key_high`, `key_low` and `content` are digests (F4); `numbers` the card numbers that some record carries. `spot` is
+    the place of use as a row of `spots`, the distinct (PLMN, country, zone the feed names).
+    """
+
+    key_high: Words
+    key_low: Words
+    content: Words
+    numbers: dict[str, Number]
+    spot: Ints
+    spots: list[tuple[str, str, str]]
+
+    def __len__(self) -> int:
+        return len(self.key_low)
+
+    @classmethod
+    def of(cls, batch: UsageBatch) -> Prints:
+        """The prints of a batch."""
+        rows = batch.rows
+        names = [name for name in NUMBERS if has(rows, name)]
+        content = content_texts(rows)
+        places = [name for name in PLACE if has(rows, name)]
+        # All of them at once: a call of Polars has its price, whatever the size of the batch.
+        digests_of, texts = digests(
+            rows, {"record_key": batch.feed} | {name: name for name in names}, dict.fromkeys(content + places)
+        )
+        high, low = digests_of["record_key"]
+        numbers = {name: Number(*digests_of[name], _present(rows[name])) for name in names}
+        spot, spots = _spots(rows, {name: texts[name] for name in places})
+        return cls(high, low, content_of(rows, {name: texts[name] for name in content}), numbers, spot, spots)
+
+    def slice(self, start: int, count: int) -> Prints:
+        """The prints of `count` rows from `start` on; `spots` stay those of the batch."""
+        part = slice(start, start + count)
+        numbers = {
+            name: Number(number.high[part], number.low[part], None if number.present is None else number.present[part])
+            for name, number in self.numbers.items()
+        }
+        return Prints(self.key_high[part], self.key_low[part], self.content[part], numbers, self.spot[part], self.spots)
+
+
+def _present(numbers: pl.Series) -> npt.NDArray[np.bool_] | None:
+    return numbers.is_not_null().to_numpy() if numbers.null_count() else None
+
+
+def _spots(rows: pl.DataFrame, digested: dict[str, Words]) -> tuple[Ints, list[tuple[str, str, str]]]:
+    """The distinct places of a batch, and which one each record was used in."""
+    if not digested:
+        return np.zeros(len(rows), np.int64), [("", "", "")]
+    whole = np.zeros(len(rows), np.uint64)
+    for digest in digested.values():
+        whole = whole * _ODD + digest
+    sample, spot = _alike(whole)
+    shown = [
+        [text or "" for text in rows[name][sample].to_list()] if name in digested else [""] * len(sample)
+        for name in PLACE
+    ]
+    return spot, list(zip(*shown, strict=True))
+
+
+def _alike(digests: Words) -> tuple[Ints, Ints]:
+    """A row of each distinct digest, and which of them each row has.
+
+    There are few: most have a place of their own in a table by their highest bits.
+    """
+    rows = np.arange(len(digests))
+    table = np.empty(1 << _TABLE_BITS, np.int64)
+    place = (digests >> np.uint64(64 - _TABLE_BITS)).view(np.int64)
+    table[place] = rows
+    like = table[place]
+    others = np.flatnonzero(digests[like] != digests)
+    if len(others):
+        _, first, which = np.unique(digests[others], return_index=True, return_inverse=True)
+        like[others] = others[first][which]
+    leads = like == rows
+    return np.flatnonzero(leads), (np.cumsum(leads) - 1)[like]

@@ -1,0 +1,42 @@
+"""The rules that are active, compiled from the state: what the evaluation of an entry reads and never changes."""
+
+from __future__ import annotations
+
+from rating.apply import Compiled
+from rating.rules.active_rule import Watch
+from rating.rules.quota import Quota
+from rating.rules.select.filters import Filters
+from rating.rules.thresholds import Limits
+from rating.rules.triggers import TRIGGERS
+from rating.state import State
+
+
+class RuleSet:
+    """Active rules by number, their filters and limits, and the catalogue that they look at.
+
+    `zones` are the zone names of all plans, which Traffic.zone points to. It is made anew whenever the catalogue
+    changes or a rule starts or stops.
+    """
+
+    def __init__(self, state: State, compiled: Compiled, zones: list[str], former: RuleSet | None = None) -> None:
+        """`former` are the rules as they were before a change: what it left alone is not compiled again."""
+        names = state.vocabulary.rules
+        for rule in state.catalogue.rules:
+            names.row(rule.id)
+        active = sorted((names.rows[rule.id], rule) for rule in state.catalogue.rules if rule.id in state.rules.active)
+        self.watches = tuple(
+            Watch(row, place, rule, TRIGGERS[rule.trigger], state.rules.active[rule.id])
+            for place, (row, rule) in enumerate(active)
+        )
+        self.by_row = {watch.row: watch for watch in self.watches}
+        self.catalogue = state.catalogue
+        self.vocabulary = state.vocabulary
+        self.book, self.directory = compiled.book, compiled.directory
+        self.pools, self.addons = compiled.pools, compiled.addons
+        self.zones = zones
+        rules = [watch.rule for watch in self.watches]
+        self.filters: Filters = Filters(
+            rules, state.catalogue, compiled.book, compiled.directory, former.filters if former is not None else None
+        )
+        self.quota = Quota(compiled.book, compiled.directory, compiled.pools, compiled.addons)
+        self.limits = Limits(rules)

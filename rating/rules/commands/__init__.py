@@ -1,0 +1,1 @@
+"""Commands in the fold, and the changes of cards that they and actions make."""

@@ -1,0 +1,146 @@
+"""Commands in the fold: which can take effect, which were given before, and what is recorded of results (L6, L10)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from typing import Final, NoReturn, get_args
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from rating.catalogue.cards import Directory
+from rating.columnar.key_index import Words
+from rating.dedupe.seen import DAY_US, Seen, digest, first_in_batch
+from rating.errors import RuleError, UsageError
+from rating.state import State
+from schemas.commands import Activate, Command, Deactivate, Failed, NetworkEvent, PlanChanged
+from schemas.tables import RESULTS
+
+REFUSED: Final = "refused"  # the outcome of a result that names a card or plan that is not there
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+RULE_COMMANDS: Final = (Activate, Deactivate)
+EVENTS: Final = get_args(NetworkEvent)
+
+
+def kind_of(command: Command) -> str:
+    """What a command is about: "rule", "result" or "event"."""
+    if isinstance(command, RULE_COMMANDS):
+        return "rule"
+    return "event" if isinstance(command, EVENTS) else "result"
+
+
+def check_commands(state: State, commands: Sequence[Command]) -> None:
+    """Raise RuleError or UsageError where a command, after those before it, could not take effect.
+
+    Nothing is asked of a command whose key was given before: it is a repeat, and changes nothing.
+    """
+    fresh, _ = _fresh(state.seen, commands, state.clock_us // DAY_US)
+    commands = [command for command, takes in zip(commands, fresh, strict=True) if takes]
+    rules = {rule.id for rule in state.catalogue.rules}
+    active = set(state.rules.active)
+    plans = {plan.id for plan in state.catalogue.plans}
+    named = {iccid for command in commands if (iccid := getattr(command, "iccid", None)) is not None}
+    cards = set(state.catalogue.cards["iccid"].filter(state.catalogue.cards["iccid"].is_in(list(named))))
+    for command in commands:
+        iccid = getattr(command, "iccid", None)
+        if iccid is not None and iccid not in cards:
+            raise UsageError(f"iccid: found {iccid!r}, which no card has; expected a card of the catalogue")
+        if isinstance(command, PlanChanged) and command.plan not in plans:
+            raise UsageError(f"plan: found {command.plan!r}; expected a plan of the catalogue, see docs/catalogue.md")
+        if isinstance(command, RULE_COMMANDS):
+            _check_rule(command, rules, active)
+
+
+def _check_rule(command: Activate | Deactivate, rules: set[str], active: set[str]) -> None:
+    name = command.rule
+    if name not in rules:
+        _refuse(name, "which is no rule", "a rule of the catalogue: `weir rules list` names them")
+    if isinstance(command, Activate):
+        if name in active:
+            _refuse(name, "which is active", "an inactive rule")
+        active.add(name)
+    else:
+        if name not in active:
+            _refuse(name, "which is inactive", "an active rule")
+        active.remove(name)
+
+
+def _refuse(name: str, found: str, expected: str) -> NoReturn:
+    raise RuleError(f"rule: found {name!r}, {found}; expected {expected}")
+
+
+def unseen(seen: Seen, commands: Sequence[Command], today: int) -> list[bool]:
+    """Whether each command takes effect: not one whose key was given before (F4). The keys are seen from now on."""
+    fresh, keys = _fresh(seen, commands, today)
+    if keys is not None:
+        high, low = keys
+        seen.add(high, low, np.zeros(len(high), np.uint64), today)
+    return fresh
+
+
+def _fresh(seen: Seen, commands: Sequence[Command], today: int) -> tuple[list[bool], tuple[Words, Words] | None]:
+    """Whether each command is none that was given before, and the digests of the keys that are new."""
+    at = [place for place, command in enumerate(commands) if command.key is not None]
+    fresh = [True] * len(commands)
+    if not at:
+        return fresh, None
+    high, low = digest("commands", pl.Series([commands[place].key for place in at], dtype=pl.String))
+    known, _ = seen.lookup(high, low, today)
+    takes = (first_in_batch(high, low) == np.arange(len(at))) & ~known
+    for place, one in zip(at, takes.tolist(), strict=True):
+        fresh[place] = one
+    return fresh, (high[takes], low[takes])
+
+
+def judge(
+    results: Iterable[tuple[int, Command]], state: State, directory: Directory
+) -> list[tuple[int, Command, str | None]]:
+    """(offset, result, why it is refused or None) of each (offset, result): it may name no card or no plan."""
+    plans = {plan.id for plan in state.catalogue.plans}
+    judged: list[tuple[int, Command, str | None]] = []
+    for offset, command in results:
+        iccid = getattr(command, "iccid", None)
+        refused = None
+        if iccid is not None and directory.row_of(iccid) < 0:
+            refused = f"found ICCID {iccid}, which no card has; expected a card of the catalogue"
+        elif isinstance(command, PlanChanged) and command.plan not in plans:
+            refused = f"found plan {command.plan}; expected a plan of the catalogue"
+        judged.append((offset, command, refused))
+    return judged
+
+
+def moment_us(command: Command, at_us: int) -> int:
+    """When what a command tells happened, in microseconds since 1970 UTC; `at_us` where it does not say."""
+    return at_us if command.at is None else (command.at - _EPOCH) // dt.timedelta(microseconds=1)
+
+
+def results_table(results: Iterable[tuple[int, Command, str | None]], at_us: int, partition: int) -> pa.Table:
+    """Rows of schemas.tables.RESULTS of (offset, result, why it was refused or None)."""
+    rows = []
+    for offset, command, refused in results:
+        message = command.message if isinstance(command, Failed) else None
+        rows.append(
+            {
+                "action_id": getattr(command, "action_id", None),
+                "iccid": getattr(command, "iccid", None),
+                "outcome": REFUSED if refused is not None else str(command.__struct_config__.tag),
+                "message": refused if refused is not None else message or None,
+                "at": moment_us(command, at_us),
+                "journal_partition": partition,
+                "journal_offset": offset,
+            }
+        )
+    if not rows:
+        return RESULTS.empty_table()
+    frame = {name: [row[name] for row in rows] for name in RESULTS.names}
+    return pa.table(
+        {
+            name: pa.array(frame[name], pa.string()).dictionary_encode()
+            if pa.types.is_dictionary(RESULTS.field(name).type)
+            else pa.array(frame[name], RESULTS.field(name).type)
+            for name in RESULTS.names
+        },
+        schema=RESULTS,
+    )

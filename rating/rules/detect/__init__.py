@@ -1,0 +1,1 @@
+"""What rules react to: usage, events, and the passing of time."""

@@ -1,0 +1,312 @@
+"""What happened to SIMs: sessions, blocks, another device or cell, and changes of the catalogue (L7).
+
+Nothing is totalled here, so a window is the event itself: `once_per_window` fires for each.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from rating.columnar.key_index import Ints
+from rating.rules.active_rule import Watch
+from rating.rules.detect.last_seen import NEVER, UNKNOWN, Heard, Reports, Sightings
+from rating.rules.detect.traffic import Flags, Traffic
+from rating.rules.firing.firings import Fires
+from rating.usage.accept import local_days
+from schemas.commands import Blocked, Connected, NetworkEvent, SessionStarted, SessionStopped
+from schemas.rules import Repetition, Rule
+from schemas.usage import Service
+
+if TYPE_CHECKING:
+    from rating.rules.active_rules import RuleSet
+    from rating.rules.state import RuleState
+
+_MOVED: Final = {"imei_changed": "imei", "location_changed": "cell"}
+_BLOCKED: Final = {"data_blocked": "data", "sms_blocked": "sms", "voice_blocked": "voice"}
+_FIELDS: Final = {
+    "billing_status_changed": "status",
+    "msisdn_changed": "msisdn",
+    "price_plan_changed": "plan",
+    "imei_changed": "imei",
+}
+
+
+def admit(
+    state: RuleState,
+    watch: Watch,
+    card: Ints,
+    day: Ints,
+    columns: Mapping[str, Any],
+    window: Ints | None = None,
+    level: Ints | None = None,
+    repetition: Repetition | None = None,
+    held: bool = False,
+) -> list[Fires]:
+    """The firings among the candidates of one rule that the memory lets through; none: an empty list.
+
+    `card` and `day` (local day of arrival) are int64[n] in journal order, `columns` further fields of Fires;
+    `offset` is among them. Where no window is given the window is the event itself.
+    """
+    if not len(card):
+        return []
+    if window is None:
+        window = np.zeros(len(card), np.int64)
+        if watch.rule.repetition == "once_per_window":
+            repetition = "always"
+    if level is None:
+        level = np.ones(len(card), np.int64)
+    fires, known = state.memory.admit(watch.row, repetition or watch.rule.repetition, card, window, level, day, held)
+    at = np.flatnonzero(fires)
+    if not len(at):
+        return []
+    found = Fires(watch.row, card, window=window, level=level, known=known, **columns)
+    return [found if len(at) == len(card) else found.take(at)]
+
+
+def traffic_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fires]:
+    """The firings of session, IMEI and location rules over the records of a batch; sightings move on."""
+    sightings = state.sightings
+    heard = None
+    if len(sightings.columns) > 1:
+        heard = sightings.hear(sightings.reports_of(traffic, ruleset.zones))
+    fires: list[Fires] = []
+    for watch in ruleset.watches:
+        texts: dict[str, pl.Series] = {}
+        if watch.trigger.name == "data_session_started":
+            at = np.flatnonzero(traffic.started)
+        elif watch.trigger.name == "data_session_stopped":
+            at = np.flatnonzero(traffic.stopped)
+        elif watch.trigger.name in _MOVED and heard is not None:
+            at, texts = _moves(watch.rule, _MOVED[watch.trigger.name], sightings, heard)
+        else:
+            continue
+        keep = matching(ruleset, watch, traffic.card[at], traffic.today[at])
+        if ruleset.filters.looks_at(watch.place, "zone") or ruleset.filters.looks_at(watch.place, "rat"):
+            rat = heard.reports.texts["rat"] if heard is not None and "rat" in heard.reports.texts else None
+            rat = np.full(len(traffic), UNKNOWN, np.int64) if rat is None else rat
+            rats = sightings.texts["rat"].series.to_list()
+            keep &= ruleset.filters.places(watch.place, traffic.zone[at], ruleset.zones, rat[at], rats)
+        at, texts = at[keep], {name: column.filter(pl.Series(keep)) for name, column in texts.items()}
+        columns = {name: getattr(traffic, name)[at] for name in ("offset", "used_us", "place")}
+        fires += admit(state, watch, traffic.card[at], traffic.today[at], columns | texts)
+    return fires
+
+
+def event_fires(
+    ruleset: RuleSet, state: RuleState, events: Sequence[NetworkEvent], offsets: Ints, now_us: int
+) -> list[Fires]:
+    """The firings of what the network told of SIMs without usage; sightings move on.
+
+    `offsets` (int64[n]) are those of the events. An event of a SIM that is not in the directory fires nothing; one
+    dated after its arrival happened on arrival.
+    """
+    if not events:
+        return []
+    sightings, directory = state.sightings, ruleset.directory
+    card = directory.rows_of(pl.Series([one.iccid for one in events], dtype=pl.String))
+    rows = np.flatnonzero(card >= 0)
+    events = [events[row] for row in rows.tolist()]
+    card, offsets = card[rows], offsets[rows]
+    if not events:
+        return []
+    used_us = np.array([_at_us(one, now_us) for one in events], np.int64)
+    heard = sightings.hear(_reports(sightings, events, card, used_us))
+    day = local_days(ruleset.book, directory.account[card], np.full(len(card), now_us, np.int64))
+    fires: list[Fires] = []
+    for watch in ruleset.watches:
+        name, texts = watch.trigger.name, dict[str, pl.Series]()
+        if name == "data_session_started":
+            happened = [isinstance(one, SessionStarted) for one in events]
+        elif name == "data_session_stopped":
+            happened = [isinstance(one, SessionStopped) for one in events]
+        elif name in _BLOCKED:
+            happened = [isinstance(one, Blocked) and one.service == _BLOCKED[name] for one in events]
+        elif name in _MOVED:
+            happened = []
+        else:
+            continue
+        at = np.flatnonzero(happened)
+        if name in _MOVED:
+            at, texts = _moves(watch.rule, _MOVED[name], sightings, heard)
+        keep = matching(ruleset, watch, card[at], day[at]) & _placed(
+            ruleset, watch, sightings, {name: heard.after[name][at] for name in ("zone", "rat") if name in heard.after}
+        )
+        at, texts = at[keep], {name: column.filter(pl.Series(keep)) for name, column in texts.items()}
+        fires += admit(state, watch, card[at], day[at], {"offset": offsets[at]} | texts)
+    return fires
+
+
+def change_fires(
+    ruleset: RuleSet, state: RuleState, before: pl.DataFrame, after: pl.DataFrame, offset: Ints | int, now_us: int
+) -> list[Fires]:
+    """The firings of what a catalogue or a result of an action changed in cards; sightings take new IMEIs over.
+
+    `before` and `after` have the columns of CARD_SCHEMA and a row a card, all cards or those that were touched; a card
+    that is in one of them only is no change. `offset` is one, or int64[rows of after]. A first IMEI is no change of
+    device; a first MSISDN, plan or custom field is one, from null.
+    """
+    directory, sightings = ruleset.directory, state.sightings
+    watches = [watch for watch in ruleset.watches if watch.trigger.kind == "change"]
+    if "imei" not in sightings and not watches:
+        return []
+    was = after.select("iccid").join(before, on="iccid", how="left", maintain_order="left")
+    known = after["iccid"].is_in(before["iccid"].implode())
+    differs = pl.DataFrame({name: was[name].ne_missing(after[name]) for name in _COMPARED}).select(
+        pl.any_horizontal(*_COMPARED)
+    )
+    at = np.flatnonzero((known & differs.to_series()).to_numpy())
+    if not len(at):
+        return []
+    was, now = was[at], after[at]
+    card = directory.rows_of(now["iccid"])
+    offsets = np.broadcast_to(np.asarray(offset, np.int64), (len(after),))[at]
+    day = local_days(ruleset.book, directory.account[card], np.full(len(card), now_us, np.int64))
+    imei = was["imei"]
+    if "imei" in sightings:
+        imei = sightings.texts["imei"].named(sightings["imei"][card])
+        told = np.flatnonzero((now["imei"].is_not_null() & was["imei"].ne_missing(now["imei"])).to_numpy())
+        sightings["imei"][card[told]] = sightings.texts["imei"].numbers(now["imei"].gather(told))
+    fires: list[Fires] = []
+    for watch in watches:
+        rule, name = watch.rule, watch.trigger.name
+        if name == "custom_attribute_changed":
+            changed, old, new = _fields_changed(rule, was["custom"], now["custom"])
+        elif name in _FIELDS:
+            old, new = was[_FIELDS[name]], now[_FIELDS[name]]
+            changed = old.ne_missing(new).to_numpy()
+            if name == "billing_status_changed":
+                old, new = old.fill_null("activated"), new.fill_null("activated")
+                changed = (old != new).to_numpy()
+            elif name == "imei_changed":
+                old = imei
+                changed &= (old != new).fill_null(False).to_numpy()
+            changed = changed & _named(rule, old, new)
+        else:
+            continue
+        held = {name: sightings[name][card] for name in ("zone", "rat") if name in sightings}
+        keep = changed & matching(ruleset, watch, card, day) & _placed(ruleset, watch, sightings, held)
+        texts = {"from_value": old.filter(pl.Series(keep)), "to_value": new.filter(pl.Series(keep))}
+        fires += admit(state, watch, card[keep], day[keep], {"offset": offsets[keep]} | texts)
+    return fires
+
+
+_COMPARED: Final = ("status", "msisdn", "plan", "imei", "custom")
+
+
+def matching(ruleset: RuleSet, watch: Watch, card: Ints, day: Ints) -> Flags:
+    """bool[n]: whether the rule watches each card."""
+    keep: Flags = ruleset.filters.cards(watch.place, card, day)
+    return keep
+
+
+def _placed(ruleset: RuleSet, watch: Watch, sightings: Sightings, seen: dict[str, Ints]) -> Flags | bool:
+    """bool[n]: whether the zone and network that each SIM was last seen in match the rule; True where it asks for none.
+
+    `seen` are numbers of texts of the sightings, by name.
+    """
+    filters = ruleset.filters
+    if not (filters.looks_at(watch.place, "zone") or filters.looks_at(watch.place, "rat")):
+        return True
+    count = max((len(column) for column in seen.values()), default=0)
+    column = {name: seen.get(name, np.full(count, UNKNOWN, np.int64)) for name in ("zone", "rat")}
+    names = {name: sightings.texts[name].series.to_list() for name in column}
+    keep: Flags = filters.places(watch.place, column["zone"], names["zone"], column["rat"], names["rat"])
+    return keep
+
+
+def last_seen(ruleset: RuleSet, watch: Watch, sightings: Sightings, card: Ints) -> Flags | bool:
+    """bool[n]: whether the zone and network that each card was last seen in match the rule (L9)."""
+    held = {name: sightings[name][card] for name in ("zone", "rat") if name in sightings}
+    return _placed(ruleset, watch, sightings, held)
+
+
+def _moves(rule: Rule, name: str, sightings: Sightings, heard: Heard) -> tuple[Ints, dict[str, pl.Series]]:
+    """The reports that tell another IMEI or cell as the rule asks for, and what it was and is."""
+    at = heard.moved.get(name, np.zeros(0, np.int64))
+    if name == "cell" and rule.across != "any":
+        at = at[heard.within[at] == (rule.across == "during")]
+    if not len(at):
+        return at, {}
+    texts = sightings.texts[name]
+    old, new = texts.named(heard.before[name][at]), texts.named(heard.after[name][at])
+    keep = _named(rule, old, new)
+    return at[keep], {"from_value": old.filter(pl.Series(keep)), "to_value": new.filter(pl.Series(keep))}
+
+
+def _named(rule: Rule, old: pl.Series, new: pl.Series) -> Flags:
+    """bool[n]: whether each change is from and to what the rule names."""
+    keep = np.ones(len(new), bool)
+    for wanted, values in ((rule.from_, old), (rule.to, new)):
+        if wanted is not None:
+            keep &= (values == wanted).fill_null(False).to_numpy()
+    return keep
+
+
+def _fields_changed(rule: Rule, was: pl.Series, now: pl.Series) -> tuple[Flags, pl.Series, pl.Series]:
+    """Whether custom fields of each card changed as the rule asks for (bool[n]), and from what to what.
+
+    A rule that names no field is told of all that changed in a card at once, as JSON objects.
+    """
+    changed = was.ne_missing(now).to_numpy().copy()
+    texts: list[list[str | None]] = [[None] * len(now), [None] * len(now)]
+    for row in np.flatnonzero(changed).tolist():
+        old, new = _custom(was[row]), _custom(now[row])
+        moved = {
+            name: (old.get(name), new.get(name))
+            for name in sorted(old | new)
+            if old.get(name) != new.get(name)
+            and rule.attribute in (None, name)
+            and rule.from_ in (None, old.get(name))
+            and rule.to in (None, new.get(name))
+        }
+        changed[row] = bool(moved)
+        for side, column in enumerate(texts):
+            told = {name: pair[side] for name, pair in moved.items() if pair[side] is not None}
+            column[row] = told.get(rule.attribute) if rule.attribute is not None else _JSON.encode(told).decode()
+    from_value, to_value = (pl.Series(column, dtype=pl.String) for column in texts)
+    return changed, from_value, to_value
+
+
+_JSON: Final = msgspec.json.Encoder()
+
+
+def _custom(text: str | None) -> dict[str, str]:
+    """The custom fields of a card as texts; those that are null are not there."""
+    fields: dict[str, Any] = msgspec.json.decode(text) if text else {}
+    return {
+        name: value if isinstance(value, str) else _JSON.encode(value).decode()
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
+def _reports(sightings: Sightings, events: Sequence[NetworkEvent], card: Ints, used_us: Ints) -> Reports:
+    """What events tell of SIMs; a block tells that a SIM tried, not that it was connected."""
+    attached = [one if isinstance(one, Connected) else None for one in events]
+    texts = {
+        name: sightings.texts[name].numbers(
+            pl.Series([None if one is None else getattr(one, told) for one in attached], dtype=pl.String)
+        )
+        for name, told in (("imei", "imei"), ("cell", "cell_id"), ("rat", "rat"), ("zone", "zone"))
+        if name in sightings
+    }
+    in_session = [isinstance(one, (SessionStarted, SessionStopped)) for one in events]
+    service = np.where(in_session, int(Service.DATA), UNKNOWN)
+    blocked = np.array([isinstance(one, Blocked) for one in events], bool)
+    return Reports(card, np.where(blocked, NEVER, used_us), service, texts)
+
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def _at_us(event: NetworkEvent, now_us: int) -> int:
+    if event.at is None:
+        return now_us
+    aware = event.at if event.at.tzinfo is not None else event.at.replace(tzinfo=dt.UTC)
+    return min((aware - _EPOCH) // dt.timedelta(microseconds=1), now_us)

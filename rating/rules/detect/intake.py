@@ -1,0 +1,79 @@
+"""From the rated records of a batch to the traffic that rules see."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from rating.columnar.key_index import Ints
+from rating.rules.detect.traffic import Flags, Traffic
+from rating.usage.accept import Accepted
+from rating.usage.batch import RatedBatch
+from rating.usage.rated_rows import Names
+from schemas.usage import RecordType, Service, UsageBatch
+
+
+def traffic_of(
+    home_slot: Ints,
+    home_meters: Flags,
+    names: Names,
+    meters: Ints,
+    batch: UsageBatch,
+    accepted: Accepted,
+    result: RatedBatch,
+    offset: int,
+    clock_us: int,
+) -> Traffic:
+    """The traffic of the accepted records of a batch.
+
+    `home_slot[version]` is the zone slot of the home zone (0: the plan has no zones, -1: none of them is home),
+    `home_meters[version, meter]` whether a counter is that of its data, `meters[rate]` the counter of a rate.
+    """
+    entries, rating, cycles = result.entries, result.rating, result.cycles
+    counted = entries.billable - rating.from_test
+    at_home = home_meters[accepted.version[entries.record], meters[entries.rate]]
+    at_home &= accepted.service[entries.record] == Service.DATA
+    units, home_units = counted, np.where(at_home, counted, 0)
+    if entries.split:
+        starts = np.flatnonzero(np.diff(entries.record, prepend=-1))
+        units, home_units = np.add.reduceat(units, starts), np.add.reduceat(home_units, starts)
+    countries = sorted({country for _, country, _ in accepted.spots if country})
+    numbers = {country: number for number, country in enumerate(countries)}
+    country_of_spot = np.array([numbers.get(country, -1) for _, country, _ in accepted.spots] or [-1], np.int64)
+    data = accepted.service == Service.DATA
+    return Traffic(
+        received_us=batch.received_at_us,
+        clock_us=clock_us,
+        offset=offset + accepted.place,
+        place=accepted.place,
+        card=accepted.card,
+        account=accepted.account,
+        version=accepted.version,
+        service=accepted.service,
+        direction=accepted.direction,
+        zone=names.zone_of[accepted.version, accepted.zone],
+        country=country_of_spot[accepted.spot],
+        countries=countries,
+        used_us=accepted.used_us,
+        day=accepted.day,
+        today=result.today,
+        pool=result.pool,
+        cycle=cycles.code,
+        cycle_start=cycles.start_day,
+        cycle_end=cycles.end_day,
+        units=units,
+        home_units=home_units,
+        home=accepted.zone == home_slot[accepted.version],
+        started=data & (result.connects == 1),
+        stopped=data & _stops(result.rows),
+        rows=result.rows,
+    )
+
+
+def _stops(rows: pl.DataFrame) -> Flags:
+    """bool[n]: whether a record ends its session: the last partial, or a record that is a whole session."""
+    count = len(rows)
+    kind = rows["record_type"].fill_null(0).to_numpy() if "record_type" in rows.columns else np.zeros(count, np.int64)
+    alone = rows["session_id"].is_null().to_numpy() if "session_id" in rows.columns else np.ones(count, bool)
+    stops: Flags = (kind == RecordType.STOP) | ((kind == RecordType.EVENT) & alone)
+    return stops

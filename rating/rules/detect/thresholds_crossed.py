@@ -1,0 +1,257 @@
+"""Which records of a batch make rules on usage fire: thresholds, filters and memory, in that order (L8 to L11)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from rating.calendars.calendar import day_date
+from rating.columnar.groups import distinct
+from rating.columnar.key_index import Ints
+from rating.rules.active_rule import Watch
+from rating.rules.detect.traffic import Flags, Traffic
+from rating.rules.firing.firings import Fires, Labels, nothing
+from rating.rules.firing.repetition import memory_key
+from rating.rules.totals.batch import Moved, Slid, spans
+from rating.rules.totals.cycle_and_day import Slice
+from rating.usage.cycles import cycle_label
+from schemas.usage import Service
+
+if TYPE_CHECKING:
+    from rating.rules.active_rules import RuleSet
+    from rating.rules.state import RuleState
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Records of a batch that meet the condition of one rule, in journal order; int64[n] but `size`."""
+
+    watch: Watch
+    slice: Slice
+    places: Ints  # in the traffic
+    window: Ints
+    level: Ints
+    before: Ints
+    now: Ints
+    size: Ints | None
+    threshold: Ints
+
+
+class Decisions:
+    """Which records of a batch make rules fire: candidates rule by rule, then what the memory lets through."""
+
+    def __init__(self, ruleset: RuleSet, state: RuleState, traffic: Traffic) -> None:
+        self.ruleset, self.state, self.traffic = ruleset, state, traffic
+        self._sizes: dict[tuple[str, Service, str], tuple[Ints, Ints | None]] = {}
+        self._label_of: dict[bool, Labels] = {}
+        self._rat: tuple[Ints, list[str]] | None = None
+
+    def moved(self, watch: Watch, moved: Moved) -> Candidates | None:
+        """The candidates of a rule on a slice by cycle or day.
+
+        Groups are judged by where the batch left them, and only what may fire in them is looked at by record.
+        """
+        ordered, place = moved.ordered, watch.place
+        need = self.ruleset.limits.needs_size(place)
+        size, over = self._size(need, moved.slice, ordered.first, moved.groups)
+        limits = self.ruleset.limits.of(place, size, over)
+        if not len(limits):
+            return None
+        past = moved.now > limits[0]
+        mixed = ordered.mixed if need else None
+        may = (moved.now > moved.before) & (past if mixed is None else past | mixed)
+        at = np.flatnonzero(may)
+        if moved.slice.pooled:
+            at = at[self._has_pool(watch, self.traffic.pool[ordered.first[at]])]
+        else:
+            at = self._rested(watch, moved, at, limits, mixed)
+        if not len(at):
+            return None
+        where, group = spans(ordered.starts[at], ordered.stops[at])
+        added = moved.added[where]
+        running = np.cumsum(added)
+        begins = np.cumsum(ordered.stops[at] - ordered.starts[at])
+        opened = np.concatenate([np.zeros(1, np.int64), running[begins[:-1] - 1]])
+        now = running - opened[group] + moved.before[at][group]
+        adds = np.flatnonzero(added > 0)
+        where, group, now, added = where[adds], group[adds], now[adds], added[adds]
+        places = ordered.order[where]
+        if mixed is not None:
+            size, over = self._size(need, moved.slice, places, None)
+            limits = self.ruleset.limits.of(place, size, over)
+        else:
+            size = None if size is None else size[at][group]
+            limits = _of(limits, at[group])
+        return self._candidates(watch, moved.slice, places, now - added, now, size, limits)
+
+    def slid(self, watch: Watch, slid: Slid) -> Candidates | None:
+        """The candidates of a rule on a rolling slice, whose totals are known by record."""
+        limits = self.ruleset.limits.of(watch.place, None)
+        return self._candidates(watch, slid.slice, slid.places, slid.before, slid.now, None, limits)
+
+    def fires(self, found: Sequence[Candidates]) -> list[Fires]:
+        """The firings among candidates, each of another rule; the memory is asked once for many rules."""
+        traffic, fires = self.traffic, list[Fires]()
+        for repetition in sorted({one.watch.rule.repetition for one in found}):
+            some = [one for one in found if one.watch.rule.repetition == repetition]
+            lengths = [len(one.places) for one in some]
+            places, window, level = (
+                np.concatenate([getattr(one, name) for one in some]) for name in ("places", "window", "level")
+            )
+            admitted, known = self.state.memory.admit(
+                np.repeat([one.watch.row for one in some], lengths),
+                repetition,
+                traffic.card[places],
+                window,
+                level,
+                traffic.today[places],
+                np.repeat([one.watch.holds_back for one in some], lengths),
+            )
+            ends = np.cumsum(lengths).tolist()
+            for one, start, end in zip(some, [0, *ends], ends, strict=False):
+                at = np.flatnonzero(admitted[start:end])
+                if len(at):
+                    fires.append(self._fires(one, at, known[start:end][at]))
+        return fires
+
+    def _fires(self, one: Candidates, at: Ints, known: Ints) -> Fires:
+        """The candidates at the places given, which fire."""
+        traffic, places = self.traffic, one.places[at]
+        return Fires(
+            one.watch.row,
+            traffic.card[places],
+            traffic.offset[places],
+            one.window[at],
+            one.level[at],
+            known,
+            before=one.before[at],
+            now=one.now[at],
+            size=nothing() if one.size is None else one.size[at],
+            threshold=one.threshold[at],
+            pool=traffic.pool[places] if one.slice.pooled else nothing(),
+            used_us=traffic.used_us[places],
+            place=traffic.place[places],
+            label=self._labels(one.slice, places),
+        )
+
+    def _rested(self, watch: Watch, moved: Moved, at: Ints, limits: Ints, mixed: Flags | None) -> Ints:
+        """The groups of `at` that the rule watches and in which its memory lets it fire."""
+        traffic, rule = self.traffic, watch.rule
+        first = moved.ordered.first[at]
+        at = at[self.ruleset.filters.cards(watch.place, traffic.card[first], traffic.today[first])]
+        if rule.repetition == "always" or not len(at) or not len(self.state.memory):
+            return at
+        first = moved.ordered.first[at]
+        level = np.broadcast_to((moved.now[at] > _of(limits, at)).sum(axis=0), len(at))
+        fires = self._unsaid(watch, traffic.card[first], self._windows(moved.slice)[first], level, traffic.today[first])
+        return at[fires if mixed is None else fires | mixed[at]]
+
+    def _unsaid(self, watch: Watch, card: Ints, window: Ints, level: Ints, today: Ints) -> Flags:
+        """bool[n]: where the memory as it stood before the batch would let a rule fire."""
+        memory = self.state.memory
+        if watch.rule.repetition == "once":
+            window = np.zeros_like(window)
+        if watch.rule.repetition == "daily":
+            rows = memory.index.find(memory_key(watch.row, card, window).view(np.uint64))
+            return (rows < 0) | (memory["day"][rows] < today)
+        unsaid: Flags = level > memory.levels(watch.row, card, window)
+        return unsaid
+
+    def _candidates(
+        self, watch: Watch, one: Slice, places: Ints, before: Ints, now: Ints, size: Ints | None, limits: Ints
+    ) -> Candidates | None:
+        """Of places in the traffic, with the totals that they found and left, those that meet the condition."""
+        level = np.broadcast_to((now > limits).sum(axis=0), len(now))
+        at = np.flatnonzero(level)
+        window = self._windows(one)
+        if one.pooled or one.family is None:
+            at = at[self._may_fire(watch, places[at], window, level[at])]
+        at = at[self._matches(watch, places[at])]
+        if not len(at):
+            return None
+        at = at[np.argsort(places[at])]
+        threshold = self.ruleset.limits.reached(watch.place, level[at], _of(limits, at))
+        places, size = places[at], None if size is None else size[at]
+        return Candidates(watch, one, places, window[places], level[at], before[at], now[at], size, threshold)
+
+    def _may_fire(self, watch: Watch, places: Ints, window: Ints, level: Ints) -> Flags:
+        """bool[n]: whether the rule watches the card of each record, and its memory would let it fire."""
+        traffic = self.traffic
+        card, today = traffic.card[places], traffic.today[places]
+        may = self.ruleset.filters.cards(watch.place, card, today)
+        if watch.rule.repetition != "always" and len(self.state.memory):
+            at = np.flatnonzero(may)
+            may[at] = self._unsaid(watch, card[at], window[places[at]], level[at], today[at])
+        return may
+
+    def _matches(self, watch: Watch, places: Ints) -> Flags:
+        """bool[n]: whether the filters on the zone and the RAT of the record match."""
+        filters, traffic = self.ruleset.filters, self.traffic
+        by_zone, by_rat = filters.looks_at(watch.place, "zone"), filters.looks_at(watch.place, "rat")
+        if not len(places) or not (by_zone or by_rat):
+            return np.ones(len(places), bool)
+        rat, rats = self._rats() if by_rat else (np.full(len(traffic), -1), [])
+        return filters.places(watch.place, traffic.zone[places], self.ruleset.zones, rat[places], rats)
+
+    def _rats(self) -> tuple[Ints, list[str]]:
+        if self._rat is None:
+            rows = self.traffic.rows
+            column = rows["rat"] if "rat" in rows.columns else pl.Series("rat", [None] * len(rows), pl.String)
+            names = column.drop_nulls().unique().sort().to_list()
+            numbers = {name: number for number, name in enumerate(names)}
+            code = column.replace_strict(numbers, default=-1, return_dtype=pl.Int64).fill_null(-1)
+            self._rat = code.to_numpy(), names
+        return self._rat
+
+    def _has_pool(self, watch: Watch, pool: Ints) -> Flags:
+        if not watch.rule.pools:
+            return np.ones(len(pool), bool)
+        rows = self.ruleset.vocabulary.pools.rows
+        return np.isin(pool, [rows[name] for name in watch.rule.pools if name in rows])
+
+    def _size(self, need: str, one: Slice, at: Ints, keep: str | None) -> tuple[Ints | None, Ints | None]:
+        """What limits are measured by, of the records at `at`, and the add-ons over it; remembered under `keep`."""
+        if not need:
+            return None, None
+        key = (need, one.service, f"{keep}/{one.direction}")
+        if keep is not None and key in self._sizes:
+            return self._sizes[key]
+        quota, traffic, service = self.ruleset.quota, self.traffic, one.service
+        start, end, today = traffic.cycle_start[at], traffic.cycle_end[at], traffic.today[at]
+        card, version = traffic.card[at], traffic.version[at]
+        over: Ints | None = None
+        if need == "pool":
+            size = quota.pool(service, one.direction, traffic.pool[at], traffic.cycle[at], start, end, today)
+        elif need == "home":
+            size = quota.home(card, version, start, end)
+        elif need == "tier":
+            size = quota.allowance(service, card, version, start, end)
+            over = quota.sim(service, card, version, start, end, traffic.received_us, today) - size
+        else:
+            size = quota.sim(service, card, version, start, end, traffic.received_us, today)
+        if keep is not None:
+            self._sizes[key] = size, over
+        return size, over
+
+    def _windows(self, one: Slice) -> Ints:
+        """int64[n]: what the memory knows the window of each record by: its cycle, or the local day of use."""
+        return self.traffic.cycle if one.window == "cycle" else self.traffic.day
+
+    def _labels(self, one: Slice, places: Ints) -> Labels:
+        """The name of the window of each record, of names made once a batch."""
+        by_cycle = one.window == "cycle"
+        if by_cycle not in self._label_of:
+            windows, rank = distinct(self._windows(one))
+            book = self.ruleset.book
+            names = [cycle_label(book, code) if by_cycle else day_date(code).isoformat() for code in windows.tolist()]
+            self._label_of[by_cycle] = Labels(names, rank)
+        return self._label_of[by_cycle][places]
+
+
+def _of(limits: Ints, at: Ints) -> Ints:
+    """The limits of the subjects at the places given; those that hold for all stay as they are."""
+    return limits if limits.shape[1] == 1 else limits[:, at]

@@ -1,0 +1,281 @@
+"""What falls due as time passes: silences, ends of terms, repeats of daily rules, and the end of suspensions.
+
+A tick looks at whole columns of cards, once for each rule; what came before it in the journal decides, and nothing
+between two ticks is made up for but a billing cycle in which nothing was heard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from rating.calendars.calendar import DAY_US, QUARTER_US
+from rating.catalogue.cards import END
+from rating.columnar.key_index import Ints
+from rating.rules.active_rule import Watch
+from rating.rules.detect.events import admit, last_seen, matching
+from rating.rules.detect.last_seen import HEARD, quiet_columns
+from rating.rules.detect.traffic import Flags
+from rating.rules.firing.firings import Fires
+from rating.rules.firing.repetition import WINDOW_BITS
+from rating.rules.totals.current import TERM, Windows, label_of, standing, windows_of
+from rating.rules.totals.cycle_and_day import Slice
+from rating.usage.accept import local_days
+from rating.usage.cycles import cycle_code
+
+if TYPE_CHECKING:
+    from rating.rules.active_rules import RuleSet
+    from rating.rules.state import RuleState
+
+_ACTIVE: Final = "activated"
+
+
+def tick_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> list[Fires]:
+    """The firings of a tick: silences and terms, daily rules whose condition still holds, and releases (L1 to L5)."""
+    tick = _Tick(ruleset, state, now_us, offset)
+    fires: list[Fires] = []
+    for watch in ruleset.watches:
+        kind, rule = watch.trigger.kind, watch.rule
+        if kind == "silence":
+            fires += tick.silence(watch)
+        elif watch.trigger.name == "term_ends":
+            fires += tick.term_ends(watch)
+        elif kind == "term" and rule.by != "data":
+            fires += tick.term_over(watch)
+        if rule.repetition == "daily" and kind != "pool" and Slice.of(rule, watch.trigger) is not None:
+            fires += tick.repeats(watch)
+    fires += release_fires(ruleset, state, now_us, offset, ticking=True)
+    tick.forget()
+    return fires
+
+
+def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, ticking: bool = False) -> list[Fires]:
+    """The `released` firings of suspensions that end: at ticks with their window, else with their condition (L1, L2).
+
+    The condition ends where the total is no longer past the limit with the quota as it is now, or where the term
+    goes on. Unless the rule fires once for ever it can fire again in the same window, once it is met anew.
+    """
+    memory = state.memory
+    if not any(watch.holds_back for watch in ruleset.watches) or not memory["held"].any():
+        return []
+    held = np.flatnonzero(memory["held"])
+    rule_of = memory.rule[held]
+    fires: list[Fires] = []
+    for watch in ruleset.watches:
+        if not watch.holds_back:
+            continue
+        rows = held[rule_of == watch.row]
+        if not len(rows):
+            continue
+        windows = windows_of(ruleset, watch, memory.card[rows], memory.window[rows], memory["day"][rows], now_us)
+        now = standing(ruleset, state, watch, windows, now_us)
+        recovers = any(one.type == "suspend" and one.until == "recovered" for one in watch.rule.actions)
+        recovered = (now.level == 0) & recovers
+        ended = windows.over if ticking else np.zeros(len(rows), bool)
+        at = np.flatnonzero(recovered | ended)
+        if not len(at):
+            continue
+        memory["held"][rows[at]] = 0
+        if watch.rule.repetition != "once":
+            memory["level"][rows[at[~windows.over[at]]]] = 0
+        at = at[_last_of_card(windows, at, windows.card[memory["held"][rows] == 1])]
+        nothing = np.zeros(len(at), np.int64)
+        fires.append(
+            Fires(
+                watch.row,
+                windows.card[at],
+                np.full(len(at), offset, np.int64),
+                windows.window[at],
+                level=nothing,
+                known=nothing,
+                now=now.value[at],
+                size=now.size[at],
+                pool=windows.pool[at],
+                label=label_of(ruleset, watch, windows.window[at]),
+                released=True,
+            )
+        )
+    return fires
+
+
+def _last_of_card(windows: Windows, at: Ints, still: Ints) -> Ints:
+    """The places in `at` of one window of each card, the latest; of none where another one holds it (`still`)."""
+    order = np.lexsort((windows.start[at], windows.end[at], windows.card[at]))
+    card = windows.card[at][order]
+    last = np.append(card[1:] != card[:-1], True)
+    ended: Ints = np.sort(order[last & ~np.isin(card, still)])
+    return ended
+
+
+@dataclass(frozen=True)
+class _Former:
+    """The billing cycle before the one that a tick lies in, a row a card: its instants, code, and whether there is one.
+
+    `begins` and `ends` are microseconds since 1970 UTC; the end is not included.
+    """
+
+    begins: Ints
+    ends: Ints
+    code: Ints
+    known: Flags
+
+
+class _Tick:
+    """What the rules share over one tick; columns have a row a card."""
+
+    def __init__(self, ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> None:
+        self.ruleset, self.state = ruleset, state
+        self.now_us, self.offset = now_us, offset
+        accounts = np.arange(len(ruleset.catalogue.accounts))
+        self._past: list[Ints] = []  # keys of the memory
+        days = local_days(ruleset.book, accounts, np.full(len(accounts), now_us, np.int64))
+        self.today = days[ruleset.directory.account]
+
+    @cached_property
+    def rules(self) -> npt.NDArray[np.uint16]:
+        """uint16[memory]: the rule of each row of the memory; narrow, as every rule looks for its own."""
+        return self.state.memory.rule.astype(np.uint16)
+
+    @cached_property
+    def activated(self) -> Flags:
+        """The cards that are watched for silence."""
+        status = self.ruleset.directory.cards["status"]
+        active: Flags = (status.fill_null(_ACTIVE) == _ACTIVE).to_numpy()
+        return active
+
+    @cached_property
+    def former(self) -> _Former:
+        """The former cycle of each card's plan."""
+        book, directory = self.ruleset.book, self.ruleset.directory
+        plan = directory.plans.at(np.arange(len(directory)), self.today)
+        known = plan >= 0
+        zone = book.account_zone[directory.account]
+        days = [int(one.local_day(np.array([self.now_us], np.int64))[0]) for one in book.time_zones]
+        table = np.zeros((3, len(book.cycle_calendars), len(days)), np.int64)
+        for kind, calendar in enumerate(book.cycle_calendars):
+            for place, day in enumerate(days):
+                number = int(calendar.index(np.array([day], np.int32))[0]) - 1
+                midnight_us = book.time_zones[place].midnight_us
+                begins, ends = calendar.start_day(number), calendar.start_day(number + 1)
+                table[:, kind, place] = midnight_us(begins), midnight_us(ends), cycle_code(kind, np.array(number))
+        kind_of = book.plan_cycle[plan] if len(book.plan_cycle) else np.zeros(len(plan), np.int64)
+        begins_us, ends_us, code = table[:, kind_of, zone]
+        return _Former(begins_us, ends_us, code, known)
+
+    def silence(self, watch: Watch) -> list[Fires]:
+        """SIMs of which nothing was heard for 24 hours, or in the whole of the former cycle."""
+        sightings = self.state.sightings
+        heard = HEARD[watch.trigger.service]
+        last = sightings[heard]
+        since = np.maximum(sightings["known_us"], watch.since_us)
+        if watch.trigger.window == "day":
+            began = np.maximum(last, since)
+            silent = self.activated & (self.now_us - began >= DAY_US)
+            # A silence is known by the quarter of an hour in which it began; after 29 years they come again.
+            window = (began // QUARTER_US) & ((1 << WINDOW_BITS) - 1)
+            return self._due(watch, silent.astype(np.int64), window, labelled=False)
+        former = self.former
+        quiet, again = quiet_columns(heard)
+        silent = (last < former.begins) | ((sightings[quiet] < former.begins) & (sightings[again] >= former.ends))
+        silent &= self.activated & former.known & (since <= former.begins)
+        return self._due(watch, silent.astype(np.int64), former.code)
+
+    def term_ends(self, watch: Watch) -> list[Fires]:
+        """SIMs whose term ends in so many days, the last day of the term being day 0 (L4, L5)."""
+        end = self.ruleset.directory.term_ends
+        left = end - self.today
+        thresholds = self.ruleset.limits.days(watch.place)
+        level = np.zeros(len(end), np.int64)
+        for days in thresholds:
+            level += left <= days
+        level[(left < 0) | (end == END)] = 0
+        return self._due(watch, level, TERM | end, left, thresholds)
+
+    def term_over(self, watch: Watch) -> list[Fires]:
+        """SIMs whose term is over."""
+        end = self.ruleset.directory.term_ends
+        return self._due(watch, (self.today > end).astype(np.int64), TERM | end)
+
+    def _due(
+        self,
+        watch: Watch,
+        level: Ints,
+        window: Ints,
+        value: Ints | None = None,
+        thresholds: Ints | None = None,
+        labelled: bool = True,
+    ) -> list[Fires]:
+        """Fire where a level holds in a window that has not fired it yet; int64, a row a card."""
+        memory, repetition = self.state.memory, watch.rule.repetition
+        due = level > 0
+        rows = np.flatnonzero(self.rules == watch.row)
+        if len(rows):
+            card = memory.card[rows]
+            same = memory.window[rows] == (0 if repetition == "once" else window[card])
+            past = rows[~same & (memory["held"][rows] == 0)]
+            self._past.append(memory.keys[past[(memory.window[past] >= TERM) | (watch.trigger.kind == "silence")]])
+            rows, card = rows[same], card[same]
+            done = (
+                memory["day"][rows] >= self.today[card]
+                if repetition == "daily"
+                else memory["level"][rows] >= level[card]
+            )
+            due[card[done]] = False
+        card = np.flatnonzero(due)
+        card = card[matching(self.ruleset, watch, card, self.today[card])]
+        keep = last_seen(self.ruleset, watch, self.state.sightings, card)
+        card = card if keep is True else card[keep]
+        columns: dict[str, Ints | pl.Series] = {"offset": np.full(len(card), self.offset, np.int64)}
+        if labelled:
+            columns["label"] = label_of(self.ruleset, watch, window[card])
+        if value is not None and thresholds is not None:
+            columns |= {"now": value[card], "threshold": thresholds[level[card] - 1]}
+        # No record meets the condition of a silence or a term, so none meets it always.
+        once = "once_per_window" if repetition == "always" else repetition
+        held = watch.holds_back and watch.trigger.kind == "term"
+        return admit(self.state, watch, card, self.today[card], columns, window[card], level[card], once, held=held)
+
+    def forget(self) -> None:
+        """Forget silences that were broken and terms that are others by now."""
+        past = np.concatenate([np.zeros(0, np.int64), *self._past])
+        if len(past):
+            self.state.memory.keep(~np.isin(self.state.memory.keys, past))
+
+    def repeats(self, watch: Watch) -> list[Fires]:
+        """SIMs for which a daily rule fired on an earlier day of a window that goes on, and whose total is past it."""
+        memory = self.state.memory
+        rows = np.flatnonzero(self.rules == watch.row)
+        rows = rows[memory["day"][rows] < self.today[memory.card[rows]]]
+        rows = rows[memory.window[rows] < TERM]
+        if not len(rows):
+            return []
+        windows = windows_of(
+            self.ruleset, watch, memory.card[rows], memory.window[rows], memory["day"][rows], self.now_us
+        )
+        windows = windows.take(np.flatnonzero(~windows.over))
+        # The memory's own order follows how usage was cut into batches.
+        windows = windows.take(np.lexsort((windows.start, windows.end, windows.card)))
+        windows = windows.take(np.flatnonzero(matching(self.ruleset, watch, windows.card, windows.today)))
+        keep = last_seen(self.ruleset, watch, self.state.sightings, windows.card)
+        windows = windows if keep is True else windows.take(np.flatnonzero(keep))
+        now = standing(self.ruleset, self.state, watch, windows, self.now_us)
+        at = np.flatnonzero(now.level > 0)
+        if not len(at):
+            return []
+        columns: dict[str, Ints | pl.Series] = {
+            "offset": np.full(len(at), self.offset, np.int64),
+            "before": now.value[at],
+            "now": now.value[at],
+            "size": now.size[at],
+            "threshold": now.threshold[at],
+            "label": label_of(self.ruleset, watch, windows.window[at]),
+        }
+        return admit(
+            self.state, watch, windows.card[at], windows.today[at], columns, windows.window[at], now.level[at],
+            held=watch.holds_back,
+        )  # fmt: skip

@@ -1,0 +1,269 @@
+"""Rules on usage: totals of SIMs and pools move with each batch, and rules fire past their thresholds (L7, L8, L11)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+
+from rating.calendars.calendar import DAY_US, day_date
+from rating.catalogue.rates import SERVICES, Book
+from rating.columnar.groups import Groups, distinct
+from rating.columnar.key_index import Ints
+from rating.errors import InputError
+from rating.rules.active_rule import Watch
+from rating.rules.detect.thresholds_crossed import Candidates, Decisions
+from rating.rules.detect.traffic import Flags, Traffic
+from rating.rules.firing.firings import Fires
+from rating.rules.firing.repetition import Memory
+from rating.rules.totals.batch import Tally, floor_quarter
+from rating.rules.totals.current import TERM
+from rating.rules.totals.cycle_and_day import BASELINE, FAMILIES, Slice, total_key
+from rating.rules.triggers import TRIGGERS
+from rating.usage.cycles import cycle_code, cycle_days, cycle_label
+from schemas.usage import Direction, Service
+
+if TYPE_CHECKING:
+    from rating.rules.active_rules import RuleSet
+    from rating.rules.state import RuleState
+    from rating.usage.corrections import Row
+
+_MARGIN_US: Final = 2 * DAY_US  # any zone's midnight, and an hour ahead
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_QUARTER: Final = dt.timedelta(minutes=15)
+
+
+def usage_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fires]:
+    """The firings of rules on usage over a batch, one Fires a rule, in journal order; totals have moved on.
+
+    A rule fires for a record that adds to its slice and leaves the total past the limit, unless its repetition says
+    that it has. Totals move for each slice that an active rule looks at; other slices are dropped.
+    """
+    by_slice = _watched(ruleset)
+    _drop_unused(state, by_slice)
+    if not by_slice or not len(traffic):
+        return []
+    decisions = Decisions(ruleset, state, traffic)
+    tally = Tally(ruleset, state, traffic, list(by_slice))
+    found: list[Candidates | None] = []
+    for one, watches in by_slice.items():
+        if one.family is None:
+            slid = tally.slide(one)
+            found += [decisions.slid(watch, slid) for watch in watches if slid is not None and len(slid.places)]
+        else:
+            moved = tally.move(one)
+            found += [decisions.moved(watch, moved) for watch in watches if moved is not None]
+    return decisions.fires([one for one in found if one is not None])
+
+
+def _watched(ruleset: RuleSet) -> dict[Slice, list[Watch]]:
+    """The slices that active rules look at, and the rules of each."""
+    found: dict[Slice, list[Watch]] = {}
+    for watch in ruleset.watches:
+        one = Slice.of(watch.rule, watch.trigger)
+        if one is not None:
+            found.setdefault(one, []).append(watch)
+    return found
+
+
+def drop_unwatched(ruleset: RuleSet, state: RuleState) -> None:
+    """Drop slices that no active rule looks at. To be called whenever rules start or stop."""
+    _drop_unused(state, _watched(ruleset))
+
+
+def _drop_unused(state: RuleState, slices: Iterable[Slice]) -> None:
+    """Forget slices that no active rule looks at: they no longer move, and so would be wrong."""
+    used = {one.text for one in slices}
+    for text in state.totals.slices - used:
+        state.totals.drop(text)
+    for text in state.rolling.slices - used:
+        state.rolling.drop(text)
+
+
+def expire(ruleset: RuleSet, state: RuleState, clock_us: int) -> None:
+    """Drop totals whose window can take no more usage, what fired in it, and slices that no active rule looks at.
+
+    What rules find stays the same. To be called at ticks, after suspensions whose window is over have ended: until
+    then their totals are still looked at.
+    """
+    drop_unwatched(ruleset, state)
+    book = ruleset.book
+    last_us = clock_us - int(book.grace_us.max(initial=0)) - _MARGIN_US
+    held = state.memory.window[state.memory["held"] == 1]
+    for family in FAMILIES:
+        windows, rank = distinct(state.totals.window(family))
+        if not len(windows):
+            continue
+        days = windows if family == "sim/day" else np.array([cycle_days(book, code)[1] for code in windows.tolist()])
+        # A rule that is stopped keeps its suspensions, and looks at their totals once it starts again.
+        state.totals.keep(family, ((days + 1) * DAY_US >= last_us)[rank] | np.isin(windows, held)[rank])
+    _forget_past(ruleset, state, last_us)
+    state.rolling.expire(int(floor_quarter(clock_us, book.grace_us.max(initial=0, keepdims=True))[0]))
+
+
+def _forget_past(ruleset: RuleSet, state: RuleState, last_us: int) -> None:
+    """Forget what fired in cycles and days that were over before an instant, unless a suspension is held for it."""
+    memory = state.memory
+    numbers, gone = memory.rule, np.zeros(len(memory), bool)
+    for watch in ruleset.watches if len(memory) else ():
+        one = Slice.of(watch.rule, watch.trigger)
+        if one is None or watch.rule.repetition == "once":
+            continue
+        rows = np.flatnonzero(numbers == watch.row)
+        windows, rank = distinct(memory.window[rows])
+        ends = [
+            cycle_days(ruleset.book, code)[1] if one.window == "cycle" and code < TERM else code
+            for code in windows.tolist()
+        ]
+        past = (np.array(ends, np.int64) + 1) * DAY_US < last_us
+        gone[rows] = (past & (windows < TERM))[rank] & (memory["held"][rows] == 0)
+    memory.keep(~gone)
+
+
+def take_back(ruleset: RuleSet, state: RuleState, row: Row, clock_us: int) -> None:
+    """A rated row was reversed: what it counted counts no longer (F6); nothing fires.
+
+    `row` (a dict of RATED's columns) is the adjustment, whose units are below zero, or the row that it takes back.
+    Sessions that began stay begun.
+    """
+    watched = _watched(ruleset)
+    _drop_unused(state, watched)
+    units = row["billable_quantity"] - row["from_test"]
+    if not units:
+        return
+    facts = {name: row.get(name) for name in BASELINE} | {
+        "quarter": (row["used_at"] - _EPOCH) // _QUARTER,
+        "units": units if row["kind"] == "reversal" else -units,
+        "sessions": 0,
+    }
+    history = _History(ruleset, pl.DataFrame([facts], schema=BASELINE))
+    kept = state.totals.slices | state.rolling.slices
+    for one in watched:
+        if one.text in kept:
+            history.add(state, one)
+
+
+def backfill(ruleset: RuleSet, state: RuleState, rows: pl.DataFrame, watches: Sequence[Watch]) -> None:
+    """Start the slices that `watches` look at, and that are not kept yet, from what history holds.
+
+    `rows` has the columns of BASELINE and holds all usage up to this entry of the journal. Of cards, plans and cycles
+    that the catalogue no longer has, nothing is counted.
+    """
+    kept = state.totals.slices | state.rolling.slices
+    slices = {one for watch in watches if (one := Slice.of(watch.rule, watch.trigger)) is not None}
+    fresh = sorted((one for one in slices if one.text not in kept), key=lambda one: one.text)
+    if fresh:
+        history = _History(ruleset, rows)
+        for one in fresh:
+            history.add(state, one)
+
+
+def baseline_scope(ruleset: RuleSet, memory: Memory, clock_us: int) -> dict[str, Any]:
+    """The parameters of `baseline_sql`: labels of the cycles that can still take usage, and the first day of windows.
+
+    There may be some more than needed. Of windows that are over it covers those for which a suspension is held.
+    """
+    book, held = ruleset.book, list(_held_windows(ruleset, memory))
+    latest = clock_us // DAY_US + 2
+    first = (clock_us - int(book.grace_us.max(initial=0)) - _MARGIN_US) // DAY_US - 1
+    first = min([first, *(day for one, windows in held if one.window != "cycle" for day in windows)])
+    days = np.arange(first, latest + 1, dtype=np.int32)
+    labels = {
+        calendar.label(int(number)) for calendar in book.cycle_calendars for number in np.unique(calendar.index(days))
+    }
+    for one, windows in held:
+        if one.window == "cycle":
+            labels |= {cycle_label(book, code) for code in windows if code < TERM}
+    return {"cycles": sorted(labels), "first_day": day_date(first)}
+
+
+def _held_windows(ruleset: RuleSet, memory: Memory) -> Iterator[tuple[Slice, list[int]]]:
+    """The windows for which rules, active or not, hold suspensions, and the slices that they look at."""
+    held = memory["held"] == 1
+    numbers = ruleset.vocabulary.rules.rows
+    for rule in ruleset.catalogue.rules if held.any() else ():
+        one = Slice.of(rule, TRIGGERS[rule.trigger])
+        windows = memory.window[held & (memory.rule == numbers[rule.id])]
+        if one is not None and len(windows) and rule.repetition != "once":
+            yield one, distinct(windows)[0].tolist()
+
+
+class _History:
+    """Sums of rated rows (BASELINE) as columns of numbers."""
+
+    def __init__(self, ruleset: RuleSet, rows: pl.DataFrame) -> None:
+        book, vocabulary, quota = ruleset.book, ruleset.vocabulary, ruleset.quota
+        versions = pl.format("{}@{}", "plan_id", "plan_version")
+        card = ruleset.directory.rows_of(rows["iccid"])
+        version = _codes(rows.select(versions.alias("v"))["v"], vocabulary.versions.rows)
+        version = np.where(version < len(book.versions), version, -1)
+        known = (card >= 0) & (version >= 0)
+        self.rows = rows.filter(pl.Series(known))
+        self.card, version = card[known], version[known]
+        self.service = _codes(self.rows["service"], {name: int(number) for name, number in SERVICES.items()})
+        self.direction = _codes(self.rows["direction"], {one.name.lower(): int(one) for one in Direction})
+        pools = {pool.id: row for row, pool in enumerate(book.pools) if pool is not None}
+        charged = np.where(self.rows["subject_kind"] == "pool", _codes(self.rows["subject"], pools), -1)
+        self.pool = charged
+        self.cycle = _cycles(book, _codes(self.rows["plan_id"], vocabulary.plans.rows), charged, self.rows["cycle"])
+        self.day = self.rows["day"].to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+        self.quarter = self.rows["quarter"].fill_null(-1).to_numpy()
+        meter = _codes(self.rows["rate"], vocabulary.meters.rows)
+        self.on_home_meter = quota.home_meters(Service.DATA, None)[version, meter] if len(version) else meter > 0
+        slot = quota.home_slot()[version]
+        names = [book.zone_name(row, max(int(one), 0)) for row, one in enumerate(quota.home_slot())]
+        named = pl.Series(names or [None], dtype=pl.String).gather(np.maximum(version, 0))
+        self.at_home = (slot == 0) | ((slot > 0) & (self.rows["zone"] == named).fill_null(False).to_numpy())
+
+    def add(self, state: RuleState, one: Slice) -> None:
+        """Add what the rows hold of a slice to its totals."""
+        subject = self.pool if one.pooled else self.card
+        window = {"cycle": self.cycle, "day": self.day, "rolling": self.quarter}[one.window]
+        at = np.flatnonzero(self._which(one) & (subject >= 0) & (window >= 0))
+        units = self.rows["sessions" if one.counts == "sessions" else "units"].fill_null(0).to_numpy()[at]
+        subject, window = subject[at], window[at]
+        if one.family is None:
+            state.rolling.add(one.text, subject, window, units)
+            return
+        state.totals.use(one.text, one.family)
+        groups = Groups.of(total_key(subject, window))
+        rows = state.totals.rows(one.family, groups.keys)
+        state.totals.column(one.text)[rows] += groups.totals(units[groups.order])
+
+    def _which(self, one: Slice) -> Flags:
+        """bool[n]: the rows that are of a slice."""
+        which: Flags = self.service == one.service
+        if one.direction is not None:
+            which &= self.direction == one.direction
+        for name, wanted in (("country", one.country), ("zone", one.zone)):
+            if wanted is not None:
+                which &= (self.rows[name] == wanted).fill_null(False).to_numpy()
+        if one.counts == "home":
+            which &= self.on_home_meter
+        return which & self.at_home if one.pooled else which
+
+
+def _codes(names: pl.Series, numbers: dict[str, int]) -> Ints:
+    """int64[n]: the number of each name, -1 where it has none."""
+    codes = names.replace_strict(numbers, default=-1, return_dtype=pl.Int64).fill_null(-1)
+    return codes.to_numpy().astype(np.int64)
+
+
+def _cycles(book: Book, plan: Ints, pool: Ints, labels: pl.Series) -> Ints:
+    """int64[n]: the code of each cycle by its label and the plan or pool whose it is, -1 where there is none such."""
+    kind = np.where(plan >= 0, book.plan_cycle[plan], 0)
+    if (pool >= 0).any():
+        kind = np.where((pool >= 0) & (book.pool_cycle[pool] >= 0), book.pool_cycle[pool], kind)
+    names = labels.unique().sort().to_list()
+    label = _codes(labels, {name: number for number, name in enumerate(names)})
+    codes = np.full((len(book.cycle_calendars), len(names)), -1, np.int64)
+    for row, number in np.ndindex(codes.shape):
+        try:
+            index = book.cycle_calendars[row].index_of_label(names[number])
+        except InputError:
+            continue  # no cycle of this kind begins on that day
+        codes[row, number] = int(cycle_code(row, np.array([index]))[0])
+    return codes[kind, label] if len(label) else label

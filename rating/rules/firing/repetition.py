@@ -1,0 +1,156 @@
+"""Memory: which rule has fired for which SIM, so that each repeats as it should and no more (L8, L10).
+
+A row is a rule, a SIM and a window: the billing cycle or the day that a total runs over, the term that ends, the
+silence that goes on; 0 for rules that fire once for ever. It is kept by SIM for pool rules too, so that every SIM that
+goes on using is a target, each once.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rating.columnar.groups import Groups
+from rating.columnar.key_index import Ints, KeyIndex, reserve
+from schemas.rules import Repetition
+
+RULE_BITS: Final = 16
+WINDOW_BITS: Final = 20
+MOST_CARDS: Final = 1 << (63 - RULE_BITS - WINDOW_BITS)
+
+_NEVER: Final = -(1 << 30)
+
+_COLUMNS: Final = (
+    "level",  # how many levels of the threshold have fired
+    "day",  # local day of arrival on which it fired last
+    "held",  # 1 while a suspension that the rule asked for is to be followed by a resume
+)
+
+
+def memory_key(rule: Ints | int, card: Ints, window: Ints) -> Ints:
+    """int64[n]: one number for rule (< 2**16), window (< 2**20) and card (< 2**27)."""
+    return (card << (RULE_BITS + WINDOW_BITS)) | (rule << WINDOW_BITS) | window
+
+
+class Memory:
+    """Columns of int64, one row a rule, SIM and window that fired."""
+
+    def __init__(self) -> None:
+        self.index = KeyIndex()
+        self._columns = {name: np.zeros(1024, np.int64) for name in _COLUMNS}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, name: str) -> Ints:
+        """int64[len], writable: one column of all rows."""
+        return self._columns[name][: len(self.index)]
+
+    @property
+    def keys(self) -> Ints:
+        """int64[len]: the key of each row."""
+        return self.index.keys.view(np.int64)
+
+    @property
+    def card(self) -> Ints:
+        """int64[len]: the card of each row."""
+        return self.keys >> (RULE_BITS + WINDOW_BITS)
+
+    @property
+    def rule(self) -> Ints:
+        """int64[len]: the rule of each row."""
+        return (self.keys >> WINDOW_BITS) & ((1 << RULE_BITS) - 1)
+
+    @property
+    def window(self) -> Ints:
+        """int64[len]: the window of each row."""
+        return self.keys & ((1 << WINDOW_BITS) - 1)
+
+    def levels(self, rule: int, card: Ints, window: Ints) -> Ints:
+        """int64[n]: how many levels of the rule have fired for each SIM in each window."""
+        if not len(self):
+            return np.zeros(len(card), np.int64)
+        rows = self.index.find(memory_key(rule, card, window).view(np.uint64))
+        return np.where(rows >= 0, self["level"][rows], 0)
+
+    def admit(
+        self,
+        rule: Ints | int,
+        repetition: Repetition,
+        card: Ints,
+        window: Ints,
+        level: Ints,
+        day: Ints,
+        held: npt.NDArray[np.bool_] | bool = False,
+    ) -> tuple[npt.NDArray[np.bool_], Ints]:
+        """Which candidates fire, and the level that had fired for each before it (bool[n], int64[n]).
+
+        Candidates meet the condition of their rule; those of each rule come in journal order. `level` (from 1) is how
+        many levels hold, `day` the local day of arrival. once, once_per_window: where a level holds that has not fired
+        yet. daily: the first of its SIM, window and day. always: each. What fires is remembered, and as held where
+        `held`.
+        """
+        count = len(card)
+        if not count:
+            return np.zeros(0, bool), np.zeros(0, np.int64)
+        groups = Groups.of(memory_key(rule, card, np.zeros_like(window) if repetition == "once" else window))
+        before = len(self)
+        rows = self.index.insert(groups.keys.view(np.uint64))
+        reserve(self._columns, len(self.index))
+        self["day"][before:] = _NEVER
+        known = groups.scatter(_reached_before(groups, level[groups.order], self["level"][rows]))
+        if repetition == "always":
+            fires = np.ones(count, bool)
+        elif repetition == "daily":
+            # One batch, tick or command has one arrival, and so each SIM one local day.
+            first = np.zeros(count, bool)
+            first[groups.order[groups.starts]] = True
+            fires = first & (day > groups.scatter(self["day"][rows][groups.segment]))
+        else:
+            fires = level > known
+        fired = np.logical_or.reduceat(fires[groups.order], groups.starts)
+        top = np.maximum.reduceat(np.where(fires, level, 0)[groups.order], groups.starts)
+        self["level"][rows] = np.maximum(self["level"][rows], top)
+        self["day"][rows[fired]] = day[groups.order[groups.starts]][fired]
+        holds = np.broadcast_to(held, count)[groups.order[groups.starts]]
+        self["held"][rows[fired & holds]] = 1
+        return fires, known
+
+    def forget(self, rules: list[int]) -> None:
+        """Nothing of these rules has fired; a suspension that one of them holds is still to be followed by a resume."""
+        own = np.isin(self.rule, rules)
+        self["level"][own] = 0
+        self["day"][own] = _NEVER
+        self.keep(~own | (self["held"] == 1))
+
+    def keep(self, mask: npt.NDArray[np.bool_]) -> None:
+        """Drop the rows where `mask` (bool[len]) is false; the others keep their order."""
+        kept = np.flatnonzero(mask)
+        if len(kept) < len(self):
+            self._columns = {name: column[kept] for name, column in self._columns.items()}
+            self.index = KeyIndex(self.index.keys[kept])
+
+    def to_table(self) -> pa.Table:
+        """Table of `key` and every column, int64, in row order."""
+        return pa.table({"key": self.keys, **{name: self[name] for name in _COLUMNS}})
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Memory:
+        """The memory that `to_table` wrote."""
+        memory = cls()
+        memory.index.insert(np.array(table["key"].to_numpy()).view(np.uint64))
+        memory._columns = {name: np.array(table[name].to_numpy()) for name in _COLUMNS}
+        return memory
+
+
+def _reached_before(groups: Groups, levels: Ints, held: Ints) -> Ints:
+    """int64[n] in group order: the highest level of the group before each row, what was held included."""
+    most = int(max(levels.max(initial=0), held.max(initial=0))) + 1
+    shifted = np.zeros_like(levels)
+    shifted[1:] = levels[:-1]
+    shifted[groups.starts] = held
+    # A group's number on top of the level makes one running maximum serve all groups.
+    return np.maximum.accumulate(groups.segment * most + shifted) - groups.segment * most

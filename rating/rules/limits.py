@@ -1,0 +1,230 @@
+"""Limits (L1 to L5) as the rules that they stand for."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Any, Final
+
+from rating.errors import PlanError
+from rating.units.quantity import parse_quantity
+from schemas.plans import Quantity
+from schemas.rules import Action, Channel, Filter, Limit, LimitKind, Rule
+
+RULE_PREFIX: Final = "limit."  # of the ids of these rules, and of no others
+OFF: Final = "off"
+
+# How each kind may tell people (L1 to L5).
+CHANNELS: Final[dict[LimitKind, tuple[Channel, ...]]] = {
+    "overage_suspension": ("email", "sms", "system"),
+    "hard_cut": ("email", "sms", "system"),
+    "balance_alert": ("email", "system"),
+    "usage_alert": ("email", "sms"),
+    "expiry_alert": ("email", "sms"),
+    "expiry_notice": ("device",),
+}
+
+# Most levels of each kind that has levels, and the unit of a bare number.
+MOST_LEVELS: Final[dict[LimitKind, int]] = {"balance_alert": 3, "usage_alert": 2, "expiry_alert": 2}
+MOST_DAYS: Final = 36_500
+
+_NOTICE_DAYS: Final = (30, 7, 0)
+_LEVEL = re.compile(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*(%|[A-Za-z]*)\s*\Z", re.ASCII)
+
+_SUBJECTS: Final[dict[LimitKind, str]] = {
+    "overage_suspension": "SIM {iccid}: suspended for overage",
+    "hard_cut": "SIM {iccid}: cut off",
+    "balance_alert": "SIM {iccid}: little is left of its quota",
+    "usage_alert": "SIM {iccid}: usage alert",
+    "expiry_alert": "SIM {iccid}: its term is about to end",
+}
+_TEXTS: Final[dict[LimitKind, str]] = {
+    "overage_suspension": (
+        "SIM {iccid} of {account} used {value} {unit} in {window}, its quota and margin being {threshold} {unit}. "
+        "It is to be suspended, and resumed when the next cycle begins."
+    ),
+    "hard_cut": (
+        "SIM {iccid} of {account} used {value} {unit} in {window} and reached its cut at {threshold} {unit}. It is to "
+        "be suspended; an add-on, a larger plan or the next cycle resumes it."
+    ),
+    "balance_alert": (
+        "SIM {iccid} of {account} used {value} {unit} in {window} and reached the level of its balance alert at "
+        "{threshold} {unit}."
+    ),
+    "usage_alert": "SIM {iccid} of {account} used {value} {unit} in {window}, more than {threshold} {unit}.",
+    "expiry_alert": "The term of SIM {iccid} of {account} ends in {value} days.",
+}
+
+
+def limit_rule_id(limit: Limit) -> str:
+    """The id of the rule that a limit stands for."""
+    return f"{RULE_PREFIX}{limit.kind}.{limit.id}"
+
+
+def rules_of(limit: Limit) -> tuple[Rule, ...]:
+    """The rules that a limit stands for: one, inactive as any when it is made, with the id `limit.<kind>.<id>`.
+
+    Its `nearest` name is the kind. A limit that is off is a rule with neither threshold nor actions: it never fires,
+    but stands before the wider settings of its kind. Raises PlanError where the margin or the levels cannot be read.
+    """
+    scope: dict[str, Any] = {"sims": limit.sims, "owner": limit.account}
+    if limit.plan is not None:
+        # L9 leaves the plan filter to accounts; that one limit holds for a plan, whoever is on it, is L1's.
+        scope["filters"] = (Filter(type="plan", values=(limit.plan,)),)
+    suspend: tuple[Action, ...] = ()
+    watched: dict[str, Any]
+    if limit.kind == "overage_suspension":
+        threshold = _margin(limit)
+        watched = {"trigger": "data_usage_cycle", "measure": "over"}
+        suspend = (Action(sequence=1, type="suspend", reason="over_quota", until="window_end"),)
+    elif limit.kind == "hard_cut":
+        threshold = ()
+        watched = {"trigger": "data_usage_cycle", "measure": "hard_cut"}
+        suspend = (Action(sequence=1, type="suspend", reason="hard_cut", until="recovered"),)
+    else:
+        threshold = levels_of(limit)
+        watched = {
+            "balance_alert": {"trigger": "data_usage_cycle", "measure": "remaining", "repetition": "daily"},
+            "usage_alert": {"trigger": "data_usage_cycle"},
+            "expiry_alert": {"trigger": "term_ends"},
+            "expiry_notice": {"trigger": "term_ends"},
+        }[limit.kind]
+    is_on = bool(threshold) or limit.kind == "hard_cut"
+    rule = Rule(
+        id=limit_rule_id(limit),
+        name=f"{limit.kind.replace('_', ' ')} {limit.id}",
+        threshold=threshold,
+        actions=suspend + _notice(limit) if is_on else (),
+        data_base=limit.data_base,
+        nearest=limit.kind,
+        **watched,
+        **scope,
+    )
+    return (rule,)
+
+
+def channels_of(limit: Limit) -> tuple[Channel, ...]:
+    """How a limit tells people: as it says, otherwise as its addresses want; none where it tells nobody."""
+    if limit.by:
+        return limit.by
+    if limit.kind == "expiry_notice":
+        return ("device",)
+    channels: tuple[Channel, ...] = ()
+    if any("@" in address for address in limit.to):
+        channels += ("email",)
+    if any("@" not in address for address in limit.to):
+        channels += ("sms",)
+    if not channels and limit.kind == "balance_alert":
+        channels = ("system",)
+    return channels
+
+
+def levels_of(limit: Limit) -> tuple[Quantity, ...]:
+    """The threshold of an alert in the order in which its levels are met; () where it is off.
+
+    A bare number counts level 1's unit, or percent, of a balance alert (L3), MB of a usage alert and days of an expiry
+    alert (L4). Raises PlanError where a level cannot be read, has another unit, or is not below the one before (L3),
+    and where there are none or too many.
+    """
+    if limit.kind == "expiry_notice":
+        return _NOTICE_DAYS
+    most = MOST_LEVELS.get(limit.kind, 0)
+    if not 1 <= len(limit.levels) <= most:
+        raise PlanError(f"levels: found {len(limit.levels)} levels; expected 1 to {most}")
+    if limit.kind == "balance_alert":
+        return _balance(limit)
+    read = _usage if limit.kind == "usage_alert" else _days
+    units = [read(limit, place) for place in range(len(limit.levels))]
+    if len({value for value, _ in units if value}) < sum(bool(value) for value, _ in units):
+        raise PlanError(f"levels[1]: found {limit.levels[1]!r}; expected another level than the first, or 0 for none")
+    # The source names two thresholds in no order (L4): both are met as usage grows, or as the end comes nearer.
+    return tuple(level for _, level in sorted(filter(_is_on, units), reverse=limit.kind == "expiry_alert", key=_first))
+
+
+def _first(level: tuple[int, Quantity]) -> int:
+    return level[0]
+
+
+def _is_on(level: tuple[int, Quantity]) -> bool:
+    return level[0] > 0
+
+
+def _margin(limit: Limit) -> tuple[Quantity, ...]:
+    if limit.margin == OFF:
+        return ()
+    if limit.margin is None or (isinstance(limit.margin, int) and limit.margin != 0):
+        found = "nothing" if limit.margin is None else limit.margin
+        raise PlanError(f'margin: found {found}; expected data with its unit such as "10 MB", 0, or "{OFF}"')
+    try:
+        parse_quantity(limit.margin, "data", limit.data_base)
+    except PlanError as error:
+        raise PlanError(f'margin: {error}, or "{OFF}"') from None
+    return (limit.margin,)
+
+
+def _balance(limit: Limit) -> tuple[Quantity, ...]:
+    read = [_parts(limit, place) for place in range(len(limit.levels))]
+    unit = read[0][1] or "%"
+    levels: list[Quantity] = []
+    above: Fraction | None = None
+    for place, (number, own) in enumerate(read):
+        field = f"levels[{place}]: found {limit.levels[place]!r}"
+        if own and own.lower() != unit.lower():
+            raise PlanError(f"{field}; expected the unit of the first level, {unit}, or none")
+        value = Fraction(number)
+        if above is not None and value >= above:
+            raise PlanError(f"{field}; expected less than the level before")
+        if unit == "%" and value > 100:
+            raise PlanError(f"{field}; expected 0 to 100 %: what is left of the quota")
+        level = f"{number} {unit}"
+        if unit != "%":
+            _data(level, limit, place)
+        levels.append(level)
+        above = value
+    return tuple(levels)
+
+
+def _usage(limit: Limit, place: int) -> tuple[int, Quantity]:
+    number, unit = _parts(limit, place)
+    level = f"{number} {unit or 'MB'}"
+    return _data(level, limit, place), level
+
+
+def _days(limit: Limit, place: int) -> tuple[int, Quantity]:
+    number, unit = _parts(limit, place)
+    if unit.lower() not in ("", "d", "day", "days") or not number.isdigit() or int(number) > MOST_DAYS:
+        raise PlanError(f"levels[{place}]: found {limit.levels[place]!r}; expected days before the end of the term")
+    return int(number), int(number)
+
+
+def _parts(limit: Limit, place: int) -> tuple[str, str]:
+    match = _LEVEL.match(str(limit.levels[place]))
+    if match is None:
+        example = 'a number, or one with its unit such as "30 %" or "80 MB"'
+        raise PlanError(f"levels[{place}]: found {limit.levels[place]!r}; expected {example}")
+    return match[1], match[2]
+
+
+def _data(level: str, limit: Limit, place: int) -> int:
+    try:
+        return parse_quantity(level, "data", limit.data_base)
+    except PlanError as error:
+        raise PlanError(f"levels[{place}]: {error}") from None
+
+
+def _notice(limit: Limit) -> tuple[Action, ...]:
+    """The action that tells people, the second where the limit suspends too."""
+    by = channels_of(limit)
+    if not by:
+        return ()
+    return (
+        Action(
+            sequence=2 if limit.kind in ("overage_suspension", "hard_cut") else 1,
+            type="notify",
+            by=by,
+            to=limit.to,
+            subject=_SUBJECTS.get(limit.kind),
+            text=_TEXTS.get(limit.kind),
+            service_name=limit.service_name,
+        ),
+    )

@@ -1,0 +1,101 @@
+"""The nearest of several settings of one name (L1): SIM before plan before account before root."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from rating.columnar.key_index import Ints
+from rating.rules.detect.traffic import Flags
+from rating.rules.select.account_tree import AccountTree
+from rating.rules.select.attributes import among
+from schemas.rules import Rule
+
+if TYPE_CHECKING:
+    from rating.rules.select.filters import Filters
+
+_ROOT: Final = 0  # an account stands above it by 1 + its depth
+_PLAN: Final = 1 << 30
+_SIM: Final = 1 << 31
+
+
+def nearness(rule: Rule, tree: AccountTree) -> int:
+    """How near a setting is to the SIMs that it watches; the larger the nearer, the deeper of two accounts nearer."""
+    if rule.sims:
+        return _SIM
+    if any(one.type == "plan" for one in rule.filters):
+        return _PLAN
+    if rule.owner is None or rule.owner not in tree.rows:
+        return _ROOT
+    return _ROOT + 1 + int(tree.depth[tree.rows[rule.owner]])
+
+
+class Nearest:
+    """The settings of one name. Asking costs by what kinds of settings there are, not by how many of them.
+
+    Settings of SIMs, of plans alone and of accounts alone are looked up all at once; those that have other filters on
+    cards beside are asked one by one.
+    """
+
+    def __init__(self, filters: Filters, places: list[int]) -> None:
+        self._filters = filters
+        tree = filters.tree
+        count = len(tree.parent)
+        self._others: list[tuple[int, int]] = []
+        scopes: list[Ints] = []
+        plans: dict[int, set[int]] = {}  # owners by depth, -1 for root: what plans they name
+        own = np.full(count, _ROOT, np.int64)
+        for place in places:
+            rule = filters.rules[place]
+            kinds = {one.type for one in rule.filters} - {"zone", "rat"}
+            owner = -1 if rule.owner is None else tree.rows.get(rule.owner, -2)
+            if owner == -2:
+                continue
+            if rule.sims and not kinds:
+                rows = filters.scope(place)
+                scopes.append(rows if owner < 0 else rows[tree.within(filters.account[rows], owner)])
+            elif kinds == {"plan"} and not rule.sims:
+                named = filters.plans(tuple(one for one in rule.filters if one.type == "plan"))
+                depth = -1 if owner < 0 else int(tree.depth[owner])
+                plans.setdefault(depth, set()).update((_key(np.int64(max(owner, 0)), named)).tolist())
+            elif not kinds and not rule.sims:
+                if owner >= 0:
+                    own[owner] = nearness(rule, tree)
+            else:
+                self._others.append((nearness(rule, tree), place))
+        self._others.sort(reverse=True)
+        self._sims = np.unique(np.concatenate(scopes)) if scopes else np.zeros(0, np.int64)
+        self._plans = [
+            (None if depth < 0 else tree.at_depth(depth), np.array(sorted(keys), np.int64))
+            for depth, keys in sorted(plans.items())
+        ]
+        # An account is watched by the setting of its own, else by that of the nearest one above it.
+        for depth in range(1, int(tree.depth.max(initial=0)) + 1):
+            rows = np.flatnonzero(tree.depth == depth)
+            own[rows] = np.maximum(own[rows], own[tree.parent[rows]])
+        self._account = own
+
+    def nearer(self, rank: int, card: Ints, day: Ints) -> Flags:
+        """bool[n]: whether a setting nearer than `rank` (`nearness`) watches each card; `day` as in Filters.cards."""
+        filters = self._filters
+        found = np.zeros(len(card), bool)
+        if rank < _SIM and len(self._sims):
+            found |= among(card, self._sims)
+        if rank < _PLAN:
+            account = filters.account[card]
+            found |= self._account[account] > rank
+            plan = filters.plan(card, day) if self._plans else card
+            for above, keys in self._plans:
+                owner = np.zeros_like(card) if above is None else above[account]
+                found |= (plan >= 0) & (owner >= 0) & np.isin(_key(owner, plan), keys)
+        for other, place in self._others:
+            if other <= rank:
+                break
+            rest = np.flatnonzero(~found)
+            found[rest] = filters.in_scope(place, card[rest], day[rest])
+        return found
+
+
+def _key(owner: Ints | np.int64, plan: Ints) -> Ints:
+    return (owner << np.int64(32)) | plan

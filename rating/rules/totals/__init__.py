@@ -1,0 +1,1 @@
+"""The totals that rules compare with their thresholds."""

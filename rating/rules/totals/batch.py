@@ -1,0 +1,235 @@
+"""A batch, tallied: what each record adds to each slice, and the totals before and after it (L7, L8).
+
+Records are put in order once for all slices of a family and once for all rolling ones; a slice is then a column of
+what each record adds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from rating.calendars.calendar import ROLLING_QUARTERS, quarter
+from rating.columnar.groups import Groups, distinct
+from rating.columnar.key_index import Ints
+from rating.rules.detect.traffic import Flags, Traffic
+from rating.rules.totals.cycle_and_day import Family, Slice, total_key
+
+if TYPE_CHECKING:
+    from rating.rules.active_rules import RuleSet
+    from rating.rules.state import RuleState
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Records by subject and window, in journal order inside a group; `order[n]` are places in the traffic."""
+
+    order: Ints
+    starts: Ints
+    stops: Ints
+    first: Ints  # int64[g]: a record of each group
+    rows: Ints  # int64[g]: the row of each group in the totals of its family
+    mixed: Flags | None  # bool[g]: whether sizes can differ within the group; None: nowhere
+
+    def take(self, at: Ints) -> Self:
+        """The groups at the places given."""
+        mixed = None if self.mixed is None else self.mixed[at]
+        return replace(
+            self, starts=self.starts[at], stops=self.stops[at], first=self.first[at], rows=self.rows[at], mixed=mixed
+        )
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A slice that a batch has moved on; columns are of the groups of `ordered`, `added` of its records, in order.
+
+    `groups` names the groups: slices of one name have the same.
+    """
+
+    slice: Slice
+    groups: str
+    ordered: Ordered
+    added: Ints
+    before: Ints
+    now: Ints
+
+
+@dataclass(frozen=True)
+class Slid:
+    """A rolling slice that a batch has moved on: places of the records that added something, and what they found."""
+
+    slice: Slice
+    places: Ints
+    before: Ints
+    now: Ints
+
+
+class Tally:
+    """The slices of a batch of traffic, of which there is one record at least."""
+
+    def __init__(self, ruleset: RuleSet, state: RuleState, traffic: Traffic, slices: list[Slice]) -> None:
+        self.ruleset, self.state, self.traffic = ruleset, state, traffic
+        self._services: dict[Family | None, Ints] = {}
+        for one in slices:
+            known = self._services.setdefault(one.family, np.zeros(3, np.int64))
+            known[one.service] = 1
+        self._ordered: dict[Family, Ordered | None] = {}
+        self._by_card: Groups | None = None
+        self._rolled: tuple[Ints, Groups, Ints, Ints] | None = None
+
+    def move(self, one: Slice) -> Moved | None:
+        """Move a slice of a family on; None where no record adds to it."""
+        family = one.family
+        assert family is not None
+        self.state.totals.use(one.text, family)
+        which = self._which(one)
+        if which is None or not which.any():
+            return None
+        if family not in self._ordered:
+            self._ordered[family] = self._order(family)
+        ordered = self._ordered[family]
+        if ordered is None:
+            return None
+        added = np.where(which, self._units(one), 0)[ordered.order]
+        sums, groups = np.add.reduceat(added, ordered.starts), str(family)
+        at = np.flatnonzero(sums)
+        if 2 * len(at) < len(sums):  # rules need not look at the many groups that do not use this slice
+            sums, ordered, groups = sums[at], ordered.take(at), one.text
+        column = self.state.totals.column(one.text)
+        before = column[ordered.rows]
+        now = before + sums
+        column[ordered.rows] = now
+        return Moved(one, groups, ordered, added, before, now)
+
+    def slide(self, one: Slice) -> Slid | None:
+        """Move a rolling slice on; None where no record is of it."""
+        self.state.rolling.use(one.text)
+        which = self._which(one)
+        if which is None or not which.any():
+            return None
+        if self._rolled is None:
+            self._rolled = self._roll()
+        at, groups, quarters, floors = self._rolled
+        order = at[groups.order]
+        takes = which[order]
+        places, segment = order[takes], groups.segment[takes]
+        if not len(places):
+            return None
+        first = np.flatnonzero(np.diff(segment, prepend=-1))
+        present = np.diff(segment, prepend=-1) != 0
+        units = self._units(one)[places]
+        moved = self.state.rolling.move(
+            one.text,
+            self.traffic.card[places[first]],
+            np.cumsum(present) - 1,
+            first,
+            quarters[places],
+            units,
+            floors[self.traffic.account[places[first]]],
+        )
+        added = np.flatnonzero(moved.counts & (units > 0))
+        return Slid(one, places[added], moved.before[added], moved.now[added])
+
+    def _units(self, one: Slice) -> Ints:
+        traffic = self.traffic
+        if one.counts == "sessions":
+            return traffic.started.astype(np.int64)
+        return traffic.home_units if one.counts == "home" else traffic.units
+
+    def _which(self, one: Slice) -> Flags | None:
+        """bool[n]: the records that belong to a slice, whatever their time; None: none."""
+        traffic = self.traffic
+        which: Flags = traffic.service == one.service
+        if one.direction is not None:
+            which &= traffic.direction == one.direction
+        if one.country is not None:
+            if one.country not in traffic.countries:
+                return None
+            which &= traffic.country == traffic.countries.index(one.country)
+        if one.zone is not None:
+            if one.zone not in self.ruleset.zones:
+                return None
+            which &= traffic.zone == self.ruleset.zones.index(one.zone)
+        if one.pooled:
+            which &= traffic.home
+        return which
+
+    def _order(self, family: Family) -> Ordered | None:
+        traffic = self.traffic
+        takes = self._services[family][traffic.service] > 0
+        subject, window = traffic.card, traffic.cycle
+        if family == "pool/cycle":
+            subject = traffic.pool
+            declared = np.array([pool is not None for pool in self.ruleset.book.pools] or [False])
+            takes &= (subject >= 0) & declared[subject]
+        elif family == "sim/day":
+            window = traffic.day
+            takes &= self._day_is_open()
+        if not takes.any():
+            return None
+        at, groups = self._group(takes, subject, window)
+        first = at[groups.order[groups.starts]]
+        keys = total_key(subject[first], window[first])
+        # What a quota follows is the plan version; what a pool's size follows is the local day.
+        order = at[groups.order]
+        differs = traffic.today if family == "pool/cycle" else traffic.version
+        other = differs[order] != differs[first][groups.segment]
+        return Ordered(
+            order,
+            groups.starts,
+            np.append(groups.starts[1:], len(order)),
+            first,
+            self.state.totals.rows(family, keys),
+            np.logical_or.reduceat(other, groups.starts) if other.any() else None,
+        )
+
+    def _group(self, takes: Flags, subject: Ints, window: Ints) -> tuple[Ints, Groups]:
+        at = np.flatnonzero(takes)
+        windows, rank = distinct(window[at])
+        if len(windows) == 1 and len(at) == len(takes) and subject is self.traffic.card:
+            return at, self._cards()
+        return at, Groups.of(subject[at] * len(windows) + rank)
+
+    def _cards(self) -> Groups:
+        if self._by_card is None:
+            self._by_card = Groups.of(self.traffic.card)
+        return self._by_card
+
+    def _day_is_open(self) -> Flags:
+        """bool[n]: whether the local day of use still takes usage: until the account's grace after it (T5)."""
+        book, traffic = self.ruleset.book, self.traffic
+        days, rank = distinct(traffic.day)
+        ends = np.stack([zone.midnights_us(days + 1) for zone in book.time_zones])
+        if traffic.clock_us <= ends.min() + book.grace_us.min(initial=0):
+            return np.ones(len(traffic), bool)
+        closes = ends[book.account_zone[traffic.account], rank] + book.grace_us[traffic.account]
+        is_open: Flags = traffic.clock_us <= closes
+        return is_open
+
+    def _roll(self) -> tuple[Ints, Groups, Ints, Ints]:
+        """Records that rolling windows can take, by card; the quarter of every record; the floor of each account."""
+        traffic = self.traffic
+        quarters = quarter(traffic.used_us)
+        floors = floor_quarter(traffic.clock_us, self.ruleset.book.grace_us)
+        takes = self._services[None][traffic.service] > 0
+        if quarters.min() < floors.max(initial=0):
+            takes &= quarters >= floors[traffic.account]
+        if takes.all():
+            return np.arange(len(traffic)), self._cards(), quarters, floors
+        at = np.flatnonzero(takes)
+        return at, Groups.of(traffic.card[at]), quarters, floors
+
+
+def floor_quarter(clock_us: int, grace_us: Ints) -> Ints:
+    """int64[n]: the first quarter of an hour that rolling windows still look at, by the account's grace (T4, T5)."""
+    return quarter(clock_us - grace_us) - (ROLLING_QUARTERS - 1)
+
+
+def spans(starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
+    """The places of some stretches one after another, and the number of the stretch of each; none is empty."""
+    lengths = stops - starts
+    stretch = np.repeat(np.arange(len(starts)), lengths)
+    begins = np.cumsum(lengths) - lengths
+    return np.arange(len(stretch)) + (starts - begins)[stretch], stretch

@@ -1,0 +1,310 @@
+"""The rolling 24 hours: units by slice, SIM and quarter of an hour (T4).
+
+The window of a SIM ends with the latest quarter Q that it has used so far, and holds the quarters Q-95 to Q. It only
+moves on, so a quarter that has left it never counts again. Each SIM carries the sum of its window; its quarters are a
+chain, walked only when some of them leave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rating.calendars.calendar import ROLLING_QUARTERS
+from rating.columnar.key_index import Ints, KeyIndex, reserve
+from rating.rules.totals.cycle_and_day import stretches
+
+QUARTER_BITS: Final = 23  # quarters of an hour since 1970: enough until 2209
+
+_NEVER: Final = -(1 << 40)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What each record found, in the order handed in; int64[n] but `counts`.
+
+    `before` is the window moved on to the record without it, `now` with it; `counts` (bool[n]) is false for a record
+    older than the window, which adds nothing.
+    """
+
+    before: Ints
+    now: Ints
+    counts: npt.NDArray[np.bool_]
+
+
+class _Buckets:
+    """The quarters of one slice. Rows that left a window stay, unlinked and below `oldest`, until they are dropped."""
+
+    def __init__(self, keys: Ints | None = None, units: Ints | None = None) -> None:
+        self.index = KeyIndex()
+        self.columns = {name: np.zeros(1024, np.int64) for name in ("units", "next")}  # next: row + 1, 0 for none
+        self.cards = {name: np.zeros(1024, np.int64) for name in ("head", "total", "latest", "oldest")}
+        if keys is not None and units is not None and len(keys):
+            self.add(keys >> QUARTER_BITS, keys & ((1 << QUARTER_BITS) - 1), units)
+
+    def add(self, card: Ints, quarter: Ints, units: Ints) -> None:
+        """Add units of quarters that are in the windows of their cards."""
+        if not len(card):
+            return
+        key = (card << QUARTER_BITS) | quarter
+        if (np.diff(key) < 0).any():
+            order = np.argsort(key, kind="stable")
+            key, units = key[order], units[order]
+        first = np.flatnonzero(np.diff(key, prepend=-1))
+        key = key[first]
+        self._put(key >> QUARTER_BITS, key & ((1 << QUARTER_BITS) - 1), np.add.reduceat(units, first))
+
+    def reach(self, card: Ints) -> None:
+        """Make room for cards."""
+        reserve(self.cards, int(card.max(initial=-1)) + 1)
+
+    def _put(self, card: Ints, quarter: Ints, units: Ints) -> None:
+        """Add units of distinct quarters, sorted by card and quarter."""
+        self.reach(card)
+        known = len(self.index)
+        rows = self.index.insert(((card << QUARTER_BITS) | quarter).view(np.uint64))
+        reserve(self.columns, len(self.index))
+        self.columns["units"][rows] += units
+        first = np.flatnonzero(np.diff(card, prepend=-1))
+        last = np.append(first[1:], len(card)) - 1
+        own = card[first]
+        head, total, latest, oldest = (self.cards[name] for name in ("head", "total", "latest", "oldest"))
+        fresh = head[own] == 0
+        latest[own] = np.where(fresh, quarter[last], np.maximum(latest[own], quarter[last]))
+        oldest[own] = np.where(fresh, quarter[first], np.minimum(oldest[own], quarter[first]))
+        total[own] = np.where(fresh, 0, total[own]) + np.add.reduceat(units, first)
+        at = np.flatnonzero(rows >= known)
+        if len(at):
+            rows, card = rows[at], card[at]
+            begins = np.diff(card, prepend=-1) != 0
+            follows = np.zeros(len(rows), np.int64)
+            follows[1:] = rows[:-1] + 1
+            self.columns["next"][rows] = np.where(begins, head[card], follows)
+            ends = np.append(np.flatnonzero(begins)[1:], len(rows)) - 1
+            head[card[ends]] = rows[ends] + 1
+
+    def leave(self, card: Ints, lower: Ints) -> tuple[Ints, Ints, Ints]:
+        """Unlink what lies below `lower` of each of the distinct cards: place of its card, quarter and units."""
+        places, quarters, units = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        cards, columns = self.cards, self.columns
+        at = np.arange(len(card))
+        walked = cards["head"][card]
+        fresh = np.zeros(len(card), np.int64)
+        oldest = np.full(len(card), 1 << QUARTER_BITS)
+        while True:
+            more = walked > 0
+            at, walked = at[more], walked[more] - 1
+            if not len(at):
+                break
+            quarter = self.index.keys[walked].view(np.int64) & ((1 << QUARTER_BITS) - 1)
+            following = columns["next"][walked]
+            stays = quarter >= lower[at]
+            kept = at[stays]
+            columns["next"][walked[stays]] = fresh[kept]
+            fresh[kept] = walked[stays] + 1
+            oldest[kept] = np.minimum(oldest[kept], quarter[stays])
+            gone = ~stays
+            places.append(at[gone])
+            quarters.append(quarter[gone])
+            units.append(columns["units"][walked[gone]])
+            columns["units"][walked[gone]] = 0
+            columns["next"][walked[gone]] = 0
+            walked = following
+        cards["head"][card] = fresh
+        cards["oldest"][card] = oldest
+        left = np.concatenate(places), np.concatenate(quarters), np.concatenate(units)
+        lost = np.zeros(len(card), np.int64)
+        np.add.at(lost, left[0], left[2])
+        cards["total"][card] -= lost
+        return left
+
+    def value(self, card: Ints, lower: Ints) -> Ints:
+        """int64[n]: the units of each card in quarters from `lower` on."""
+        self.reach(card)
+        value = np.where(self.cards["head"][card] > 0, self.cards["total"][card], 0)
+        at = np.flatnonzero((self.cards["head"][card] > 0) & (self.cards["oldest"][card] < lower))
+        walked = self.cards["head"][card[at]]
+        while len(at):
+            walked -= 1
+            quarter = self.index.keys[walked].view(np.int64) & ((1 << QUARTER_BITS) - 1)
+            value[at] -= np.where(quarter < lower[at], self.columns["units"][walked], 0)
+            walked = self.columns["next"][walked]
+            at, walked = at[walked > 0], walked[walked > 0]
+        return value
+
+    def linked(self) -> Ints:
+        """The rows that say something of a window, in ascending order of key: those with units, and the latest."""
+        keys = self.index.keys.view(np.int64)
+        card, quarter = keys >> QUARTER_BITS, keys & ((1 << QUARTER_BITS) - 1)
+        inside = (self.cards["head"][card] > 0) & (quarter >= self.cards["oldest"][card])
+        inside &= (self.columns["units"][: len(keys)] != 0) | (quarter == self.cards["latest"][card])
+        at = np.flatnonzero(inside)
+        order: Ints = at[np.argsort(keys[at])]
+        return order
+
+
+class Rolling:
+    """Units by slice, SIM and quarter of an hour."""
+
+    def __init__(self) -> None:
+        self._slices: dict[str, _Buckets] = {}
+
+    @property
+    def slices(self) -> set[str]:
+        """The texts of the slices that are kept."""
+        return set(self._slices)
+
+    def use(self, text: str) -> None:
+        """Keep a slice from here on; it holds nothing where it was not kept yet."""
+        self._slices.setdefault(text, _Buckets())
+
+    def drop(self, text: str) -> None:
+        """Keep a slice no longer."""
+        self._slices.pop(text)
+
+    def value(self, text: str, card: Ints, latest: Ints) -> Ints:
+        """int64[n]: units of each card in the 96 quarters that end with `latest`, or with its own latest where later.
+
+        0 where the slice is not kept.
+        """
+        buckets = self._slices.get(text)
+        if buckets is None or not len(buckets.index):
+            return np.zeros(len(card), np.int64)
+        return buckets.value(card, latest - (ROLLING_QUARTERS - 1))
+
+    def move(
+        self, text: str, card: Ints, segment: Ints, starts: Ints, quarter: Ints, units: Ints, floor: Ints
+    ) -> Moved:
+        """Move a slice on by records grouped by card, in journal order inside a group.
+
+        A record of no units moves the window on, too.
+
+        `segment[n]` is the group of each record, `starts[g]` where each begins, `card[g]` and `floor[g]` its card and
+        the first quarter that still counts: held units below it are forgotten, records below it are not handed in.
+        """
+        buckets = self._slices[text]
+        buckets.reach(card)
+        held = buckets.cards["head"][card] > 0
+        newest = np.where(held, buckets.cards["latest"][card], _NEVER)
+        held &= newest >= floor
+        newest = np.where(held, newest, _NEVER)
+        final = np.maximum(np.maximum.reduceat(quarter, starts), newest)
+        lower = np.maximum(final - (ROLLING_QUARTERS - 1), floor)
+        # Only cards of which quarters leave are walked; all the others stand with their sum.
+        at = np.flatnonzero((buckets.cards["head"][card] > 0) & (buckets.cards["oldest"][card] < lower))
+        place, left_quarter, left_units = buckets.leave(card[at], lower[at])
+        place = at[place]
+        counted = left_quarter >= floor[place]
+        place, left_quarter, left_units = place[counted], left_quarter[counted], left_units[counted]
+        lump = np.where(buckets.cards["head"][card] > 0, buckets.cards["total"][card], 0)
+        moved = _slide(segment, starts, quarter, units, newest, final, lump, (place, left_quarter, left_units))
+        inside = np.flatnonzero((quarter >= lower[segment]) & ((units > 0) | (quarter == final[segment])))
+        buckets.add(card[segment[inside]], quarter[inside], units[inside])
+        return moved
+
+    def add(self, text: str, card: Ints, quarter: Ints, units: Ints) -> None:
+        """Add units of quarters, in any order, and keep the slice; below zero they are taken back.
+
+        What lies before the window of its SIM counts no more.
+        """
+        self.use(text)
+        buckets = self._slices[text]
+        buckets.reach(card)
+        held = buckets.cards["head"][card] > 0
+        latest = np.full(len(buckets.cards["head"]), _NEVER)
+        latest[card] = np.where(held, buckets.cards["latest"][card], _NEVER)
+        np.maximum.at(latest, card, quarter)
+        inside = quarter > latest[card] - ROLLING_QUARTERS
+        row = buckets.index.find(((card << QUARTER_BITS) | quarter).view(np.uint64))
+        inside &= (units >= 0) | (held & (row >= 0) & (quarter >= buckets.cards["oldest"][card]))
+        buckets.add(card[inside], quarter[inside], units[inside])
+
+    def expire(self, floor: int) -> None:
+        """Drop quarters before `floor`, and those that have left the windows of their SIMs."""
+        for text, buckets in self._slices.items():
+            keys = buckets.index.keys.view(np.int64)
+            rows = buckets.linked()
+            rows = rows[keys[rows] & ((1 << QUARTER_BITS) - 1) >= floor]
+            if len(rows) < len(keys):
+                self._slices[text] = _Buckets(keys[rows], buckets.columns["units"][rows])
+
+    def to_table(self) -> pa.Table:
+        """Table of `slice`, `key` (card and quarter) and `units`, sorted by slice and key.
+
+        Each slice that is kept begins with a row of key -1. The same windows give the same table.
+        """
+        texts = sorted(self._slices)
+        counts, keys, units = [], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for text in texts:
+            buckets = self._slices[text]
+            rows = buckets.linked()
+            keys += [np.array([-1], np.int64), buckets.index.keys[rows].view(np.int64)]
+            units += [np.zeros(1, np.int64), buckets.columns["units"][rows]]
+            counts.append(len(rows) + 1)
+        code = np.repeat(np.arange(len(texts), dtype=np.int32), counts)
+        return pa.table(
+            {
+                "slice": pa.DictionaryArray.from_arrays(code, pa.array(texts, pa.string())),
+                "key": np.concatenate(keys),
+                "units": np.concatenate(units),
+            }
+        )
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Rolling:
+        """The windows that `to_table` wrote."""
+        rolling = cls()
+        for text, start, stop in stretches(table):
+            own = table.slice(start + 1, stop - start - 1)
+            rolling._slices[text] = _Buckets(np.array(own["key"].to_numpy()), np.array(own["units"].to_numpy()))
+        return rolling
+
+
+def _slide(
+    segment: Ints,
+    starts: Ints,
+    quarter: Ints,
+    units: Ints,
+    newest: Ints,
+    final: Ints,
+    lump: Ints,
+    left: tuple[Ints, Ints, Ints],
+) -> Moved:
+    """The window of each record. `lump[g]` is held and stays; `left` (group, quarter, units) was held and leaves.
+
+    Units enter with their record and leave with the first record of their group that is 96 quarters on; the value is
+    what has entered less what has left.
+    """
+    fresh = np.ones(len(segment), bool)
+    if len(left[0]):
+        # What was held goes before the records of its group.
+        whose = np.concatenate([left[0], segment])
+        order = np.argsort(whose, kind="stable")
+        segment = whose[order]
+        quarter = np.concatenate([left[1], quarter])[order]
+        units = np.concatenate([left[2], units])[order]
+        fresh = np.concatenate([np.zeros(len(left[0]), bool), fresh])[order]
+        starts = np.flatnonzero(np.diff(segment, prepend=-1))
+    reached = np.where(fresh, quarter, newest[segment])
+    reached[starts] = np.maximum(reached[starts], newest)
+    base = int(min(quarter.min(), reached.min()))
+    span = int(final.max()) - base + ROLLING_QUARTERS + 2
+    latest = np.maximum.accumulate(segment * span + (reached - base))
+    entered = np.cumsum(units)
+    leaves = np.flatnonzero(quarter + ROLLING_QUARTERS <= final[segment])
+    if len(leaves):
+        until = np.searchsorted(latest, segment[leaves] * span + (quarter[leaves] - base + ROLLING_QUARTERS))
+        until = np.maximum(until, leaves)
+        out = np.zeros(len(units), np.int64)
+        np.add.at(out, until, units[leaves])
+        entered -= np.cumsum(out)
+    opened = np.zeros(len(starts), np.int64)
+    opened[1:] = entered[starts[1:] - 1]
+    now = entered - opened[segment] + lump[segment]
+    counts = quarter + ROLLING_QUARTERS > latest - segment * span + base
+    before = now - np.where(counts, units, 0)
+    return Moved(before[fresh], now[fresh], counts[fresh])

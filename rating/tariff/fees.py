@@ -1,0 +1,58 @@
+"""Fees that are not usage, and proration by days (P9). Days are counted inclusively: the 14th to the 31st are 18."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+
+from rating.errors import PlanError
+from rating.units.money import DECIMALS, Ints, muldiv, parse_amount, round_nanos
+from schemas.plans import Fee, RoundMode
+
+
+@dataclass(frozen=True)
+class FeeTerms:
+    """A fee read into integers."""
+
+    name: str
+    amount_nanos: int
+    per: Literal["activation", "cycle"]
+    prorate: bool
+
+    @classmethod
+    def compile(cls, fee: Fee) -> FeeTerms:
+        """The terms of a fee; PlanError where its amount cannot be read. An amount below zero is a credit."""
+        if fee.per not in ("activation", "cycle"):
+            raise PlanError(f"fee {fee.name!r}, per: found {fee.per!r}; expected activation or cycle")
+        try:
+            amount = parse_amount(fee.amount)
+        except PlanError as error:
+            raise PlanError(f"fee {fee.name!r}, amount: {error}") from None
+        return cls(fee.name, amount, fee.per, fee.prorate)
+
+
+def prorate(
+    amount_nanos: int, days: int, of_days: int, *, decimals: int = DECIMALS, mode: RoundMode = "half_even"
+) -> int:
+    """Nanos of `days` of `of_days` of an amount: exactly amount * days / of_days, rounded once.
+
+    Raises ValueError unless 0 <= days <= of_days and of_days > 0, PlanError for rounding that there is not.
+    """
+    if not 0 <= days <= of_days or of_days <= 0:
+        raise ValueError(f"{days} of {of_days} days are no share of a cycle")
+    return round_nanos(Fraction(amount_nanos * days, of_days), decimals, mode)
+
+
+def prorate_units(units: Ints, days: Ints, of_days: Ints) -> Ints:
+    """Whole units of `days` of `of_days` of an allowance, rounded down: shares of a cycle never exceed the whole.
+
+    int64 columns, broadcast against each other; exact for any allowance of 64 bits. Raises ValueError unless
+    units >= 0 and 0 <= days <= of_days with of_days > 0, in every row.
+    """
+    if np.any(days > of_days):
+        raise ValueError("more days than a cycle has are no share of it")
+    share, _ = muldiv(units, days, of_days)
+    return share

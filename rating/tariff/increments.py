@@ -1,0 +1,121 @@
+"""Increments: how a quantity becomes a billable quantity (P3), for whole columns with mixed increments.
+
+The first `minimum` units are billed as one; after them usage counts in steps of `step`. At a rate group start the
+step changes: the step under way is finished first, so the billable quantity never falls as the quantity grows.
+"30/6" is minimum 30, step 6; "60, from second 60 on 1" is step 60 with a start at 60 of step 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from rating.errors import PlanError
+from rating.units.money import Ints
+from rating.units.quantity import units_of_field
+from schemas.plans import Increment, Quantity
+
+_NEVER = np.iinfo(np.int64).max
+_UP, _DOWN, _NEAREST, _NONE = range(4)
+_ROUNDS = {"up": _UP, "down": _DOWN, "nearest": _NEAREST, "none": _NONE}
+
+
+@dataclass(frozen=True)
+class IncrementSpec:
+    """An increment of a plan with what its figures are to be read by."""
+
+    increment: Increment
+    service: str = "data"
+    data_base: int = 1024
+
+    def units(self, quantity: Quantity, name: str, at_least: int = 0) -> int:
+        """Whole units of the quantity in field `name`; PlanError where it cannot be read or is below `at_least`."""
+        return units_of_field(quantity, name, self.service, self.data_base, at_least)
+
+
+@dataclass(frozen=True)
+class IncrementBook:
+    """Increments compiled by `compile`; an increment is its position in the list given there. Immutable."""
+
+    specs: tuple[IncrementSpec, ...]
+    _stride: int
+    _edge: Ints  # [increment * stride + group]: where the group's steps begin
+    _step: Ints
+    _round: npt.NDArray[np.int8]
+    _plain: npt.NDArray[np.bool_]  # the billable quantity is the quantity
+
+    @classmethod
+    def compile(cls, specs: Sequence[IncrementSpec]) -> IncrementBook:
+        """The book of `specs`, in their order. Raises PlanError naming the field that cannot be used."""
+        groups = [_groups(spec) for spec in specs]
+        stride = max((len(own) for own in groups), default=1)
+        edge, step = np.full(len(specs) * stride, _NEVER), np.ones(len(specs) * stride, np.int64)
+        for number, own in enumerate(groups):
+            for place, (begins, size) in enumerate(own, number * stride):
+                edge[place], step[place] = begins, size
+        rounds = [_ROUNDS[spec.increment.round] for spec in specs]
+        plain = [
+            own[0][0] == 0 and (how == _NONE or all(size == 1 for _, size in own))
+            for own, how in zip(groups, rounds, strict=True)
+        ]
+        return cls(tuple(specs), stride, edge, step, np.array(rounds, np.int8), np.array(plain, bool))
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def billable(self, increment: npt.NDArray[np.integer], quantity: Ints) -> Ints:
+        """Billable units of each row, int64[n]; 0 stays 0, and a negative quantity (a reversal) mirrors its opposite.
+
+        At least the minimum, then whole steps counted from it: the started one counts in full (`up`), not at all
+        (`down`), or from its half on (`nearest`); with `none` every unit counts for itself. Quantities are exact up
+        to 2**62 either way.
+        """
+        book = increment.astype(np.int64)
+        rows = np.flatnonzero(~self._plain[book] & (quantity != 0))
+        if not len(rows):
+            return quantity.copy()
+        if len(rows) == len(quantity):
+            return self._stepped(book, quantity)
+        result = quantity.copy()
+        result[rows] = self._stepped(book[rows], quantity[rows])
+        return result
+
+    def _stepped(self, increment: Ints, quantity: Ints) -> Ints:
+        amount = np.abs(quantity)
+        place = increment * self._stride
+        first = self._edge[place]
+        for group in range(1, self._stride):
+            place += amount > self._edge[increment * self._stride + group]
+        edge, step, how = self._edge[place], self._step[place], self._round[increment]
+        beyond = np.maximum(amount - edge, 0)
+        rest = beyond % step
+        started = (rest > 0) & ((how == _UP) | ((how == _NEAREST) & (rest >= step - rest)))
+        counted = edge + beyond - rest + started * step
+        counted = np.where(how == _NONE, np.maximum(amount, first), counted)
+        return np.where(quantity < 0, -counted, counted)
+
+
+def _groups(spec: IncrementSpec) -> list[tuple[int, int]]:
+    """(where steps begin, their size) of each rate group, ascending."""
+    increment = spec.increment
+    if increment.round not in _ROUNDS:
+        raise PlanError(f"round: found {increment.round!r}; expected one of {', '.join(_ROUNDS)}")
+    edge, step = spec.units(increment.minimum, "minimum"), spec.units(increment.step, "step", at_least=1)
+    starts = [spec.units(start.start, f"starts[{number}].start") for number, start in enumerate(increment.starts)]
+    for number, (one, following) in enumerate(pairwise(starts), 1):
+        if following <= one:
+            raise PlanError(f"starts[{number}].start: found {following}; expected more than {one}, the one before")
+    groups = [(edge, step)]
+    for number, start in enumerate(starts):
+        if start > edge:
+            edge += -(-(start - edge) // step) * step
+        step = spec.units(increment.starts[number].step, f"starts[{number}].step", at_least=1)
+        if groups[-1][0] == edge:
+            groups[-1] = (edge, step)
+        else:
+            groups.append((edge, step))
+    return groups

@@ -1,0 +1,1 @@
+"""Exact numbers: money in nanos, and quantities in whole units."""

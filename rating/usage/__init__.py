@@ -1,0 +1,1 @@
+"""The path of a usage batch: accept, find the cycle, allocate, price, and write rated rows."""

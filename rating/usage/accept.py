@@ -1,0 +1,289 @@
+"""Acceptance: which records of a batch are rated, which are duplicates and which are rejected (F4, F5).
+
+Each record ends in exactly one of the three, whatever the batch it arrives in: a key that was accepted before is a
+duplicate, or a conflict where its content differs, even if the record could not be rated today; a record that cannot
+be rated leaves no trace of its key, so that it can be corrected and sent again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from rating.apply import Compiled
+from rating.calendars.calendar import FIRST_DAY, LAST_DAY, ZoneCalendar
+from rating.catalogue.rates import Book
+from rating.columnar.arrow import numbers
+from rating.columnar.key_index import Ints
+from rating.dedupe.digests import NUMBERS, Prints
+from rating.dedupe.seen import DAY_US, Seen, first_in_batch, order_of
+from schemas.usage import REJECT_SCHEMA, Direction, Service, UsageBatch
+
+FUTURE_US: Final = 3_600_000_000  # T5: dated at most one hour ahead of arrival
+# What a single record can be of data, SMS and voice: 32 TiB, a million messages or a year of speech; more is a fault
+# of the feed, not usage.
+MOST_UNITS: Final = np.array([1 << 45, 1 << 20, 1 << 25], np.int64)
+
+_FEW_DAYS: Final = 1 << 10  # whose midnights in each zone are worth a table
+
+_FINE, _UNKNOWN_CARD, _TOO_LARGE, _FUTURE, _NO_PLAN, _NO_RATE, _DUPLICATE, _CONFLICT = range(8)
+_REASONS: Final = {
+    _UNKNOWN_CARD: "unknown_card",
+    _TOO_LARGE: "bad_value",
+    _FUTURE: "future",
+    _NO_PLAN: "no_plan",
+    _NO_RATE: "no_rate",
+    _CONFLICT: "conflict",
+}
+_FIELDS: Final = {
+    _UNKNOWN_CARD: "iccid",
+    _TOO_LARGE: "quantity",
+    _FUTURE: "used_at",
+    _NO_PLAN: "iccid",
+    _NO_RATE: "plmn",
+    _CONFLICT: "record_key",
+}
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The records that are rated, in journal order; every column has their length and is int64 unless noted."""
+
+    place: Ints  # row of the batch
+    card: Ints
+    account: Ints
+    plan: Ints
+    version: Ints
+    day: Ints  # local day of use
+    used_us: Ints
+    service: Ints
+    direction: Ints
+    zone: Ints  # zone slot within the version
+    spot: Ints  # row of `spots`
+    spots: list[tuple[str, str, str]]  # distinct (PLMN, country, zone named by the feed) of the batch
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def take(self, at: Ints) -> Accepted:
+        """The records at the places given, in that order."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Accepted(**{name: c if name == "spots" else c[at] for name, c in columns.items()})
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What became of a batch: `accepted`, `rejects` (REJECT_SCHEMA, source order) and how many were duplicates."""
+
+    accepted: Accepted
+    rejects: pl.DataFrame
+    duplicates: int
+
+
+def local_days(book: Book, account: Ints, us: Ints) -> Ints:
+    """int64[n]: the local day of each instant in the zone of its account (T1), as days since 1970."""
+    if not len(us):
+        return np.zeros(0, np.int64)
+    if len(book.time_zones) == 1:
+        return book.time_zones[0].local_day(us).astype(np.int64)
+    zone = book.account_zone[account]
+    first, last = int(us.min()) // DAY_US - 1, int(us.max()) // DAY_US + 1
+    if last - first > len(us) + _FEW_DAYS or first < FIRST_DAY or last > LAST_DAY:
+        day = np.zeros(len(us), np.int64)
+        for row, time_zone in enumerate(book.time_zones):
+            at = np.flatnonzero(zone == row)
+            day[at] = time_zone.local_day(us[at])
+        return day
+    # A local day is the UTC day of the instant or a neighbour of it: no zone is a whole day off.
+    midnights = np.stack([one.midnights_us(np.arange(first, last + 1)) for one in book.time_zones])
+    day = us // DAY_US
+    place = zone * (last - first + 1) + (day - first)
+    day += us >= midnights.ravel()[place + 1]
+    day -= us < midnights.ravel()[place]
+    return day
+
+
+def local_day_at(time_zone: ZoneCalendar, us: int) -> int:
+    """The local day of one instant, as `local_days` has it."""
+    day = us // DAY_US
+    if not FIRST_DAY < day < LAST_DAY:
+        return int(time_zone.local_day(np.array([us], np.int64))[0])
+    return day + (us >= time_zone.midnight_us(day + 1)) - (us < time_zone.midnight_us(day))
+
+
+def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) -> Acceptance:
+    """Judge every record of a batch, whose prints are given, and mark the keys of the accepted ones as seen."""
+    rows, book, directory = batch.rows, compiled.book, compiled.directory
+    count = len(rows)
+    today = batch.received_at_us // DAY_US
+    high, low, content = prints.key_high, prints.key_low, prints.content
+    known, known_content = seen.lookup(high, low, today)
+
+    card = directory.resolve(prints)
+    used_us = numbers(rows, "used_at", 0)
+    service = rows["service"].to_numpy().astype(np.int64)
+    direction = rows["direction"].to_numpy().astype(np.int64)
+    verdict = np.zeros(count, np.int8)
+    unknown = card < 0
+    if len(directory):
+        someone = np.where(unknown, 0, card) if unknown.any() else card
+        account = directory.account[someone]
+        day = local_days(book, account, used_us)
+        plan = directory.plans.at(someone, day)
+        version = book.version_of(plan, day)
+        spot, spots = prints.spot, prints.spots
+        slots = book.zone_slots(spots)
+        zone = slots[book.version_zone_key[version], spot] if len(book.versions) else np.zeros(count, np.int64)
+        rated = _rated(book, version, service, direction, zone, rows)
+        verdict[~rated] = _NO_RATE
+        verdict[version < 0] = _NO_PLAN
+    else:
+        account = day = plan = version = zone = spot = np.zeros(count, np.int64)
+        spots = []
+    quantity = rows["quantity"].to_numpy()
+    verdict[used_us > batch.received_at_us + FUTURE_US] = _FUTURE
+    verdict[quantity > MOST_UNITS[service]] = _TOO_LARGE
+    verdict[unknown] = _UNKNOWN_CARD
+
+    if known.any():
+        same = known_content == content
+        verdict[known & same] = _DUPLICATE
+        verdict[known & ~same] = _CONFLICT
+    order = order_of(low)
+    _judge_repeats(verdict, known, high, low, content, order)
+
+    fine = verdict == _FINE
+    place = np.arange(count) if fine.all() else np.flatnonzero(fine)
+    if len(place) < count:
+        order = order[fine[order]]
+    seen.add(high[order], low[order], content[order], today, ordered=True)
+    everything = Accepted(
+        np.arange(count), card, account, plan, version, day, used_us, service, direction, zone, spot, spots
+    )
+    return Acceptance(
+        accepted=everything if len(place) == count else everything.take(place),
+        rejects=_rejects(rows, verdict, batch, compiled, version, service, direction),
+        duplicates=int(np.count_nonzero(verdict == _DUPLICATE)),
+    )
+
+
+def _rated(
+    book: Book, version: Ints, service: Ints, direction: Ints, zone: Ints, rows: pl.DataFrame
+) -> npt.NDArray[np.bool_]:
+    """bool[n]: whether the plan version of each record has a rate for it.
+
+    Where only up and down have rates, a record needs to know how much went which way.
+    """
+    if not len(book.versions):
+        return np.zeros(len(rows), bool)
+    rated: npt.NDArray[np.bool_] = book.rated_at[version, service, direction, zone]
+    if book.split_directions.any():
+        at = np.flatnonzero(rated & ~book.rated_whole[version, service, direction, zone])
+        if len(at):
+            known = [rows[name].is_not_null().to_numpy() for name in _VOLUMES if name in rows.columns]
+            rated[at] = len(known) == len(_VOLUMES) and np.logical_and(*known)[at]
+    return rated
+
+
+_VOLUMES: Final = ("volume_up_bytes", "volume_down_bytes")
+
+
+def _judge_repeats(
+    verdict: np.ndarray, known: np.ndarray, high: np.ndarray, low: np.ndarray, content: np.ndarray, order: Ints
+) -> None:
+    """Within the batch, the first record of a key that can be rated stands; what comes after it repeats it."""
+    first = first_in_batch(high, low, order)
+    places = np.arange(len(first))
+    repeats = first != places
+    if not repeats.any():
+        return
+    repeated = np.zeros(len(first), bool)
+    repeated[first[repeats]] = True
+    repeated[repeats] = True
+    at = np.flatnonzero(repeated & ~known)
+    stands = np.full(len(first), len(first), np.int64)
+    good = at[verdict[at] == _FINE]
+    np.minimum.at(stands, first[good], good)
+    winner = stands[first[at]]
+    later = at > winner
+    at, winner = at[later], winner[later]
+    verdict[at] = np.where(content[at] == content[winner], _DUPLICATE, _CONFLICT)
+
+
+def _rejects(
+    rows: pl.DataFrame,
+    verdict: np.ndarray,
+    batch: UsageBatch,
+    compiled: Compiled,
+    version: Ints,
+    service: Ints,
+    direction: Ints,
+) -> pl.DataFrame:
+    at = np.flatnonzero((verdict != _FINE) & (verdict != _DUPLICATE))
+    if not len(at):
+        return pl.DataFrame(schema=REJECT_SCHEMA)
+    why = verdict[at].tolist()
+    found = sorted(set(why))
+    asked = {name for one in found for name in _SHOWN.get(one, ()) if name in rows.columns}
+    bad = pl.DataFrame(
+        [
+            *(rows[name][at] for name in ("source_row", "record_key", *sorted(asked))),
+            pl.Series("why", verdict[at]),
+            pl.Series("reason", [_REASONS[one] for one in why], pl.String),
+            pl.Series("field", [_FIELDS[one] for one in why], pl.String),
+        ]
+    )
+    if _TOO_LARGE in found:
+        bad = bad.with_columns(most=MOST_UNITS[service[at]])
+    if _NO_RATE in found:
+        names = [f"{plan.id} version {version.version}" for plan, version in compiled.book.versions] or ["none"]
+        codes = zip(service[at].tolist(), direction[at].tolist(), strict=True)
+        bad = bad.with_columns(
+            pl.Series("version", [names[number] for number in version[at].tolist()], pl.String),
+            pl.Series("sort", [_SORTS[sort][way] for sort, way in codes], pl.String),
+        )
+    texts = [_message(one, asked, batch.received_at_us) for one in found]
+    message = texts[0]
+    if len(found) > 1:
+        message = pl.coalesce(*(pl.when(why=one).then(text) for one, text in zip(found, texts, strict=True)))
+    return bad.select("source_row", "record_key", "reason", "field", message=message)
+
+
+def _message(why: int, names: set[str], received_at_us: int) -> pl.Expr:
+    """What was found and what would be right, of records refused for one reason; `names` are the columns there."""
+    number = pl.coalesce(
+        *(pl.format(name.upper() + " {}", name) for name in NUMBERS if name in names), pl.lit("no number")
+    )
+    time = pl.col("used_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if why == _UNKNOWN_CARD:
+        return pl.format("found {}, which no card has; expected a card of the catalogue", number)
+    if why == _TOO_LARGE:
+        return pl.format("found {} units; expected at most {}", "quantity", "most")
+    if why == _FUTURE:
+        received = pl.from_epoch(pl.Series([received_at_us]), "us").dt.strftime("%Y-%m-%dT%H:%M:%SZ")[0]
+        return pl.format("found {}; expected at most one hour after arrival at " + received, time)
+    if why == _NO_PLAN:
+        return pl.format("found {} without a plan in force on {}; expected one", number, time)
+    if why == _NO_RATE:
+        plmn, country = (
+            pl.col(name).fill_null("none") if name in names else pl.lit("none") for name in ("plmn", "country")
+        )
+        place = pl.format("PLMN {}, country {}", plmn, country)
+        return pl.format(
+            "found {} in {}, which plan {} has no rate for; expected a rate or a default zone", "sort", place, "version"
+        )
+    return pl.lit("found other content under a key that was accepted before; expected the same, or a new key")
+
+
+_SHOWN: Final[dict[int, tuple[str, ...]]] = {
+    _UNKNOWN_CARD: NUMBERS,
+    _TOO_LARGE: ("quantity",),
+    _FUTURE: ("used_at",),
+    _NO_PLAN: (*NUMBERS, "used_at"),
+    _NO_RATE: ("plmn", "country"),
+}
+_SORTS: Final = [[f"{one.name}/{way.name}".lower() for way in Direction] for one in Service]

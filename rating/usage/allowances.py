@@ -1,0 +1,145 @@
+"""Burning: how much of each record comes from which allowance, in burn order (P6).
+
+A bucket holds a number of units and gives them to records in journal order until it is empty; what a record still
+wants after one bucket it asks of the next. Test allowance first, then the plan's or the pool's, then add-ons by
+earliest expiry and purchase. What is left is overage, and priced.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+
+import numpy as np
+
+from rating.catalogue.cards import Directory
+from rating.catalogue.rates import SERVICES, Book
+from rating.columnar.groups import Groups
+from rating.columnar.key_index import Ints
+from rating.units.quantity import parse_quantity
+from schemas.cards import Addon
+
+
+def draw(groups: Groups, held: Ints, wanted: Ints, size: Ints) -> tuple[Ints, Ints]:
+    """What each record takes from its bucket, and what each bucket holds afterwards.
+
+    `held[g]` units were taken before the batch; `wanted[n]` and `size[n]` are in batch order, size as it is for each
+    record. Returns taken int64[n] in batch order and held int64[g].
+    """
+    want, room = wanted[groups.order], size[groups.order]
+    if not len(want):
+        return want, held
+    changes = np.zeros(len(room), np.int64)
+    changes[1:] = (room[1:] != room[:-1]) & (groups.segment[1:] == groups.segment[:-1])
+    if not changes.any():
+        taken = np.clip(room - groups.before(want, held), 0, want)
+        return groups.scatter(taken), held + groups.totals(taken)
+    # A bucket that changes size within the batch is drawn on size by size, as if the batch ended at each change.
+    stretch = np.cumsum(changes)
+    stretch -= stretch[groups.starts][groups.segment]
+    held, taken = held.copy(), np.zeros_like(want)
+    for number in range(int(stretch.max()) + 1):
+        at = np.flatnonzero(stretch == number)
+        part = Groups.of(groups.segment[at])
+        taken[at], held[part.keys] = draw(part, held[part.keys], want[at], room[at])
+    return groups.scatter(taken), held
+
+
+class Addons:
+    """The add-ons of all cards in burn order, and what has been used of each.
+
+    `used[k]` belongs to the k-th add-on of the catalogue, `units` and `expires_day` likewise.
+    """
+
+    def __init__(
+        self, addons: tuple[Addon, ...], directory: Directory, used: dict[str, int], data_base: int = 1024
+    ) -> None:
+        card_of = {iccid: row for row, iccid in enumerate(directory.cards["iccid"])} if addons else {}
+        self.addons = addons
+        self.card = np.array([card_of.get(addon.iccid, -1) for addon in addons], np.int64)
+        self.service = np.array([SERVICES[addon.service] for addon in addons], np.int64)
+        self.units = np.array([parse_quantity(addon.amount, addon.service, data_base) for addon in addons], np.int64)
+        self.purchased_us = np.array([_instant_us(addon.purchased_at) for addon in addons], np.int64)
+        self.expires_day = np.array([(addon.expires_on - _EPOCH).days for addon in addons], np.int64)
+        self.used = np.array([used.get(addon.id, 0) for addon in addons], np.int64)
+        self._order = np.lexsort((self.purchased_us, self.expires_day, self.card)) if addons else np.zeros(0, np.int64)
+        self._first = np.searchsorted(self.card[self._order], np.arange(len(directory)))
+        self._count = np.bincount(self.card[self.card >= 0], minlength=len(directory))
+
+    def draw(self, card: Ints, service: Ints, used_us: Ints, day: Ints, wanted: Ints) -> Ints:
+        """int64[n]: what each record takes from the add-ons of its card that act at its time and day (C5)."""
+        taken = np.zeros_like(wanted)
+        if not len(self.addons):
+            return taken
+        asking = np.flatnonzero((wanted > 0) & (self._count[card] > 0))
+        for at, addon in self._acting(asking, card, service, used_us, day):
+            groups = Groups.of(addon)
+            part, self.used[groups.keys] = draw(
+                groups, self.used[groups.keys], wanted[at] - taken[at], self.units[addon]
+            )
+            taken[at] += part
+        return taken
+
+    def bought(self, card: Ints, service: int, now_us: int, day: Ints) -> Ints:
+        """int64[n]: units, used or not, of the add-ons of each card that act at a moment and its local day (C5)."""
+        units = np.zeros(len(card), np.int64)
+        if len(self.addons):
+            asking = np.flatnonzero(self._count[card] > 0)
+            now, of_service = np.full(len(card), now_us, np.int64), np.full(len(card), service, np.int64)
+            for at, addon in self._acting(asking, card, of_service, now, day):
+                units[at] += self.units[addon]
+        return units
+
+    def _acting(self, asking: Ints, card: Ints, service: Ints, at_us: Ints, day: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """Rows of `asking` and the add-on that acts for each, in burn order; a row comes once for each add-on."""
+        for place in range(int(self._count[card[asking]].max(initial=0))):
+            at = asking[self._count[card[asking]] > place]
+            addon = self._order[self._first[card[at]] + place]
+            acts = (
+                (self.service[addon] == service[at])
+                & (self.purchased_us[addon] <= at_us[at])
+                & (day[at] <= self.expires_day[addon])
+            )
+            yield at[acts], addon[acts]
+
+    def give_back(self, card: int, service: int, used_us: int, day: int, units: int) -> None:
+        """Return units to the add-ons of a card that acted at a time and local day, the last to burn first (F6).
+
+        Rated rows do not say which add-on they drew on, so of several that acted another one may get them back.
+        """
+        if units <= 0:
+            return
+        own = self._order[int(self._first[card]) : int(self._first[card]) + int(self._count[card])]
+        for addon in own[::-1].tolist():
+            acts = self.purchased_us[addon] <= used_us and day <= self.expires_day[addon]
+            if self.service[addon] == service and acts and units > 0:
+                returned = min(units, int(self.used[addon]))
+                self.used[addon] -= returned
+                units -= returned
+
+    def usage(self) -> dict[str, int]:
+        """Units used of each add-on that has been drawn on, by id."""
+        return {addon.id: int(units) for addon, units in zip(self.addons, self.used, strict=True) if units}
+
+
+_EPOCH = dt.date(1970, 1, 1)
+
+
+def _instant_us(moment: dt.datetime) -> int:
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
+    return (aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+
+
+def trial_days(book: Book, directory: Directory, card: Ints, version: Ints) -> tuple[Ints, Ints]:
+    """First and last local day on which each record's card may burn test allowance (C2); empty where there is none."""
+    first = directory.test_from[card]
+    months = book.test_months[version]
+    begins = first.astype("datetime64[D]")
+    month = begins.astype("datetime64[M]")
+    last = (
+        (month + months).astype("datetime64[D]").astype(np.int64)
+        + (begins - month.astype("datetime64[D]")).astype(np.int64)
+        - 1
+    )
+    last = np.minimum(last, directory.activated_on[card] - 1)
+    return first, np.where(book.test_units[version] > 0, last, first - 1)

@@ -1,0 +1,84 @@
+"""Which billing cycle a record counts in (T1, T2, T5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rating.catalogue.rates import Book
+from rating.columnar.groups import distinct
+from rating.columnar.key_index import Ints
+from rating.usage.accept import Accepted, local_days
+
+_NUMBER_BITS = 14  # of a cycle's code: 6 bits of cycle kind, 14 of its number
+
+
+def cycle_code(kind: Ints | int, number: Ints) -> Ints:
+    """One number for the kind of a cycle (row of the vocabulary) and its place in the sequence of such cycles."""
+    return (np.asarray(kind, np.int64) << _NUMBER_BITS) | number
+
+
+def cycle_kind(code: int) -> int:
+    """The kind of a cycle, as a row of the vocabulary."""
+    return code >> _NUMBER_BITS
+
+
+def cycle_label(book: Book, code: int) -> str:
+    """2026-10 for the cycle that begins on the first of the month, else its first day."""
+    return book.cycle_calendars[code >> _NUMBER_BITS].label(code & ((1 << _NUMBER_BITS) - 1))
+
+
+def cycle_days(book: Book, code: int) -> tuple[int, int]:
+    """First and last local day of a cycle, as days since 1970."""
+    calendar, number = book.cycle_calendars[code >> _NUMBER_BITS], code & ((1 << _NUMBER_BITS) - 1)
+    return calendar.start_day(number), calendar.end_day(number)
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """The cycle of each record: its code, its first and last local day, and whether the record is late (T5)."""
+
+    code: Ints
+    start_day: Ints
+    end_day: Ints
+    late: np.ndarray
+
+
+def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycles:
+    """Put each record into the cycle of its own time, or into the open one where that cycle takes no more (T5).
+
+    The cycle is the pool's where a pool is charged, else the plan's. A record is late once its cycle ended longer ago
+    than the account's grace.
+    """
+    count = len(accepted)
+    kind = book.plan_cycle[accepted.plan]
+    pooled = pool >= 0
+    if pooled.any():
+        kind = np.where(pooled & (book.pool_cycle[pool] >= 0), book.pool_cycle[pool], kind)
+    code = np.zeros(count, np.int64)
+    late = np.zeros(count, bool)
+    least_grace_us = book.grace_us.min(initial=0)
+    for row in range(len(book.cycle_calendars)):
+        at = np.flatnonzero(kind == row)
+        if not len(at):
+            continue
+        whole = slice(None) if len(at) == count else at
+        number = book.cycle_calendars[row].index(accepted.day[whole].astype(np.int32)).astype(np.int64)
+        numbers, inverse = distinct(number)
+        for zone, time_zone in enumerate(book.time_zones):
+            closes = np.array(
+                [time_zone.midnight_us(book.cycle_calendars[row].end_day(int(n)) + 1) for n in numbers], np.int64
+            )
+            if received_us <= closes.min() + least_grace_us:
+                continue
+            here = book.account_zone[accepted.account[whole]] == zone
+            over = here & (received_us > closes[inverse] + book.grace_us[accepted.account[whole]])
+            if over.any():
+                today = local_days(book, accepted.account[whole][over], np.full(int(over.sum()), received_us))
+                number[over] = book.cycle_calendars[row].index(today.astype(np.int32))
+                late[whole] |= over
+        code[whole] = cycle_code(row, number)
+    codes, inverse = distinct(code)
+    days = np.array([cycle_days(book, int(one)) for one in codes], np.int64).reshape(-1, 2)
+    return Cycles(code, days[inverse, 0], days[inverse, 1], late)

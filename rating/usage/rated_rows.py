@@ -1,0 +1,170 @@
+"""Rated rows: the outcome of a batch as the table that leaves the engine (schemas.tables.RATED)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rating.apply import Compiled
+from rating.catalogue.pools import DEVICE_PREFIX
+from rating.columnar.arrow import instant, known, spelled, text, words
+from rating.columnar.groups import distinct
+from rating.columnar.key_index import Ints
+from rating.usage.accept import Accepted
+from rating.usage.charge import Rating
+from rating.usage.charge_items import Entries
+from rating.usage.cycles import Cycles, cycle_label
+from schemas.tables import RATED
+from schemas.usage import Direction, Service, UsageBatch
+
+_SERVICES = [service.name.lower() for service in Service]
+_DIRECTIONS = [direction.name.lower() for direction in Direction]
+_UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Names:
+    """Arrow arrays of the names that rated rows point to; they change only with the catalogue."""
+
+    iccids: pl.Series  # of all cards
+    pools: pa.Array  # string: ids of all pools and devices
+    subject_kinds: Ints  # of pools: 1 pool, 2 device
+    meters: list[str]
+    zones: list[str]
+    zone_of: Ints  # [version, zone slot]: place in `zones`, -1 none
+    currencies: list[str]
+    currency_of_version: Ints
+    plan_ids: list[str]
+    plan_of_version: Ints
+    version_number: Ints
+
+    @classmethod
+    def of(cls, compiled: Compiled) -> Names:
+        """The names of a compiled catalogue."""
+        book = compiled.book
+        pools = book.vocabulary.pools.names
+        zones: dict[str, int] = {}
+        zone_of = np.full((max(len(book.versions), 1), book.rate_at.shape[3]), -1, np.int64)
+        currencies: dict[str, int] = {}
+        for version, (_plan, _) in enumerate(book.versions):
+            for slot in range(1, zone_of.shape[1]):
+                if slot <= len(book.zone_keys[book.version_zone_key[version]].zones):
+                    name = book.zone_name(version, slot)
+                    zone_of[version, slot] = zones.setdefault(name or "", len(zones))
+        currency = [currencies.setdefault(plan.currency, len(currencies)) for plan, _ in book.versions]
+        plans = book.vocabulary.plans
+        return cls(
+            iccids=compiled.directory.cards["iccid"],
+            pools=pa.array([name.removeprefix(DEVICE_PREFIX) for name in pools], pa.string()),
+            subject_kinds=np.array([2 if name.startswith(DEVICE_PREFIX) else 1 for name in pools], np.int64),
+            meters=book.vocabulary.meters.names,
+            zones=list(zones),
+            zone_of=zone_of,
+            currencies=list(currencies),
+            currency_of_version=np.array(currency, np.int64),
+            plan_ids=plans.names,
+            plan_of_version=np.array([plans.rows[plan.id] for plan, _ in book.versions], np.int64),
+            version_number=np.array([version.version for _, version in book.versions], np.int64),
+        )
+
+
+def rated_table(
+    compiled: Compiled,
+    names: Names,
+    batch: UsageBatch,
+    rows: pl.DataFrame,
+    offset: int,
+    partition: int,
+    accepted: Accepted,
+    entries: Entries,
+    cycles: Cycles,
+    rating: Rating,
+    volumes: tuple[Ints, Ints],
+) -> pa.Table:
+    """The rated rows of a batch, in journal order; a row of schemas.tables.RATED an entry.
+
+    `rows` and `volumes` are of the accepted records.
+    """
+    book, record = compiled.book, entries.record
+    rows = rows[record] if entries.split else rows
+    of = entries.of
+    version = of(accepted.version)
+    kind = rating.subject & 1
+    pooled = np.flatnonzero(kind)
+    if len(pooled):
+        pool = rating.subject[pooled] >> 1
+        kind[pooled] = names.subject_kinds[pool]
+    count = len(record)
+    named = "iccid" in rows.columns and not rows["iccid"].null_count()
+    iccid = rows["iccid"] if named else names.iccids.gather(of(accepted.card))
+    iccids = subjects = text(iccid)
+    if len(pooled):
+        owned = kind > 0
+        pool_ids = names.pools.take(pa.array(np.where(owned, rating.subject >> 1, 0)))
+        subjects = pc.if_else(pa.array(owned), pool_ids, iccids)
+    # A record's volumes stand on its first part, so that they can be summed; quantity_raw is each part's own.
+    up, down = (of(volume) for volume in volumes)
+    if entries.part.any():
+        up, down = (np.where(entries.part == 0, volume, -1) for volume in (up, down))
+    zone = names.zone_of[version, of(accepted.zone)]
+    codes, code = distinct(of(cycles.code))
+    spots = accepted.spots or [("", "", "")]
+    spot = of(accepted.spot)
+
+    nought = pa.array(np.zeros(count, np.int32))
+
+    def constant(value: str) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(nought, pa.array([value], pa.string()), safe=False)
+
+    columns: dict[str, pa.Array] = {
+        "record_key": _text(rows, "record_key"),
+        "part": pa.array(entries.part.astype(np.int16)),
+        "kind": constant("usage"),
+        "feed": constant(batch.feed),
+        "account_id": words(of(accepted.account), book.vocabulary.accounts.names),
+        "iccid": iccids,
+        "subject_kind": words(kind, ["sim", "pool", "device"]),
+        "subject": subjects,
+        "service": words(of(accepted.service), _SERVICES),
+        "direction": words(entries.direction, _DIRECTIONS),
+        "used_at": pa.array(of(accepted.used_us)).view(pa.timestamp("us", "UTC")),
+        "cycle": words(code, [cycle_label(book, int(one)) for one in codes]),
+        "day": pa.array(of(accepted.day).astype(np.int32)).view(pa.date32()),
+        "plan_id": words(names.plan_of_version[version], names.plan_ids),
+        "plan_version": pa.array(names.version_number[version].astype(np.int32)),
+        "rate": words(book.rates.meter[entries.rate], names.meters),
+        "zone": words(zone, names.zones),
+        "country": spelled(spot, [country for _, country, _ in spots]),
+        "plmn": spelled(spot, [plmn for plmn, _, _ in spots]),
+        "volume_up_bytes": known(up, _UNKNOWN),
+        "volume_down_bytes": known(down, _UNKNOWN),
+        "quantity_raw": pa.array(entries.raw),
+        "billable_quantity": pa.array(entries.billable),
+        "from_test": pa.array(rating.from_test),
+        "from_allowance": pa.array(rating.from_allowance),
+        "from_addon": pa.array(rating.from_addon),
+        "overage": pa.array(rating.overage),
+        "charge_nanos": pa.array(rating.charge_nanos),
+        "currency": words(names.currency_of_version[version], names.currencies),
+        "late": pa.array(of(cycles.late)),
+        "counter_before": pa.array(rating.counter_before),
+        "counter_after": pa.array(rating.counter_after),
+        "overage_before": pa.array(rating.overage_before),
+        "session_id": _text(rows, "session_id"),
+        "received_at": instant(batch.received_at_us, count),
+        "source": constant(batch.source),
+        "source_row": pa.array(rows["source_row"].to_numpy()),
+        "journal_partition": pa.array(np.full(count, partition, np.int32)),
+        "journal_offset": pa.array(offset + of(accepted.place)),
+    }
+    return pa.table(columns, schema=RATED)
+
+
+def _text(rows: pl.DataFrame, name: str) -> pa.Array:
+    if name not in rows.columns:
+        return pa.nulls(len(rows), pa.string())
+    return text(rows[name])

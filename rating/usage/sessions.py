@@ -1,0 +1,190 @@
+"""Sessions: cumulative volumes become deltas, and gaps between partial records are found (F3).
+
+A feed whose volumes run up over a session (or over a billing cycle, for cycle-to-date totals) says how much *so far*.
+What counts is the growth since the last record of the session. A decrease starts a new segment: the counter
+restarted, and all of the new figure is new usage. A record that is older than one already seen has nothing to add,
+so totals do not depend on the order of arrival within a segment (T6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from rating.columnar.key_index import Ints, KeyIndex, reserve
+from rating.dedupe.seen import digest
+
+KEEP_DAYS: Final = 35  # a session that has been silent for longer is over
+_REPORTED: Final = ("quantity", "up", "down", "sequence")  # as last reported by the feed
+_NEWEST: Final = ("newest_sequence", "newest_us")  # the largest so far
+_COLUMNS: Final = (*_REPORTED, *_NEWEST, "seen_day", "records", "units", "overage")
+_UNKNOWN: Final = -1
+
+
+class Sessions:
+    """What each session has reported so far, one row a session, found by digest of feed, service and session id."""
+
+    def __init__(self) -> None:
+        self.index = KeyIndex()
+        self._columns = {name: np.zeros(1024, np.int64) for name in _COLUMNS}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, name: str) -> Ints:
+        """int64[len], writable: one column of all sessions."""
+        return self._columns[name][: len(self.index)]
+
+    def rows(self, feed: str, rows: pl.DataFrame, day: int) -> Ints:
+        """int64[n]: the row of each record's session (its record key where it names none); new rows start empty."""
+        session = pl.coalesce(*(name for name in ("session_id", "record_key") if name in rows.columns))
+        name = rows.select(pl.col("service").cast(pl.String) + "|" + session).to_series()
+        high, low = digest(f"session of {feed}", name)
+        keys = low ^ (high * np.uint64(0x9E3779B97F4A7C15))
+        distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        order = np.argsort(first, kind="stable")
+        before = len(self.index)
+        numbered = np.empty(len(distinct), np.int64)
+        numbered[order] = self.index.insert(distinct[order])
+        count = len(self.index)
+        reserve(self._columns, count)
+        self._forget(np.arange(before, count))
+        self._forget(numbered[self["seen_day"][numbered] < day - KEEP_DAYS])
+        self["seen_day"][numbered] = np.maximum(self["seen_day"][numbered], day)
+        return numbered[inverse]
+
+    def _forget(self, rows: Ints) -> None:
+        for column in _COLUMNS:
+            self[column][rows] = _UNKNOWN if column in (*_REPORTED, *_NEWEST) else 0
+
+    def drop_silent(self, day: int) -> None:
+        """Drop the sessions that were last heard of more than KEEP_DAYS before `day`."""
+        kept = np.flatnonzero(self["seen_day"] >= day - KEEP_DAYS)
+        if len(kept) < len(self):
+            self._columns = {name: self[name][kept] for name in _COLUMNS}
+            self.index = KeyIndex(self.index.keys[kept])
+
+    def to_table(self) -> pa.Table:
+        """Table of `key` (uint64) and every column (int64), in row order."""
+        return pa.table({"key": self.index.keys, **{name: self[name] for name in _COLUMNS}})
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Sessions:
+        """The sessions that `to_table` wrote."""
+        sessions = cls()
+        sessions.index.insert(np.array(table["key"].to_numpy()))
+        sessions._columns = {name: np.array(table[name].to_numpy()) for name in _COLUMNS}
+        return sessions
+
+
+@dataclass(frozen=True)
+class Deltas:
+    """The growth that each record of a batch brings; `gaps` has a row for each run of missing partials.
+
+    gaps: place (row of the batch), after_sequence, before_sequence, missing; all int64.
+    """
+
+    quantity: Ints
+    up: Ints  # -1 where the feed knows no direction
+    down: Ints
+    gaps: pl.DataFrame
+
+
+def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> Deltas:
+    """Turn the cumulative figures of a batch into growth and remember the last figures of each session.
+
+    `session[n]` is the row of each record's session, `rows` its usage in journal order.
+    """
+
+    def column(name: str) -> pl.Series:
+        values = rows[name] if name in rows.columns else pl.Series([None] * len(rows), dtype=pl.Int64)
+        return values.cast(pl.Int64).fill_null(_UNKNOWN).alias(name)
+
+    frame = pl.DataFrame(
+        {
+            "place": np.arange(len(rows)),
+            "session": session,
+            "quantity": column("quantity"),
+            "up": column("volume_up_bytes"),
+            "down": column("volume_down_bytes"),
+            "sequence": column("sequence"),
+            "newest_sequence": column("sequence"),
+            "newest_us": rows["used_at"].to_physical(),
+            "used_us": rows["used_at"].to_physical(),
+        }
+    )
+    known = np.unique(session)
+    held = pl.DataFrame({"place": np.full(len(known), -1), "session": known}).with_columns(
+        *(pl.Series(name, sessions[name][known]) for name in (*_REPORTED, *_NEWEST)),
+        used_us=pl.lit(_UNKNOWN, pl.Int64),
+    )
+    numbered = pl.col("sequence") >= 0
+    frame = pl.concat([held, frame]).sort("session", "place", maintain_order=True)
+    frame = frame.with_columns(pl.col(name).cum_max().over("session") for name in _NEWEST).with_columns(
+        pl.col(name).shift(1).over("session").fill_null(_UNKNOWN).alias(f"{name}_before") for name in _NEWEST
+    )
+    # A lower number at a later time is a session that numbers its records anew, not an old record.
+    frame = frame.with_columns(
+        stale=pl.when(numbered & (pl.col("newest_sequence_before") >= 0))
+        .then(
+            (pl.col("sequence") <= pl.col("newest_sequence_before")) & (pl.col("used_us") <= pl.col("newest_us_before"))
+        )
+        .otherwise(pl.col("used_us") < pl.col("newest_us_before"))
+        & (pl.col("place") >= 0)
+    )
+    fresh = frame.filter(~pl.col("stale"))
+    fresh = fresh.with_columns(
+        pl.col(name).shift(1).over("session").fill_null(_UNKNOWN).alias(f"{name}_before")
+        for name in ("quantity", "sequence")
+    ).with_columns(segment=(pl.col("quantity") < pl.col("quantity_before")).cum_sum().over("session"))
+    # A record that knows no directions says nothing about them: they stand as last reported in the segment.
+    fresh = fresh.with_columns(
+        pl.when(pl.col(name) >= 0).then(pl.col(name)).forward_fill().over("session", "segment").fill_null(_UNKNOWN)
+        .alias(f"{name}_reached")
+        for name in ("up", "down")
+    ).with_columns(
+        pl.col(f"{name}_reached").shift(1).over("session", "segment").fill_null(_UNKNOWN).alias(f"{name}_before")
+        for name in ("up", "down")
+    )  # fmt: skip
+    restarted = pl.any_horizontal(
+        pl.col("quantity") < pl.col("quantity_before"),
+        *((pl.col(name) >= 0) & (pl.col(name) < pl.col(f"{name}_before")) for name in ("up", "down")),
+    )
+    fresh = fresh.with_columns(restarted=restarted).with_columns(
+        _growth("quantity"), _growth("up"), _growth("down"),
+        missing=pl.when((pl.col("sequence_before") >= 0) & numbered)
+        .then(pl.col("sequence") - pl.col("sequence_before") - 1)
+        .otherwise(0),
+    )  # fmt: skip
+    last = fresh.group_by("session", maintain_order=True).last()
+    at = last["session"].to_numpy()
+    for name in _REPORTED:
+        sessions[name][at] = last[f"{name}_reached" if name in ("up", "down") else name].to_numpy()
+    newest = frame.group_by("session", maintain_order=True).agg(pl.col(name).last() for name in _NEWEST)
+    for name in _NEWEST:
+        sessions[name][newest["session"].to_numpy()] = newest[name].to_numpy()
+    fresh = fresh.filter(pl.col("place") >= 0)
+    place = fresh["place"].to_numpy()
+    quantity = np.zeros(len(rows), np.int64)
+    quantity[place] = fresh["quantity_growth"].to_numpy()
+    up = np.where(column("volume_up_bytes").to_numpy() < 0, _UNKNOWN, 0)
+    up[place] = fresh["up_growth"].to_numpy()
+    down = np.where(column("volume_down_bytes").to_numpy() < 0, _UNKNOWN, 0)
+    down[place] = fresh["down_growth"].to_numpy()
+    gaps = (
+        fresh.filter(pl.col("missing") > 0)
+        .select("place", pl.col("sequence_before").alias("after_sequence"), "sequence", "missing")
+        .rename({"sequence": "before_sequence"})
+        .sort("place")
+    )
+    return Deltas(quantity, up, down, gaps)
+
+
+def _growth(name: str) -> pl.Expr:
+    """What a column grew by since the record before; all of it in a new session or segment; -1 where not reported."""
+    before = pl.when(pl.col("restarted") | (pl.col(f"{name}_before") < 0)).then(0).otherwise(pl.col(f"{name}_before"))
+    return pl.when(pl.col(name) < 0).then(_UNKNOWN).otherwise(pl.col(name) - before).alias(f"{name}_growth")

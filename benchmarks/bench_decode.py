@@ -8,8 +8,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import RECORDS
 from jobs.generate import Generated
-from pipeline.decode import open_source
-from pipeline.feeds import load_mapping
+from pipeline.feeds.decode import open_source
+from pipeline.feeds.mappings import load_mapping
 from rating.mediation.records import mediate
 
 

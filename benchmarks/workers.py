@@ -17,7 +17,7 @@ from benchmarks.ingest import ROOT, WEIR
 from pipeline.broker import Broker
 from pipeline.broker.server import free_port
 from pipeline.config import Config, load_config
-from pipeline.histories import partition_folder
+from pipeline.history.reader import partition_folder
 
 LIMIT_S: Final = 900
 
@@ -117,7 +117,7 @@ def cluster_of(
 def wait_for_journal(cluster: Cluster) -> None:
     """Wait until every entry of the journal has been folded and sent on."""
     from pipeline.streaming.kafka import Log
-    from pipeline.streaming.outputs import decode
+    from pipeline.streaming.rate.output_messages import decode
 
     async def wait() -> None:
         log = Log(cluster.config.kafka)

@@ -37,7 +37,7 @@ def clickhouse() -> None:
 def _open(data: Data, config: ClickHouse, *, wait: bool = False) -> Iterator[Client]:
     from pipeline.clickhouse import connect
     from pipeline.clickhouse.client import Patience
-    from pipeline.histories import Histories
+    from pipeline.history.reader import Histories
 
     Histories.open(data.path).close()
     with connect(config, data.path, patience=Patience(config.patience_s if wait else 0)) as client:

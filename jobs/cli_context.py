@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.ready_feeds import ready_feeds
+from pipeline.feeds.ready import ready_feeds
 from rating.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.embedded import Embedded
+    from pipeline.embedded.driver import Embedded
     from rating.step import Step
 
 
@@ -46,26 +46,26 @@ class Data:
 
     def write(self) -> Embedded:
         """Open it to write; it is made if it does not exist. Raises UsageError if streaming workers land it."""
-        from pipeline.embedded import Embedded
+        from pipeline.embedded.driver import Embedded
 
         self._require_state()
         return Embedded.open(self.path, write=True)
 
     def read(self) -> Embedded:
         """Open it to read, beside a process that writes. Raises UsageError if streaming workers land it."""
-        from pipeline.embedded import Embedded
+        from pipeline.embedded.driver import Embedded
 
         self._require_state()
         return Embedded.open(self.path, write=False)
 
     def is_streaming(self) -> bool:
         """Whether streaming workers land it: a history without the state."""
-        from pipeline.histories import partition_folders
+        from pipeline.history.reader import partition_folders
 
         return bool(partition_folders(self.path))
 
     def _require_state(self) -> None:
-        from pipeline.histories import no_state
+        from pipeline.history.reader import no_state
 
         if self.is_streaming():
             raise no_state(self.path, "what this command needs of it")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.cli_context import FeedArgument, Json
-from pipeline.ready_feeds import ready_feeds
+from pipeline.feeds.ready import ready_feeds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +39,7 @@ def show_feed(
     """Show one mapping: its TOML, to copy and change."""
     from jobs import feeds_check
     from jobs.console import show
-    from pipeline.feeds import load_mapping
+    from pipeline.feeds.mappings import load_mapping
 
     mapping = load_mapping(feed)
     show(
@@ -59,7 +59,7 @@ def check_feed(
     """Check how a mapping reads a file, without ingesting it: what each column becomes, and the first rejects."""
     from jobs import feeds_check
     from jobs.console import show
-    from pipeline.feeds import load_mapping
+    from pipeline.feeds.mappings import load_mapping
 
     report = feeds_check.check(load_mapping(feed), sample, limit)
     show(report.as_dict(), as_json, lambda console: console.print(feeds_check.render_check(report)))

@@ -76,7 +76,7 @@ def ingest(
     """Rate the usage records of feed files. Each ends rated, duplicate or rejected."""
     from jobs.console import out, show
     from jobs.ingest import ingest_files, render_tally
-    from pipeline.feeds import load_mapping
+    from pipeline.feeds.mappings import load_mapping
 
     mapping = load_mapping(feed)
     moment = parse_instant(as_of, "--as-of")

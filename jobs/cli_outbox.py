@@ -110,8 +110,8 @@ def retry(
 
 
 def _store(context: typer.Context) -> Store:
-    from pipeline.datadir import DataDirectory
     from pipeline.outbox import Store
+    from pipeline.store.directory import DataDirectory
 
     path = data_of(context).path
     DataDirectory.open(path, write=False).close()

@@ -17,7 +17,7 @@ from schemas.choices import AvroFraming
 
 if TYPE_CHECKING:
     from pipeline.config import Kafka
-    from pipeline.streaming.packing import Packed
+    from pipeline.streaming.raw.packing import Packed
     from schemas.mapping import Mapping
 
 
@@ -62,7 +62,7 @@ def pack(
     """
     from jobs.console import progress_bar, show
     from pipeline.config import load_config
-    from pipeline.feeds import load_mapping
+    from pipeline.feeds.mappings import load_mapping
 
     mapping = load_mapping(feed)
     wanted = None if partitions is None else _numbers(partitions)
@@ -108,10 +108,10 @@ async def _run(
 ) -> list[Packed]:
     # Few commands need Kafka's client, and it takes a while to load.
     with require_extra("kafka", "weir pack"):
-        from pipeline.streaming.avro import AvroRecords
         from pipeline.streaming.kafka import ensure_topics
-        from pipeline.streaming.packing import Packer, Packing
-        from pipeline.streaming.threads import work_in_one_thread
+        from pipeline.streaming.raw.avro import AvroRecords
+        from pipeline.streaming.raw.packing import Packer, Packing
+        from pipeline.streaming.worker.threads import work_in_one_thread
 
     work_in_one_thread()
     avro = None if avro_schema is None else AvroRecords.load(avro_schema, avro_framing)

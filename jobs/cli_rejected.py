@@ -79,7 +79,7 @@ def export_rejected(
     from jobs import listing, rejected
     from jobs.console import err
     from jobs.query import connect
-    from pipeline.feeds import load_mapping
+    from pipeline.feeds.mappings import load_mapping
 
     own = [load_mapping(path) for path in mapping or []]
     with connect(data_of(context).path) as connection:
@@ -108,7 +108,7 @@ def replay_rejected(
     from jobs import rejected
     from jobs.console import out, show
     from jobs.ingest import render_tally
-    from pipeline.feeds import load_mapping
+    from pipeline.feeds.mappings import load_mapping
 
     moment = parse_instant(as_of, "--as-of")
     started = time.monotonic()

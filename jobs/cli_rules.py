@@ -48,7 +48,7 @@ def command(
     A line is one command, such as {"type": "suspended", "iccid": "8988303000000000017", "action_id": "0.17.…"};
     docs/rules.md has a table of all of them.
     """
-    from pipeline.commands import read_commands, require_possible
+    from pipeline.catalogue.command_files import read_commands, require_possible
 
     moment = _moment(as_of)
     given = read_commands(files)

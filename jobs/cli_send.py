@@ -15,7 +15,7 @@ from pipeline.extras import require_extra
 
 if TYPE_CHECKING:
     from pipeline.config import Kafka
-    from pipeline.entry import Entry
+    from pipeline.journal.entries import Entry
     from schemas.commands import Command
 
 group = typer.Typer(name="send", help="Send catalogues, commands and ticks to the workers.", no_args_is_help=True)
@@ -50,11 +50,11 @@ def apply(
     several messages, each of which is accepted or refused by itself.
     """
     from pipeline.catalogue import load_catalogue
-    from pipeline.entry import Apply
+    from pipeline.journal.entries import Apply
 
     def make(kafka: Kafka, at_us: int) -> Entry:
         with require_extra("kafka", "weir send"):
-            from pipeline.streaming.sending import in_force
+            from pipeline.streaming.commands.sending import in_force
 
         known = asyncio.run(in_force(kafka))
         change = load_catalogue(
@@ -75,7 +75,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Send commands, as `weir command` takes them. Of each message all are accepted, or none."""
-    from pipeline.commands import read_commands
+    from pipeline.catalogue.command_files import read_commands
 
     given = read_commands(files)
     said = counted(len(given), "command")
@@ -123,13 +123,13 @@ def tick(
     as_json: Json = False,
 ) -> None:
     """Advance the clock of every partition to now, or to a given time."""
-    from pipeline.entry import Tick
+    from pipeline.journal.entries import Tick
 
     _send(context, lambda _, at_us: Tick(at_us), "a tick", as_of, no_wait, timeout, as_json)
 
 
 def _commands(commands: Sequence[Command]) -> Callable[[Kafka, int], Entry]:
-    from pipeline.entry import Commands
+    from pipeline.journal.entries import Commands
 
     return lambda _, at_us: Commands(tuple(commands), at_us)
 
@@ -145,8 +145,8 @@ def _send(
 ) -> None:
     # Few commands need Kafka's client, and it takes a while to load.
     with require_extra("kafka", "weir send"):
+        from pipeline.streaming.commands.sending import parts_sent, send_entry
         from pipeline.streaming.kafka import ensure_topics
-        from pipeline.streaming.sending import parts_sent, send_entry
     from jobs.console import show
     from pipeline.config import load_config
 

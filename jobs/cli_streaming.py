@@ -18,8 +18,8 @@ from pipeline.extras import require_extra
 from rating.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.progress import Source
-    from pipeline.streaming.feeding import Fed
+    from pipeline.embedded.progress import Source
+    from pipeline.streaming.raw.feeding import Fed
 
 _DIRECTORY = Path("weir-kafka")
 
@@ -90,7 +90,7 @@ def feed(
     """
     from jobs.console import progress_bar, show
     from pipeline.config import load_config
-    from pipeline.feeds import load_mapping
+    from pipeline.feeds.mappings import load_mapping
 
     mapping = load_mapping(feed)
     moment = parse_instant(as_of, "--as-of")
@@ -99,9 +99,9 @@ def feed(
     async def send(watch: Callable[[Source, int], None]) -> list[Fed]:
         # Few commands need Kafka's client, and it takes a while to load.
         with require_extra("kafka", "weir feed"):
-            from pipeline.streaming.feeding import feed_files
             from pipeline.streaming.kafka import ensure_topics
-            from pipeline.streaming.threads import work_in_one_thread
+            from pipeline.streaming.raw.feeding import feed_files
+            from pipeline.streaming.worker.threads import work_in_one_thread
 
         work_in_one_thread()
         await ensure_topics(kafka)

@@ -41,12 +41,12 @@ def worker(
     Ctrl-C or SIGTERM shuts it down gracefully (up to 30 s); a second one stops it at once, which loses nothing either.
     """
     with require_extra("kafka", "weir worker"):
-        from pipeline.app import Worker
-        from pipeline.streaming.logs import configure
+        from pipeline.streaming.worker.app import Worker
+        from pipeline.streaming.worker.logs import configure
     import msgspec
 
     from pipeline.config import load_config
-    from pipeline.datadir import storage_errors
+    from pipeline.store.directory import storage_errors
 
     config = load_config(data_of(context).config)
     given = {"history": None if history is None else str(Path(history).absolute()), "web_port": web_port}

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from jobs.query import connect as connect_history
 from pipeline.clickhouse import Client, History, Sink, migrate
-from pipeline.datadir import DataDirectory
-from pipeline.histories import Histories
-from pipeline.streaming.landing import PartitionLanding
+from pipeline.history.reader import Histories
+from pipeline.store.directory import DataDirectory
+from pipeline.streaming.land.folder import PartitionLanding
 from rating.errors import LockedError, WorldError
 from schemas.tables import TABLES
 

@@ -1,7 +1,7 @@
 """Merge the small files of the history, a folder at a time, without a reader noticing.
 
 Each checkpoint of an ingest adds a file to every folder it touched. Neighbouring files of a folder are merged up to a
-target size (pipeline/merge.py). The swap is a checkpoint of the data directory like any other (docs/guarantees.md says
+target size (pipeline/history/compaction.py). The swap is a checkpoint of the data directory like any other (docs/guarantees.md says
 what each kind of reader sees meanwhile).
 """
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.datadir import DataDirectory
-from pipeline.histories import Histories
-from pipeline.land import FILE_ROWS
-from pipeline.merge import TARGET_BYTES, merge, mergeable
+from pipeline.history.compaction import TARGET_BYTES, merge, mergeable
+from pipeline.history.reader import Histories
+from pipeline.history.writer import FILE_ROWS
+from pipeline.store.directory import DataDirectory
 from rating.errors import LockedError
 from schemas.tables import TABLES
 

@@ -28,11 +28,11 @@ from jobs.query import connect
 from jobs.report import build_report, write_report
 from pipeline.catalogue import load_catalogue
 from pipeline.config import Outbox
-from pipeline.embedded import Embedded
-from pipeline.feeds import ready_mappings
+from pipeline.embedded.driver import Embedded
+from pipeline.embedded.progress import Progress as Ingest
+from pipeline.embedded.progress import Tally
+from pipeline.feeds.mappings import ready_mappings
 from pipeline.outbox import Deliverer
-from pipeline.progress import Progress as Ingest
-from pipeline.progress import Tally
 from rating.errors import UsageError
 from rating.queries.views import state_views
 from schemas.commands import Activate, Resumed, Suspended

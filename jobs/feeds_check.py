@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.printable import printable
-from pipeline.decode import Chunk, open_source
-from pipeline.feed_lists import with_lists
-from pipeline.feeds import ready_mappings
+from pipeline.feeds.decode import Chunk, open_source
+from pipeline.feeds.lookups import with_lists
+from pipeline.feeds.mappings import ready_mappings
 from rating.mediation.records import mediate
 from schemas.choices import REASONS
 from schemas.mapping import QUANTITY_TARGETS, TIME_TARGETS, Field, Mapping, RecordRule

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from jobs.cli_context import micros
 from jobs.console import progress_bar
-from pipeline.embedded import Embedded
-from pipeline.progress import Progress, Tally
+from pipeline.embedded.driver import Embedded
+from pipeline.embedded.progress import Progress, Tally
 from rating.units.money import format_amount
 from schemas.choices import REASONS
 from schemas.mapping import Mapping

@@ -24,7 +24,7 @@ from jobs.printable import printable
 from jobs.report.build import account_tree
 from jobs.report.model import json_rows
 from jobs.rules_listing import list_actions, list_firings
-from pipeline.ready_feeds import ready_feeds
+from pipeline.feeds.ready import ready_feeds
 from rating.errors import UsageError
 from rating.queries.schemas import StateViews
 from schemas.choices import REASONS, CardStatus, RejectReason

@@ -24,8 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.printable import printable
-from pipeline.datadir import DataDirectory
-from pipeline.histories import Histories, no_state
+from pipeline.history.reader import Histories, no_state
+from pipeline.store.directory import DataDirectory
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import StateViews
 from schemas.tables import TABLES

@@ -18,7 +18,7 @@ from jobs.console import progress_bar
 from jobs.query import connect
 from pipeline.config import load_config
 from pipeline.extras import require_extra
-from pipeline.histories import Histories
+from pipeline.history.reader import Histories
 from rating.engine import Engine
 from rating.errors import StorageError, WorldError
 from rating.queries.schemas import StateViews
@@ -143,8 +143,8 @@ def _moment(engines: list[Engine], asked: dt.datetime | None) -> dt.datetime:
 def _restored(data: Data, histories: Histories) -> tuple[list[Engine], dict[int, int]]:
     """The state of each partition as of what the history shows of it, and how far that is."""
     with require_extra("kafka", f"{data.path} is the history of streaming workers; reading their state"):
-        from pipeline.streaming.landing import landed_at
-        from pipeline.streaming.restoring import engines_of
+        from pipeline.streaming.land.folder import landed_at
+        from pipeline.streaming.rate.restore import engines_of
     config = load_config(data.config)
     landed = {partition: landed_at(directory) for partition, directory in histories.partitions.items()}
     with progress_bar() as bar:

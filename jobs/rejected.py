@@ -23,10 +23,10 @@ import msgspec
 import polars as pl
 
 from jobs.cli_context import micros
-from pipeline.embedded import Embedded
-from pipeline.feed_lists import with_lists
-from pipeline.feeds import ready_mappings
-from pipeline.progress import Tally
+from pipeline.embedded.driver import Embedded
+from pipeline.embedded.progress import Tally
+from pipeline.feeds.lookups import with_lists
+from pipeline.feeds.mappings import ready_mappings
 from rating.errors import CatalogueError, Finding, SourceError, StorageError, UsageError
 from schemas import mapping as feed_mapping
 from schemas.choices import RejectReason

@@ -1,7 +1,7 @@
 """How a carrier's feed becomes usage records (domain F2): the document that a mapping file holds.
 
 A mapping names the file format, the volume mode, and one or more `RecordRule`s. Each source record becomes one usage
-record of each rule whose `when` holds. `pipeline.feeds` loads and checks it, `pipeline.decode` reads the columns that
+record of each rule whose `when` holds. `pipeline.feeds.mappings` loads and checks it, `pipeline.feeds.decode` reads the columns that
 `Mapping.sources` names, `rating.mediation.records` turns them into usage.
 """
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.background import Background
-from pipeline.datadir import DataDirectory
-from pipeline.land import Landing
+from pipeline.history.writer import Landing
+from pipeline.store.background import Background
+from pipeline.store.directory import DataDirectory
 from schemas.tables import TABLES
 from tests.progress import ended
 from tests.rated_rows import Event, rated_table, reject_table, rule_tables, small_events

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.clickhouse import History, Sink, connect, migrate
 from pipeline.config import ClickHouse
-from pipeline.datadir import DataDirectory
+from pipeline.store.directory import DataDirectory
 
 data, path = map(Path, sys.argv[1:])
 with DataDirectory.open(data, write=False) as directory, connect(ClickHouse(path=str(path))) as client:

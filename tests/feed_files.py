@@ -8,8 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.decode import Position, open_source
-from pipeline.feeds import parse_mapping
+from pipeline.feeds.decode import Position, open_source
+from pipeline.feeds.mappings import parse_mapping
 from rating.mediation.records import mediate
 from schemas.mapping import Mapping
 from schemas.usage import REJECT_SCHEMA, USAGE_SCHEMA

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import journal
-from pipeline.datadir import DataDirectory
-from pipeline.entry import Apply, Commands, Entry, Tick, Usage
-from pipeline.route import Router
-from pipeline.streaming.output import STATUSES, Output, Part
+from pipeline.journal import segments as journal
+from pipeline.journal.entries import Apply, Commands, Entry, Tick, Usage
+from pipeline.journal.router import Router
+from pipeline.store.directory import DataDirectory
+from pipeline.streaming.rate.output import STATUSES, Output, Part
 from rating.engine import Engine
 from rating.state import State
 from rating.step import Step

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.background import Background
-from pipeline.datadir import DataDirectory
-from pipeline.land import Landing
+from pipeline.history.writer import Landing
+from pipeline.store.background import Background
+from pipeline.store.directory import DataDirectory
 from schemas.tables import ACTIONS, FIRINGS
 
 FIRED_AT = dt.datetime(2026, 10, 7, 12, 30, tzinfo=dt.UTC)

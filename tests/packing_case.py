@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.entry import Rejects, Usage
-from pipeline.messages import Fences, read_message
-from pipeline.streaming.mediation import Mediated
+from pipeline.journal.entries import Rejects, Usage
+from pipeline.journal.messages import Fences, read_message
+from pipeline.streaming.mediate.partition import Mediated
 
 
 def folded(*parts: Mediated) -> list[tuple[int, str]]:

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from pipeline.config import load_config
-from pipeline.entry import Usage
-from pipeline.messages import read_message
+from pipeline.journal.entries import Usage
+from pipeline.journal.messages import read_message
 from pipeline.streaming.kafka import Log
 
 

@@ -21,13 +21,13 @@ from typing import Final
 import msgspec
 from faust.types import TP
 
-from pipeline.agents import Stages, define
-from pipeline.app import faust_app
 from pipeline.config import Config, load_config
-from pipeline.entry import Usage
-from pipeline.messages import read_message
+from pipeline.journal.entries import Usage
+from pipeline.journal.messages import read_message
 from pipeline.streaming.kafka import Log
-from pipeline.streaming.stages.inbox import Inbox
+from pipeline.streaming.stage.inbox import Inbox
+from pipeline.streaming.worker.agents import Stages, define
+from pipeline.streaming.worker.app import faust_app
 
 _INBOX_BYTES: Final = 16 << 20  # as that of a fold
 _AT_ONCE_BYTES: Final = 4 << 20

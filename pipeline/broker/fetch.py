@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.broker.pins import JARS, KAFKA_VERSION, SCALA_LINE, SLF4J_VERSION
-from pipeline.datadir import storage_errors
+from pipeline.store.directory import storage_errors
 from rating.errors import WorldError
 
 # Another release of the plugin would copy the same files; a fixed one keeps Maven from asking for the newest.

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from pipeline.broker.fetch import find_java, kafka_jars
-from pipeline.datadir import storage_errors
+from pipeline.store.directory import storage_errors
 from rating.errors import StorageError, WorldError
 
 HOST: Final = "127.0.0.1"

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.catalogue.findings import Entry, Findings, FloatText, Text, choice
 from pipeline.catalogue.lines import Lines, locate
-from pipeline.decode.stream import compression_of
+from pipeline.feeds.decode.stream import compression_of
 from rating.errors import SourceError
 
 MOST_BYTES = 512 << 20  # of one file, unpacked: some five million cards

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from pipeline.config import ClickHouse, read_secret
-from pipeline.datadir import lock_directory, storage_errors
 from pipeline.extras import Extra, require_extra
+from pipeline.store.directory import lock_directory, storage_errors
 from rating.errors import ConfigError, LockedError, UsageError, WeirError, WorldError
 
 T = TypeVar("T")

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import journal
-from pipeline.datadir import DataDirectory, storage_errors
-from pipeline.manifest import FileEntry, Manifest
+from pipeline.journal import segments as journal
+from pipeline.store.directory import DataDirectory, storage_errors
+from pipeline.store.manifest import FileEntry, Manifest
 from schemas.tables import TABLES
 
 BLOCK_ROWS: Final = 250_000

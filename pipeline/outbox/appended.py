@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pipeline.datadir import storage_errors
+from pipeline.store.directory import storage_errors
 
 STANDARD_OUTPUT: Final = "-"
 _PIECE: Final = 1 << 16

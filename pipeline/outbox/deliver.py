@@ -18,12 +18,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from pipeline.config import EMAIL, FILE, Outbox
-from pipeline.datadir import DataDirectory
 from pipeline.outbox.appended import append
 from pipeline.outbox.intake import Intake
 from pipeline.outbox.routes import targets
 from pipeline.outbox.sent import Sender, Sent
 from pipeline.outbox.store import FOLDER, Due, Store
+from pipeline.store.directory import DataDirectory
 from schemas.choices import DeliveryState
 
 ACTIONS_FILE: Final = "actions.ndjson"

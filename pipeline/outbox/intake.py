@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.datadir import DataDirectory, storage_errors
-from pipeline.manifest import FileEntry, Manifest
 from pipeline.outbox.message import Target, outgoing
 from pipeline.outbox.store import Cursor, Store
+from pipeline.store.directory import DataDirectory, storage_errors
+from pipeline.store.manifest import FileEntry, Manifest
 from rating.errors import StorageError
 from schemas.rules import Action
 from schemas.tables import ACTIONS, FIRINGS

@@ -16,8 +16,8 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from pipeline.datadir import lock_directory, storage_errors
 from pipeline.outbox.message import Outgoing
+from pipeline.store.directory import lock_directory, storage_errors
 from rating.errors import StorageError, UsageError
 from schemas.choices import DeliveryState
 

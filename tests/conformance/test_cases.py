@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.feeds import load_mapping
+from pipeline.feeds.mappings import load_mapping
 from rating.calendars.calendar import ZoneCalendar, day_windows, term_end
 from rating.engine import Engine
 from rating.mediation.records import mediate

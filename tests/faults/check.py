@@ -9,12 +9,12 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import manifest as manifests
 from pipeline.config import Config
-from pipeline.datadir import DataDirectory
+from pipeline.store import manifest as manifests
+from pipeline.store.directory import DataDirectory
 from pipeline.streaming.kafka import Log
-from pipeline.streaming.landing import folder_of, landed_of
-from pipeline.streaming.restoring import restored
+from pipeline.streaming.land.folder import folder_of, landed_of
+from pipeline.streaming.rate.restore import restored
 from schemas.tables import TABLES
 from tests.faults.stream import Expected, comparable
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from pipeline.messages import messages_of
+from pipeline.journal.messages import messages_of
 from pipeline.streaming.kafka import ensure_topics, publisher_of
 from pipeline.streaming.topics import Topics
 from tests.faults.check import (

@@ -12,16 +12,16 @@ import pyarrow as pa
 from benchmarks.ingest import generated
 from benchmarks.rules import TRIGGERS
 from pipeline.catalogue import load_catalogue
-from pipeline.entry import Apply, Commands, Entry
-from pipeline.feeds import load_mapping
-from pipeline.messages import messages_of
-from pipeline.progress import Source
-from pipeline.streaming.fold import PartitionFold
-from pipeline.streaming.mediation import Lane
-from pipeline.streaming.output import Output
-from pipeline.streaming.outputs import action_messages, fill_rejected
-from pipeline.streaming.raw import RawMessage, chunks_of, marker, origin_of
-from pipeline.streaming.registry import Registry
+from pipeline.embedded.progress import Source
+from pipeline.feeds.mappings import load_mapping
+from pipeline.journal.entries import Apply, Commands, Entry
+from pipeline.journal.messages import messages_of
+from pipeline.streaming.commands.catalogue_log import Registry
+from pipeline.streaming.mediate.partition import Lane
+from pipeline.streaming.rate.fold import PartitionFold
+from pipeline.streaming.rate.output import Output
+from pipeline.streaming.rate.output_messages import action_messages, fill_rejected
+from pipeline.streaming.raw.messages import RawMessage, chunks_of, marker, origin_of
 from rating.rules.totals.cycle_and_day import BASELINE
 from schemas.commands import Activate
 from schemas.tables import TABLES
@@ -110,7 +110,7 @@ def expected_of(stream: Stream) -> Expected:
     offset, last_catalogue = 0, -1
     for entry in stream.entries:
         for content in messages_of(entry):
-            from pipeline.messages import read_message
+            from pipeline.journal.messages import read_message
 
             piece = read_message(content, "commands").entry()
             for partition, contents in enumerate(registry.parts(piece, offset, offset, "weir.commands")):

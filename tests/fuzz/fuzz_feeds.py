@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.feeds import ready_mappings
+from pipeline.feeds.mappings import ready_mappings
 from rating.errors import WeirError
 from schemas.mapping import Mapping
 from tests.compressed import zstd_frame

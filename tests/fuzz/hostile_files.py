@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.decode import open_source
+from pipeline.feeds.decode import open_source
 from rating.errors import WeirError
 from rating.mediation.records import mediate
 from schemas.mapping import Mapping

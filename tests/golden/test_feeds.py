@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline.decode import open_source
-from pipeline.feed_lists import with_lists
-from pipeline.feeds import READY_DIRECTORY, load_mapping, ready_mappings
+from pipeline.feeds.decode import open_source
+from pipeline.feeds.lookups import with_lists
+from pipeline.feeds.mappings import READY_DIRECTORY, load_mapping, ready_mappings
 from rating.mediation.records import mediate
 from schemas.choices import REASONS
 from schemas.usage import USAGE_SCHEMA, Direction, RecordType, Service

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
-from pipeline.embedded import Embedded
+from pipeline.embedded.driver import Embedded
 from schemas.commands import Activate, Command, Deactivate
 
 RULE = """\

@@ -333,7 +333,7 @@ def test_failures_end_with_2_or_3_and_say_what_to_do(weir: Weir, loaded: Path) -
 
 def test_a_held_directory_is_refused_with_its_holder(weir: Weir, loaded: Path) -> None:
     """While one process writes, another that would is told so, with status 3; one that reads is not disturbed."""
-    from pipeline.embedded import Embedded
+    from pipeline.embedded.driver import Embedded
 
     with Embedded.open(loaded / "data", write=True):
         refused = weir("ingest", "--feed", "plain", loaded / "usage.csv")

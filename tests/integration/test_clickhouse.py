@@ -33,9 +33,9 @@ from pipeline.clickhouse import client as client_module
 from pipeline.clickhouse.schema import Migration, migrations
 from pipeline.clickhouse.sink import VIEWS
 from pipeline.config import ClickHouse
-from pipeline.datadir import DataDirectory, lock_directory
-from pipeline.embedded import Embedded
-from pipeline.feeds import load_mapping
+from pipeline.embedded.driver import Embedded
+from pipeline.feeds.mappings import load_mapping
+from pipeline.store.directory import DataDirectory, lock_directory
 from rating.errors import LockedError, UsageError, WorldError
 from schemas.tables import TABLES
 from tests.clickhouse_case import PASSWORD, ROOT, USER, TestServer, commit, events, everything, server

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.generate import Generated, generate
-from pipeline import journal
 from pipeline.catalogue import load_catalogue
-from pipeline.embedded import Embedded
-from pipeline.feeds import load_mapping
+from pipeline.embedded.driver import Embedded
+from pipeline.feeds.mappings import load_mapping
+from pipeline.journal import segments as journal
 from rating.engine import Engine
 from rating.errors import LockedError, RuleError, SourceError, StorageError, UsageError
 from rating.state import State

@@ -148,10 +148,10 @@ def test_a_file_killed_in_the_middle_is_there_once(scene: Scene) -> None:
 def test_every_kind_of_file_goes_on_behind_what_is_there(scene: Scene, kind: str, cut: int) -> None:
     """Of whatever format a file is, with messages of another size, it goes on at the next row."""
     from pipeline.config import Kafka
-    from pipeline.feeds import load_mapping
-    from pipeline.progress import Source
-    from pipeline.streaming.feeding import position_behind
-    from pipeline.streaming.raw import chunks_of
+    from pipeline.embedded.progress import Source
+    from pipeline.feeds.mappings import load_mapping
+    from pipeline.streaming.raw.feeding import position_behind
+    from pipeline.streaming.raw.messages import chunks_of
 
     path, count = scene.folder / f"usage.{kind}", 4_000
     write_csv(scene.folder / "rows", count)

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from pipeline.config import Kafka
 from pipeline.streaming.kafka import Log, publisher_of
-from pipeline.streaming.stages.inbox import Delivery, Inbox
-from pipeline.streaming.stages.inorder import InOrder
+from pipeline.streaming.stage.in_order import InOrder
+from pipeline.streaming.stage.inbox import Delivery, Inbox
 from tests.broker import SharedBroker
 
 COUNT = 20

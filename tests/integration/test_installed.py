@@ -225,7 +225,7 @@ for name in %r:
 print(json.dumps(lacking))
 """
     lacking: dict[str, str] = json.loads(plain.python(tmp_path, code % modules))
-    assert lacking["pipeline.app"] == "faust"
+    assert lacking["pipeline.streaming.worker.app"] == "faust"
     assert {"faust", "aiokafka", "prometheus_client", "fastavro", "aiohttp"} == set(lacking.values())
     optional = lacking.keys() | set(lacking.values()) | {"clickhouse_connect", "chdb"}
     found = 0

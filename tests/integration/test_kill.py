@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from jobs.generate import Generated, generate
-from pipeline.datadir import DataDirectory
+from pipeline.store.directory import DataDirectory
 from tests.progress import communicated, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))

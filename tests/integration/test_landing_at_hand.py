@@ -8,14 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.config import Kafka
-from pipeline.datadir import DataDirectory
+from pipeline.store.directory import DataDirectory
 from pipeline.streaming.kafka import Log, publisher_of
-from pipeline.streaming.landing import folder_of, landed_of
-from pipeline.streaming.metrics import Metrics
-from pipeline.streaming.outputs import OutputPiece, Packed, packed
-from pipeline.streaming.recent import RecentPieces
-from pipeline.streaming.stages.inbox import Delivery
-from pipeline.streaming.stages.land import Land, LandPace
+from pipeline.streaming.land.folder import folder_of, landed_of
+from pipeline.streaming.land.stage import Land, LandPace
+from pipeline.streaming.rate.output_messages import OutputPiece, Packed, packed
+from pipeline.streaming.rate.recent import RecentPieces
+from pipeline.streaming.stage.inbox import Delivery
+from pipeline.streaming.worker.metrics import Metrics
 from tests.broker import SharedBroker
 from tests.landing_case import some, table_of
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.entry import Apply
-from pipeline.feeds import ready_mappings
-from pipeline.messages import messages_of
-from pipeline.streaming.headers import RawMessage, marker
-from pipeline.streaming.lanes import Lanes
-from pipeline.streaming.mediation import Lane, Mark, NotYet
-from pipeline.streaming.registry import Registry
+from pipeline.feeds.mappings import ready_mappings
+from pipeline.journal.entries import Apply
+from pipeline.journal.messages import messages_of
+from pipeline.streaming.commands.catalogue_log import Registry
+from pipeline.streaming.mediate.partition import Lane, Mark, NotYet
+from pipeline.streaming.mediate.process import Lanes
+from pipeline.streaming.raw.headers import RawMessage, marker
 from rating.errors import WorldError
 from schemas.cards import Account, Catalogue
 from tests.fold_case import cards
@@ -29,8 +29,8 @@ MAPPINGS = {mapping.name: mapping for mapping in ready_mappings()}
 PLAIN = "record_key,service,direction,iccid,volume_up_bytes,volume_down_bytes,used_at\n"
 HOLDS_LANES = """
 import asyncio, multiprocessing, time
-from pipeline.streaming.lanes import Lanes
-from pipeline.streaming.mediation import Mark
+from pipeline.streaming.mediate.process import Lanes
+from pipeline.streaming.mediate.partition import Mark
 async def run():
     lanes = Lanes("usage.raw", 2, {})
     await lanes.take(0, (), [])

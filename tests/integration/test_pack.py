@@ -20,14 +20,14 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import Kafka
-from pipeline.feeds import load_mapping
-from pipeline.messages import Fence
-from pipeline.streaming.headers import RawMessage, facts_of
+from pipeline.feeds.mappings import load_mapping
+from pipeline.journal.messages import Fence
+from pipeline.streaming.commands.catalogue_log import Registry
 from pipeline.streaming.kafka import Log, publisher_of
-from pipeline.streaming.mediation import Lane
-from pipeline.streaming.recent import RecentRaw
-from pipeline.streaming.refused import origin_at
-from pipeline.streaming.registry import Registry
+from pipeline.streaming.mediate.partition import Lane
+from pipeline.streaming.rate.recent import RecentRaw
+from pipeline.streaming.rate.reject_details import origin_at
+from pipeline.streaming.raw.headers import RawMessage, facts_of
 from pipeline.streaming.topics import Topics
 from tests.broker import SharedBroker
 from tests.feed_files import HEADERS, good_line

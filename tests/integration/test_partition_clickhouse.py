@@ -14,8 +14,8 @@ from jobs.clickhouse import check, load
 from jobs.query import run_sql
 from pipeline.clickhouse import Client, Sink, connect, migrate
 from pipeline.config import ClickHouse
-from pipeline.streaming.landing import PartitionLanding, folder_of
-from pipeline.streaming.output import Output
+from pipeline.streaming.land.folder import PartitionLanding, folder_of
+from pipeline.streaming.rate.output import Output
 from rating.errors import LockedError, WorldError
 from schemas.tables import TABLES
 from tests.clickhouse_case import everything

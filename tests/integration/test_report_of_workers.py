@@ -17,21 +17,21 @@ from typer.testing import CliRunner
 
 from jobs import cli
 from jobs.generate import generate
-from pipeline import journal
 from pipeline.broker import free_port
 from pipeline.catalogue import load_catalogue
 from pipeline.config import Config, load_config
-from pipeline.datadir import DataDirectory
-from pipeline.embedded import Embedded
-from pipeline.entry import Commands, Entry, Rejects, Tick
-from pipeline.feeds import load_mapping
-from pipeline.messages import messages_of
-from pipeline.route import Router
-from pipeline.streaming import base
-from pipeline.streaming.fold import PartitionFold
+from pipeline.embedded.driver import Embedded
+from pipeline.feeds.mappings import load_mapping
+from pipeline.journal import segments as journal
+from pipeline.journal.entries import Commands, Entry, Rejects, Tick
+from pipeline.journal.messages import messages_of
+from pipeline.journal.router import Router
+from pipeline.store.directory import DataDirectory
 from pipeline.streaming.kafka import ensure_topics, publisher_of
-from pipeline.streaming.landing import PartitionLanding, baseline, folder_of
-from pipeline.streaming.restoring import changelog_of
+from pipeline.streaming.land.folder import PartitionLanding, baseline, folder_of
+from pipeline.streaming.rate import checkpoints as base
+from pipeline.streaming.rate.fold import PartitionFold
+from pipeline.streaming.rate.restore import changelog_of
 from pipeline.streaming.topics import Topics
 from rating.errors import ConfigError, StorageError, WorldError
 from schemas.commands import Activate

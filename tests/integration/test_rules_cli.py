@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.embedded import Embedded
+from pipeline.embedded.driver import Embedded
 from tests.integration.test_cli import Result, Weir, weir  # noqa: F401  (a fixture)
 
 SIM, OTHER = "8988303000000000017", "8988303000000000025"

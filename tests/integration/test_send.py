@@ -16,10 +16,10 @@ import msgspec
 import pytest
 
 from pipeline.config import Kafka
-from pipeline.entry import Apply, Commands, Tick
-from pipeline.messages import read_message
+from pipeline.journal.entries import Apply, Commands, Tick
+from pipeline.journal.messages import read_message
+from pipeline.streaming.commands.catalogue_log import Registry
 from pipeline.streaming.kafka import Log, ensure_topics, publisher_of
-from pipeline.streaming.registry import Registry
 from pipeline.streaming.topics import Topics
 from tests.broker import SharedBroker
 from tests.progress import FOR_EVER_S, completed

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.broker import free_port
 from pipeline.config import load_config
-from pipeline.route import Router
+from pipeline.journal.router import Router
 from pipeline.streaming.kafka import ensure_topics
 from tests.broker import SharedBroker
 from tests.progress import FOR_EVER_S, completed, ended, wait_until

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import entry as journal
-from pipeline.messages import Fence, messages_of
-from pipeline.streaming.base import Kept, draft, restore
-from pipeline.streaming.fold import Opened, PartitionFold
-from pipeline.streaming.outputs import Output, encode
+from pipeline.journal import entries as journal
+from pipeline.journal.messages import Fence, messages_of
+from pipeline.streaming.rate.checkpoints import Kept, draft, restore
+from pipeline.streaming.rate.fold import Opened, PartitionFold
+from pipeline.streaming.rate.output_messages import Output, encode
 from rating.dedupe.runs import joined
 from rating.dedupe.seen import KEEP_DAYS
 from schemas.tables import RATED

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.feeds import parse_mapping
+from pipeline.feeds.mappings import parse_mapping
 from rating.errors import WeirError
 from rating.mediation.records import mediate
 from tests.feed_files import EXPLODED, HEADERS, feed, good_line, run_feed

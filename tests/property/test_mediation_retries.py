@@ -11,12 +11,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.entry import Rejects, Usage
-from pipeline.messages import Fences, read_message
-from pipeline.streaming.mediation import Lane, Mark
-from pipeline.streaming.raw import RawMessage, marker
-from pipeline.streaming.reading import Numbered
-from pipeline.streaming.registry import Registry
+from pipeline.journal.entries import Rejects, Usage
+from pipeline.journal.messages import Fences, read_message
+from pipeline.streaming.commands.catalogue_log import Registry
+from pipeline.streaming.mediate.partition import Lane, Mark
+from pipeline.streaming.raw.messages import RawMessage, marker
+from pipeline.streaming.raw.reading import Numbered
 from tests.unit.test_mediation import AS_OF_US, MAPPINGS, catalogue, iccid, registry, single
 
 CARDS = 24

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.entry import Apply, Commands, Entry, Tick, Usage
-from pipeline.route import Router
+from pipeline.journal.entries import Apply, Commands, Entry, Tick, Usage
+from pipeline.journal.router import Router
 from rating.engine import Engine
 from rating.rules.commands.commands import REFUSED
 from rating.state import State

@@ -18,15 +18,15 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.workers import start_worker
 from pipeline.config import Config, load_config
-from pipeline.datadir import DataDirectory
-from pipeline.entry import Apply, Commands, Entry, Tick
-from pipeline.messages import messages_of, read_message
-from pipeline.progress import Source
-from pipeline.streaming import base
-from pipeline.streaming.chunks import chunks_of
-from pipeline.streaming.fold import PartitionFold
+from pipeline.embedded.progress import Source
+from pipeline.journal.entries import Apply, Commands, Entry, Tick
+from pipeline.journal.messages import messages_of, read_message
+from pipeline.store.directory import DataDirectory
 from pipeline.streaming.kafka import Log, Publisher, client_settings, ensure_topics, publisher_of
-from pipeline.streaming.landing import baseline, folder_of, landed_of, originals
+from pipeline.streaming.land.folder import baseline, folder_of, landed_of, originals
+from pipeline.streaming.rate import checkpoints as base
+from pipeline.streaming.rate.fold import PartitionFold
+from pipeline.streaming.raw.chunks import chunks_of
 from pipeline.streaming.topics import Topics
 from schemas.cards import Catalogue
 from schemas.commands import Command

@@ -15,11 +15,11 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.catalogue import load_catalogue
-from pipeline.datadir import DataDirectory
-from pipeline.embedded import Embedded, read_usage
-from pipeline.feeds import load_mapping
-from pipeline.progress import Source
-from pipeline.rejects import reject_table
+from pipeline.embedded.driver import Embedded, read_usage
+from pipeline.embedded.progress import Source
+from pipeline.feeds.mappings import load_mapping
+from pipeline.history.rejects import reject_table
+from pipeline.store.directory import DataDirectory
 from rating.queries.views import state_views
 from rating.step import Step
 from schemas.cards import Catalogue

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pipeline.entry import Apply, Tick
-from pipeline.messages import LIMIT_BYTES
-from pipeline.streaming.base import Draft, Kept, draft, restore
-from pipeline.streaming.fold import PartitionFold
+from pipeline.journal.entries import Apply, Tick
+from pipeline.journal.messages import LIMIT_BYTES
+from pipeline.streaming.rate.checkpoints import Draft, Kept, draft, restore
+from pipeline.streaming.rate.fold import PartitionFold
 from rating.errors import StorageError
 from schemas.cards import Account, Catalogue
 from schemas.plans import Price, Rate

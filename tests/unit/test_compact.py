@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.compact import compact
-from pipeline.background import Background
-from pipeline.datadir import DataDirectory
-from pipeline.land import Landing
+from pipeline.history.writer import Landing
+from pipeline.store.background import Background
+from pipeline.store.directory import DataDirectory
 from rating.errors import LockedError, UsageError
 from schemas.tables import FIRINGS, GAPS, RATED
 from tests.rated_rows import Event, rated_table

@@ -18,7 +18,7 @@ from pipeline.broker import Broker, free_port
 from pipeline.broker.pins import KAFKA_VERSION
 from pipeline.config import Config, load_config
 from pipeline.config.table import host_and_port
-from pipeline.streaming.web import bearers, own_url
+from pipeline.streaming.worker.http import bearers, own_url
 from tests.broker import need_broker
 
 ROOT = Path(__file__).parents[2]

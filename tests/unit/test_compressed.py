@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.catalogue.files import read_bytes
 from pipeline.catalogue.findings import Findings
-from pipeline.decode.stream import BOMB_FLOOR_BYTES, ByteStream, compression_of
+from pipeline.feeds.decode.stream import BOMB_FLOOR_BYTES, ByteStream, compression_of
 from rating.errors import CatalogueError, SourceError
 from tests.compressed import (
     CHECKED_CONTENT,

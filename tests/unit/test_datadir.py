@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import manifest as manifests
-from pipeline.datadir import STAGING, DataDirectory, staged_path
+from pipeline.store import manifest as manifests
+from pipeline.store.directory import STAGING, DataDirectory, staged_path
 from rating.errors import LockedError, StorageError, UsageError
 
 
@@ -102,7 +102,7 @@ def kill_at(data_dir: Path, call: str) -> None:
     program = f"""
         import os, signal, sys
         from pathlib import Path
-        from pipeline.datadir import DataDirectory
+        from pipeline.store.directory import DataDirectory
         left = [{count}]
         def killer(event, args):
             if event == "os.{name}":
@@ -150,7 +150,7 @@ def test_second_writer_is_refused_and_readers_are_not(data_dir: Path) -> None:
     with DataDirectory.open(data_dir, write=True) as directory, directory.begin() as step:
         step.stage_bytes("state", "state/1", b"s")
         step.commit()
-        program = "import sys; from pipeline.datadir import DataDirectory as D; D.open(sys.argv[1], write=True)"
+        program = "import sys; from pipeline.store.directory import DataDirectory as D; D.open(sys.argv[1], write=True)"
         other = subprocess.run([sys.executable, "-c", program, data_dir], capture_output=True, text=True, check=False)
         assert f"LockedError: {data_dir}: in use by process {os.getpid()}" in other.stderr
         with pytest.raises(LockedError, match=f"process {os.getpid()}; wait"):

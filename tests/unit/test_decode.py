@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.decode import Position, open_source
-from pipeline.feeds import parse_mapping
+from pipeline.feeds.decode import Position, open_source
+from pipeline.feeds.mappings import parse_mapping
 from rating.errors import MappingError, SourceError
 from schemas.mapping import Mapping
 from tests.compressed import zstd_frame

@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.feed_lists import with_lists
-from pipeline.feeds import load_mapping, parse_mapping
+from pipeline.feeds.lookups import with_lists
+from pipeline.feeds.mappings import load_mapping, parse_mapping
 from rating.errors import MappingError
 from rating.mediation.records import mediate
 

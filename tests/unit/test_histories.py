@@ -15,11 +15,11 @@ from jobs import cli
 from jobs.generate import generate
 from jobs.query import run_sql
 from pipeline.catalogue import load_catalogue
-from pipeline.embedded import Embedded
-from pipeline.entry import Commands
-from pipeline.feeds import load_mapping
-from pipeline.streaming import landing
-from pipeline.streaming.landing import PartitionLanding, folder_of
+from pipeline.embedded.driver import Embedded
+from pipeline.feeds.mappings import load_mapping
+from pipeline.journal.entries import Commands
+from pipeline.streaming.land import folder as landing
+from pipeline.streaming.land.folder import PartitionLanding, folder_of
 from rating.errors import UsageError
 from schemas.commands import Activate
 from schemas.tables import TABLES

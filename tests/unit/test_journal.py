@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import journal
-from pipeline.background import Background
-from pipeline.datadir import DataDirectory
-from pipeline.entry import written
-from pipeline.journal import Apply, Commands, Entry, Journal, Tick, Usage, encode
+from pipeline.journal import segments as journal
+from pipeline.journal.entries import written
+from pipeline.journal.segments import Apply, Commands, Entry, Journal, Tick, Usage, encode
+from pipeline.store.background import Background
+from pipeline.store.directory import DataDirectory
 from rating.errors import StorageError
 from schemas.cards import CARD_SCHEMA, Account, Catalogue
 from schemas.commands import Activate, Connected, Failed, PlanChanged

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.background import Background
-from pipeline.datadir import DataDirectory
-from pipeline.land import RATED_NULLABLE, Landing
-from pipeline.partition import LONG_RUN, by_cycle_and_day
+from pipeline.history.partitioning import LONG_RUN, by_cycle_and_day
+from pipeline.history.writer import RATED_NULLABLE, Landing
+from pipeline.store.background import Background
+from pipeline.store.directory import DataDirectory
 from rating.errors import StorageError
 from schemas.tables import GAPS, RATED, REJECTED
 from tests.rated_rows import Event, rated_table

@@ -14,14 +14,14 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from pipeline.config.worker import Token
-from pipeline.entry import Apply
-from pipeline.messages import messages_of
-from pipeline.streaming import logs
-from pipeline.streaming.fold import PartitionFold
-from pipeline.streaming.live import card_now, pool_now
-from pipeline.streaming.metrics import Metrics
-from pipeline.streaming.registry import Registry
-from pipeline.streaming.web import FORWARDED, Bearer, Desk, bearers, waits
+from pipeline.journal.entries import Apply
+from pipeline.journal.messages import messages_of
+from pipeline.streaming.commands.catalogue_log import Registry
+from pipeline.streaming.rate.fold import PartitionFold
+from pipeline.streaming.worker import logs
+from pipeline.streaming.worker.http import FORWARDED, Bearer, Desk, bearers, waits
+from pipeline.streaming.worker.live import card_now, pool_now
+from pipeline.streaming.worker.metrics import Metrics
 from rating.engine import Engine
 from rating.errors import ConfigError
 from rating.queries.views import state_views

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.feeds import load_mapping, parse_mapping, ready_mappings
+from pipeline.feeds.mappings import load_mapping, parse_mapping, ready_mappings
 from rating.errors import MappingError
 
 GOOD = """

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.feeds import load_mapping, parse_mapping
+from pipeline.feeds.mappings import load_mapping, parse_mapping
 from rating.mediation.country import country_of
 from rating.mediation.quantity import LIMIT, scale, unit_factor
 from rating.mediation.records import mediate

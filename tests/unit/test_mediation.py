@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.embedded import read_usage
-from pipeline.entry import Apply, Rejects, Usage
-from pipeline.feeds import parse_mapping
-from pipeline.messages import Fence, Fences, messages_of, read_message
-from pipeline.progress import Source
-from pipeline.streaming.mediation import Lane, Mark, Mediated, NotYet
-from pipeline.streaming.raw import RawMessage, chunks_of, kept_line, marker, origin_of
-from pipeline.streaming.registry import Registry
+from pipeline.embedded.driver import read_usage
+from pipeline.embedded.progress import Source
+from pipeline.feeds.mappings import parse_mapping
+from pipeline.journal.entries import Apply, Rejects, Usage
+from pipeline.journal.messages import Fence, Fences, messages_of, read_message
+from pipeline.streaming.commands.catalogue_log import Registry
+from pipeline.streaming.mediate.partition import Lane, Mark, Mediated, NotYet
+from pipeline.streaming.raw.messages import RawMessage, chunks_of, kept_line, marker, origin_of
 from schemas.cards import Account, Catalogue
 from schemas.choices import REASONS
 from schemas.plans import Plan, PlanVersion, Rate

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.entry import Apply, Commands, Entry, Rejects, Tick, Usage
-from pipeline.messages import Fence, Fences, Message, messages_of, read_message
+from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tick, Usage
+from pipeline.journal.messages import Fence, Fences, Message, messages_of, read_message
 from rating.errors import StorageError, WorldError
 from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.commands import Activate, Command, Connected, PlanChanged

@@ -10,12 +10,12 @@ import pytest
 
 from jobs.compact import compact
 from pipeline.config import FileDestination, Outbox, Route, WebhookDestination
-from pipeline.datadir import DataDirectory
 from pipeline.outbox import Deliverer, Store
 from pipeline.outbox import deliver as delivering
 from pipeline.outbox.deliver import delay_s
 from pipeline.outbox.message import Outgoing
 from pipeline.outbox.store import Cursor
+from pipeline.store.directory import DataDirectory
 from rating.errors import ConfigError, LockedError, StorageError, UsageError
 from tests.outbox_case import Act, commit, lines, sim
 

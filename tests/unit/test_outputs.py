@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.entry import Apply, Commands, Tick, Usage
-from pipeline.messages import Fence
-from pipeline.streaming.fold import PartitionFold
-from pipeline.streaming.outputs import (
+from pipeline.journal.entries import Apply, Commands, Tick, Usage
+from pipeline.journal.messages import Fence
+from pipeline.streaming.rate.fold import PartitionFold
+from pipeline.streaming.rate.output_messages import (
     Gathering,
     Output,
     action_messages,
@@ -23,8 +23,8 @@ from pipeline.streaming.outputs import (
     fill_rejected,
     join,
 )
-from pipeline.streaming.reading import Origin
-from pipeline.streaming.refused import reject_messages
+from pipeline.streaming.rate.reject_details import reject_messages
+from pipeline.streaming.raw.reading import Origin
 from rating.errors import StorageError, WorldError
 from rating.rules.totals.cycle_and_day import BASELINE
 from schemas.actions import ActionMessage

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.entry import Rejects, Usage
-from pipeline.messages import Fence, read_message
-from pipeline.streaming.avro import AvroRecords, Framing
-from pipeline.streaming.headers import RawMessage, facts_of
-from pipeline.streaming.mediation import Lane, Mediated
-from pipeline.streaming.packing import Packing
-from pipeline.streaming.raw import origin_of
-from pipeline.streaming.registry import Registry
+from pipeline.journal.entries import Rejects, Usage
+from pipeline.journal.messages import Fence, read_message
+from pipeline.streaming.commands.catalogue_log import Registry
+from pipeline.streaming.mediate.partition import Lane, Mediated
+from pipeline.streaming.raw.avro import AvroRecords, Framing
+from pipeline.streaming.raw.headers import RawMessage, facts_of
+from pipeline.streaming.raw.messages import origin_of
+from pipeline.streaming.raw.packing import Packing
 from rating.errors import MappingError, UsageError
 from tests.feed_files import EXPLODED, HEADERS, feed, good_line
 from tests.packing_case import folded

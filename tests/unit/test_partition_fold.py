@@ -7,10 +7,10 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from pipeline.entry import Apply, Commands, Entry, Rejects, Tick, Usage
-from pipeline.messages import Fence, messages_of
-from pipeline.streaming.fold import Opened, PartitionFold
-from pipeline.streaming.outputs import Output, rejected_rows, status_messages
+from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tick, Usage
+from pipeline.journal.messages import Fence, messages_of
+from pipeline.streaming.rate.fold import Opened, PartitionFold
+from pipeline.streaming.rate.output_messages import Output, rejected_rows, status_messages
 from rating.dedupe.seen import run_of
 from rating.errors import StorageError
 from schemas.cards import Account, Catalogue

@@ -16,9 +16,9 @@ import pytest
 
 from jobs.compact import compact
 from jobs.query import connect, run_sql
-from pipeline.datadir import DataDirectory
-from pipeline.streaming.landing import MOST_FILES, PATIENCE, PartitionLanding, folder_of, landed_of
-from pipeline.streaming.output import Output
+from pipeline.store.directory import DataDirectory
+from pipeline.streaming.land.folder import MOST_FILES, PATIENCE, PartitionLanding, folder_of, landed_of
+from pipeline.streaming.rate.output import Output
 from rating.errors import LockedError, StorageError, UsageError
 from tests.landing_case import output, some, table_of
 
@@ -160,7 +160,7 @@ def test_killed_at_any_step(tmp_path: Path, call: str) -> None:
     program = f"""
         import os, signal, sys
         from pathlib import Path
-        from pipeline.streaming.landing import PartitionLanding
+        from pipeline.streaming.land.folder import PartitionLanding
         from tests.landing_case import some
         left = [{count}]
         def killer(event, args):

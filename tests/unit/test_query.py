@@ -13,9 +13,9 @@ from rich.console import Console
 
 from jobs.compact import compact
 from jobs.query import connect, render, rows_as_csv, rows_as_json, run_sql
-from pipeline.background import Background
-from pipeline.datadir import DataDirectory
-from pipeline.land import Landing
+from pipeline.history.writer import Landing
+from pipeline.store.background import Background
+from pipeline.store.directory import DataDirectory
 from rating.errors import InputError, UsageError
 from schemas.tables import TABLES
 from tests.rated_rows import Event, rated_table, rule_tables, small_views

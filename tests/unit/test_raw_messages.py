@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.decode import Position
-from pipeline.embedded import read_usage
-from pipeline.feeds import load_mapping, parse_mapping
-from pipeline.progress import Source
-from pipeline.streaming.raw import RawMessage, chunks_of, origin_of
-from pipeline.streaming.reading import Readers, Reading
+from pipeline.embedded.driver import read_usage
+from pipeline.embedded.progress import Source
+from pipeline.feeds.decode import Position
+from pipeline.feeds.mappings import load_mapping, parse_mapping
+from pipeline.streaming.raw.messages import RawMessage, chunks_of, origin_of
+from pipeline.streaming.raw.reading import Readers, Reading
 from rating.errors import MappingError
 from schemas.mapping import Mapping
 from schemas.tables import REJECTED

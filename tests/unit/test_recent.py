@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.streaming.landing import PartitionLanding, folder_of
-from pipeline.streaming.output import EMPTY, assembled
-from pipeline.streaming.outputs import Gathering, Output, OutputPiece, Packed, Part, decode, encode, packed
-from pipeline.streaming.recent import RecentPieces
+from pipeline.streaming.land.folder import PartitionLanding, folder_of
+from pipeline.streaming.rate.output import EMPTY, assembled
+from pipeline.streaming.rate.output_messages import Gathering, Output, OutputPiece, Packed, Part, decode, encode, packed
+from pipeline.streaming.rate.recent import RecentPieces
 from tests.unit.test_outputs import WHERE, assert_same, outputs
 
 HERE = 3  # the partition of `outputs`

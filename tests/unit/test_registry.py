@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.entry import Apply, Commands, Entry, Rejects, Tick, Usage
-from pipeline.messages import Fence, messages_of, read_message
-from pipeline.route import Router
-from pipeline.streaming.registry import Registry
+from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tick, Usage
+from pipeline.journal.messages import Fence, messages_of, read_message
+from pipeline.journal.router import Router
+from pipeline.streaming.commands.catalogue_log import Registry
 from rating.dedupe.seen import DAY_US
 from rating.engine import Engine
 from rating.errors import InputError, StorageError

@@ -8,8 +8,8 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from pipeline.entry import Apply, Commands, Entry, Tick, Usage
-from pipeline.route import Router
+from pipeline.journal.entries import Apply, Commands, Entry, Tick, Usage
+from pipeline.journal.router import Router
 from rating.engine import Engine
 from rating.errors import CatalogueError, ConfigError
 from rating.rules.totals.cycle_and_day import BASELINE

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from pipeline.catalogue import load_catalogue
+from pipeline.catalogue.command_files import read_commands
 from pipeline.catalogue.rule_actions import PLACEHOLDERS, TAKES
-from pipeline.commands import read_commands
 from rating.rules.limits import rules_of
 from rating.rules.select.filters import LEGAL
 from rating.rules.triggers import TRIGGERS

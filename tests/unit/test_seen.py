@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.datadir import DataDirectory
-from pipeline.seen import SeenFiles
+from pipeline.store.directory import DataDirectory
+from pipeline.store.seen_files import SeenFiles
 from rating.dedupe.seen import KEEP_DAYS
 from rating.errors import StorageError
 

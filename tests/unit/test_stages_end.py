@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from pipeline.agents import Stages
-from pipeline.streaming.stages.inbox import Inbox
+from pipeline.streaming.stage.inbox import Inbox
+from pipeline.streaming.worker.agents import Stages
 
 
 class Stubborn:

@@ -10,9 +10,9 @@ import pytest
 
 from jobs.query import STATE_TABLES, run_sql
 from jobs.report.model import SECTIONS
-from pipeline.background import Background
-from pipeline.datadir import DataDirectory
-from pipeline.land import Landing
+from pipeline.history.writer import Landing
+from pipeline.store.background import Background
+from pipeline.store.directory import DataDirectory
 from schemas.choices import REASONS
 from schemas.tables import TABLES
 from tests.rated_rows import rated_table, reject_table, rule_tables, small_events, small_views

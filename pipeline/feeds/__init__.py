@@ -1,0 +1,1 @@
+"""Feeds: mappings, and files decoded into columns of text."""

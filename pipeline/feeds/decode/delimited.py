@@ -1,0 +1,251 @@
+"""Decodes delimited text (CSV) into columns of text, one record a physical line (F2, F5).
+
+Most blocks take the fast lane: Polars parses the whole block once it is proved that each line holds exactly the
+header's number of fields. Where the proof fails, lines are judged one by one, so that a bad line costs only itself:
+a quote that is not closed on its line never swallows the lines after it.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from pipeline.feeds.decode.chunk import Chunk, merge_rejects, reject_frame
+from pipeline.feeds.decode.lines import BOM, LineBlock
+from pipeline.feeds.decode.text import TextLines, decode_lines
+from rating.errors import MappingError
+from schemas.mapping import Mapping
+
+MAX_COLUMNS = 4096
+
+_NEWLINE, _RETURN = 10, 13
+
+Flags = npt.NDArray[np.bool_]
+
+
+class DelimitedDecoder:
+    """Decodes blocks of one CSV file whose header line is `header` (None: the mapping gives the columns).
+
+    Raises MappingError when the header lacks a column that the mapping reads.
+    """
+
+    def __init__(self, mapping: Mapping, path: Path, header: bytes | None) -> None:
+        form = mapping.format
+        self.header = header
+        self._encoding = form.encoding
+        self._delimiter = form.delimiter
+        self._quote = form.quote
+        names = list(form.columns) if header is None else self._split_header(path, header)
+        self._width = len(names)
+        self._columns = _needed_columns(mapping, path, names)
+        self._schema = {f"column_{index + 1}": pl.String() for index in range(self._width)}
+
+    def decode(self, block: LineBlock) -> Chunk:
+        """The records of `block`; every line of it is a row of raw, a reject, or blank."""
+        if block.too_long:
+            rejects = reject_frame([block.first_row], "too_long", "the line is longer than 1 MiB")
+            return self._chunk(block, self._empty(), [rejects])
+        whole = self._decode_whole(block)
+        if whole is not None:
+            return self._chunk(block, whole, [])
+        return self._decode_by_line(block)
+
+    def _chunk(self, block: LineBlock, raw: pl.DataFrame, rejects: list[pl.DataFrame]) -> Chunk:
+        return Chunk(raw, merge_rejects(rejects), block.raw_lines, block.end, self.header)
+
+    def _decode_whole(self, block: LineBlock) -> pl.DataFrame | None:
+        data = block.data
+        if self._encoding != "utf-8" and not data.isascii():
+            return None
+        if b"\0" in data or (self._quote and self._quote.encode() in data) or not block.is_utf8:
+            return None
+        delimiters = int(np.count_nonzero(block.bytes_view == ord(self._delimiter)))
+        if delimiters != block.lines * (self._width - 1):
+            return None
+        # With the right total, no line can have too many fields unless another has too few: then its last column
+        # is null. Only where the last column has nulls is the place of each delimiter looked at.
+        last = self._width - 1
+        if last not in self._columns.values() or self._width == 1:
+            if not self._delimiters_in_place(block):
+                return None
+            return self._parse(data, self._numbers(block))
+        frame = self._parse(data, self._numbers(block))
+        if frame is None:
+            return None
+        name = next(name for name, index in self._columns.items() if index == last)
+        if frame[name].null_count() and not self._delimiters_in_place(block):
+            return None
+        return frame
+
+    def _delimiters_in_place(self, block: LineBlock) -> bool:
+        """Whether each line has its `width - 1` delimiters, given that the total is right, and none is blank."""
+        if self._width == 1:
+            return not bool(self._blank(block.bytes_view, block.starts, block.newlines).any())
+        places = np.flatnonzero(block.bytes_view == ord(self._delimiter)).reshape(block.lines, self._width - 1)
+        return bool((places[:, 0] >= block.starts).all() and (places[:, -1] < block.newlines).all())
+
+    def _numbers(self, block: LineBlock) -> npt.NDArray[np.int64]:
+        return np.arange(block.first_row, block.first_row + block.lines)
+
+    def _parse(self, data: bytes, numbers: npt.NDArray[np.int64], quoted: bool = False) -> pl.DataFrame | None:
+        """The needed columns of `data`, good lines of these row numbers; None where Polars refuses."""
+        try:
+            frame = pl.read_csv(
+                # Polars drops one byte order mark at the head of what it is given; here it is part of a field.
+                BOM + data if data.startswith(BOM) else data,
+                has_header=False,
+                schema=self._schema,
+                columns=[f"column_{index + 1}" for index in sorted(self._columns.values())],
+                separator=self._delimiter,
+                quote_char=self._quote if quoted else None,
+                infer_schema=False,
+            )
+        except (pl.exceptions.PolarsError, ValueError):
+            return None
+        if frame.height != len(numbers):
+            return None
+        columns = {name: frame[f"column_{index + 1}"] for name, index in self._columns.items()}
+        return pl.DataFrame(columns | {"source_row": pl.Series(numbers)})
+
+    def _decode_by_line(self, block: LineBlock) -> Chunk:
+        text = decode_lines(block, self._encoding)
+        rejects = list(text.rejects)
+        fields = self._field_counts(text)
+        good, odd, ragged = self._judge(text, fields)
+        rows: list[pl.DataFrame] = []
+        if good.any():
+            kept = text.without(np.flatnonzero(~good))
+            numbers = np.flatnonzero(good) + block.first_row
+            frame = self._parse(kept, numbers, quoted=text.has(self._quote))
+            if frame is None:
+                odd |= good
+            else:
+                rows.append(frame)
+        if ragged.any():
+            lines = np.flatnonzero(ragged)
+            messages = [f"found {found} fields; expected {self._width}" for found in fields[lines].tolist()]
+            rejects.append(reject_frame(lines + block.first_row, "malformed", messages))
+        if odd.any():
+            frame, refused = self._read_odd(text, np.flatnonzero(odd), block.first_row)
+            rows.append(frame)
+            rejects.append(refused)
+        raw = pl.concat(rows).sort("source_row") if len(rows) > 1 else rows[0] if rows else self._empty()
+        return self._chunk(block, raw, rejects)
+
+    def _judge(self, text: TextLines, fields: npt.NDArray[np.int64]) -> tuple[Flags, Flags, Flags]:
+        """Flags per line: certainly well formed; to be judged by the csv module; of a wrong number of fields.
+
+        `fields` counts those of each line.
+        """
+        blank = self._blank(text.bytes_view, text.starts, text.newlines)
+        fits = fields == self._width
+        has_quotes = np.zeros_like(blank)
+        well_quoted = np.ones_like(blank)
+        if text.has(self._quote):
+            has_quotes, well_quoted = self._judge_quotes(text)
+        good = fits & well_quoted & ~blank
+        odd = has_quotes & ~good & ~blank
+        return good, odd, ~good & ~odd & ~blank
+
+    def _blank(
+        self, view: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], newlines: npt.NDArray[np.int64]
+    ) -> Flags:
+        lengths = newlines - starts
+        blank: Flags = (lengths == 0) | ((lengths == 1) & (view[starts] == _RETURN))
+        return blank
+
+    def _field_counts(self, text: TextLines) -> npt.NDArray[np.int64]:
+        """Fields of each line, delimiters inside quotes not counted."""
+        is_delimiter = text.bytes_view == ord(self._delimiter)
+        if text.has(self._quote):
+            inside = np.bitwise_xor.accumulate((text.bytes_view == ord(self._quote)).view(np.uint8))
+            # Parity starts anew on each line: an odd line must not turn its neighbours inside out.
+            before = np.concatenate([np.zeros(1, np.uint8), inside[text.newlines[:-1]]])
+            is_delimiter &= inside == np.repeat(before, text.lengths)
+        before = np.searchsorted(np.flatnonzero(is_delimiter), text.newlines)
+        return np.diff(before, prepend=0) + 1
+
+    def _judge_quotes(self, text: TextLines) -> tuple[Flags, Flags]:
+        """Per line: has quotes; and each quote opens at a field's start, closes at its end, or is doubled."""
+        view = text.bytes_view
+        quote, delimiter = ord(self._quote), ord(self._delimiter)
+        places = np.flatnonzero(view == quote)
+        line = np.searchsorted(text.newlines, places)
+        count = np.bincount(line, minlength=len(text.newlines))
+        nth = np.arange(len(places)) - (np.cumsum(count) - count)[line]
+        before = np.where(places > 0, view[places - 1], _NEWLINE)
+        after = view[np.minimum(places + 1, len(view) - 1)]
+        after2 = view[np.minimum(places + 2, len(view) - 1)]
+        opens = (before == delimiter) | (before == _NEWLINE) | (before == quote)
+        closes = (after == delimiter) | (after == _NEWLINE) | (after == quote)
+        closes |= (after == _RETURN) & (after2 == _NEWLINE)
+        wrong = np.bincount(line[~np.where(nth % 2 == 0, opens, closes)], minlength=len(text.newlines))
+        return count > 0, (wrong == 0) & (count % 2 == 0)
+
+    def _read_odd(
+        self, text: TextLines, lines: npt.NDArray[np.int64], first_row: int
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The csv module's judgement of single lines: rows, and rejects."""
+        rows: list[int] = []
+        columns: list[list[str]] = [[] for _ in self._columns]
+        refused: list[int] = []
+        messages: list[str] = []
+        indices = list(self._columns.values())
+        contents = text.split()
+        for line in lines.tolist():
+            content = contents[line].decode("utf-8")
+            try:
+                fields = next(
+                    csv.reader([content], delimiter=self._delimiter, quotechar=self._quote or None, strict=True)
+                )
+            except (csv.Error, StopIteration) as error:
+                refused.append(line + first_row)
+                messages.append(f"found a line that is not CSV: {error}"[:200])
+                continue
+            if len(fields) != self._width:
+                refused.append(line + first_row)
+                messages.append(f"found {len(fields)} fields; expected {self._width}")
+                continue
+            rows.append(line + first_row)
+            for column, index in zip(columns, indices, strict=True):
+                column.append(fields[index])
+        data = {name: pl.Series(values, dtype=pl.String) for name, values in zip(self._columns, columns, strict=True)}
+        frame = pl.DataFrame(data | {"source_row": pl.Series(rows, dtype=pl.Int64)})
+        return frame, reject_frame(refused, "malformed", messages)
+
+    def _empty(self) -> pl.DataFrame:
+        return pl.DataFrame(schema={name: pl.String() for name in self._columns} | {"source_row": pl.Int64()})
+
+    def _split_header(self, path: Path, header: bytes) -> list[str]:
+        try:
+            text = header.decode("utf-8-sig" if self._encoding == "utf-8" else self._encoding)
+            if "\0" in text:
+                raise ValueError("it holds a NUL byte")
+            names = next(csv.reader([text], delimiter=self._delimiter, quotechar=self._quote or None, strict=True), [])
+        except (ValueError, csv.Error) as error:
+            raise MappingError(
+                f"{path}:1: found a first line that is no CSV header ({error}); expected column names"
+            ) from None
+        if len(names) > MAX_COLUMNS:
+            raise MappingError(f"{path}:1: found {len(names)} columns; expected at most {MAX_COLUMNS}")
+        return [name.strip() for name in names]
+
+
+def _needed_columns(mapping: Mapping, path: Path, names: list[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for source, required in mapping.sources().items():
+        count = names.count(source)
+        if count > 1:
+            raise MappingError(f"{path}:1: {source}: found {count} columns of this name; expected one")
+        if count == 1:
+            found[source] = names.index(source)
+        elif required:
+            shown = ", ".join(names[:40])
+            raise MappingError(
+                f"{path}:1: {source}: found no such column in {shown!r}; expected it by mapping {mapping.name!r}"
+            )
+    return found

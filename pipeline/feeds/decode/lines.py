@@ -1,0 +1,134 @@
+"""Cuts a text source into blocks of whole physical lines, resumable at every block's end.
+
+A physical line is what ends in a newline; the last line may lack it. Where blocks end is a function of the bytes, the
+start and `chunk_bytes` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.feeds.decode.stream import ByteStream
+
+MAX_LINE_BYTES = 1 << 20
+MAX_BLOCK_LINES = 1 << 18
+KEPT_LINE_BYTES = 64 << 10
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in a source: bytes of the uncompressed stream before it, and the 1-based number of the next row."""
+
+    offset: int = 0
+    row: int = 1
+
+
+@dataclass(frozen=True)
+class LineBlock:
+    """Whole lines, each ending in a newline; `end` is where the next block starts.
+
+    A line longer than MAX_LINE_BYTES is a block of its own: `too_long`, with its first KEPT_LINE_BYTES as data.
+    """
+
+    data: bytes
+    first_row: int
+    lines: int
+    end: Position
+    too_long: bool = False
+    bytes_view: npt.NDArray[np.uint8] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bytes_view", np.frombuffer(self.data, np.uint8))
+
+    @cached_property
+    def is_utf8(self) -> bool:
+        """Whether the bytes are UTF-8 text."""
+        if self.data.isascii():
+            return True
+        try:
+            self.data.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    @cached_property
+    def newlines(self) -> npt.NDArray[np.int64]:
+        """Positions of the newlines, int64[lines]."""
+        return np.flatnonzero(self.bytes_view == 10)
+
+    @cached_property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """Positions of the first byte of each line, int64[lines]."""
+        starts = np.empty_like(self.newlines)
+        starts[:1] = 0
+        starts[1:] = self.newlines[:-1] + 1
+        return starts
+
+    def line(self, index: int) -> bytes:
+        """The bytes of line `index` (0-based) without its line end."""
+        if self.too_long:
+            return self.data
+        text = self.data[self.starts[index] : self.newlines[index]]
+        return text[:-1] if text.endswith(b"\r") else text
+
+    def raw_lines(self, rows: list[int]) -> list[bytes]:
+        """The bytes of the lines with the row numbers `rows`, without line ends."""
+        return [self.line(row - self.first_row) for row in rows]
+
+
+def cut_lines(stream: ByteStream, row: int, chunk_bytes: int) -> Iterator[LineBlock]:
+    """The lines of `stream` from where it stands, the first of them being line `row`, in blocks of `chunk_bytes`.
+
+    Holds no more than a block, or MAX_LINE_BYTES, at a time. Raises SourceError from the stream.
+    """
+    while True:
+        window = stream.peek(chunk_bytes)
+        if not window:
+            return
+        cut = len(window) if len(window) < chunk_bytes else window.rfind(b"\n") + 1
+        if not cut:
+            window = stream.peek(MAX_LINE_BYTES + 1)
+            cut = window.find(b"\n") + 1 or (len(window) if len(window) <= MAX_LINE_BYTES else 0)
+        if cut:
+            cut = _before_long_line(window, cut)
+        if not cut:
+            yield _skip_long_line(stream, window[:KEPT_LINE_BYTES], row)
+            row += 1
+            continue
+        data = window[:cut]
+        if not data.endswith(b"\n"):
+            data += b"\n"
+        lines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == 10))
+        if lines > MAX_BLOCK_LINES:
+            lines = MAX_BLOCK_LINES
+            cut = int(np.flatnonzero(np.frombuffer(data, np.uint8) == 10)[lines - 1]) + 1
+            data = data[:cut]
+        stream.skip(min(cut, len(window)))
+        yield LineBlock(data, row, lines, Position(stream.offset, row + lines))
+        row += lines
+
+
+def _before_long_line(window: bytes, cut: int) -> int:
+    """The end of the last line before the first line of window[:cut] that is too long; `cut` where there is none."""
+    start = 0
+    while cut - start > MAX_LINE_BYTES:
+        newline = window.rfind(b"\n", start, min(cut, start + MAX_LINE_BYTES + 1))
+        if newline < 0:
+            return start
+        start = newline + 1
+    return cut
+
+
+def _skip_long_line(stream: ByteStream, kept: bytes, row: int) -> LineBlock:
+    while block := stream.peek(MAX_LINE_BYTES):
+        newline = block.find(b"\n")
+        stream.skip(newline + 1 if newline >= 0 else len(block))
+        if newline >= 0:
+            break
+    return LineBlock(kept, row, 1, Position(stream.offset, row + 1), too_long=True)

@@ -1,0 +1,41 @@
+"""Where a batch has corrections, and the committed rated rows that they are about (F6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+import pyarrow as pa
+
+from pipeline.store.directory import DataDirectory
+from schemas.tables import RATED
+from schemas.usage import RecordType
+
+
+def stretches(usage: pl.DataFrame, start: int = 0) -> Iterator[tuple[int, int, bool]]:
+    """Stretches of rows from `start` on that are all corrections, or none of them: first, end, corrections."""
+    if "record_type" not in usage.columns:
+        if start < len(usage):
+            yield start, len(usage), False
+        return
+    corrects = (usage["record_type"].fill_null(0) >= int(RecordType.REVERSE)).slice(start)
+    for length, value in corrects.rle().struct.unnest().iter_rows():
+        yield start, start + length, bool(value)
+        start += length
+
+
+def originals_in(directory: DataDirectory, corrections: pl.DataFrame, before_offset: int | None = None) -> pa.Table:
+    """The committed rated rows of the keys that REVERSE and REPLACE records correct, in journal order.
+
+    With `before_offset` only rows of entries before it.
+    """
+    import pyarrow.dataset as ds  # it loads pandas, where that is installed; corrections are rare
+
+    files = [str(directory.locate(entry)) for entry in directory.manifest.group("rated")]
+    if not files:
+        return RATED.empty_table()
+    wanted = ds.field("record_key").isin(corrections["corrects_key"].drop_nulls().unique().to_list())
+    if before_offset is not None:
+        wanted &= ds.field("journal_offset") < before_offset
+    rows = ds.dataset(files, schema=RATED, format="parquet").to_table(filter=wanted)
+    return rows.sort_by([("journal_offset", "ascending"), ("part", "ascending")])

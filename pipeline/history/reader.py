@@ -1,0 +1,143 @@
+"""Committed histories to read: of a data directory, or of all partitions that streaming workers land.
+
+    <history>/partition-0000/    a data directory of history tables alone, written by one worker at a time
+    <history>/partition-0001/    …
+
+A reader sees one checkpoint of each partition. While it reads, the worker of a partition does not merge small files
+there: the reader holds a shared lock on the file `readers`, which the kernel releases with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from pipeline.store import manifest as manifests
+from pipeline.store.directory import READ_ATTEMPTS, READ_PAUSE_S, DataDirectory, VanishedError
+from rating.errors import UsageError
+
+T = TypeVar("T")
+
+READERS: Final = "readers"
+
+_FOLDER = re.compile(r"partition-(\d{4,})")
+_UNCHANGED: Final = 6  # attempts without a newer checkpoint, after which a file is lost and not replaced
+
+
+def partition_folder(history: Path, partition: int) -> Path:
+    """Where the rows of a partition of the journal are landed."""
+    return history / f"partition-{partition:04}"
+
+
+def partition_folders(history: Path) -> dict[int, Path]:
+    """The folders of partitions by number, in order of it; none where this is no history of streaming workers."""
+    if (history / manifests.NAME).exists() or not history.is_dir():
+        return {}
+    named = ((_FOLDER.fullmatch(path.name), path) for path in history.iterdir() if path.is_dir())
+    return dict(sorted((int(name[1]), path) for name, path in named if name is not None))
+
+
+def no_state(path: Path, wanted: str) -> UsageError:
+    """What to say where something needs the state, and streaming workers have it."""
+    return UsageError(
+        f"{path}: this is the history of streaming workers, which hold the state (cards, counters, pools, fees, rules) "
+        f"themselves: {wanted} is not there. Without it work: `weir sql` over the tables and views of docs/tables.md, "
+        "`weir rules firings`, `weir rules actions`, `weir rejected list` and `export`, `weir compact`; `weir report`, "
+        "`cards`, `card`, `pools`, `pool`, `status`, `rules list` and `show` read it from Kafka. For the rest, "
+        "name a data directory that `weir apply` and `weir ingest` made"
+    )
+
+
+class Histories:
+    """What is committed at one place, by partition of the journal; a context manager.
+
+    A data directory has partition 0 alone. `streaming` says that streaming workers land it: then there is no state.
+    """
+
+    def __init__(self, path: Path, partitions: dict[int, DataDirectory], *, streaming: bool) -> None:
+        self.path = path
+        self.partitions = partitions
+        self.streaming = streaming
+        self._locks: list[int] = []
+
+    @classmethod
+    def open(cls, path: Path | DataDirectory) -> Histories:
+        """Open what is there to read; partitions in which nothing is committed yet are left out.
+
+        Raises UsageError where there is nothing to read, StorageError where it is damaged.
+        """
+        if isinstance(path, DataDirectory):
+            return cls(path.path, {0: path}, streaming=False)
+        folders = partition_folders(path)
+        if not folders:
+            return cls(path, {0: DataDirectory.open(path, write=False)}, streaming=False)
+        found = cls(path, {}, streaming=True)
+        try:
+            for partition, folder in folders.items():
+                found._hold(folder)
+                if (folder / manifests.NAME).exists():
+                    found.partitions[partition] = DataDirectory.open(folder, write=False)
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let small files be merged again."""
+        while self._locks:
+            os.close(self._locks.pop())
+
+    def files(self, name: str) -> list[Path]:
+        """The committed files of a table, in order of partition and path."""
+        return [
+            directory.locate(entry)
+            for directory in self.partitions.values()
+            for entry in directory.manifest.group(name)
+        ]
+
+    def rows(self, name: str) -> int:
+        """How many committed rows a table has."""
+        return sum(entry.rows for directory in self.partitions.values() for entry in directory.manifest.group(name))
+
+    def read(self, use: Callable[[], T], *, vanished: Callable[[Exception], bool] = lambda _: False) -> T:
+        """Call `use`, again with newer manifests where a file has gone meanwhile (DataDirectory.read)."""
+        unchanged = 0
+        for attempt in range(READ_ATTEMPTS):
+            try:
+                return use()
+            except Exception as failure:
+                if not (isinstance(failure, FileNotFoundError | VanishedError) or vanished(failure)):
+                    raise
+                seen = self._checkpoints()
+                time.sleep(READ_PAUSE_S)
+                for directory in self.partitions.values():
+                    directory.refresh()
+                unchanged = unchanged + 1 if self._checkpoints() == seen else 0
+                if attempt + 1 == READ_ATTEMPTS or unchanged == _UNCHANGED:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _checkpoints(self) -> list[int]:
+        return [directory.manifest.checkpoint for directory in self.partitions.values()]
+
+    def _hold(self, folder: Path) -> None:
+        # Where it is not there yet, or may not be read, reading goes on without: it starts over where files vanish.
+        with suppress(FileNotFoundError, PermissionError):
+            lock = os.open(folder / READERS, os.O_RDONLY)
+            self._locks.append(lock)
+            fcntl.flock(lock, fcntl.LOCK_SH)

@@ -1,0 +1,341 @@
+"""Entries of the journal as messages, each complete in itself, and back.
+
+    magic (its last byte is the version of this layout), CRC-32 of all that follows,
+    kind, count, parts, source partition, first and last source offset, parts of the first before, parts of the last,
+    bytes of the source topic's name, that name (and behind a zero byte where the entry's bytes are, if elsewhere),
+    payload
+
+Tables are Arrow IPC streams packed with LZ4. They take more bytes than the Parquet of the files (some 68 a record of
+a plain feed against 42), but none of the cost that Parquet has for each file, so small batches are read quicker.
+
+An entry that is larger than a message may be becomes several, its pieces, which are entries of their own: the journal
+holds the pieces, and the fold sees nothing else. Where it is cut depends on its bytes, and those on what lies in
+memory under nulls; so a fence counts parts (records, commands, entries of a catalogue, rejects) and not pieces. The
+parts of an entry are of one source offset, or those of a run of single records are of the offsets in `source_row`.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tables, Usage, count_of, entry_of, payload_of
+from rating.columnar.key_index import Ints
+from rating.errors import StorageError, WorldError
+from schemas.cards import Catalogue
+from schemas.tables import REJECTED
+
+LIMIT_BYTES: Final = 900_000  # brokers take 1 MiB with the headers of a batch, and clients 1,000,000 bytes
+
+MAGIC: Final = b"WMSG\x01"  # its last byte is the version of the layout
+_CHECKSUM: Final = struct.Struct("<I")
+_HEAD: Final = struct.Struct("<BIIqqqQII")
+_START: Final = len(MAGIC) + _CHECKSUM.size
+_REJECTS: Final = 5  # the kind of Rejects; those below are of pipeline.journal.entries
+_FILL: Final = 0.95  # of a message, as far as the size of a piece can be foretold
+# In the order in which they name one another, so that a piece names nothing that only a later one brings.
+_SECTIONS: Final = ("accounts", "zones", "plans", "pools", "cards", "addons", "rules")
+
+
+class Fence(NamedTuple):
+    """What an entry was made from: one offset of a partition of a topic, or a run of single records up to it.
+
+    `part` says how many parts of what its first offset left in this journal partition come before the entry; of
+    `rejects` the parts are counted by themselves. `first` is the first offset of a run, None where there is but one.
+    `via` is partition and offset of the chunk in usage.raw that brought records of another topic.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    part: int = 0
+    first: int | None = None
+    rejects: bool = False
+    via: tuple[int, int] | None = None
+
+    @classmethod
+    def run(cls, topic: str, partition: int, via: tuple[int, int] | None = None) -> Fence:
+        """For `messages_of`: the entry is a run, its rows ascend by their source offsets, which are in `source_row`."""
+        return cls(topic, partition, -1, 0, -1, via=via)
+
+    @property
+    def name(self) -> bytes:
+        """Topic and `via` as a message has them."""
+        topic = self.topic.encode()
+        return topic if self.via is None else b"%s\0%d %d" % (topic, *self.via)
+
+    def after(self, entry: Entry | Rejects) -> Fence:
+        """For `messages_of`: that of the next entry of the same offset or run in the same journal partition."""
+        if self.first is None or not parts_of(entry):
+            return self._replace(part=self.part + parts_of(entry))
+        rows = _source_rows(entry)
+        offset, parts = int(rows[-1]), int((rows == rows[-1]).sum())
+        return self._replace(offset=offset, part=parts + (self.part if rows[0] == offset == self.offset else 0))
+
+
+class Fences:
+    """How far each source partition has been applied: by it a replayed or repeated message is skipped.
+
+    Entries of one source partition come in the order of their offsets and parts; one that comes again, or late from
+    a producer that has lost its partition, is below the fence, however it was cut.
+    """
+
+    def __init__(self, applied: tuple[Fence, ...] = ()) -> None:
+        self._applied = {(fence.topic, fence.partition, fence.rejects): fence for fence in applied}
+
+    def take(self, message: Message) -> int:
+        """How many of the message's parts were applied before; the others count as applied from now on.
+
+        0 where the message is new or has no fence. A run is decoded only where some of it was applied. Raises
+        StorageError where parts are missing before the message.
+        """
+        fence = message.fence
+        if fence is None:
+            return 0
+        source = (fence.topic, fence.partition, fence.rejects)
+        first = fence.offset if fence.first is None else fence.first
+        known = self._applied.get(source)
+        done = (-1, 0) if known is None else (known.offset, known.part)
+        end = (fence.offset, message.of_last + (fence.part if first == fence.offset else 0))
+        if end <= done:
+            return message.parts
+        reached = done[1] if first == done[0] else 0
+        if first >= done[0] and fence.part > reached:
+            raise StorageError(
+                f"{message.where}: found part {fence.part} of {fence.topic}[{fence.partition}]@{first}; "
+                f"expected part {reached}: entries are missing; restore the topic from a replica or a backup"
+            )
+        skip = reached - fence.part if first == done[0] else 0
+        if first <= done[0] < fence.offset:
+            rows = _source_rows(message.entry())
+            before = fence.part if first == done[0] else 0
+            skip = int((rows < done[0]).sum()) + min(int((rows == done[0]).sum()), done[1] - before)
+        elif first < done[0]:  # its last offset is the one that was reached
+            skip = message.parts - message.of_last + done[1]
+        self._applied[source] = Fence(fence.topic, fence.partition, *end, rejects=fence.rejects)
+        return skip
+
+    def to_bytes(self) -> bytes:
+        """As JSON, the same bytes for equal fences."""
+        return msgspec.json.encode([self._applied[source] for source in sorted(self._applied)])
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Fences:
+        """The fences that `to_bytes` wrote. Raises msgspec.MsgspecError for other content."""
+        return cls(msgspec.json.decode(content, type=tuple[Fence, ...]))
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message whose checksum holds; its entry is decoded when asked for, so that skipping one costs little."""
+
+    fence: Fence | None
+    count: int  # by how much the entry advances the offset of the fold
+    parts: int  # what `Fences.take` counts
+    kind: int
+    payload: bytes
+    where: str
+    of_last: int  # parts that are of the fence's offset; all of them where it is no run
+
+    def entry(self, skip: int = 0) -> Entry | Rejects:
+        """The entry without its first `skip` parts, of which it has more.
+
+        Raises StorageError where its kind is unknown or its content has another shape.
+        """
+        try:
+            entry: Entry | Rejects
+            if self.kind == _REJECTS:
+                entry = Rejects(_from_ipc(self.payload).cast(REJECTED))
+            else:
+                entry = entry_of(self.kind, self.payload, _TABLES, self.where)
+            return _part_of(entry, skip, self.parts) if skip else entry
+        except (struct.error, msgspec.MsgspecError, pl.exceptions.PolarsError, pa.ArrowException, KeyError) as error:
+            raise StorageError(
+                f"{self.where}: found content of another shape ({error}); expected that of this version of weir: use "
+                "the one that wrote it"
+            ) from error
+
+
+def messages_of(entry: Entry | Rejects, fence: Fence | None = None, limit_bytes: int = LIMIT_BYTES) -> list[bytes]:
+    """The messages of an entry, none where it has no rows or commands, each of at most `limit_bytes`.
+
+    Their parts are counted from that of `fence` on; those of a run (`Fence.run`) have the offsets of their rows. Usage
+    and rejects are cut between rows, commands between commands, a catalogue so that what is named comes first.
+    Corrections with their originals (F6) are not cut: what a later one undoes depends on what the one before it did.
+    Nor are commands with a baseline.
+
+    Raises WorldError where something that cannot be cut is larger than a message, ValueError where a run is of
+    something else than usage or rejects, or its rows do not ascend.
+    """
+    if not parts_of(entry):
+        return []
+    name = b"" if fence is None else fence.name
+    room = limit_bytes - _START - _HEAD.size - len(name)
+    rows = None if fence is None or fence.first is None else _run_rows(entry, fence.offset)
+    found, start = [], 0
+    for kind, count, parts, payload in _pieces(entry, room):
+        source = _source(fence, rows, start, parts)
+        head = _HEAD.pack(kind, count, parts, *source, len(name)) + name
+        start += parts
+        checksum = zlib.crc32(payload, zlib.crc32(head))
+        found.append(b"".join((MAGIC, _CHECKSUM.pack(checksum), head, payload)))
+    return found
+
+
+def _source(fence: Fence | None, rows: Ints | None, start: int, parts: int) -> tuple[int, int, int, int, int]:
+    """Partition, first and last offset, parts of the first before, parts of the last, of so many parts of an entry."""
+    if fence is None:
+        return -1, -1, -1, start, parts
+    if rows is None:
+        return fence.partition, fence.offset, fence.offset, fence.part + start, parts
+    own, first = rows[start : start + parts], int(rows[start])
+    before = int((rows[:start] == first).sum()) + (fence.part if first == fence.offset else 0)
+    return fence.partition, first, int(own[-1]), before, int((own == own[-1]).sum())
+
+
+def read_message(content: bytes, where: str) -> Message:
+    """The message that `messages_of` made; `where` names its topic, partition and offset in errors.
+
+    Raises StorageError where it is damaged, no message of a journal, or of a layout that this version does not know.
+    """
+    if content[: len(MAGIC) - 1] != MAGIC[:-1]:
+        raise StorageError(
+            f"{where}: found a message that begins with {content[: len(MAGIC)]!r}; expected {MAGIC!r}, an entry of "
+            "the journal: let nothing else write to this topic, and name another in the configuration if this is none"
+        )
+    if content[: len(MAGIC)] != MAGIC:
+        found, known = content[len(MAGIC) - 1 : len(MAGIC)].hex() or "nothing", MAGIC[-1]
+        raise StorageError(
+            f"{where}: found layout {found}; this version of weir knows {known:02x}: upgrade the workers that read "
+            "before those that write, or use the version that wrote it"
+        )
+    if len(content) < _START + _HEAD.size:
+        raise _damaged(where, f"cut off at byte {len(content)}")
+    (checksum,) = _CHECKSUM.unpack_from(content, len(MAGIC))
+    if zlib.crc32(memoryview(content)[_START:]) != checksum:
+        raise _damaged(where, "it does not fit its checksum")
+    kind, count, parts, partition, first, offset, part, of_last, name_bytes = _HEAD.unpack_from(content, _START)
+    at = _START + _HEAD.size + name_bytes
+    topic, _, place = content[_START + _HEAD.size : at].decode().partition("\0")
+    fence = None
+    if topic:
+        via = (int(place.split()[0]), int(place.split()[1])) if place else None
+        fence = Fence(topic, partition, offset, part, None if first == offset else first, kind == _REJECTS, via)
+    return Message(fence, count, parts, kind, content[at:], where, of_last)
+
+
+def _pieces(entry: Entry | Rejects, room: int) -> Iterator[tuple[int, int, int, bytes]]:
+    """(kind, count, parts, payload) of an entry cut into as few pieces of about one size as fit."""
+    if isinstance(entry, Rejects):
+        kind, count, payload = _REJECTS, 0, _to_ipc(entry.rows)
+    else:
+        (kind, payload), count = payload_of(entry, _TABLES), count_of(entry)
+    parts = parts_of(entry)
+    if len(payload) <= room:
+        yield kind, count, parts, payload
+        return
+    if parts < 2 or room < 1 or not _can_be_cut(entry):
+        raise WorldError(
+            f"{_described(entry)} takes {len(payload):,} bytes; expected at most {room:,}, what is left of the largest "
+            "message: give it in smaller portions where it has several parts, or raise the limit of messages together "
+            "with max.message.bytes of the topic"
+        )
+    pieces = min(parts, max(2, -int(-len(payload) // (_FILL * room))))
+    for start, stop in pairwise(parts * piece // pieces for piece in range(pieces + 1)):
+        yield from _pieces(_part_of(entry, start, stop), room)
+
+
+def parts_of(entry: Entry | Rejects) -> int:
+    """How many parts an entry has: its records, commands, rejects or entries of a catalogue; a tick has one.
+
+    A catalogue of nothing has one too, as it takes an offset.
+    """
+    if isinstance(entry, Rejects):
+        return len(entry.rows)
+    if isinstance(entry, Apply):
+        return max(1, sum(len(getattr(entry.catalogue, name)) for name in _SECTIONS))
+    return count_of(entry)
+
+
+def _source_rows(entry: Entry | Rejects) -> Ints:
+    """int64[n]: the source offset of each row of a run. Raises ValueError where the entry has no such rows."""
+    if isinstance(entry, Rejects):
+        return np.asarray(entry.rows["source_row"].to_numpy(), np.int64)
+    if isinstance(entry, Usage):
+        return np.asarray(entry.batch.rows["source_row"].to_numpy(), np.int64)
+    raise ValueError("only usage and rejects come in runs of single records")
+
+
+def _run_rows(entry: Entry | Rejects, after: int) -> Ints:
+    rows = _source_rows(entry)
+    if rows[0] < max(after, 0) or (np.diff(rows) < 0).any():
+        raise ValueError("the rows of a run must ascend by the offsets in source_row")
+    return rows
+
+
+def _can_be_cut(entry: Entry | Rejects) -> bool:
+    if isinstance(entry, Usage):
+        return entry.originals is None
+    return isinstance(entry, (Apply, Rejects)) or (isinstance(entry, Commands) and entry.baseline is None)
+
+
+def _part_of(entry: Entry | Rejects, start: int, stop: int) -> Entry | Rejects:
+    """The parts from `start` to before `stop`, as an entry."""
+    if isinstance(entry, Rejects):
+        return Rejects(entry.rows.slice(start, stop - start))
+    if isinstance(entry, Usage):
+        return replace(entry, batch=replace(entry.batch, rows=entry.batch.rows[start:stop]))
+    if isinstance(entry, Commands):
+        return replace(entry, commands=entry.commands[start:stop])
+    assert isinstance(entry, Apply)
+    sections = {}
+    for name in _SECTIONS:
+        section = getattr(entry.catalogue, name)
+        sections[name] = section[max(start, 0) : max(stop, 0)]
+        start, stop = start - len(section), stop - len(section)
+    return Apply(Catalogue(**sections), entry.at_us)
+
+
+def _described(entry: Entry | Rejects) -> str:
+    if isinstance(entry, Rejects):
+        return f"the reject of row {entry.rows['source_row'][0]} of {entry.rows['source'][0]}"
+    if isinstance(entry, Usage):
+        batch = entry.batch
+        rows = f"row {batch.rows['source_row'][0]} of {batch.source} (feed {batch.feed})"
+        return rows if entry.originals is None else f"{batch.rows.height} corrections with what they undo, from {rows},"
+    if isinstance(entry, Commands):
+        return "a command" if entry.baseline is None else "a command that starts a rule with what the history says"
+    return "an entry of the catalogue"
+
+
+def _to_ipc(table: pa.Table) -> bytes:
+    table = table.combine_chunks()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=_PACKED) as stream:
+        stream.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _from_ipc(content: bytes) -> pa.Table:
+    with pa.ipc.open_stream(content) as stream:
+        return stream.read_all()
+
+
+_PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_TABLES: Final = Tables(_to_ipc, _from_ipc)
+
+
+def _damaged(where: str, how: str) -> StorageError:
+    return StorageError(
+        f"{where}: the journal is damaged: {how}; stop the workers and restore the topic from a replica or a backup"
+    )

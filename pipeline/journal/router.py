@@ -1,0 +1,329 @@
+"""Which partition of the journal an entry belongs to: an account, with its cards, pools and add-ons, lives in one.
+
+    usage       each record by its card, found by ICCID, else IMSI, else MSISDN (F1); the order within a partition stays
+    catalogue   accounts, zones, plans and rules to every partition; pools, cards and add-ons to their account's
+    commands    those of a card to its partition, those of rules to every one
+    tick        to every partition
+
+A number that no card has goes where the number alone says, the same place each time, and is rejected as unknown_card
+there, once. So the fold of the parts gives what one fold over everything would give, each record in one partition.
+
+What partitions do not know of each other: a record key, the key of a command or a session that comes again under a
+card of another partition is not found as a duplicate, as a conflict or as the same session (F3, F4). A correction goes
+to the partition of the record that it corrects (F6); one that replaces it by usage of a card of another partition is
+rejected there as unknown_card: reverse the record, and send the usage as a new one. The clock of a partition is that
+of what it was sent: ticks bring all of them to one time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import copy
+from dataclasses import replace
+from typing import Final, Self
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.journal.entries import Apply, Commands, Entry, Tick, Usage
+from rating.catalogue.cards import CardIndex
+from rating.columnar.key_index import Ints
+from rating.dedupe.digests import NUMBERS
+from rating.dedupe.seen import digest
+from rating.errors import CatalogueError, ConfigError, Finding
+from rating.rules.commands.commands import RULE_COMMANDS
+from schemas.cards import Addon, Catalogue
+from schemas.commands import Command
+
+MOST_PARTITIONS: Final = 1 << 15
+_SHOWN: Final = 20  # findings of one kind; a move of a whole fleet need not be listed card by card
+_MOST_CHUNKS: Final = 256  # of the frame of cards: looking something up visits each of them
+_COLUMNS: Final = (*NUMBERS, "device", "account")
+
+
+def require_partitions(partitions: int) -> None:
+    """Raise ConfigError if a journal cannot have so many partitions."""
+    if not 1 <= partitions <= MOST_PARTITIONS:
+        raise ConfigError(f"partitions of the journal: found {partitions}; expected 1 to {MOST_PARTITIONS}")
+
+
+class Router:
+    """The partition of every card, and entries cut by it. `partitions` never changes for one journal.
+
+    It follows from the catalogues alone, in their order: what `take` was given.
+    """
+
+    def __init__(self, partitions: int) -> None:
+        """Raises ConfigError where there cannot be so many partitions."""
+        require_partitions(partitions)
+        self.partitions = partitions
+        self._cards = pl.DataFrame(schema=dict.fromkeys(_COLUMNS, pl.String) | {"partition": pl.Int64})
+        self._partition: Ints | None = None  # of each row of `_cards`
+        self._addons: dict[str, int] = {}
+        self._indices: dict[str, CardIndex] = {}
+
+    def __len__(self) -> int:
+        """How many cards it knows."""
+        return len(self._cards)
+
+    def of_accounts(self, accounts: pl.Series) -> Ints:
+        """int64[n]: the partition of each account id, the same in every process and version."""
+        return self._by_name("account", accounts)
+
+    def of_usage(self, rows: pl.DataFrame) -> Ints:
+        """int64[n]: the partition of each record; its first number decides, known or not."""
+        found = np.zeros(len(rows), np.int64)
+        unnamed = np.ones(len(rows), bool)
+        for name in NUMBERS:
+            if name in rows.columns and unnamed.any():
+                if not rows[name].null_count() and unnamed.all():
+                    return self._of_numbers(name, rows[name])
+                at = np.flatnonzero(unnamed & rows[name].is_not_null().to_numpy())
+                found[at] = self._of_numbers(name, rows[name].gather(at))
+                unnamed[at] = False
+        return found
+
+    def copy(self) -> Self:
+        """A router of its own that knows the same; what neither changes is held once."""
+        other = copy(self)
+        other._indices = dict(self._indices)
+        return other
+
+    def knows(self, iccids: pl.Series) -> np.ndarray:
+        """bool[n]: whether a card has each ICCID."""
+        return self._rows_of("iccid", iccids) >= 0
+
+    def of_cards(self, iccids: pl.Series) -> Ints:
+        """int64[n]: the partition of the card with each ICCID, where the number alone says if there is none."""
+        return self._of_numbers("iccid", iccids)
+
+    def of_device(self, device: str) -> int | None:
+        """The partition of the cards of a device; None where no card is in it."""
+        row = self._cards["device"].index_of(device)
+        return None if row is None else int(self._cards["partition"][row])
+
+    def take(self, change: Catalogue) -> pl.DataFrame:
+        """Know the cards and add-ons of a catalogue from now on; returns the cards that are new or go otherwise.
+
+        Raises CatalogueError, with nothing changed, where a card, an add-on or a device would be in two partitions:
+        its totals, its pool and the keys seen of it are in the one where it began.
+        """
+        given = change.cards.select(*_COLUMNS, partition=pl.Series(self.of_accounts(change.cards["account"])))
+        place = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
+        known = self._cards.lazy().with_columns(place).filter(pl.col("iccid").is_in(given["iccid"].implode())).collect()
+        fresh = given.join(known, on=self._cards.columns, how="anti", nulls_equal=True, maintain_order="left")
+        cards = self._with(fresh, known)
+        addons = self._of_addons(change.addons, cards) if change.addons else {}
+        self._require_one_partition(change, fresh, known, cards, addons)
+        self._addons = self._addons | addons
+        if len(fresh):
+            self._cards, self._partition, self._indices = cards, None, {}
+        return fresh
+
+    def _with(self, fresh: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+        """The cards with `fresh` ones; `known` are those of before, with their rows, that have one of their ICCIDs.
+
+        Rows stay in order of first appearance, as in the fold: of two cards with one number the later has it.
+        """
+        changed = fresh.join(known.select("iccid", "row"), on="iccid", maintain_order="left")
+        new = fresh if changed.is_empty() else fresh.join(known, on="iccid", how="anti", maintain_order="left")
+        cards = self._cards
+        if len(changed):
+            cards = cards.select(column.clone().scatter(changed["row"], changed[column.name]) for column in cards)
+        if len(new):
+            cards = pl.concat([cards, new], rechunk=False)
+        return cards.rechunk() if cards.n_chunks() > _MOST_CHUNKS else cards
+
+    def split(self, entry: Entry) -> list[Entry | None]:
+        """The entry of each partition, None where it has none; a catalogue is taken first.
+
+        A catalogue and a tick come to every partition, be it with nothing of its own: rules look at the clock then.
+        Raises CatalogueError as `take` does, and ValueError where a catalogue does not say when it came, which each
+        partition would take for another moment.
+        """
+        if isinstance(entry, Usage):
+            return self._split_usage(entry)
+        if isinstance(entry, Commands):
+            return self._split_commands(entry)
+        if isinstance(entry, Tick):
+            return [entry] * self.partitions
+        if entry.at_us is None:
+            raise ValueError("a catalogue for several partitions must say when it came")
+        self.take(entry.catalogue)
+        return self.split_known(entry)
+
+    def split_known(self, entry: Apply) -> list[Entry | None]:
+        """The entry of each partition, of a catalogue that was taken before."""
+        return self._split_catalogue(entry)
+
+    def _split_usage(self, entry: Usage) -> list[Entry | None]:
+        rows = entry.batch.rows
+        partition = self.of_usage(rows)
+        originals = entry.originals
+        if originals is not None:
+            partition = _of_corrected(rows, originals, entry.batch.feed, partition)
+        counts = np.bincount(partition, minlength=self.partitions)
+        if counts.max(initial=0) == len(rows):  # as most feeds of one account are
+            return [entry if count and len(rows) else None for count in counts]
+        parts = rows[np.argsort(partition.astype(np.int16), kind="stable")]  # so narrow numbers are sorted by radix
+        found: list[Entry | None] = []
+        for start, count in zip(np.cumsum(counts) - counts, counts, strict=True):
+            part = parts[int(start) : int(start + count)]
+            of_part = None if originals is None else _originals_of(part, originals)
+            found.append(Usage(replace(entry.batch, rows=part), of_part) if count else None)
+        return found
+
+    def _split_catalogue(self, entry: Apply) -> list[Entry | None]:
+        change = entry.catalogue
+        cards = self.of_accounts(change.cards["account"])
+        pools = self.of_accounts(pl.Series([pool.account for pool in change.pools], dtype=pl.String)).tolist()
+        return [
+            Apply(
+                replace(
+                    change,
+                    pools=tuple(pool for pool, at in zip(change.pools, pools, strict=True) if at == partition),
+                    addons=tuple(addon for addon in change.addons if self._addons[addon.id] == partition),
+                    cards=change.cards.filter(pl.Series(cards == partition)),
+                ),
+                entry.at_us,
+            )
+            for partition in range(self.partitions)
+        ]
+
+    def _split_commands(self, entry: Commands) -> list[Entry | None]:
+        parts: list[list[Command]] = [[] for _ in range(self.partitions)]
+        for command, partition in zip(entry.commands, self._of_commands(entry.commands), strict=True):
+            for part in parts if isinstance(command, RULE_COMMANDS) else [parts[partition]]:
+                part.append(command)
+        held: list[pl.DataFrame | None] = [None] * self.partitions
+        if entry.baseline is not None:
+            at = self._of_numbers("iccid", entry.baseline["iccid"])
+            held = [entry.baseline.filter(pl.Series(at == partition)) for partition in range(self.partitions)]
+        return [
+            Commands(tuple(part), entry.at_us, baseline) if part else None
+            for part, baseline in zip(parts, held, strict=True)
+        ]
+
+    def _of_commands(self, commands: tuple[Command, ...]) -> list[int]:
+        """The partition of each command: its card's, else the one that its action's id begins with."""
+        found = [self._of_action(getattr(command, "action_id", None) or "") for command in commands]
+        iccids = [getattr(command, "iccid", None) for command in commands]
+        at = [place for place, iccid in enumerate(iccids) if iccid is not None]
+        named = self._of_numbers("iccid", pl.Series([iccids[place] for place in at], dtype=pl.String))
+        for place, partition in zip(at, named.tolist(), strict=True):
+            found[place] = partition
+        return found
+
+    def _of_action(self, action_id: str) -> int:
+        begins = action_id.partition(".")[0]
+        if begins.isdecimal() and begins.isascii() and int(begins) < self.partitions:
+            return int(begins)
+        return int(self._by_name("action", pl.Series([action_id]))[0])
+
+    def _by_name(self, kind: str, names: pl.Series) -> Ints:
+        """int64[n]: where names alone put something."""
+        if not len(names):
+            return np.zeros(0, np.int64)
+        return (digest(kind, names)[1] % np.uint64(self.partitions)).astype(np.int64)
+
+    def _of_numbers(self, name: str, numbers: pl.Series) -> Ints:
+        """int64[n]: the partition of the card with each number, which are not null."""
+        if not len(numbers):
+            return np.zeros(0, np.int64)
+        high, low = digest(name, numbers)
+        card = self._index(name).find(high, low)
+        if self._partition is None:
+            self._partition = self._cards["partition"].to_numpy()
+        unknown = np.flatnonzero(card < 0)
+        if len(unknown) == len(card):
+            return (low % np.uint64(self.partitions)).astype(np.int64)
+        found: Ints = self._partition[card]
+        found[unknown] = low[unknown] % np.uint64(self.partitions)
+        return found
+
+    def _rows_of(self, name: str, numbers: pl.Series) -> Ints:
+        """int64[n]: the row of the card with each number, -1 where there is none."""
+        return self._index(name).find(*digest(name, numbers))
+
+    def _index(self, name: str) -> CardIndex:
+        if name not in self._indices:
+            self._indices[name] = CardIndex.of(name, self._cards[name])
+        return self._indices[name]
+
+    def _of_addons(self, addons: Iterable[Addon], cards: pl.DataFrame) -> dict[str, int]:
+        """The partition of each add-on by id: that of its card, where the number alone says if there is none."""
+        ids, iccids = [addon.id for addon in addons], [addon.iccid for addon in addons]
+        wanted = pl.DataFrame({"iccid": iccids}, schema={"iccid": pl.String})
+        known = wanted.join(cards.select("iccid", "partition"), on="iccid", how="left", maintain_order="left")
+        alone = pl.Series(self._by_name("iccid", wanted["iccid"]))
+        return dict(zip(ids, known["partition"].fill_null(alone).to_list(), strict=True))
+
+    def _require_one_partition(
+        self,
+        change: Catalogue,
+        fresh: pl.DataFrame,
+        known: pl.DataFrame,
+        cards: pl.DataFrame,
+        addons: dict[str, int],
+    ) -> None:
+        was = fresh.select("iccid").join(known, on="iccid", how="left", maintain_order="left")["partition"]
+        moved = fresh.select("iccid", "account").filter((was != fresh["partition"]).fill_null(False))
+        findings = [
+            _finding(
+                "cards.account",
+                f"card {iccid} in account {account}, which lives in another partition of the journal than the card",
+                "the account it has, or one of the same partition: the card's totals, pool and seen keys are there. To "
+                "give the SIM to the other account, deactivate this card and go on under one with another ICCID",
+            )
+            for iccid, account in moved.head(_SHOWN).iter_rows()
+        ]
+        if len(moved) > _SHOWN:
+            findings.append(_finding("cards.account", f"{len(moved) - _SHOWN:,} more such cards", "none"))
+        findings += [
+            _finding(
+                "addons.iccid",
+                f"add-on {addon.id} for card {addon.iccid}, while it is in force for one of another partition",
+                "the same card: give the add-on of another card another id",
+            )
+            for addon in change.addons
+            if self._addons.get(addon.id, addons[addon.id]) != addons[addon.id]
+        ]
+        devices = fresh["device"].drop_nulls().unique()
+        if len(devices):
+            spread = (
+                cards.filter(pl.col("device").is_in(devices.implode()))
+                .group_by("device")
+                .agg(pl.col("partition").n_unique(), pl.col("iccid").sort().head(2))
+                .filter(pl.col("partition") > 1)
+                .sort("device")
+            )
+            findings += [
+                _finding(
+                    "cards.device",
+                    f"device {device} with cards of several partitions of the journal, such as {', '.join(iccids)}",
+                    "cards of one account, or another name for the device of one of the accounts: what SIMs of one "
+                    "device share is counted in one partition",
+                )
+                for device, iccids in spread.select("device", "iccid").head(_SHOWN).iter_rows()
+            ]
+        if findings:
+            raise CatalogueError(findings)
+
+
+def _finding(field: str, found: str, expected: str) -> Finding:
+    return Finding("catalogue", 0, field, found, expected)
+
+
+def _of_corrected(rows: pl.DataFrame, originals: pa.Table, feed: str, otherwise: Ints) -> Ints:
+    """int64[n]: the partition in which what each correction corrects was rated; `otherwise` where it was not."""
+    own = originals.filter(pc.equal(originals["feed"].cast(pa.string()), feed))
+    rated = dict(zip(own["record_key"].to_pylist(), own["journal_partition"].to_pylist(), strict=True))
+    keys = rows["corrects_key"].to_list()
+    return np.array([rated.get(key, at) for key, at in zip(keys, otherwise.tolist(), strict=True)], np.int64)
+
+
+def _originals_of(corrections: pl.DataFrame, originals: pa.Table) -> pa.Table:
+    keys = pa.array(corrections["corrects_key"].to_list(), pa.string())
+    return originals.filter(pc.is_in(originals["record_key"], keys))

@@ -1,0 +1,395 @@
+"""One data directory: everything the embedded driver keeps, changed only by atomic checkpoints.
+
+    lock                       held by the one process that writes; readers take no lock
+    manifest.json              what is committed (pipeline/store/manifest.py)
+    staging/                   files of a checkpoint on their way
+    journal/ seen/ state/ history/
+    outbox/                    what has left, with a lock of its own (pipeline/outbox); no part of the checkpoints
+
+A checkpoint stages files, then replaces the manifest (the commit), then moves the files to their places. Killed before
+the commit nothing has happened; killed after it, the next writer finishes the moves, and readers look into staging
+meanwhile. docs/decisions/ says why, docs/guarantees.md what follows for readers.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import polars as pl
+import pyarrow as pa
+
+from pipeline.store import manifest as manifests
+from pipeline.store.manifest import FileEntry, Manifest
+from rating.errors import LockedError, StorageError, UsageError
+
+T = TypeVar("T")
+
+STAGING = "staging"
+LOCK = "lock"
+
+READ_ATTEMPTS = 50
+READ_PAUSE_S = 0.02
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space, then give the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space, then give the same command again",
+    errno.EFBIG: "a file would become larger than the system allows; raise the limit (ulimit -f), then try again",
+    errno.EROFS: "the file system is read-only; name a writable directory with --data",
+    errno.EACCES: "permission is missing; give this user write access, or name another directory with --data",
+    errno.EPERM: "permission is missing; give this user write access, or name another directory with --data",
+    errno.ENOTDIR: "a part of the path is a file, not a directory; name another directory with --data",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n), then give the same command again",
+}
+
+
+@contextmanager
+def storage_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn failures of the disk into StorageError that says where, what and what to do."""
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as failure:
+        raise StorageError(f"{path}: cannot {doing}: {_reason(failure)}") from failure
+
+
+def _reason(failure: Exception) -> str:
+    code = getattr(failure, "errno", None)
+    if code is None:
+        # Polars and pyarrow report the system's error in their text only.
+        code = next((number for number in _ADVICE if os.strerror(number) in str(failure)), None)
+    if code in _ADVICE:
+        return f"{os.strerror(code)}: {_ADVICE[code]}"
+    return f"{failure}; check the disk, then give the same command again"
+
+
+class DataDirectory:
+    """A data directory, opened to write (one process at a time) or to read; a context manager."""
+
+    def __init__(self, path: Path, manifest: Manifest, lock: int | None) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path | str, *, write: bool) -> DataDirectory:
+        """Open it. To write: make it if need be, lock it, finish or undo what a killed process left.
+
+        Raises LockedError where another process writes, StorageError where the disk refuses or the directory is
+        damaged, UsageError where there is nothing to read.
+        """
+        path = Path(path)
+        if not write:
+            with storage_errors(path, "read the data directory"):
+                manifest = manifests.read(path)
+            if manifest is None:
+                raise UsageError(
+                    f"{path}: there is no data directory yet; `weir apply` and `weir ingest` make one, "
+                    "or name another with --data"
+                )
+            return cls(path, manifest, None)
+        with storage_errors(path, "open the data directory"):
+            _refuse_foreign(path)
+            path.mkdir(parents=True, exist_ok=True)
+            lock = lock_directory(path)
+        try:
+            with storage_errors(path, "open the data directory"):
+                manifest = _committed(path)
+                (path / STAGING).mkdir(exist_ok=True)
+                _settle(path, manifest)
+                _clear_staging(path)
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(path, manifest, lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock; the directory must not be used afterwards."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def begin(self) -> Checkpoint:
+        """Start the next checkpoint; only one may be open at a time."""
+        if self._lock is None:
+            raise ValueError("the data directory is not open to write")
+        return Checkpoint(self)
+
+    def locate(self, entry: FileEntry) -> Path:
+        """Where a committed file is now: at its place, or still in staging; StorageError where it is gone."""
+        for path in (self.path / entry.path, staged_path(self.path, entry.path), self.path / entry.path):
+            if path.exists():
+                return path
+        raise _missing(self.path, entry)
+
+    def refresh(self) -> None:
+        """Read the manifest again; what this object names is what is committed now."""
+        with storage_errors(self.path, "read the data directory"):
+            self.manifest = manifests.read(self.path) or self.manifest
+
+    def read(self, use: Callable[[Manifest], T], *, vanished: Callable[[Exception], bool] = lambda _: False) -> T:
+        """Call `use` with the manifest, again with a newer one where a file of the older one has gone meanwhile.
+
+        `vanished` says of an exception of `use` that it may come from that; a missing file always may.
+        """
+        for attempt in range(READ_ATTEMPTS):
+            seen = self.manifest.checkpoint
+            try:
+                return use(self.manifest)
+            except Exception as failure:
+                if not (isinstance(failure, FileNotFoundError | VanishedError) or vanished(failure)):
+                    raise
+                time.sleep(READ_PAUSE_S)
+                self.refresh()
+                # A file that the newest manifest names, and that is nowhere a while later, is lost.
+                if attempt + 1 == READ_ATTEMPTS or (attempt > 5 and self.manifest.checkpoint == seen):
+                    raise
+        raise AssertionError("unreachable")
+
+
+class VanishedError(StorageError):
+    """A file that the manifest names is not there: replaced meanwhile, or lost."""
+
+
+class Checkpoint:
+    """A set of files that becomes part of the data directory all at once, or not at all; a context manager.
+
+    Files are named by the checkpoint's number, which an undisturbed run and a killed and repeated one share. `stage`
+    may be called from several threads, also for different files at once.
+    """
+
+    def __init__(self, directory: DataDirectory) -> None:
+        self._directory = directory
+        self._staged: dict[str, tuple[str, FileEntry]] = {}
+        self._retired: set[str] = set()
+        self._open = True
+        self._committing = False
+        self.number = directory.manifest.checkpoint + 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open:
+            self.abandon()
+
+    def target(self, path: str) -> Path:
+        """Where a file of this checkpoint is written until it is committed."""
+        return staged_path(self._directory.path, path)
+
+    def stage(
+        self,
+        group: str,
+        path: str,
+        write: Callable[[Path], None],
+        *,
+        rows: int = 0,
+        facts: dict[str, int | str] | None = None,
+        begun: bool = False,
+    ) -> FileEntry:
+        """Have `write` write one new file, which `commit` makes part of `group` at `path`; durable on return.
+
+        `begun` says that writing to `target(path)` began before, and `write` only ends it.
+        StorageError where the disk refuses; the checkpoint can then only be abandoned.
+        """
+        target = staged_path(self._directory.path, path)
+        with storage_errors(self._directory.path / path, "write"):
+            if path in self._staged or (target.exists() and not begun) or (self._directory.path / path).exists():
+                raise ValueError(f"{path} exists; the files of a checkpoint are new")
+            write(target)
+            descriptor = os.open(target, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+                size_bytes = os.fstat(descriptor).st_size
+            finally:
+                os.close(descriptor)
+        entry = FileEntry(path=path, size_bytes=size_bytes, rows=rows, facts=facts or {})
+        self._staged[path] = (group, entry)
+        return entry
+
+    def stage_bytes(
+        self, group: str, path: str, content: bytes, *, rows: int = 0, facts: dict[str, int | str] | None = None
+    ) -> FileEntry:
+        """Stage a file of this content."""
+
+        def write(target: Path) -> None:
+            target.write_bytes(content)
+
+        return self.stage(group, path, write, rows=rows, facts=facts)
+
+    def staged(self, entry: FileEntry) -> Path:
+        """Where a file that this checkpoint staged is until the commit."""
+        return staged_path(self._directory.path, entry.path)
+
+    def retire(self, *entries: FileEntry) -> None:
+        """Leave committed files out of the next manifest; they are deleted after the commit."""
+        self._retired.update(entry.path for entry in entries)
+
+    def commit(self, meta: dict[str, Any] | None = None) -> Manifest:
+        """Make it all so: afterwards everything staged is durable and visible, everything retired is gone.
+
+        `meta` replaces the manifest's; None keeps it. StorageError before the commit leaves everything as it was;
+        after it, the next process that opens the directory to write finishes the moves.
+        """
+        directory, old = self._directory, self._directory.manifest
+        files: dict[str, list[FileEntry]] = {}
+        for group, entries in old.files.items():
+            files[group] = [entry for entry in entries if entry.path not in self._retired]
+        for group, entry in self._staged.values():
+            files.setdefault(group, []).append(entry)
+        for entries in files.values():
+            entries.sort(key=lambda entry: entry.path)
+        new = Manifest(
+            checkpoint=self.number,
+            files={group: entries for group, entries in files.items() if entries},
+            retired=sorted(self._retired),
+            meta=old.meta if meta is None else meta,
+        )
+        with storage_errors(directory.path, "commit a checkpoint"):
+            manifests.sync_directory(directory.path / STAGING)
+            self._committing = True
+            manifests.replace(directory.path, new)
+        self._open = False
+        directory.manifest = new
+        with storage_errors(directory.path, "move the files of a committed checkpoint to their places"):
+            _settle(directory.path, new, only=[entry for _, entry in self._staged.values()])
+        return new
+
+    def abandon(self) -> None:
+        """Forget what was staged; the data directory stays as it was.
+
+        Where an interrupt came between the commit and its end, what was staged belongs to the directory already: it
+        stays, and the next process that opens the directory to write moves it to its place.
+        """
+        self._open = False
+        if self._committing:
+            committed = manifests.read(self._directory.path)
+            if committed is not None and committed.checkpoint >= self.number:
+                return
+        _clear_staging(self._directory.path)
+
+
+def staged_path(directory: Path, path: str) -> Path:
+    """Where a file waits until its checkpoint is committed."""
+    return directory / STAGING / quote(path, safe="=")
+
+
+def _settle(directory: Path, manifest: Manifest, only: list[FileEntry] | None = None) -> None:
+    """Delete what the checkpoint retired and move what it staged, directory by directory; harmless when repeated.
+
+    Within a directory deleting comes first: who reads it by a glob may miss rows for a moment, never count them twice.
+    """
+    entries = [entry for group in manifest.files.values() for entry in group] if only is None else only
+    retired: dict[str, list[str]] = {}
+    for path in manifest.retired:
+        retired.setdefault(os.path.dirname(path), []).append(path)
+    arriving: dict[str, list[FileEntry]] = {}
+    for entry in entries:
+        if only is not None or not _in_place(directory, entry):
+            arriving.setdefault(os.path.dirname(entry.path), []).append(entry)
+    for parent in sorted(retired.keys() | arriving.keys()):
+        for path in retired.get(parent, []):
+            (directory / path).unlink(missing_ok=True)
+        for entry in arriving.get(parent, []):
+            staged = staged_path(directory, entry.path)
+            if not staged.exists():
+                raise _missing(directory, entry)
+            (directory / parent).mkdir(parents=True, exist_ok=True)
+            staged.rename(directory / entry.path)
+    for parent in sorted(retired.keys() - arriving.keys()):
+        _remove_empty(directory, parent)
+
+
+def _in_place(directory: Path, entry: FileEntry) -> bool:
+    try:
+        size_bytes = (directory / entry.path).stat().st_size
+    except FileNotFoundError:
+        return False
+    if size_bytes != entry.size_bytes:
+        raise StorageError(
+            f"{directory / entry.path}: the file has {size_bytes} bytes, the manifest says {entry.size_bytes}; restore "
+            "the data directory from a backup, or ingest again into another --data directory"
+        )
+    return True
+
+
+def _remove_empty(directory: Path, parent: str) -> None:
+    while parent:
+        try:
+            (directory / parent).rmdir()
+        except OSError:
+            return
+        parent = os.path.dirname(parent)
+
+
+def _clear_staging(directory: Path) -> None:
+    (directory / manifests.UNFINISHED).unlink(missing_ok=True)
+    for path in (directory / STAGING).iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _missing(directory: Path, entry: FileEntry) -> VanishedError:
+    return VanishedError(
+        f"{directory / entry.path}: the file is gone although the manifest names it; restore the data directory from "
+        "a backup, or ingest again into another --data directory"
+    )
+
+
+def _committed(path: Path) -> Manifest:
+    manifest = manifests.read(path)
+    if manifest is None and any(path.glob("*/*/*")):
+        raise StorageError(
+            f"{path / manifests.NAME}: the manifest is gone, but files it named are there; restore the data directory "
+            "from a backup, or ingest again into another --data directory"
+        )
+    return manifest or Manifest()
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A directory that holds anything else is not taken over."""
+    if path.exists() and not (path / LOCK).exists() and any(path.iterdir()):
+        raise UsageError(f"{path}: the directory is not empty and no data directory; name another with --data")
+
+
+def lock_directory(path: Path) -> int:
+    """The descriptor that holds the lock of a directory until it is closed; LockedError where a process has it."""
+    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as held:
+        holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "another process"
+        os.close(descriptor)
+        raise LockedError(
+            f"{path}: in use by process {holder}; wait until it has finished, or stop it, then give the command again"
+        ) from held
+    except OSError:
+        os.close(descriptor)
+        raise
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

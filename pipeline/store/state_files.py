@@ -1,0 +1,64 @@
+"""The state of the fold as files of the data directory, replaced at each checkpoint.
+
+Cards and their histories change only with the catalogue and are written anew only then; counters and sessions are
+written at every checkpoint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.feather as feather
+
+from pipeline.store.directory import Checkpoint, DataDirectory
+from rating.dedupe.seen import Seen
+from rating.engine import Engine
+from rating.errors import StorageError
+from rating.state import State
+
+GROUP: Final = "state"
+_STEADY: Final = ("cards", "plan_history", "pool_history")
+
+
+def restore_state(directory: DataDirectory) -> State:
+    """The state of the last checkpoint but for its seen keys; an empty one where there is none.
+
+    Raises StorageError where it is damaged.
+    """
+    files = {str(entry.facts["name"]): entry for entry in directory.manifest.group(GROUP)}
+    if not files:
+        return State()
+    try:
+        facts = directory.locate(files.pop("facts")).read_bytes()
+        tables = {name: feather.read_table(directory.locate(entry), memory_map=False) for name, entry in files.items()}
+        return State.restore(facts, tables, Seen())
+    except (ValueError, KeyError, pa.ArrowException) as damage:
+        raise StorageError(
+            f"{directory.path}: the state cannot be read ({damage}); use the version of weir that wrote it, or restore "
+            "the directory from a backup"
+        ) from damage
+
+
+def stage_state(directory: DataDirectory, checkpoint: Checkpoint, engine: Engine, written: int) -> int:
+    """Stage the state of the engine in the place of the last one.
+
+    `written` is the generation of the catalogue tables already on disk; returns the one that is after the commit.
+    """
+    facts, tables = engine.snapshot()
+    generation = engine.state.generation
+    former = {str(entry.facts["name"]): entry for entry in directory.manifest.group(GROUP)}
+    kept = set(_STEADY) if generation == written else set()
+    checkpoint.retire(*(entry for name, entry in former.items() if name not in kept))
+    folder = f"state/{checkpoint.number:08d}"
+    checkpoint.stage_bytes(GROUP, f"{folder}/facts.json", facts, facts={"name": "facts"})
+    for name, table in tables.items():
+        if name in kept:
+            continue
+
+        def write(target: Path, table: pa.Table = table) -> None:
+            feather.write_feather(table, str(target), compression="lz4")
+
+        checkpoint.stage(GROUP, f"{folder}/{name}.arrow", write, rows=table.num_rows, facts={"name": name})
+    return generation

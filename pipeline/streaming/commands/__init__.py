@@ -1,0 +1,1 @@
+"""Commands: catalogues, commands and ticks in the one order of their topic."""

@@ -1,0 +1,228 @@
+"""What the log of commands has put into force: which of them hold, and who is where as of any offset of it.
+
+Everything follows from the log alone, so that two registries that have read the same of it say the same. Checked is
+as the embedded driver checks, against a state without usage and without cards: of cards no check asks more than
+whether they are there, and where, which the router knows. So results of actions change nothing here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Final
+
+import polars as pl
+
+from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tick, Usage
+from pipeline.journal.messages import MAGIC, Fence, messages_of, read_message
+from pipeline.journal.router import Router
+from rating.apply import Compiled, apply
+from rating.dedupe.seen import DAY_US
+from rating.errors import CatalogueError, Finding, InputError, RuleError, StorageError
+from rating.rules.active_rules import RuleSet
+from rating.rules.commands.commands import check_commands, unseen
+from rating.rules.state import RuleState
+from rating.state import State
+from rating.usage.rated_rows import Names
+from schemas.cards import Addon, Catalogue
+from schemas.commands import Activate, Command, Deactivate
+
+_ROUTERS: Final = 4  # kept at hand: lanes that catch up ask for older ones by turns
+_SHOWN: Final = 20
+_NOTHING: Final = (KeyError, ValueError, pl.exceptions.PolarsError)  # raised for content that was never checked
+_DOCUMENTS: Final = ("accounts", "zones", "plans", "pools", "addons", "rules")
+_ROUTED: Final = ("iccid", "imsi", "msisdn", "device", "account")
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    """What routing needs of an accepted catalogue."""
+
+    offset: int
+    cards: pl.DataFrame  # those columns of CARD_SCHEMA that a router reads
+    addons: tuple[Addon, ...]
+
+
+class Registry:
+    """The log of commands up to `next_offset`, folded; for one thread."""
+
+    def __init__(self, partitions: int) -> None:
+        """Raises ConfigError where a journal cannot have so many partitions."""
+        self.partitions = partitions
+        self.next_offset = 0
+        self._state = State()
+        self._compiled = Compiled(self._state)
+        self._accepted: list[_Accepted] = []
+        self._repeats: dict[int, tuple[bool, ...]] = {}  # of commands with repeats: whether each takes effect
+        self._routers = {0: Router(partitions)}  # by how many accepted catalogues each knows
+        self._newest = self._routers[0]
+
+    def take(self, offset: int, content: bytes) -> str | None:
+        """Fold the message at `offset` of the log. None where it holds from now on, else why it was refused.
+
+        What was refused changes nothing. Raises StorageError where messages are missing before it, or where a later
+        version wrote it, which may know how to accept it.
+        """
+        if offset != self.next_offset:
+            raise StorageError(
+                f"commands[0]@{offset}: found this after offset {self.next_offset - 1}; expected {self.next_offset}: "
+                "the log of commands must be whole from its beginning; restore the topic, and let it keep everything"
+            )
+        entry = _entry_of(offset, content)
+        refused = entry if isinstance(entry, str) else self._refusal(offset, entry)
+        self.next_offset = offset + 1
+        return refused
+
+    def router_at(self, catalogue_offset: int) -> Router:
+        """What routes by all accepted catalogues up to an offset of the log. It must not be changed."""
+        count = bisect_right(self._accepted, catalogue_offset, key=lambda one: one.offset)
+        if count == len(self._accepted):
+            return self._newest
+        start = max(known for known in self._routers if known <= count)
+        router = self._routers.pop(start)
+        if start < count:
+            self._routers[start] = router  # it was asked for before this one
+            router = router.copy()
+            for one in self._accepted[start:count]:
+                router.take(Catalogue(cards=one.cards, addons=one.addons))
+        self._routers[count] = router
+        self._forget()
+        return router
+
+    def parts(self, entry: Entry | Rejects, catalogue_offset: int, offset: int, topic: str) -> list[list[bytes]]:
+        """The messages for each partition of the journal of an accepted entry that stands at `offset` of `topic`.
+
+        Commands whose key was given before are left out: not every partition knows the key. The same bytes each time.
+        """
+        router = self.router_at(catalogue_offset)
+        if isinstance(entry, (Usage, Rejects)):
+            raise ValueError("usage is no entry of the log of commands")
+        if isinstance(entry, Commands) and offset in self._repeats:
+            takes = self._repeats[offset]
+            commands = tuple(one for one, fresh in zip(entry.commands, takes, strict=True) if fresh)
+            entry = replace(entry, commands=commands)
+        split = router.split_known(entry) if isinstance(entry, Apply) else router.split(entry)
+        fence = Fence(topic, 0, offset)
+        return [[] if part is None else messages_of(part, fence) for part in split]
+
+    def partition_of(self, iccid: str) -> int:
+        """The partition of a card as of `next_offset`; where its number alone says if there is none."""
+        return int(self._newest.of_cards(pl.Series([iccid], dtype=pl.String))[0])
+
+    def partition_of_pool(self, pool_id: str) -> int | None:
+        """The partition of a pool, or of the device of this id, as of `next_offset`; None where there is neither."""
+        accounts = [pool.account for pool in self._state.catalogue.pools if pool.id == pool_id]
+        if accounts:
+            return int(self._newest.of_accounts(pl.Series(accounts[:1]))[0])
+        return self._newest.of_device(pool_id)
+
+    def _refusal(self, offset: int, entry: Apply | Commands | Tick) -> str | None:
+        try:
+            if isinstance(entry, Apply):
+                self._apply(offset, entry)
+            elif isinstance(entry, Commands):
+                self._command(offset, entry)
+            else:
+                self._state = replace(self._state, clock_us=max(self._state.clock_us, entry.now_us))
+        except InputError as error:
+            return str(error)
+        return None
+
+    def _apply(self, offset: int, entry: Apply) -> None:
+        change, at_us = entry.catalogue, entry.at_us
+        if at_us is None:
+            raise CatalogueError([_finding("at", "no time", "when the catalogue came")])
+        following, compiled = replace(self._state), self._compiled
+        documents = replace(change, cards=change.cards.clear())
+        if any(getattr(change, name) for name in _DOCUMENTS):
+            try:
+                compiled = apply(following, documents)
+            except _NOTHING as error:
+                found = f"a name or value that stands for nothing ({error!r})"
+                raise CatalogueError([_finding("catalogue", found, "what `weir apply` takes")]) from error
+            _require_rules(following, compiled)
+        self._require_cards(change)
+        router = self._newest.copy()
+        cards = router.take(change)
+        following.clock_us = max(following.clock_us, at_us)
+        self._state, self._compiled = following, compiled
+        if len(cards) or change.addons:
+            self._routers[len(self._accepted)] = self._newest
+            self._newest = router
+            self._accepted.append(_Accepted(offset, cards.select(_ROUTED), change.addons))
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of the routers that were asked for longest ago."""
+        for count in [count for count in self._routers if count][:-_ROUTERS]:
+            del self._routers[count]
+
+    def _require_cards(self, change: Catalogue) -> None:
+        """Raise CatalogueError where the cards cannot be compiled: each is there once, and in an account."""
+        iccids = change.cards["iccid"]
+        if iccids.null_count() or iccids.n_unique() < len(iccids):
+            raise CatalogueError([_finding("cards.iccid", "none, or one twice", "each card once")])
+        known = {account.id for account in (*self._state.catalogue.accounts, *change.accounts)}
+        named = set(change.cards["account"].unique())
+        unknown = sorted(str(name) for name in named - known)
+        if unknown:
+            raise CatalogueError(
+                [_finding("cards.account", f"account {name}", "an account") for name in unknown[:_SHOWN]]
+            )
+
+    def _command(self, offset: int, entry: Commands) -> None:
+        state, commands = self._state, entry.commands
+        check_commands(self._with_cards(commands), commands)
+        starts = any(isinstance(command, Activate) for command in commands)
+        seen = deepcopy(state.seen) if starts else state.seen  # a rule that starts may still be refused
+        takes = unseen(seen, commands, entry.at_us // DAY_US)
+        active = dict(state.rules.active)
+        for command, fresh in zip(commands, takes, strict=True):
+            if fresh and isinstance(command, Activate):
+                active.setdefault(command.rule, entry.at_us)
+            elif fresh and isinstance(command, Deactivate):
+                active.pop(command.rule, None)
+        following = replace(state, seen=seen, rules=RuleState(active), clock_us=max(state.clock_us, entry.at_us))
+        if starts:
+            _require_rules(following, self._compiled)
+        self._state = following
+        if not all(takes):
+            self._repeats[offset] = tuple(takes)
+
+    def _with_cards(self, commands: Sequence[Command]) -> State:
+        """The state with those cards that commands name and that are there."""
+        named = {iccid for command in commands if (iccid := getattr(command, "iccid", None)) is not None}
+        if not named:
+            return self._state
+        iccids = pl.Series("iccid", sorted(named), dtype=pl.String)
+        cards = iccids.filter(pl.Series(self._newest.knows(iccids))).to_frame()
+        return replace(self._state, catalogue=replace(self._state.catalogue, cards=cards))
+
+
+def _entry_of(offset: int, content: bytes) -> Apply | Commands | Tick | str:
+    """The entry of a message of the log, or why it is none."""
+    where = f"commands[0]@{offset}"
+    try:
+        message = read_message(content, where)
+    except StorageError as error:
+        if content.startswith(MAGIC) or not content.startswith(MAGIC[:-1]):
+            return str(error)
+        raise
+    entry = message.entry()
+    if isinstance(entry, (Usage, Rejects)):
+        return f"{where}: found usage; expected a catalogue, commands or a tick: send usage to the topic of raw usage"
+    return entry
+
+
+def _require_rules(state: State, compiled: Compiled) -> None:
+    """Raise RuleError where an active rule cannot be compiled."""
+    try:
+        RuleSet(state, compiled, Names.of(compiled).zones)
+    except _NOTHING as error:
+        raise RuleError(f"rules: found a name or value that stands for nothing ({error!r}); expected none") from error
+
+
+def _finding(field: str, found: str, expected: str) -> Finding:
+    return Finding("catalogue", 0, field, found, expected)

@@ -1,0 +1,58 @@
+"""Follows the log of commands: what was accepted, and which cards there are, as of any offset of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from pipeline.journal.router import require_partitions
+from pipeline.streaming.commands.catalogue_log import Registry
+from pipeline.streaming.kafka import LogMessage
+
+_POLL_S: Final = 0.02
+
+
+class Follower:
+    """Folds the log of commands from its beginning into a Registry, for as long as `run` runs.
+
+    `registry` is made and folded by `asyncio.to_thread`, and may be asked in that thread only (rating.columnar.sharing). `also`
+    is told of each message before that counts as folded. Raises ConfigError if a journal cannot have so many
+    partitions.
+    """
+
+    def __init__(self, partitions: int, also: Callable[[int, bytes], Awaitable[None]]) -> None:
+        require_partitions(partitions)
+        self.next_offset = 0  # the first message of the log that has not been folded
+        self._partitions = partitions
+        self._registry: Registry | None = None
+        self._also = also
+        self._refused: dict[int, str] = {}
+
+    @property
+    def registry(self) -> Registry:
+        """What the log has put into force so far. Call it in the thread of `asyncio.to_thread` only."""
+        if self._registry is None:
+            self._registry = Registry(self._partitions)
+        return self._registry
+
+    async def run(self, log: AsyncIterator[LogMessage]) -> None:
+        """Fold `log`, which begins at offset 0, until it ends. Raises StorageError where a message is damaged."""
+        async for message in log:
+            taking = asyncio.to_thread(self._take, message.offset, message.value)
+            _, refused = await asyncio.gather(self._also(message.offset, message.value), taking)
+            if refused is not None:
+                self._refused[message.offset] = refused
+            self.next_offset = message.offset + 1
+
+    async def reached(self, offset: int) -> None:
+        """Return once the message at `offset` has been folded."""
+        while self.next_offset <= offset:
+            await asyncio.sleep(_POLL_S)
+
+    def _take(self, offset: int, content: bytes) -> str | None:
+        return self.registry.take(offset, content)
+
+    def refusal(self, offset: int) -> str | None:
+        """Why the folded message at `offset` was refused; None where it was accepted."""
+        return self._refused.get(offset)

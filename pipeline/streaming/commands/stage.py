@@ -1,0 +1,81 @@
+"""Accept: commands, catalogues and ticks, in the one order of their topic, become entries of the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from pipeline.journal.entries import Apply
+from pipeline.journal.messages import read_message
+from pipeline.streaming.commands.follower import Follower
+from pipeline.streaming.commands.sending import Reply
+from pipeline.streaming.kafka import Log
+from pipeline.streaming.raw.headers import marker
+from pipeline.streaming.stage.in_order import InOrder
+from pipeline.streaming.stage.inbox import Delivery, Inbox, Publish
+from pipeline.streaming.topics import Topics
+
+_INBOX_BYTES: Final = 16 << 20
+
+
+class Accept:
+    """The topic of commands, which has one partition."""
+
+    def __init__(self, topics: Topics, raw_partitions: int, follower: Follower, log: Log, publish: Publish) -> None:
+        self.inbox = Inbox(_INBOX_BYTES)
+        self._topics = topics
+        self._raw_partitions = raw_partitions
+        self._follower = follower
+        self._log = log
+        self._publish = publish
+        self._source = InOrder(self.inbox, log, topics.commands, 0, 0)
+
+    @property
+    def next_offset(self) -> int:
+        """The first message that it has not taken."""
+        return self._source.next_offset
+
+    async def run(self) -> None:
+        """Take what comes into the inbox, for ever; the last reply says where to go on."""
+        last = await self._log.last_message(self._topics.replies, 0)
+        if last is not None:
+            self._source.next_offset = msgspec.json.decode(last.value, type=Reply).offset + 1
+        await self._source.begin()
+        while True:
+            for delivery in await self._source.take(_INBOX_BYTES):
+                await self._accept(delivery)
+                delivery.ack()
+
+    async def _accept(self, delivery: Delivery) -> None:
+        await self._follower.reached(delivery.offset)
+        refused = self._follower.refusal(delivery.offset)
+        if refused is None:
+            brings_cards, parts = await asyncio.to_thread(self._parts, delivery)
+            await self._send(
+                [
+                    (self._topics.journal, partition, content, ())
+                    for partition, contents in enumerate(parts)
+                    for content in contents
+                ]
+            )
+            if brings_cards:
+                # Usage behind the marker finds the cards of this catalogue, and it is behind it in every journal.
+                raw = marker(delivery.offset)
+                await self._send([(self._topics.raw, at, raw.value, raw.headers) for at in range(self._raw_partitions)])
+        reply = msgspec.json.encode(Reply(delivery.offset, refused is None, refused or ""))
+        await self._send([(self._topics.replies, 0, reply, ())])
+
+    def _parts(self, delivery: Delivery) -> tuple[bool, list[list[bytes]]]:
+        """Whether an accepted message is a catalogue, and the messages that it gives each partition of the journal."""
+        topic, offset = self._topics.commands, delivery.offset
+        entry = read_message(delivery.value, f"{topic}[0]@{offset}").entry()
+        return isinstance(entry, Apply), self._follower.registry.parts(entry, offset, offset, topic)
+
+    async def _send(self, messages: list[tuple[str, int, bytes, tuple[tuple[str, bytes], ...]]]) -> None:
+        sent = [
+            await self._publish(topic, partition, value, headers=headers)
+            for topic, partition, value, headers in messages
+        ]
+        await asyncio.gather(*sent)

@@ -1,0 +1,1 @@
+"""Land: outputs become files of the history, and rows in ClickHouse."""

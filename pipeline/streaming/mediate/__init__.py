@@ -1,0 +1,1 @@
+"""Mediate: raw messages become entries of the journal."""

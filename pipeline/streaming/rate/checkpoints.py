@@ -1,0 +1,393 @@
+"""Bases: the state of a partition as segments of a compacted topic, from which recovery begins.
+
+    <partition>/base/<journal offset>                      manifest: what the base consists of (JSON)
+    <partition>/seg/<name>/<journal offset>/<place>-<digest>   segment: rows of a table as Arrow IPC, or the facts
+
+A key says what its segment holds, to the byte: whoever writes it, and however late, writes the same. So a producer that
+has lost its partition can add bases beside, and harms none. Tables are cut at fixed rows, and a segment whose bytes
+the former base has is not written again; cards and their histories are not even looked at while their generation is
+the same. A run of seen keys is written once; runs are merged as those of a data directory are (pipeline.store.seen_files).
+
+The former base is kept until the one after this is whole, so that a base that is damaged has one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from pipeline.journal.messages import LIMIT_BYTES, Fence, Fences
+from pipeline.store.seen_files import planned
+from pipeline.streaming.rate.fold import PartitionFold
+from rating.dedupe.runs import joined
+from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, Columns, Run, Seen, require_digests, run_of
+from rating.errors import StorageError, WorldError
+from rating.state import State
+
+FORMAT: Final = 1
+_STEADY: Final = ("cards", "plan_history", "pool_history")
+_FACTS: Final = "facts"
+_SEEN: Final = "seen"
+_ROWS: Final = 1 << 14  # of a table in a segment; halved where they take more than a message
+_KEYS: Final = 1 << 15  # of a run in a segment
+_FACTS_BYTES: Final = 800_000
+_PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """A segment that a manifest names: its key and how many bytes it has."""
+
+    key: str
+    size: int
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    format: int
+    applied: int
+    clock_us: int
+    generation: int
+    today: int  # of the seen keys: the latest arrival day that they were asked for
+    fences: tuple[Fence, ...]
+    tables: dict[str, tuple[Segment, ...]]
+    runs: tuple[tuple[Segment, ...], ...]
+    digests: str = UNNAMED_DIGESTS  # of the seen keys
+
+    def segments(self) -> Iterator[Segment]:
+        for segments in (*self.tables.values(), *self.runs):
+            yield from segments
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A base that is whole and durable, as the next one needs to know it.
+
+    `runs` are the runs of seen keys with their segments, `merged` runs that have taken the place of others, `older` the
+    keys of bases before it that are still there.
+    """
+
+    key: bytes
+    manifest: _Manifest
+    runs: tuple[tuple[Run, tuple[Segment, ...]], ...]
+    merged: tuple[tuple[tuple[Run, ...], Run], ...] = ()
+    older: frozenset[bytes] = frozenset()
+
+    @property
+    def size_bytes(self) -> int:
+        """What its segments take together."""
+        return sum(segment.size for segment in self.manifest.segments())
+
+    def keys(self) -> frozenset[bytes]:
+        """The manifest's key and those of all segments that it names."""
+        return frozenset([self.key, *(segment.key.encode() for segment in self.manifest.segments())])
+
+
+class Restored(NamedTuple):
+    """The state of a base, and the base for the `draft` after it."""
+
+    fold: PartitionFold
+    kept: Kept
+
+
+@dataclass
+class Draft:
+    """A base that is being made: what it holds does not change while the fold goes on."""
+
+    partition: int
+    applied: int
+    clock_us: int
+    generation: int
+    today: int
+    fences: Fences
+    facts: bytes
+    tables: dict[str, pa.Table]
+    steady: dict[str, pl.DataFrame]
+    groups: list[list[Run]]
+    former: Kept | None
+    _kept: Kept | None = field(default=None)
+
+    def messages(self) -> Iterator[tuple[bytes, bytes]]:
+        """(key, value) of what has to be written, the manifest last; may run in another thread than the fold.
+
+        Raises WorldError where the manifest is larger than a message.
+        """
+        had = {} if self.former is None else {one.key: one for one in self.former.manifest.segments()}
+        by_content = {_content_of(key): one for key, one in had.items()}
+        tables: dict[str, tuple[Segment, ...]] = {}
+        for name, contents in self._contents():
+            found = []
+            for place, content in enumerate(contents):
+                written = self._segment(name, place, content)
+                known = by_content.get(_content_of(written.key))
+                found.append(written if known is None else known)
+                if known is None:
+                    yield written.key.encode(), content
+            tables[name] = tuple(found)
+        if self.former is not None:
+            for name in _STEADY:
+                tables.setdefault(name, self.former.manifest.tables.get(name, ()))
+        runs, merged = list[tuple[Run, tuple[Segment, ...]]](), list[tuple[tuple[Run, ...], Run]]()
+        written_before = {} if self.former is None else {id(run): segments for run, segments in self.former.runs}
+        place = 0
+        for group in self.groups:
+            if len(group) == 1 and id(group[0]) in written_before:
+                runs.append((group[0], written_before[id(group[0])]))
+                continue
+            run = group[0] if len(group) == 1 else run_of(joined([one.columns for one in group]))
+            if len(group) > 1:
+                merged.append((tuple(group), run))
+            found = []
+            for content in _run_contents(run.columns):
+                found.append(self._segment(_SEEN, place, content))
+                yield found[-1].key.encode(), content
+                place += 1
+            runs.append((run, tuple(found)))
+        manifest = _Manifest(
+            FORMAT,
+            self.applied,
+            self.clock_us,
+            self.generation,
+            self.today,
+            msgspec.json.decode(self.fences.to_bytes(), type=tuple[Fence, ...]),
+            tables,
+            tuple(segments for _, segments in runs),
+            DIGESTS,
+        )
+        content = msgspec.json.encode(manifest)
+        if len(content) > LIMIT_BYTES:
+            raise WorldError(
+                f"partition {self.partition}: the manifest of a base takes {len(content):,} bytes; expected at most "
+                f"{LIMIT_BYTES:,}: make a new journal of more partitions"
+            )
+        key = _base_key(self.partition, self.applied)
+        older = frozenset() if self.former is None else self.former.keys()
+        self._kept = Kept(key, manifest, tuple(runs), tuple(merged), older)
+        yield key, content
+
+    @property
+    def kept(self) -> Kept:
+        """This base for the next `draft`, once its manifest is acknowledged. Raises ValueError before `messages`."""
+        if self._kept is None:
+            raise ValueError("the messages of the base have not been made")
+        return self._kept
+
+    def obsolete(self) -> list[bytes]:
+        """Keys to remove once the manifest is acknowledged: of bases before the former, which neither names."""
+        if self.former is None:
+            return []
+        return sorted(self.former.older - self.former.keys() - self.kept.keys())
+
+    def _contents(self) -> Iterator[tuple[str, Iterable[bytes]]]:
+        """What the segments hold, by name; steady tables only where they are to be written."""
+        facts = self.facts
+        yield _FACTS, (facts[at : at + _FACTS_BYTES] for at in range(0, len(facts), _FACTS_BYTES))
+        for name, frame in self.steady.items():
+            yield name, _table_contents(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        for name, table in self.tables.items():
+            yield name, _table_contents(table)
+
+    def _segment(self, name: str, place: int, content: bytes) -> Segment:
+        digest = hashlib.blake2b(content, digest_size=12).hexdigest()
+        return Segment(f"{self.partition}/seg/{name}/{self.applied:020}/{place:05}-{digest}", len(content))
+
+
+def draft(fold: PartitionFold, former: Kept | None) -> Draft:
+    """Copy what the fold may change: call it between two steps. What can matter no more is dropped (F4, T5).
+
+    `former` is the last base that is durable (`Draft.kept`, or that of `restore`), None where there is none.
+    """
+    fold.expire()
+    state = fold.engine.state
+    runs = _with_merged(state.seen.runs, former)
+    recent = state.seen.seal()
+    if len(recent):
+        runs.append(run_of(recent))
+    state.seen.replace_runs(runs)
+    state.addon_used = fold.engine.compiled.addons.usage()
+    catalogue = state.catalogue
+    nothing = catalogue.cards.clear()
+    # The state without what never changes in place, which costs nothing to keep as it is.
+    spells = state.plan_history.clear()
+    lean = replace(state, catalogue=replace(catalogue, cards=nothing), plan_history=spells, pool_history=spells)
+    facts, tables = lean.snapshot()
+    changed = former is None or former.manifest.generation != state.generation
+    steady = {"cards": catalogue.cards, "plan_history": state.plan_history, "pool_history": state.pool_history}
+    return Draft(
+        fold.partition,
+        fold.applied,
+        state.clock_us,
+        state.generation,
+        state.seen.today,
+        Fences.from_bytes(fold.fences.to_bytes()),
+        facts,
+        {name: _copied(table) for name, table in tables.items() if name not in _STEADY},
+        steady if changed else {},
+        planned([[run] for run in runs]),
+        former,
+    )
+
+
+def restore(partition: int, items: Mapping[bytes, bytes]) -> Restored | None:
+    """The newest base among the items that is whole, with its state; None where there is none.
+
+    Raises StorageError if a base is of another format, or its digests of another algorithm: it says what to do.
+    """
+    prefix = f"{partition}/base/".encode()
+    for key in sorted((key for key in items if key.startswith(prefix)), reverse=True):
+        manifest = _read_manifest(items[key], key)
+        if manifest is not None and all(_is_whole(segment, items) for segment in manifest.segments()):
+            return _restored(partition, key, manifest, items)
+    return None
+
+
+def _restored(partition: int, key: bytes, manifest: _Manifest, items: Mapping[bytes, bytes]) -> Restored:
+    def content(segment: Segment) -> bytes:
+        return items[segment.key.encode()]
+
+    try:
+        facts = b"".join(content(segment) for segment in manifest.tables[_FACTS])
+        tables = {
+            name: _whole([_from_ipc(content(segment)) for segment in segments], name)
+            for name, segments in manifest.tables.items()
+            if name != _FACTS
+        }
+        runs = [
+            (run_of(_columns([_from_ipc(content(segment)) for segment in segments])), segments)
+            for segments in manifest.runs
+        ]
+        seen = Seen([run for run, _ in runs], manifest.today)
+        state = State.restore(facts, tables, seen)
+    except (ValueError, KeyError, msgspec.MsgspecError, pa.ArrowException) as error:
+        raise StorageError(
+            f"base {key.decode()}: found content of another shape ({error}); expected that of this version of weir: "
+            "use the one that wrote it, or remove the bases of this partition so that its journal is folded again"
+        ) from error
+    fold = PartitionFold(partition, state, applied=manifest.applied, fences=Fences(manifest.fences))
+    # What is older than this base and not of it: former bases, and what a producer left that got no further.
+    mine, end = f"{partition}/".encode(), _made_at(key)
+    kept = Kept(key, manifest, tuple(runs))
+    older = frozenset(one for one in items if one.startswith(mine) and _made_at(one) <= end) - kept.keys()
+    return Restored(fold, replace(kept, older=older))
+
+
+def _with_merged(runs: Iterable[Run], former: Kept | None) -> list[Run]:
+    """The runs, with those that the former base merged in the place of what they were merged from."""
+    left = list(runs)
+    for sources, run in () if former is None else former.merged:
+        gone = {id(one) for one in sources}
+        if gone <= {id(one) for one in left}:
+            left = [one for one in left if id(one) not in gone] + [run]
+    return left
+
+
+def _read_manifest(content: bytes, key: bytes) -> _Manifest | None:
+    """The manifest; None if it cannot be read.
+
+    Raises StorageError if this version of weir does not know its format or the algorithm of its digests.
+    """
+    try:
+        found = msgspec.json.decode(content, type=_Format).format
+        if found != FORMAT:
+            raise ValueError(f"found format {found}; this version of weir knows {FORMAT}")
+        manifest = msgspec.json.decode(content, type=_Manifest)
+        require_digests(manifest.digests)
+        return manifest
+    except msgspec.MsgspecError:
+        return None
+    except ValueError as unknown:
+        raise StorageError(
+            f"base {key.decode()}: {unknown}: use the one that wrote it, or remove the bases of this partition so that "
+            "its journal is folded again"
+        ) from None
+
+
+def _is_whole(segment: Segment, items: Mapping[bytes, bytes]) -> bool:
+    content = items.get(segment.key.encode())
+    if content is None or len(content) != segment.size:
+        return False
+    return hashlib.blake2b(content, digest_size=12).hexdigest() == segment.key.rsplit("-", 1)[-1]
+
+
+def _base_key(partition: int, applied: int) -> bytes:
+    return f"{partition}/base/{applied:020}".encode()
+
+
+def _made_at(key: bytes) -> int:
+    """The journal offset that a key carries."""
+    fields = key.split(b"/")
+    return int(fields[2 if fields[1] == b"base" else 3])
+
+
+def _content_of(key: str) -> tuple[str, str]:
+    """Name and digest of a segment: what it holds."""
+    fields = key.split("/")
+    return fields[2], fields[-1].rsplit("-", 1)[-1]
+
+
+def _copied(table: pa.Table) -> pa.Table:
+    """The table with its numbers copied: those of the state change in place."""
+    columns = [
+        pa.array(np.concatenate([chunk.to_numpy() for chunk in column.chunks]))
+        if pa.types.is_integer(column.type) and len(column) and not column.null_count
+        else column
+        for column in table.itercolumns()
+    ]
+    return pa.table(columns, names=table.column_names)
+
+
+def _table_contents(table: pa.Table) -> Iterator[bytes]:
+    """Segments of a table, cut at fixed rows; one at least."""
+    table = table.combine_chunks()
+    for at in range(0, max(1, len(table)), _ROWS):
+        yield from _fitting(table.slice(at, _ROWS))
+
+
+def _fitting(rows: pa.Table) -> Iterator[bytes]:
+    content = _to_ipc(rows)
+    if len(content) <= LIMIT_BYTES or len(rows) < 2:
+        yield content
+        return
+    half = len(rows) // 2
+    yield from _fitting(rows.slice(0, half))
+    yield from _fitting(rows.slice(half))
+
+
+def _run_contents(columns: Columns) -> Iterator[bytes]:
+    """Segments of a run: rows of lo, hi, content and day."""
+    for at in range(0, len(columns), _KEYS):
+        part = columns.take(slice(at, at + _KEYS))
+        yield _to_ipc(pa.table({"lo": part.lo, "hi": part.hi, "content": part.content, "day": part.day}))
+
+
+def _columns(tables: list[pa.Table]) -> Columns:
+    whole = pa.concat_tables(tables)
+    return Columns(*(np.array(whole[name].to_numpy()) for name in ("lo", "hi", "content", "day")))
+
+
+def _whole(parts: list[pa.Table], name: str) -> pa.Table:
+    """The parts as one table, in one piece but for the largest: what reads those makes one piece of them itself."""
+    table = pa.concat_tables(parts)
+    return table if name in _STEADY else table.unify_dictionaries().combine_chunks()
+
+
+def _to_ipc(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema, options=_PACKED) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
+
+
+def _from_ipc(content: bytes) -> pa.Table:
+    with pa.ipc.open_stream(content) as stream:
+        return stream.read_all()

@@ -1,0 +1,298 @@
+"""The fold over one partition of the journal topic: messages in, outputs out.
+
+    open (checksum, fences, decode) -> step (engine) -> Output
+
+Everything is a function of the journal's prefix: the same messages give the same rows with the same ids, however many
+are folded at once. Entries may be opened ahead in another thread; they are folded in their order in one.
+
+A call of the engine costs some milliseconds whatever it folds, so consecutive usage of one feed and arrival is folded
+as one batch; its rows are told apart by their places, in the stead of their rows in the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tick, Usage
+from pipeline.journal.messages import Fences, Message, read_message
+from pipeline.streaming.rate.output import EMPTY
+from pipeline.streaming.rate.output_messages import STATUSES, Output, Part, rejected_rows
+from rating.columnar.arrow import words
+from rating.columnar.key_index import Ints
+from rating.engine import BATCH_ROWS, Engine
+from rating.errors import StorageError
+from rating.state import State
+from rating.step import Step
+from schemas.usage import RecordType, UsageBatch
+
+_ACTIVATED: Final = "activated"  # what a card without a status is (C1)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A message that has been read: `entry` is what the fences leave of it, None where that is nothing."""
+
+    offset: int  # of the message, in its partition of the journal topic
+    message: Message
+    entry: Entry | Rejects | None
+    fold: PartitionFold
+
+    @property
+    def at_us(self) -> int:
+        """When it came, in microseconds since 1970 UTC; the clock of the fold where it does not say."""
+        entry, clock_us = self.entry, self.fold.engine.state.clock_us
+        if isinstance(entry, Usage):
+            return entry.batch.received_at_us
+        if isinstance(entry, Tick):
+            return entry.now_us
+        if isinstance(entry, Rejects):
+            latest = pc.max(entry.rows["received_at"].cast(pa.int64())).as_py()
+            return clock_us if latest is None else int(latest)
+        return clock_us if entry is None or entry.at_us is None else entry.at_us
+
+    @property
+    def corrections(self) -> pl.DataFrame | None:
+        """The rows of an entry of corrections that came without what they undo; `step` then needs `originals` (F6)."""
+        entry = self.entry
+        if isinstance(entry, Usage) and entry.originals is None and _corrects(entry.batch.rows):
+            return entry.batch.rows
+        return None
+
+    @property
+    def wants_baseline(self) -> bool:
+        """Whether `step` needs a baseline (L7); known once all entries before it have been folded."""
+        entry = self.entry
+        return (
+            isinstance(entry, Commands)
+            and entry.baseline is None
+            and self.fold.engine.wants_baseline(list(entry.commands))
+        )
+
+    @property
+    def wants_history(self) -> bool:
+        """Whether `step` needs originals or a baseline; known once all entries before it have been folded."""
+        return self.corrections is not None or self.wants_baseline
+
+
+class PartitionFold:
+    """The state of one partition and how far the journal has been applied to it.
+
+    `applied` is the offset of the last message applied, -1 for none; `fences` say how far their sources have been.
+    """
+
+    def __init__(
+        self, partition: int, state: State | None = None, *, applied: int = -1, fences: Fences | None = None
+    ) -> None:
+        self.partition = partition
+        self.engine = Engine(State() if state is None else state, partition)
+        self.applied = applied
+        self.fences = Fences() if fences is None else fences
+        # Where opening is: ahead of what has been applied, and so with fences of its own.
+        self._opened = applied
+        self._opening = Fences.from_bytes(self.fences.to_bytes())
+
+    def open(self, offset: int, content: bytes, where: str) -> Opened | None:
+        """Read the next message; None where it has been opened before.
+
+        May run in another thread than `step`. Raises StorageError where messages are missing before it, it is damaged
+        or not known to this version; `where` names it in errors.
+        """
+        if offset <= self._opened:
+            return None
+        if offset != self._opened + 1:
+            raise StorageError(
+                f"{where}: found offset {offset}; expected {self._opened + 1}: the journal has lost messages that the "
+                "state does not hold: restore the topic from a replica or a backup, and keep it for longer than bases"
+            )
+        message = read_message(content, where)
+        skip = self._opening.take(message)
+        entry = message.entry(skip) if skip < message.parts else None
+        self._opened = offset
+        return Opened(offset, message, entry, self)
+
+    def step(self, opened: Opened, originals: pa.Table | None = None, baseline: pl.DataFrame | None = None) -> Output:
+        """Apply one entry.
+
+        `originals` (RATED) and `baseline` are what the history before `engine.state.offset` says, for an entry that
+        wants it. Raises ValueError where it is wanted and not given, or entries are applied out of their order.
+        """
+        if opened.corrections is not None and originals is None:
+            raise ValueError(f"{opened.message.where}: corrections without the rows that they undo")
+        if opened.wants_baseline and baseline is None:
+            raise ValueError(f"{opened.message.where}: a rule starts on a total without a baseline")
+        return self._fold([opened], originals, baseline)
+
+    def steps(self, opened: Sequence[Opened]) -> tuple[Output | None, Sequence[Opened]]:
+        """Apply entries up to the first that wants history: one output for all of them, and the entries left.
+
+        None where the first wants history, or there are no entries.
+        """
+        folded: list[Output] = []
+        at = 0
+        while at < len(opened) and not opened[at].wants_history:
+            end = _alike(opened, at)
+            folded.append(self._fold(opened[at:end]))
+            at = end
+        return (Output.joined(folded) if folded else None), opened[at:]
+
+    def expire(self) -> None:
+        """Drop what can matter no more: counters, sessions and runs of seen keys; meaning stays the same (F4, T5)."""
+        self.engine.expire()
+        seen = self.engine.state.seen
+        seen.replace_runs([run for run in seen.runs if not seen.expired(run)])
+
+    def _fold(
+        self, opened: Sequence[Opened], originals: pa.Table | None = None, baseline: pl.DataFrame | None = None
+    ) -> Output:
+        """Apply one entry, or several of usage that are `_alike`."""
+        for place, one in enumerate(opened, 1):
+            if one.offset != self.applied + place:
+                raise ValueError(f"{one.message.where}: found offset {one.offset}; expected {self.applied + place}")
+        first = opened[0]
+        if isinstance(first.entry, Usage):
+            output = self._usage(opened, first.entry.originals if originals is None else originals)
+        else:
+            output = self._other(first, baseline)
+        for one in opened:
+            self.fences.take(one.message)
+        self.applied = opened[-1].offset
+        return output
+
+    def _usage(self, opened: Sequence[Opened], originals: pa.Table | None) -> Output:
+        batches = [one.entry.batch for one in opened if isinstance(one.entry, Usage)]
+        offset = self.engine.state.offset
+        ends = np.cumsum([len(batch.rows) for batch in batches])
+        whole = batches[0] if len(batches) == 1 else _placed(batches)
+        step = self.engine.usage(whole, originals)
+        rated, rejects = step.rated, step.rejects
+        duplicates, kept = [step.duplicates], [step.rated_records]
+        refused = np.array([len(rejects)])
+        source = pl.Series([whole.source]).new_from_index(0, len(rejects))
+        if len(batches) > 1:
+            rows = np.concatenate([batch.rows["source_row"].to_numpy() for batch in batches])
+            of_batch = np.repeat(np.arange(len(batches)), np.diff(ends, prepend=0))
+            names = pl.Series([batch.source for batch in batches])
+            place = rejects["source_row"].to_numpy()
+            rejects = rejects.with_columns(source_row=pl.Series(rows[place], dtype=pl.Int64))
+            source, refused = names.gather(of_batch[place]), np.bincount(of_batch[place], minlength=len(batches))
+            place = rated["source_row"].to_numpy()
+            rated = _with_sources(rated, rows[place], of_batch[place], names)
+            first = place[np.diff(place, prepend=-1) > 0]  # a record of several rows has them one after another
+            counted = np.bincount(of_batch[first], minlength=len(batches))
+            kept, duplicates = counted.tolist(), (np.diff(ends, prepend=0) - counted - refused).tolist()
+        parts = [
+            Part(
+                one.offset,
+                offset + int(ends[place]),
+                one.message.fence,
+                len(batches[place].rows),
+                kept[place],
+                duplicates[place],
+                int(refused[place]),
+                whole.received_at_us,
+            )
+            for place, one in enumerate(opened)
+        ]
+        rejected = rejected_rows(rejects, whole.feed, source, whole.received_at_us)
+        return self._output(offset, parts, step, rated=rated, rejected=rejected)
+
+    def _other(self, opened: Opened, baseline: pl.DataFrame | None) -> Output:
+        """Apply an entry that is no usage."""
+        entry, state, at_us = opened.entry, self.engine.state, opened.at_us
+        offset, cards = state.offset, state.catalogue.cards
+        step, rejected = Step(), EMPTY["rejected"]
+        if isinstance(entry, Apply):
+            step = self.engine.apply(entry.catalogue, entry.at_us)
+        elif isinstance(entry, Tick):
+            step = self.engine.tick(entry.now_us)
+        elif isinstance(entry, Commands):
+            held = baseline if entry.baseline is None else entry.baseline
+            step = self.engine.command(entry.commands, entry.at_us, held)
+        elif isinstance(entry, Rejects):
+            rejected = entry.rows
+        refused = rejected.num_rows
+        part = Part(opened.offset, state.offset, opened.message.fence, refused, 0, 0, refused, at_us)
+        statuses = _changed(cards, state.catalogue.cards, self.partition, offset, at_us)
+        return self._output(offset, [part], step, rated=step.rated, rejected=rejected, statuses=statuses)
+
+    def _output(self, offset: int, parts: Sequence[Part], step: Step, **tables: pa.Table) -> Output:
+        tables = {"gaps": step.gaps, "results": step.results, "statuses": EMPTY["statuses"]} | tables
+        return Output(self.partition, offset, tuple(parts), tables, tuple(one for one in step.outcomes if len(one)))
+
+
+def _corrects(rows: pl.DataFrame) -> bool:
+    """Whether the rows are corrections (F6), which are never in a batch with others."""
+    if "record_type" not in rows.columns or rows.is_empty():
+        return False
+    kind = rows["record_type"][0]
+    return kind is not None and kind >= int(RecordType.REVERSE)
+
+
+def _alike(opened: Sequence[Opened], start: int) -> int:
+    """Where the run of entries ends that can be folded as one with that at `start`."""
+    entry = opened[start].entry
+    end = start + 1
+    if not isinstance(entry, Usage) or _corrects(entry.batch.rows):
+        return end
+    batch, rows = entry.batch, len(entry.batch.rows)
+    while end < len(opened):
+        other = opened[end].entry
+        if not isinstance(other, Usage) or _facts(other.batch) != _facts(batch) or _corrects(other.batch.rows):
+            break
+        rows += len(other.batch.rows)
+        if rows > BATCH_ROWS:
+            break
+        end += 1
+    return end
+
+
+def _facts(batch: UsageBatch) -> tuple[object, ...]:
+    """What batches have in common that are folded as one."""
+    return batch.feed, batch.received_at_us, batch.cumulative, batch.rows.columns
+
+
+def _placed(batches: Sequence[UsageBatch]) -> UsageBatch:
+    """Batches as one, with each row's place as its row in the source."""
+    rows = pl.concat([batch.rows for batch in batches], rechunk=True)
+    return replace(batches[0], rows=rows.with_columns(source_row=pl.Series(np.arange(len(rows)))))
+
+
+def _with_sources(rated: pa.Table, rows: Ints, of_batch: Ints, names: pl.Series) -> pa.Table:
+    """Rated rows with the source and the row in it that each came from."""
+    texts = names.unique(maintain_order=True)
+    number = names.replace_strict(texts, np.arange(len(texts)), return_dtype=pl.Int64).to_numpy()
+    for name, column in (("source", words(number[of_batch], texts.to_list())), ("source_row", pa.array(rows))):
+        place = rated.schema.get_field_index(name)
+        rated = rated.set_column(place, rated.schema.field(place), column)
+    return rated
+
+
+def _changed(before: pl.DataFrame, after: pl.DataFrame, partition: int, offset: int, at_us: int) -> pa.Table:
+    """Rows of STATUSES: cards whose status or its reason is another one; a card that is new has not changed."""
+    if before is after:
+        return EMPTY["statuses"]
+    # Cards keep their rows, and new ones come after all others.
+    now = after.head(len(before))
+    differs = before["status"].ne_missing(now["status"]) | before["status_reason"].ne_missing(now["status_reason"])
+    at = differs.arg_true()
+    # A card without a status and one that is said to be activated are the same.
+    status = pl.col("status").fill_null(_ACTIVATED)
+    was, is_now = (frame[at].select("status_reason", status=status) for frame in (before, now))
+    differs = (was["status"] != is_now["status"]) | was["status_reason"].ne_missing(is_now["status_reason"])
+    at, was = at.filter(differs), was.filter(differs)
+    rows = now[at].select("iccid", "account", status=status, status_reason="status_reason")
+    rows = rows.with_columns(
+        from_status=was["status"],
+        from_reason=was["status_reason"],
+        at=pl.lit(at_us, pl.Int64),
+        journal_partition=pl.lit(partition, pl.Int32),
+        journal_offset=pl.lit(offset, pl.Int64),
+    )
+    return rows.select(STATUSES.names).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(STATUSES)

@@ -1,0 +1,1 @@
+"""The worker process: Faust, HTTP, metrics and logs."""

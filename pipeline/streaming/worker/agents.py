@@ -1,0 +1,149 @@
+"""The agents of a worker: mediate, accept, rate and land, each handing what Faust brings to the stage of its partition.
+
+A stage acknowledges, in the order of offsets, once nothing of a message can be lost. A stage or an agent that raises
+ends the process at once: an agent that Faust starts again inside it would go on behind the message that failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine, Iterable, Iterator
+from typing import Any, Final, Protocol
+
+import faust
+from faust.types import TP, EventT
+
+from pipeline.streaming.stage.inbox import Delivery, Inbox
+
+FAILED: Final = 3  # exit status of a worker that could not go on
+
+_ASK_AGAIN_S: Final = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class Stage(Protocol):
+    """What runs for one partition of a topic."""
+
+    inbox: Inbox
+
+    @property
+    def next_offset(self) -> int:
+        """The first message that it has not taken."""
+        ...
+
+    async def run(self) -> None:
+        """Handle what comes into the inbox, for ever."""
+
+
+class Stages:
+    """The running stages of a worker by topic and partition."""
+
+    def __init__(self, app: faust.App) -> None:
+        self._app = app
+        self._running: dict[TP, tuple[Stage, asyncio.Task[None]]] = {}
+        self._paused: set[TP] = set()
+
+    def __contains__(self, tp: TP) -> bool:
+        return tp in self._running
+
+    def __iter__(self) -> Iterator[TP]:
+        return iter(tuple(self._running))
+
+    def get(self, tp: TP) -> Stage | None:
+        """The stage of a partition, None where this worker does not have it."""
+        found = self._running.get(tp)
+        return None if found is None else found[0]
+
+    def items(self) -> list[tuple[TP, Stage]]:
+        """Each partition with its stage."""
+        return [(tp, stage) for tp, (stage, _) in self._running.items()]
+
+    def start(self, tp: TP, stage: Stage) -> None:
+        """Run a stage until it is stopped. Where it fails the process ends."""
+        stage.inbox.on_room = lambda: self._resume(tp)
+        self._running[tp] = (
+            stage,
+            asyncio.get_running_loop().create_task(ending(stage.run(), f"{tp.topic}[{tp.partition}]")),
+        )
+
+    async def keep(self, tps: Iterable[TP]) -> None:
+        """Stop the stages of all other partitions; what they have not acknowledged comes to their next owner."""
+        wanted = set(tps)
+        gone = [tp for tp in self._running if tp not in wanted]
+        await asyncio.gather(*(_end(self._running.pop(tp)[1]) for tp in gone))
+        self._paused &= wanted
+
+    async def hand(self, event: EventT[Any]) -> None:
+        """Hand a message to its stage; where that has too much to do, no more of the partition is fetched meanwhile."""
+        message = event.message
+        tp = TP(message.topic, message.partition)
+        stage = self.get(tp)
+        if stage is None:
+            return  # of a partition that has just been taken away
+        headers: Any = tuple(message.headers.items() if isinstance(message.headers, dict) else message.headers or ())
+        timestamp_us = round(message.timestamp * 1000) * 1000  # Kafka counts milliseconds
+        await stage.inbox.put(Delivery(message.offset, timestamp_us, message.value or b"", headers, event.ack))
+        if stage.inbox.full and tp not in self._paused:
+            self._paused.add(tp)
+            self._app.consumer.pause_partitions({tp})
+
+    def _resume(self, tp: TP) -> None:
+        if tp in self._paused:
+            self._paused.discard(tp)
+            if not self._app.rebalancing and tp in self._app.consumer.assignment():
+                self._app.consumer.resume_partitions({tp})
+
+
+def define(app: faust.App, stages: Stages, topics: dict[str, str]) -> None:
+    """Define an agent for each name and topic: messages of bytes, acknowledged by their stages."""
+    for name, topic in topics.items():
+        schema: Any = faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+        app.agent(app.topic(topic, schema=schema, internal=True), name=name)(_handing(stages))
+
+
+def _handing(stages: Stages) -> Any:
+    async def hand_on(stream: Any) -> None:
+        async def handing() -> None:
+            async for event in stream.noack().events():
+                await stages.hand(event)
+
+        await ending(handing(), "an agent")
+
+    return hand_on
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it ends: what it waits for in a client may end just then, and swallow the wish."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_ASK_AGAIN_S)
+
+
+async def ending(work: Coroutine[Any, Any, None], what: str) -> None:
+    """Run `work`; where it fails, say why and end the process, as only what is durable can be gone on from."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except BaseException as failure:
+        for one in _leaves(failure):
+            _log.critical("%s: %s", what, one, exc_info=one)
+        logging.shutdown()
+        os._exit(FAILED)
+
+
+def told(tps: Iterable[TP]) -> str:
+    """Partitions for people: weir.journal 0 2, weir.usage.raw 1."""
+    by_topic: dict[str, list[int]] = {}
+    for tp in sorted(tps):
+        by_topic.setdefault(tp.topic, []).append(tp.partition)
+    return ", ".join(f"{topic} {' '.join(map(str, found))}" for topic, found in by_topic.items()) or "none"
+
+
+def _leaves(failure: BaseException) -> list[BaseException]:
+    if isinstance(failure, BaseExceptionGroup):
+        return [leaf for inner in failure.exceptions for leaf in _leaves(inner)]
+    return [failure]

@@ -1,0 +1,316 @@
+"""A worker of the streaming side: the Faust app, its tables and agents, and the stages of the partitions it has.
+
+    worker = Worker(config); await worker.run(stop, begun)
+
+Which worker has which partition is Faust's to say; after each rebalance the stages of partitions that went are
+stopped, and those of partitions that came are started once Faust has read their changelogs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import faust
+import msgspec
+from faust.types import TP
+
+from pipeline.clickhouse import Sink, connect, migrate
+from pipeline.config import Config, Kafka
+from pipeline.feeds.mappings import load_mapping, ready_mappings
+from pipeline.journal.entries import Tick
+from pipeline.journal.messages import messages_of
+from pipeline.streaming.commands.catalogue_log import Registry
+from pipeline.streaming.commands.follower import Follower
+from pipeline.streaming.commands.stage import Accept
+from pipeline.streaming.kafka import Log, Publisher, client_settings, ensure_topics, publisher_of
+from pipeline.streaming.land.stage import Land, LandPace
+from pipeline.streaming.mediate.process import Lanes
+from pipeline.streaming.mediate.stage import Mediate, Progress
+from pipeline.streaming.rate.recent import RecentPieces, RecentRaw
+from pipeline.streaming.rate.send import Sender
+from pipeline.streaming.rate.stage import Pace, Rate
+from pipeline.streaming.topics import Topics, largest_message_bytes
+from pipeline.streaming.worker.agents import Stages, define, ending, told
+from pipeline.streaming.worker.changelogs import SegmentTable, TableOfBases, segment_table, send
+from pipeline.streaming.worker.http import own_url, serving, waits
+from pipeline.streaming.worker.metrics import Metrics
+from pipeline.streaming.worker.threads import work_in_one_thread
+from rating.errors import WorldError
+from schemas.mapping import Mapping
+
+T = TypeVar("T")
+
+_BUFFERED_MESSAGES: Final = 64  # of each agent; a message may have a megabyte
+_FINISH_S: Final = 30.0
+_TURN_S: Final = 0.002
+_WATCH_EVERY_S: Final = 1.0
+_CLICKHOUSE_PATIENCE_S: Final = 2.0  # then landing goes on without it for a while
+
+_log = logging.getLogger(__name__)
+
+
+def faust_app(config: Config, folder: str) -> faust.App:
+    """The Faust app of the configuration; `folder` is for files of its own."""
+    kafka, worker = config.kafka, config.worker
+    session_s = float(kafka.session_timeout_s)
+    return faust.App(
+        worker.app,
+        broker=[f"kafka://{address}" for address in kafka.addresses],
+        broker_credentials=_credentials(kafka),
+        datadir=folder,
+        autodiscover=False,
+        web_enabled=False,
+        canonical_url=own_url(worker),
+        store="memory://",
+        topic_replication_factor=kafka.replication,
+        topic_partitions=kafka.partitions,
+        table_standby_replicas=worker.standby,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=max(4 << 20, largest_message_bytes(kafka)),
+        producer_max_request_size=largest_message_bytes(kafka),
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=max(0.3, session_s / 5),
+        broker_commit_interval=1.0,
+        broker_commit_every=None,
+        stream_buffer_maxsize=_BUFFERED_MESSAGES,
+        stream_wait_empty=False,
+    )
+
+
+def _credentials(kafka: Kafka) -> Any:
+    settings = client_settings(kafka)
+    context = settings.get("ssl_context")
+    if kafka.sasl:
+        return faust.SASLCredentials(
+            username=settings["sasl_plain_username"],
+            password=settings["sasl_plain_password"],
+            ssl_context=context,
+            mechanism=kafka.mechanism,
+        )
+    return None if context is None else faust.SSLCredentials(context=context)
+
+
+class Worker:
+    """One process of the group: what it has of every topic, and what may be asked of it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.topics = Topics(config.kafka.prefix)
+        self.metrics = Metrics()
+        self._lanes = Lanes(self.topics.raw, config.kafka.partitions, _mappings(config))
+        self.follower = Follower(config.kafka.partitions, self._lanes.know)
+        self.log = Log(config.kafka)
+        self._raw = RecentRaw(self.log)
+        self._recent = RecentPieces()
+        self._folder = tempfile.TemporaryDirectory(prefix="weir-worker-")
+        self.app = faust_app(config, self._folder.name)
+        self.stages = Stages(self.app)
+        self._states = segment_table(self.app, "state", config.kafka.partitions)
+        self._mediated = segment_table(self.app, "mediated", config.kafka.raw)
+        self._landed = segment_table(self.app, "landed", config.kafka.partitions)
+        self._publisher: Publisher | None = None
+        self._begun = self._stopping = False
+        self._commands_at_start = 0
+        topics = self.topics
+        agents = {"mediate": topics.raw, "accept": topics.commands, "rate": topics.journal, "land": topics.rated}
+        self._topics = frozenset(agents.values())  # that its stages read
+        define(self.app, self.stages, agents)
+        self.app.on_partitions_assigned.connect(self._on_assigned, weak=False)  # type: ignore[arg-type]  # Faust's is narrow
+        self.app.on_rebalance_complete.connect(self._on_recovered, weak=False)
+
+    async def run(self, stop: asyncio.Event, begun: Callable[[], None]) -> None:
+        """Work until `stop` is set, then end in good order. `begun` is called once brokers, topics and port are there.
+
+        Raises WorldError where the brokers cannot be reached at the start or the port is taken, ConfigError where the
+        topics are not what the configuration says. What fails later ends the process (pipeline.streaming.worker.agents).
+        """
+        # Work on columns is many short calls that release the interpreter and want it back. With turns as long as they
+        # are by default, each call waits for the turns of others.
+        sys.setswitchinterval(_TURN_S)
+        work_in_one_thread()
+        made = await ensure_topics(self.config.kafka)
+        if made:
+            _log.info("made the topics %s", ", ".join(made))
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._lanes.close)
+            await stack.enter_async_context(serving(self, self.config.worker))
+            self._commands_at_start = await self.log.end_offset(self.topics.commands, 0)
+            begun()
+            self._publisher = await stack.enter_async_context(publisher_of(self.config.kafka))
+            tasks = [
+                asyncio.create_task(ending(self.follower.run(self.log.read(self.topics.commands, 0, 0)), "commands")),
+                asyncio.create_task(ending(self._tick(), "the clock")),
+                asyncio.create_task(ending(self._watch_ends(), "watching the ends of partitions")),
+            ]
+            try:
+                await self.app.start()
+                await stop.wait()
+                self._stopping = True
+                await self._finish()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await self.stages.keep(())
+                await self.app.stop()
+                self._folder.cleanup()
+
+    def rate(self, partition: int) -> Rate | None:
+        """The fold of a partition, where this worker has it."""
+        found = self.stages.get(TP(self.topics.journal, partition))
+        return found if isinstance(found, Rate) else None
+
+    @property
+    def rates(self) -> list[Rate]:
+        """The folds that this worker has."""
+        found = (self.rate(partition) for partition in range(self.config.kafka.partitions))
+        return [one for one in found if one is not None]
+
+    def owner_of(self, partition: int) -> str | None:
+        """The URL of the worker that folds a partition; None while nobody does."""
+        changelog = self._states.changelog_topic.get_topic_name()
+        for url, topics in self.app.router.tables_metadata().items():
+            if partition in topics.get(changelog, ()):
+                return str(url)
+        return None
+
+    @property
+    def registry(self) -> Registry:
+        """Where cards and pools are."""
+        return self.follower.registry
+
+    def waits_for(self) -> list[str]:
+        """Why it is not ready; empty where it is."""
+        if self._stopping:
+            return ["is being stopped"]
+        assigned = sorted(self.app.consumer.assignment()) if self._begun else ()
+        stages = {f"{tp.topic}[{tp.partition}]": self.stages.get(tp) for tp in assigned if tp.topic in self._topics}
+        return waits(self._begun, self.app.rebalancing, stages, self.follower.next_offset, self._commands_at_start)
+
+    def measure(self) -> None:
+        """Bring gauges up to date that are only looked at when somebody asks."""
+        self.metrics.is_ready(not self.waits_for())
+        self.metrics.stands_by(self._states.store.standing_by())
+        for rate in self.rates:
+            if rate.fold is not None:
+                state, cards = rate.fold.engine.state, len(rate.fold.engine.compiled.directory)
+                self.metrics.holds(rate.partition, cards, len(state.counters), len(state.seen))
+
+    async def _on_assigned(self, _: Any, *assigned: Any, **__: Any) -> None:
+        """Stop what this worker does not have any more, before anybody else can have it for long."""
+        await self.stages.keep(*assigned)
+        _log.info("was given %s", told(tp for tps in assigned for tp in tps if tp.topic in self._topics))
+
+    async def _on_recovered(self, *_: object, **__: object) -> None:
+        """Start the stages of the partitions that came; their changelogs have been read."""
+        assigned = self.app.consumer.assignment()
+        self._begun = True
+        self.metrics.keep({tp.partition for tp in assigned if tp.topic in (self.topics.journal, self.topics.rated)})
+        for tp in sorted(assigned):
+            if tp not in self.stages and (stage := self._stage(tp)) is not None:
+                self.stages.start(tp, stage)
+
+    def _stage(self, tp: TP) -> Any:
+        config, topics, partition = self.config, self.topics, tp.partition
+        worker = config.worker
+        history = Path(worker.history)
+        if tp.topic == topics.raw:
+            progress = self._saved(self._mediated, partition, Progress)
+            save = functools.partial(self._save, self._mediated, partition)
+            publish, metrics = self._publish, self.metrics
+            follower = self.follower
+            return Mediate(partition, self._lanes, follower, self.log, self._raw, publish, progress, save, metrics)
+        if tp.topic == topics.commands:
+            return Accept(topics, config.kafka.raw, self.follower, self.log, self._publish)
+        if tp.topic == topics.journal:
+            limit_bytes, publish, metrics = config.kafka.limit_bytes, self._publish, self.metrics
+            sender = Sender(partition, self.log, self._raw, self._recent, limit_bytes, publish, metrics)
+            pace = Pace(worker.base_records, worker.base_every_s)
+            bases = TableOfBases(self._states)
+            return Rate(partition, sender, bases, self.log, topics, history, pace, self.metrics)
+        if tp.topic == topics.rated:
+            pace_of_landing = LandPace(worker.land_rows, worker.land_every_s)
+            sink = functools.partial(_sink, config, history) if worker.clickhouse else None
+            start, save = (
+                self._saved(self._landed, partition, int),
+                functools.partial(self._save, self._landed, partition),
+            )
+            rated, recent = topics.rated, self._recent
+            return Land(partition, history, self.log, rated, start, recent, save, sink, pace_of_landing, self.metrics)
+        return None
+
+    def _saved(self, table: SegmentTable, partition: int, kind: type[T]) -> T | None:
+        """What `_save` wrote of a partition last, here or on another worker."""
+        held = table.store.held.get(partition, {}).get(_key(partition))
+        return None if held is None else msgspec.json.decode(held, type=kind)
+
+    async def _save(self, table: SegmentTable, partition: int, what: object) -> None:
+        """Make a small thing of a partition durable."""
+        content = msgspec.json.encode(what)
+        await (await send(table, partition, _key(partition), content))
+        table.store.held.setdefault(partition, {})[_key(partition)] = content
+
+    async def _publish(
+        self, topic: str, partition: int | None, value: bytes | None, key: bytes | None = None, headers: Any = ()
+    ) -> asyncio.Future[Any]:
+        assert self._publisher is not None
+        return await self._publisher.send(topic, partition, value, key, headers)
+
+    async def _tick(self) -> None:
+        """Send a tick of the clock every so often, from the one worker that has the commands."""
+        every_s = self.config.worker.tick_s
+        while every_s:
+            await asyncio.sleep(every_s - time.time() % every_s)
+            if TP(self.topics.commands, 0) in self.stages:
+                for content in messages_of(Tick(time.time_ns() // 1000)):
+                    await (await self._publish(self.topics.commands, 0, content))
+
+    async def _watch_ends(self) -> None:
+        """Tell each stage where its partition ends, and keep the gauges of what waits."""
+        while True:
+            with contextlib.suppress(WorldError):  # the broker is away; this can wait
+                async with self.log.watching() as ends:
+                    while True:
+                        running = {(tp.topic, tp.partition): stage for tp, stage in self.stages.items()}
+                        found = await ends.of(running)
+                        for place, end in found.items():
+                            await running[place].inbox.note_end(end)
+                        self.metrics.lags({place: end - running[place].next_offset for place, end in found.items()})
+                        await asyncio.sleep(_WATCH_EVERY_S)
+            await asyncio.sleep(_WATCH_EVERY_S)
+
+    async def _finish(self) -> None:
+        """Leave bases behind, so that the next owner has little to fold, and land what has been sent."""
+        landing = {tp.partition for tp in self.stages if tp.topic == self.topics.rated}
+        _log.info("stopping: bases are written, rows are landed")
+        try:
+            async with asyncio.timeout(_FINISH_S):
+                await asyncio.gather(*(rate.finish(rate.partition in landing) for rate in self.rates))
+        except TimeoutError:
+            _log.warning("stopping without all bases and rows after %.0f s: whoever comes next makes them", _FINISH_S)
+
+
+def _key(partition: int) -> bytes:
+    return b"%d" % partition
+
+
+def _mappings(config: Config) -> dict[str, Mapping]:
+    """All feeds by name: those of the configuration, and the ready ones."""
+    own = [load_mapping(path) for path in config.worker.feeds]
+    return {mapping.name: mapping for mapping in [*ready_mappings(), *own]}
+
+
+def _sink(config: Config, history: Path) -> Sink:
+    """A sink of ClickHouse, whose tables are brought to this version first."""
+    client = connect(config.clickhouse, history)
+    migrate(client)
+    return Sink(client, patience_s=_CLICKHOUSE_PATIENCE_S)

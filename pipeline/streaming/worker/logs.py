@@ -1,0 +1,77 @@
+"""The log of a worker on standard error: lines for people, or one JSON object a line for machines.
+
+A record may carry facts: `_log.info("restored", extra={"partition": 3, "seconds": 0.4})`. What `extra` gives is a
+field of its own in JSON, and stands behind the message as text.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import sys
+from typing import Any, Final, Literal
+
+import msgspec
+
+# What a record of logging always has; everything else was given as `extra`.
+_OWN: Final = frozenset([*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"])
+# What libraries tell of each rebalance, heartbeat and broker that is away for a moment is of no use to an operator:
+# what they fail of for good ends the worker, which says so itself.
+_QUIET: Final = {
+    **dict.fromkeys(("faust", "mode", "aiokafka", "kafka", "aiohttp", "asyncio", "concurrent"), logging.WARNING),
+    "pipeline.streaming.worker.changelogs": logging.WARNING,  # Faust's tables tell there of their start and end
+    **dict.fromkeys(("aiokafka.conn", "aiokafka.client", "aiokafka.cluster"), logging.ERROR),
+    "aiokafka.consumer.group_coordinator": logging.CRITICAL,  # a coordinator that is being found counts as an error
+}
+
+
+def configure(level: str, form: Literal["json", "text"]) -> None:
+    """Log from `level` on (debug, info, warning, error) to standard error, in place of what logged before.
+
+    Only at debug do the libraries tell of what is not wrong.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
+    number = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=number, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    if number > logging.DEBUG:
+        for name, least in _QUIET.items():
+            logging.getLogger(name).setLevel(max(number, least))
+
+
+class JsonLines(logging.Formatter):
+    """time (UTC, ISO 8601), level, logger, message, the facts of the record, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object without line breaks."""
+        told: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        told |= {name: value for name, value in facts_of(record).items() if name not in told}
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(told, enc_hook=str).decode()
+
+
+class TextLines(logging.Formatter):
+    """The same for eyes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line, and a traceback under it where there is one."""
+        facts = "".join(f" {name}={value}" for name, value in facts_of(record).items())
+        line = f"{_time(record)} {record.levelname.lower():<8} {record.name}: {record.getMessage()}{facts}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def facts_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What was given as `extra`."""
+    return {name: value for name, value in vars(record).items() if name not in _OWN}
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = dt.datetime.fromtimestamp(record.created, dt.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

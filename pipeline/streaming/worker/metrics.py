@@ -1,0 +1,162 @@
+"""What a worker tells Prometheus about itself. Counters begin at nought with each start of a worker.
+
+What each means, and which alerts to set, is in docs/operations.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from pipeline.streaming.rate.output_messages import Output
+
+_LATENCY_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_ANSWER_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+
+class Metrics:
+    """Counters and gauges of one worker, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, processor time, open files, start
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry, buckets=_LATENCY_S)
+        self._raw = counter("weir_raw_records", "Records read from usage.raw", ["partition"])
+        self._records = counter("weir_records", "Records folded, by outcome", ["outcome"])
+        self._rejects = counter("weir_rejects", "Records rejected, by reason", ["reason"])
+        self._firings = counter("weir_firings", "Firings of rules")
+        self._actions = counter("weir_actions", "Actions that rules asked for")
+        self._to_rated = histogram("weir_rated_latency_seconds", "From arrival to usage.rated")
+        self._to_action = histogram("weir_action_latency_seconds", "From arrival to the topic of actions")
+        self._to_landed = histogram("weir_landed_latency_seconds", "From arrival to the history")
+        self._rows = counter("weir_landed_rows", "Rated rows landed")
+        self._landing = histogram("weir_landing_seconds", "Time to land a block")
+        self._landing_failures = counter("weir_landing_failures", "Landings that failed and were tried again")
+        self._bases = counter("weir_bases", "Bases of the state written")
+        self._base_bytes = counter("weir_base_bytes", "Bytes of bases written to the changelog")
+        self._lag = gauge("weir_lag_messages", "Messages not read yet", ["topic", "partition"])
+        self._ready = gauge("weir_ready", "Whether this worker is ready: 1, else 0")
+        self._partitions = gauge("weir_partitions", "Partitions of the journal that this worker folds")
+        self._answers = counter("weir_http_requests", "Questions over HTTP answered", ["path", "status"])
+        self._answering = Histogram(
+            "weir_http_seconds", "Time to answer", ["path"], registry=self.registry, buckets=_ANSWER_S
+        )
+        of_partition = partial(gauge, labelnames=["partition"])
+        self._applied = of_partition("weir_journal_offset", "Last entry of the journal folded")
+        self._landed = of_partition("weir_landed_offset", "Last entry of the journal landed")
+        self._applied_at = of_partition("weir_journal_arrival_timestamp_seconds", "Arrival of the last entry folded")
+        self._landed_at = of_partition("weir_landed_arrival_timestamp_seconds", "Arrival of the last entry landed")
+        self._landing_fails = of_partition("weir_landing_failing", "1 while landing is tried again, else 0")
+        self._recovery = of_partition("weir_recovery_seconds", "Time that restoring took last")
+        self._based_at = of_partition("weir_base_timestamp_seconds", "When the newest base was written or restored")
+        self._base_size = of_partition("weir_base_size_bytes", "Size of the newest base")
+        self._cards = of_partition("weir_cards", "Cards in the state")
+        self._counters = of_partition("weir_counters", "Counters in the state")
+        self._keys = of_partition("weir_seen_keys", "Record keys that are known")
+        self._standby = of_partition("weir_standby_bytes", "Bases held for a partition that another worker has")
+
+    def mediated(self, partition: int, records: int) -> None:
+        """Records of a partition of usage.raw are in the journal."""
+        self._raw.labels(partition).inc(records)
+
+    def acted(self, output: Output) -> None:
+        """The actions of an output are on their topic."""
+        self._to_action.observe(_since(output.arrived_us))
+
+    def rated(self, output: Output) -> None:
+        """All that an output holds is with the broker."""
+        counts = output.counts
+        self._records.labels("rated").inc(counts.rated)
+        self._records.labels("duplicate").inc(counts.duplicates)
+        for reason, count in counts.rejected.items():
+            self._records.labels("rejected").inc(count)
+            self._rejects.labels(reason).inc(count)
+        self._firings.inc(counts.firings)
+        self._actions.inc(counts.actions)
+        self._applied.labels(output.partition).set(output.journal_offset)
+        self._applied_at.labels(output.partition).set(output.arrived_us / 1e6)
+        if counts.records:
+            self._to_rated.observe(_since(output.arrived_us))
+
+    def landed(self, partition: int, outputs: Sequence[Output], seconds: float) -> None:
+        """Outputs are in the history."""
+        self._rows.inc(sum(output.rated.num_rows for output in outputs))
+        self._landed.labels(partition).set(outputs[-1].journal_offset)
+        self._landed_at.labels(partition).set(outputs[-1].arrived_us / 1e6)
+        self._landing.observe(seconds)
+        for output in outputs:
+            if output.counts.records:
+                self._to_landed.observe(_since(output.arrived_us))
+
+    def landing_failed(self, partition: int) -> None:
+        """A landing has to be tried again."""
+        self._landing_failures.inc()
+        self._landing_fails.labels(partition).set(1)
+
+    def landing_works(self, partition: int) -> None:
+        """Everything that was held is landed wherever it belongs."""
+        self._landing_fails.labels(partition).set(0)
+
+    def recovered(self, partition: int, seconds: float) -> None:
+        """The state of a partition is restored."""
+        self._recovery.labels(partition).set(seconds)
+
+    def based(self, partition: int, written_bytes: int, size_bytes: int) -> None:
+        """A base of the state is in the changelog; only what has changed since the one before was written."""
+        self._bases.inc()
+        self._base_bytes.inc(written_bytes)
+        self.holds_base(partition, size_bytes)
+
+    def holds_base(self, partition: int, size_bytes: int) -> None:
+        """The newest base of a partition has so many bytes; from now on what comes would have to be folded again."""
+        self._base_size.labels(partition).set(size_bytes)
+        self._based_at.labels(partition).set(time.time())
+
+    def lags(self, messages: Mapping[tuple[str, int], int]) -> None:
+        """So many messages of each topic and partition have not been read; of others this worker knows nothing."""
+        self._lag.clear()
+        for (topic, partition), count in messages.items():
+            self._lag.labels(topic, partition).set(count)
+
+    def holds(self, partition: int, cards: int, counters: int, keys: int) -> None:
+        """How large the state of a partition is."""
+        self._cards.labels(partition).set(cards)
+        self._counters.labels(partition).set(counters)
+        self._keys.labels(partition).set(keys)
+
+    def stands_by(self, held_bytes: Mapping[int, int]) -> None:
+        """So many bytes of bases are held for partitions that another worker has."""
+        self._standby.clear()
+        for partition, count in held_bytes.items():
+            self._standby.labels(partition).set(count)
+
+    def keep(self, partitions: Collection[int]) -> None:
+        """Tell nothing more of partitions of the journal that another worker has now."""
+        kept = {str(partition) for partition in partitions}
+        self._partitions.set(len(kept))
+        for gauge in (
+            self._applied, self._landed, self._applied_at, self._landed_at, self._landing_fails, self._recovery,
+            self._based_at, self._base_size, self._cards, self._counters, self._keys,
+        ):  # fmt: skip
+            told = {sample.labels["partition"] for metric in gauge.collect() for sample in metric.samples}
+            for partition in told - kept:
+                gauge.remove(partition)
+
+    def is_ready(self, ready: bool) -> None:
+        """Whether the worker is ready."""
+        self._ready.set(ready)
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """A question over HTTP is answered."""
+        self._answers.labels(path, status).inc()
+        self._answering.labels(path).observe(seconds)
+
+
+def _since(arrived_us: int) -> float:
+    return max(0.0, time.time() - arrived_us / 1e6)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import RECORDS
-from jobs.generate import Generated
+from jobs.demo.generate import Generated
 from pipeline.feeds.decode import open_source
 from pipeline.feeds.mappings import load_mapping
 from rating.mediation.records import mediate

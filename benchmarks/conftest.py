@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.generate import Generated, generate
+from jobs.demo.generate import Generated, generate
 
 RECORDS = 500_000
 

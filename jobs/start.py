@@ -18,7 +18,7 @@ def main() -> None:
         # Polars makes its threads as it is imported. The stages of a worker run beside one another: to hand the
         # columns of a small batch to more threads costs them more than it wins.
         os.environ.setdefault("POLARS_MAX_THREADS", "1")
-    from jobs.cli import main as run
+    from jobs.cli.app import main as run
 
     run()
 
@@ -26,6 +26,6 @@ def main() -> None:
 def _complete() -> None:
     # Typer imports Rich to strip markup from descriptions, which have none. Without Rich an answer takes half the time.
     sys.modules["rich"] = None  # type: ignore[assignment]
-    from jobs.cli import app
+    from jobs.cli.app import app
 
     app()  # ends the process with the status that the shell expects, which is not that of a command

@@ -147,7 +147,7 @@ def history(
         path = directory / f"{name}.parquet"
         pq.write_table(given.get(name, schema.empty_table()), path)
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{path}')")
-    connection.execute(resources.files("jobs").joinpath("views.sql").read_text())
+    connection.execute(resources.files("jobs.show").joinpath("views.sql").read_text())
     return connection
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import duckdb
 import polars as pl
 
-from jobs.known import unknown
 from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
 from jobs.report.rule_sections import rule_sections
 from jobs.report.sections import SECTION_SQL, lines_sql, scan_sql
+from jobs.show.known import unknown
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import StateViews
 from schemas.choices import REASONS

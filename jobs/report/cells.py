@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from jobs.printable import printable
+from jobs.cli.printable import printable
 from jobs.report.model import SECTIONS, Column, telling_columns
 from jobs.report.text import amounts_as_text, quantity_text
 

@@ -13,7 +13,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from jobs.printable import printable
+from jobs.cli.printable import printable
 from jobs.report.cells import Cell, Table, amount_cell, table
 from jobs.report.charts import Columns, Series, bar_chart, column_chart
 from jobs.report.model import Report

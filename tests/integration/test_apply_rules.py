@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli
+from jobs.cli import app as cli
 from pipeline.embedded.driver import Embedded
 from schemas.commands import Activate, Command, Deactivate
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from jobs import cli, console
+from jobs.cli import app as cli
+from jobs.cli import console
 from tests.progress import communicated, completed, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
@@ -522,7 +523,7 @@ def test_the_executable_reads_its_environment_and_writes_plainly_to_a_pipe(loade
     assert "\x1b" not in listed.stdout
     assert "no room" not in listed.stdout
     shown = _run("feeds", "show", "plain")
-    ready = Path(cli.__file__).parents[1] / "schemas" / "feeds" / "plain.toml"
+    ready = Path(cli.__file__).parents[2] / "schemas" / "feeds" / "plain.toml"
     assert ready.read_text() == shown.stdout
 
 

@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs import cli
-from jobs.clickhouse import check, load
-from jobs.compact import compact
-from jobs.generate import generate
-from jobs.query import connect as connect_history
+from jobs.cli import app as cli
+from jobs.demo.generate import generate
+from jobs.show.sql import connect as connect_history
+from jobs.warehouse.clickhouse import check, load
+from jobs.warehouse.compact import compact
 from pipeline.catalogue import load_catalogue
 from pipeline.clickhouse import Client, History, Sink, connect, migrate, require_schema
 from pipeline.clickhouse import client as client_module

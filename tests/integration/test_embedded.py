@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.generate import Generated, generate
+from jobs.demo.generate import Generated, generate
 from pipeline.catalogue import load_catalogue
 from pipeline.embedded.driver import Embedded
 from pipeline.feeds.mappings import load_mapping

@@ -65,7 +65,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_nothing_else(built: tuple[
     sdist, wheel = built
     examples = files_of(ROOT / "examples")
     modules_and_data = set.union(*(files_of(ROOT / root) for root in ROOTS))
-    assert {"jobs/fleet.toml", "jobs/views.sql", "schemas/feeds/plain.toml"} < modules_and_data
+    assert {"jobs/demo/fleet.toml", "jobs/show/views.sql", "schemas/feeds/plain.toml"} < modules_and_data
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == modules_and_data | {f"jobs/{name}" for name in examples}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.generate import Generated, generate
+from jobs.demo.generate import Generated, generate
 from pipeline.store.directory import DataDirectory
 from tests.progress import communicated, wait_until
 

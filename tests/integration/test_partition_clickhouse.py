@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.clickhouse import check, load
-from jobs.query import run_sql
+from jobs.show.sql import run_sql
+from jobs.warehouse.clickhouse import check, load
 from pipeline.clickhouse import Client, Sink, connect, migrate
 from pipeline.config import ClickHouse
 from pipeline.streaming.land.folder import PartitionLanding, folder_of

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pytest
 from typer.testing import CliRunner
 
-from jobs import cli
-from jobs.generate import generate
+from jobs.cli import app as cli
+from jobs.demo.generate import generate
 from pipeline.broker import free_port
 from pipeline.catalogue import load_catalogue
 from pipeline.config import Config, load_config

@@ -324,7 +324,7 @@ def checkpoint(folder: Path) -> int:
 
 def test_tables_fit_a_terminal_of_100_columns(weir: Weir, loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """Each list and the details print within 100 columns, with the names of rules and SIMs whole."""
-    from jobs import console
+    from jobs.cli import console
 
     fired(weir, loaded)
     assert 0 == weir("tick", "--as-of", "2026-10-14T00:00:00Z").status

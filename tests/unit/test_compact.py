@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.compact import compact
+from jobs.warehouse.compact import compact
 from pipeline.history.writer import Landing
 from pipeline.store.background import Background
 from pipeline.store.directory import DataDirectory
@@ -137,7 +137,7 @@ def test_killed_compaction_goes_on(tmp_path: Path, call: str) -> None:
     program = f"""
         import os, signal, sys
         from pathlib import Path
-        from jobs.compact import compact
+        from jobs.warehouse.compact import compact
         left = [{count}]
         def killer(event, args):
             if event == "{event}" and "weir-data" not in str(args[0]) and "killed" in str(args[0]):

@@ -13,7 +13,7 @@ import yaml
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from jobs.cli_worker import require_address
+from jobs.cli.worker import require_address
 from pipeline.broker import Broker, free_port
 from pipeline.broker.pins import KAFKA_VERSION
 from pipeline.config import Config, load_config

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.feeds_check import check, list_feeds, render_check, render_list, show_feed
+from jobs.ingest.feeds_check import check, list_feeds, render_check, render_list, show_feed
 from pipeline.feeds.mappings import load_mapping
 from tests.feed_files import HEADERS, feed, good_line
 

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 import polars as pl
 import pytest
 
-from jobs.fleet import TENANTS
-from jobs.generate import BAD_REASONS, HEADER, Generated, generate
+from jobs.demo.fleet import TENANTS
+from jobs.demo.generate import BAD_REASONS, HEADER, Generated, generate
 from pipeline.catalogue.load import load_catalogue
 from rating.catalogue.check_digits import luhn_valid_column
 from rating.errors import StorageError, UsageError

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from jobs import cli
-from jobs.generate import generate
-from jobs.query import run_sql
+from jobs.cli import app as cli
+from jobs.demo.generate import generate
+from jobs.show.sql import run_sql
 from pipeline.catalogue import load_catalogue
 from pipeline.embedded.driver import Embedded
 from pipeline.feeds.mappings import load_mapping

@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from jobs.gauges import Gauge, list_pools, percent_text, pool_detail
-from jobs.listing import card_detail, engine_status, list_cards, list_rejected, nanos_as_amount, raw_preview
-from jobs.listing_text import (
+from jobs.cli.printable import UNPRINTABLE
+from jobs.show.gauges import Gauge, list_pools, percent_text, pool_detail
+from jobs.show.listing import card_detail, engine_status, list_cards, list_rejected, nanos_as_amount, raw_preview
+from jobs.show.listing_text import (
     gauge_bar,
     render_card,
     render_cards,
@@ -31,7 +32,6 @@ from jobs.listing_text import (
     render_status,
     safe,
 )
-from jobs.printable import UNPRINTABLE
 from rating.errors import UsageError
 from rating.queries.schemas import StateViews
 from tests.rated_rows import MB, OCTOBER, history, rated_table, reject_table, small_events, small_views, views

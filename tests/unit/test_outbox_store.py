@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.compact import compact
+from jobs.warehouse.compact import compact
 from pipeline.config import FileDestination, Outbox, Route, WebhookDestination
 from pipeline.outbox import Deliverer, Store
 from pipeline.outbox import deliver as delivering

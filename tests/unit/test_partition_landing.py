@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.compact import compact
-from jobs.query import connect, run_sql
+from jobs.show.sql import connect, run_sql
+from jobs.warehouse.compact import compact
 from pipeline.store.directory import DataDirectory
 from pipeline.streaming.land.folder import MOST_FILES, PATIENCE, PartitionLanding, folder_of, landed_of
 from pipeline.streaming.rate.output import Output

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from jobs.compact import compact
-from jobs.query import connect, render, rows_as_csv, rows_as_json, run_sql
+from jobs.show.sql import connect, render, rows_as_csv, rows_as_json, run_sql
+from jobs.warehouse.compact import compact
 from pipeline.history.writer import Landing
 from pipeline.store.background import Background
 from pipeline.store.directory import DataDirectory

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.printable import UNPRINTABLE, printable
+from jobs.cli.printable import UNPRINTABLE, printable
 from jobs.report import FORMATS, Report, build_report, workbook, write_report
 from jobs.report.charts import nice_step
 from jobs.report.columnar import csv_frame

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs.query import STATE_TABLES, run_sql
 from jobs.report.model import SECTIONS
+from jobs.show.sql import STATE_TABLES, run_sql
 from pipeline.history.writer import Landing
 from pipeline.store.background import Background
 from pipeline.store.directory import DataDirectory

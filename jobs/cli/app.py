@@ -1,0 +1,188 @@
+"""The command line: `weir`. Each command is a few lines over a function of jobs/ or pipeline/.
+
+Exit status: 0 done (also with rejected records), 2 bad usage or configuration, 3 the world failed.
+
+Help and completion must answer at once, so they import none of what commands run with. `COMMANDS` has the name and
+the one line of help of each command; its module is imported when the command is asked for. That module declares
+arguments and help at its top, and imports what it runs with in the functions.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
+
+from jobs.cli.context import Data
+from jobs.version import VERSION
+from rating.errors import InputError, WorldError
+
+# The module of each command and its one line of help, in the order of `weir --help`; a test holds the two equal.
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "apply": (
+        "cli_ingest",
+        "Load accounts, plans, zones, pools, cards and rules from TOML and CSV files; all of them, or nothing.",
+    ),
+    "ingest": ("cli_ingest", "Rate the usage records of feed files. Each ends rated, duplicate or rejected."),
+    "compact": ("cli_ingest", "Merge small history files; readers do not notice."),
+    "generate": ("cli_ingest", "Make up a fleet: a catalogue, a card list and a month of usage in the plain feed."),
+    "demo": (
+        "cli_ingest",
+        "Show the whole journey: example catalogue and rules, sample feeds, a made-up fleet, actions, a report.",
+    ),
+    "report": ("cli_read", "Write the monthly usage report: an HTML page, XLSX, CSV and Parquet."),
+    "cards": ("cli_read", "List cards with their usage in the open cycle, by any filter."),
+    "card": ("cli_read", "Show one card: basics, counters, add-ons, usage of this and the last cycle by day."),
+    "pools": ("cli_read", "List pools: size, used, percent, and the day they run out."),
+    "pool": ("cli_read", "Show one pool: its gauge by service and cycle, and the members that use most."),
+    "explain": ("cli_read", "Explain the charge of a record, step by step."),
+    "sql": ("cli_read", "Query the history in DuckDB's SQL."),
+    "status": ("cli_read", "Show what the data directory holds."),
+    "rejected": (
+        "cli_rejected",
+        "List rejected records, export them for correction, replay them. Without a command: list.",
+    ),
+    "command": (
+        "cli_rules",
+        "Apply commands: results of actions, network events of SIMs, rules to start and stop; all of them, or none.",
+    ),
+    "tick": ("cli_rules", "Advance the clock to now, or to a given time, so that what rules wait for falls due."),
+    "rules": ("cli_rules", "List rules, start and stop them, see what they did. Without a command: list."),
+    "feeds": ("cli_feeds", "List and show feed mappings; check how one reads a file of yours."),
+    "outbox": ("cli_outbox", "Deliver actions, list deliveries, retry dead letters."),
+    "kafka": (
+        "cli_streaming",
+        "Run one Kafka broker on this machine until Ctrl-C, to try streaming; needs Java 17, and Maven the first time.",
+    ),
+    "feed": (
+        "cli_streaming",
+        "Send feed files to Kafka, for workers to rate. Run again after a crash, it resumes where it stopped.",
+    ),
+    "send": ("cli_send", "Send catalogues, commands and ticks to the workers."),
+    "worker": (
+        "cli_worker",
+        "Run one worker of the group until Ctrl-C: it rates the partitions that it is given and lands their rows.",
+    ),
+    "pack": (
+        "cli_pack",
+        "Pack single records of a topic for workers to rate, until Ctrl-C: each once, even after a crash.",
+    ),
+    "clickhouse": ("cli_clickhouse", "Load the history into ClickHouse, query it, compare it."),
+}
+
+
+class _Commands(TyperGroup):
+    """The commands of `COMMANDS`: name and help stand for each until it is asked for."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, (_, line) in COMMANDS.items():
+            self.add_command(TyperCommand(name, short_help=line, rich_markup_mode=None))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The name, the command itself, and the arguments behind the name."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, None if found is None or name is None else load_command(name), rest
+
+
+def load_command(name: str) -> Any:
+    """The Click command of this name, whose module is imported now."""
+    app = typer.Typer(rich_markup_mode=None)
+    import_module(f"jobs.{COMMANDS[name][0]}").register(app)
+    return get_group(app).commands[name]
+
+
+# Without markup, help and errors of usage are plain text: Rich takes longer to import than all else that they need.
+app = typer.Typer(
+    name="weir",
+    cls=_Commands,
+    help="Rate usage records of IoT SIM cards: load plans and cards, ingest carrier feeds, read totals and reports.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"weir {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    data: Annotated[
+        Path, typer.Option(envvar="WEIR_DATA", metavar="DIR", help="The data directory.", show_default=True)
+    ] = Path("weir-data"),
+    config: Annotated[
+        Path | None,
+        typer.Option(envvar="WEIR_CONFIG", metavar="FILE", help="The configuration; weir.toml if there is one."),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+    context.obj = Data(data, config)
+
+
+def main() -> None:
+    """Run `weir`; errors become a message on standard error and the exit status."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        app()
+    except SystemExit as end:  # how Typer ends, done or not
+        if end.code == 130:
+            return _message("stopped; what was committed stays, and the same command goes on from there", 130)
+        # 1 is what Typer and Rich end with when nobody reads the output any more (`weir cards | head -1`).
+        status = end.code if isinstance(end.code, int) and end.code != 1 else 0
+    except InputError as error:
+        return _message(error, 2)
+    except WorldError as error:
+        return _message(error, 3)
+    except OSError as error:
+        return _message(f"{error.filename or 'output'}: {error.strerror}; {_advice(error)}", 3)
+    except MemoryError:
+        return _message("out of memory; close other programs and run the command again", 3)
+    except Exception as error:
+        if os.environ.get("WEIR_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        return _message(f"internal error in Weir: {what}\nRun again with WEIR_DEBUG=1 to see the traceback.", 1)
+    return _flushed(status)
+
+
+def _flushed(status: int) -> int:
+    """`status`, once all output has been taken; a reader that went away wants no more of it."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            return _message(f"standard output: {error.strerror}; {_advice(error)}", 3)
+    return status
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room, then give the same command again"
+    return "check the path and its permissions"
+
+
+def _message(error: object, status: int) -> int:
+    from jobs.cli.console import err, printable_lines
+
+    err.print(printable_lines(f"weir: {error}"), style="red", highlight=False, markup=False, soft_wrap=True)
+    return status

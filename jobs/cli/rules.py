@@ -1,0 +1,231 @@
+"""Commands about rules and the clock: command, tick, rules list, show, activate, deactivate, firings, actions."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.cli.context import Json, Limit, Offset, counted, data_of, micros, parse_instant, tell
+from rating.errors import UsageError
+from schemas.choices import ActionState, RuleStatus, TriggerName
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from schemas.commands import Command
+
+group = typer.Typer(name="rules", help="List rules, start and stop them, see what they did. Without a command: list.")
+
+AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="Effective time (ISO 8601). Default: now.")]
+RuleIds = Annotated[list[str] | None, typer.Argument(metavar="ID…", help="One or more rules.")]
+All = Annotated[bool, typer.Option("--all", help="All rules not already in that state.")]
+OfRule = Annotated[str | None, typer.Option("--rule", metavar="ID", help="Only rows of this rule.")]
+OfSim = Annotated[str | None, typer.Option("--sim", metavar="ICCID", help="Only rows of this SIM.")]
+Since = Annotated[str | None, typer.Option(metavar="TIME", help="Only rows from this time on (ISO 8601).")]
+_LATEST = 10  # firings that `show` lists
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(command)
+    app.command()(tick)
+    app.add_typer(group)
+
+
+def command(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="NDJSON; - is standard input.")],
+    as_of: AsOf = None,
+    as_json: Json = False,
+) -> None:
+    """Apply commands: results of actions, network events of SIMs, rules to start and stop; all of them, or none.
+
+    A line is one command, such as {"type": "suspended", "iccid": "8988303000000000017", "action_id": "0.17.…"};
+    docs/rules.md has a table of all of them.
+    """
+    from pipeline.catalogue.command_files import read_commands, require_possible
+
+    moment = _moment(as_of)
+    given = read_commands(files)
+    with data_of(context).write() as driver:
+        require_possible(driver.engine, given)
+        step = driver.command(given.commands, micros(moment))
+    tell(f"took {counted(len(given), 'command')}", {"commands": len(given)}, step, as_json)
+
+
+def tick(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Advance the clock to now, or to a given time, so that what rules wait for falls due."""
+    moment = _moment(as_of)
+    with data_of(context).write() as driver:
+        step = driver.tick(micros(moment))
+        clock_us = driver.engine.state.clock_us
+    at = dt.datetime.fromtimestamp(clock_us // 1_000_000, dt.UTC).replace(microsecond=clock_us % 1_000_000)
+    stays = " already, which is later; it never goes back" if clock_us > micros(moment) else ""
+    tell(f"the clock is at {at:%Y-%m-%d %H:%M:%S} UTC{stays}", {"as_of": at.isoformat()}, step, as_json)
+
+
+@group.callback(invoke_without_command=True)
+def rules(context: typer.Context, as_json: Json = False) -> None:
+    """List, unless there is a command behind."""
+    if context.invoked_subcommand is None:
+        list_rules(context, as_json=as_json)
+    elif as_json:
+        raise UsageError(f"found --json before {context.invoked_subcommand}; expected it after")
+
+
+@group.command("list")
+def list_rules(
+    context: typer.Context,
+    owner: Annotated[str | None, typer.Option(metavar="ID", help="Only rules of this account, or of root.")] = None,
+    trigger: Annotated[TriggerName | None, typer.Option(metavar="NAME", help="Only rules with this trigger.")] = None,
+    status: Annotated[RuleStatus | None, typer.Option(help="Only rules in this state.")] = None,
+    limit: Limit = 50,
+    offset: Offset = 0,
+    as_json: Json = False,
+) -> None:
+    """List rules: trigger, threshold, since when they are active, and how often they fired."""
+    from jobs.cli.console import show
+    from jobs.show import rules as rules_listing
+    from jobs.show import rules_text
+    from jobs.show.known import require_known
+    from jobs.show.source import reading
+
+    with reading(data_of(context)) as at:
+        require_known("an account", owner, {*at.account_ids, "root"})
+        page = rules_listing.list_rules(
+            at.connection, at.rules, owner=owner, trigger=trigger, status=status, limit=limit, offset=offset
+        )
+    show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_rules(page)))
+
+
+@group.command("show")
+def show_rule(
+    context: typer.Context,
+    rule_id: Annotated[str, typer.Argument(metavar="ID", help="The rule.")],
+    as_json: Json = False,
+) -> None:
+    """Show one rule: its filters, its actions and its latest firings."""
+    from jobs.cli.console import show
+    from jobs.show import rules as rules_listing
+    from jobs.show import rules_text
+    from jobs.show.source import reading
+
+    with reading(data_of(context)) as at:
+        detail = rules_listing.rule_detail(at.connection, at.rules, at.rule_documents, rule_id, _LATEST)
+    show(detail.as_dict(), as_json, lambda console: console.print(rules_text.render_rule(detail)))
+
+
+@group.command()
+def activate(
+    context: typer.Context, ids: RuleIds = None, every: All = False, as_of: AsOf = None, as_json: Json = False
+) -> None:
+    """Activate rules. An active rule cannot be edited."""
+    _switch(context, ids or [], every, as_of, as_json, to="ACTIVE")
+
+
+@group.command()
+def deactivate(
+    context: typer.Context, ids: RuleIds = None, every: All = False, as_of: AsOf = None, as_json: Json = False
+) -> None:
+    """Deactivate rules, so that they can be edited."""
+    _switch(context, ids or [], every, as_of, as_json, to="INACTIVE")
+
+
+@group.command()
+def firings(
+    context: typer.Context,
+    rule: OfRule = None,
+    sim: OfSim = None,
+    since: Since = None,
+    limit: Limit = 20,
+    offset: Offset = 0,
+    as_json: Json = False,
+) -> None:
+    """List firings, newest first: which SIM met which rule, with the totals before and after."""
+    from jobs.cli.console import show
+    from jobs.show import rules as rules_listing
+    from jobs.show import rules_text
+
+    with _asking(context, rule, sim, since) as (connection, asked):
+        page = rules_listing.list_firings(connection, **asked, limit=limit, offset=offset)
+    same = {"of_rule": rule is not None, "of_sim": sim is not None}
+    show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_firings(page, **same)))
+
+
+@group.command()
+def actions(
+    context: typer.Context,
+    rule: OfRule = None,
+    sim: OfSim = None,
+    state: Annotated[ActionState | None, typer.Option(help="Only actions in this state.")] = None,
+    since: Since = None,
+    limit: Limit = 20,
+    offset: Offset = 0,
+    as_json: Json = False,
+) -> None:
+    """List actions that rules asked for, newest first, and their results."""
+    from jobs.cli.console import show
+    from jobs.show import rules as rules_listing
+    from jobs.show import rules_text
+
+    with _asking(context, rule, sim, since) as (connection, asked):
+        page = rules_listing.list_actions(connection, **asked, state=state, limit=limit, offset=offset)
+    same = {"of_rule": rule is not None, "of_sim": sim is not None}
+    show(page.as_dict(), as_json, lambda console: console.print(rules_text.render_actions(page, **same)))
+
+
+@contextmanager
+def _asking(
+    context: typer.Context, rule: str | None, sim: str | None, since: str | None
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Any]]]:
+    """The history, and what a list of it is narrowed to. Raises UsageError for a rule or SIM that does not exist; a
+    history of streaming workers does not know which do, and has no rows of those that do not."""
+    from jobs.show import rules as rules_listing
+    from jobs.show.source import reading
+    from jobs.show.sql import connect
+
+    asked = {"rule": rule, "iccid": sim, "since": parse_instant(since, "--since")}
+    if data_of(context).is_streaming():
+        with connect(data_of(context).path) as connection:
+            yield connection, asked
+        return
+    with reading(data_of(context)) as at:
+        rules_listing.require_rule(at.rules, rule)
+        if sim is not None and sim not in at.engines[0].state.catalogue.cards["iccid"]:
+            raise UsageError(f"--sim: no card with ICCID {sim!r}; find one with: weir cards --search TEXT")
+        yield at.connection, asked
+
+
+def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str | None, as_json: bool, to: str) -> None:
+    import polars as pl
+
+    from jobs.show.rules import require_rule
+    from rating.queries.views import rules_view
+    from schemas.commands import Activate, Deactivate
+
+    if bool(ids) == every:
+        raise UsageError("found rules and --all; expected one of them" if ids else "expected rules by id, or --all")
+    moment = _moment(as_of)
+    with data_of(context).write() as driver:
+        known = rules_view(driver.engine)
+        if every:
+            ids = known.filter(pl.col("status") != to)["rule_id"].to_list()
+        for rule_id in ids:
+            require_rule(known, rule_id)
+        kind = Activate if to == "ACTIVE" else Deactivate
+        commands: list[Command] = [kind(rule=rule_id) for rule_id in ids]
+        step = driver.command(commands, micros(moment))
+    if not ids:
+        said = "no rules to start" if to == "ACTIVE" else "no rules to stop"
+    else:
+        said = f"{counted(len(ids), 'rule')} {'now active' if to == 'ACTIVE' else 'no longer active'}"
+    tell(said, {"rules": list(ids), "status": to}, step, as_json)
+
+
+def _moment(as_of: str | None) -> dt.datetime:
+    return parse_instant(as_of, "--as-of") or dt.datetime.now(dt.UTC)

@@ -1,0 +1,124 @@
+"""The command that runs a worker of the streaming side: worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli.context import counted, data_of
+from pipeline.extras import require_extra
+from rating.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+_ANY: tuple[str, ...] = ("0.0.0.0", "::", "")  # every address of the machine, which names none
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(worker)
+
+
+def worker(
+    context: typer.Context,
+    history: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where rows land. Default: as [worker] says.")
+    ] = None,
+    web_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The port that serves metrics and live state.")
+    ] = None,
+) -> None:
+    """Run one worker of the group until Ctrl-C: it rates the partitions that it is given and lands their rows.
+
+    Ctrl-C or SIGTERM shuts it down gracefully (up to 30 s); a second one stops it at once, which loses nothing either.
+    """
+    with require_extra("kafka", "weir worker"):
+        from pipeline.streaming.worker.app import Worker
+        from pipeline.streaming.worker.logs import configure
+    import msgspec
+
+    from pipeline.config import load_config
+    from pipeline.store.directory import storage_errors
+
+    config = load_config(data_of(context).config)
+    given = {"history": None if history is None else str(Path(history).absolute()), "web_port": web_port}
+    changed = {name: value for name, value in given.items() if value is not None}
+    config = msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, **changed))
+    require_address(config)
+    if config.worker.clickhouse:
+        from pipeline.clickhouse import require_packages
+
+        require_packages(config.clickhouse)
+    configure(config.worker.log_level, config.worker.log_format)
+    with storage_errors(Path(config.worker.history), "land rows there"):
+        Path(config.worker.history).mkdir(parents=True, exist_ok=True)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def ask_to_stop(number: int) -> None:
+            if stop.is_set():
+                logging.shutdown()
+                os._exit(128 + number)  # what is durable is all that the next start needs
+            stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ask_to_stop, number)
+        await Worker(config).run(stop, lambda: _tell_start(config))
+
+    asyncio.run(run())
+    _tell(config, ["stopped"])
+
+
+def require_address(config: Config) -> None:
+    """Raise ConfigError where other workers could not reach this one."""
+    worker = config.worker
+    if worker.web_host in _ANY and worker.advertised_url is None:
+        raise ConfigError(
+            f"worker.advertised_url: found nothing, while web_host is {worker.web_host}, every address of this host; "
+            "expected where other workers reach this one, such as http://10.0.0.7:6066: they hand on "
+            "questions about cards (WEIR_WORKER_ADVERTISED_URL can say it)"
+        )
+
+
+def _tell_start(config: Config) -> None:
+    _tell(config, list(_start_lines(config)))
+
+
+def _start_lines(config: Config) -> Iterator[str]:
+    from jobs.cli.console import shown_path
+    from pipeline.config.table import is_loopback
+
+    kafka, worker = config.kafka, config.worker
+    address = f"http://{f'[{worker.web_host}]' if ':' in worker.web_host else worker.web_host}:{worker.web_port}"
+    raw = "" if kafka.raw == kafka.partitions else f" (usage.raw: {kafka.raw})"
+    yield f"worker of group {worker.app} at Kafka {', '.join(kafka.addresses)}, topics {kafka.prefix}*"
+    yield f"{counted(kafka.partitions, 'partition')}{raw}; rows land in {shown_path(Path(worker.history))}"
+    if worker.clickhouse:
+        yield f"and in ClickHouse, database {config.clickhouse.database}"
+    yield f"{address}/ready says when it is ready, {address}/metrics what it does"
+    if worker.tokens:
+        yield f"{address}/cards/ICCID and /pools/ID show live state to {counted(len(worker.tokens), 'token')}"
+    elif is_loopback(worker.web_host):
+        yield "live state is not shown: [worker].tokens names nobody who may see it"
+    yield "next: `weir send apply FILE…` for a catalogue, `weir feed NAME FILE…` for usage; Ctrl-C stops it"
+
+
+def _tell(config: Config, lines: list[str]) -> None:
+    """To people; to machines as the log is."""
+    if config.worker.log_format == "json":
+        logging.getLogger("weir").info("; ".join(lines))
+        return
+    from jobs.cli.console import err
+
+    for line in lines:
+        err.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Weir on made-up data: the demo, a fleet and its usage."""

@@ -1,0 +1,1 @@
+"""Feed files in: ingest, rejected records, and the check of a mapping."""

@@ -1,0 +1,303 @@
+"""Rejected records: which are still open, exported for correction, and replayed (F5).
+
+An export is NDJSON, one rejected record a line: `feed`, where it came from, why it was refused, and its `raw` text
+with the `raw_header` of a CSV source. Text is in the encoding of the feed; bytes that are none, or whose encoding is
+not known because the mapping is your own and was not given, are `raw_base64` and `raw_header_base64` instead.
+Correct `raw` and give the file to `weir rejected replay`: each record is read again by the mapping of its feed, as
+new usage of the same place in the same source, so that a record without a key of its own is never rated twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final
+
+import duckdb
+import msgspec
+import polars as pl
+
+from jobs.cli.context import micros
+from pipeline.embedded.driver import Embedded
+from pipeline.embedded.progress import Tally
+from pipeline.feeds.lookups import with_lists
+from pipeline.feeds.mappings import ready_mappings
+from rating.errors import CatalogueError, Finding, SourceError, StorageError, UsageError
+from schemas import mapping as feed_mapping
+from schemas.choices import RejectReason
+
+_MAX_ROW: Final = 1 << 32
+_WHOLE_LINE: Final = "('malformed', 'encoding', 'too_long')"
+
+# A line that was refused again unchanged is open once. A rejected record is closed once its key, or its place in its
+# source, has been rated since. A conflict is about a key that was rated before it, and another rule may have rated
+# what a place holds: only later arrivals close those.
+_OPEN_SQL: Final = f"""
+CREATE OR REPLACE TEMP VIEW open_rejected AS
+SELECT rejected.* FROM rejected
+LEFT JOIN (
+    SELECT feed::VARCHAR AS feed, record_key, max(received_at) AS rated_at FROM rated
+    WHERE record_key IN (SELECT record_key FROM rejected) GROUP BY ALL
+) AS by_key ON by_key.feed = rejected.feed::VARCHAR AND by_key.record_key = rejected.record_key
+LEFT JOIN (
+    SELECT feed::VARCHAR AS feed, source::VARCHAR AS source, source_row, max(received_at) AS rated_at FROM rated
+    WHERE source_row IN (SELECT source_row FROM rejected) GROUP BY ALL
+) AS by_place ON by_place.feed = rejected.feed::VARCHAR AND by_place.source = rejected.source::VARCHAR
+    AND by_place.source_row = rejected.source_row AND rejected.record_key IS NULL
+WHERE NOT coalesce(by_key.rated_at > rejected.received_at
+        OR by_key.rated_at = rejected.received_at AND rejected.reason <> 'conflict', false)
+    AND NOT coalesce(by_place.rated_at > rejected.received_at
+        OR by_place.rated_at = rejected.received_at AND rejected.reason IN {_WHOLE_LINE}, false)
+QUALIFY row_number() OVER (
+    PARTITION BY rejected.feed, rejected.source, rejected.source_row, rejected.record_key, raw
+    ORDER BY received_at DESC, reason
+) = 1
+"""
+
+
+def table_of(connection: duckdb.DuckDBPyConnection, only_open: bool) -> str:
+    """The name of the view with all rejected records, or with those that nothing has been rated for since."""
+    if not only_open:
+        return "rejected"
+    connection.execute(_OPEN_SQL)
+    return "open_rejected"
+
+
+class Rejected(msgspec.Struct, omit_defaults=True):
+    """One line of an export."""
+
+    feed: str
+    reject_id: str = ""
+    source: str = ""
+    source_row: int = 0
+    received_at: str = ""
+    reason: str = ""
+    field: str | None = None
+    message: str = ""
+    record_key: str | None = None
+    raw: str | None = None
+    raw_base64: str | None = None
+    raw_header: str | None = None
+    raw_header_base64: str | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export holds: how many records, and how many of them as base64 for want of their feed's mapping."""
+
+    records: int
+    unread_feeds: tuple[str, ...]
+
+
+def select(
+    connection: duckdb.DuckDBPyConnection, *, reason: RejectReason | None, feed: str | None, only_open: bool
+) -> pl.DataFrame:
+    """Rows of the table `rejected` to export, in order of arrival; a line refused more than once comes once."""
+    relation = connection.sql(
+        f"""
+        SELECT * FROM {table_of(connection, only_open)}
+        WHERE ($1 IS NULL OR reason = $1) AND ($2 IS NULL OR feed = $2)
+        QUALIFY row_number() OVER (PARTITION BY feed, source, source_row, raw ORDER BY received_at DESC, reason) = 1
+        ORDER BY received_at, source, source_row
+        """,
+        params=[reason, feed],
+    )
+    rows = pl.from_arrow(relation.to_arrow_table())
+    assert isinstance(rows, pl.DataFrame)
+    return rows
+
+
+def export(rows: pl.DataFrame, out: IO[bytes], mappings: Iterable[feed_mapping.Mapping] = ()) -> Exported:
+    """Write rows of the table `rejected` as an export; `mappings` are those of feeds that are not ready ones."""
+    encodings = {mapping.name: _encoding(mapping) for mapping in [*ready_mappings(), *mappings]}
+    unread: set[str] = set()
+    for row in rows.iter_rows(named=True):
+        encoding = encodings.get(row["feed"])
+        raw, raw_base64 = _text(row["raw"], encoding)
+        header, header_base64 = _text(row["raw_header"], encoding)
+        if encoding is None and (raw_base64 or header_base64):
+            unread.add(row["feed"])
+        names = ("feed", "reject_id", "source", "source_row", "reason", "field", "message", "record_key")
+        out.write(
+            msgspec.json.encode(
+                Rejected(
+                    **{name: row[name] for name in names},
+                    received_at=row["received_at"].isoformat(),
+                    raw=raw,
+                    raw_base64=raw_base64,
+                    raw_header=header,
+                    raw_header_base64=header_base64,
+                )
+            )
+            + b"\n"
+        )
+    return Exported(len(rows), tuple(sorted(unread)))
+
+
+def _encoding(mapping: feed_mapping.Mapping) -> str:
+    return mapping.format.encoding if mapping.format.type in ("csv", "ndjson") else "utf-8"
+
+
+def _text(raw: bytes | None, encoding: str | None) -> tuple[str | None, str | None]:
+    """The bytes as text in the encoding (ASCII where it is unknown), else as base64."""
+    if raw is None:
+        return None, None
+    try:
+        return raw.decode(encoding or "ascii"), None
+    except UnicodeDecodeError:
+        return None, base64.b64encode(raw).decode()
+
+
+@dataclass
+class _Sources:
+    """Files to replay of one feed: for each source and header the lines at their rows."""
+
+    mapping: feed_mapping.Mapping
+    files: list[tuple[str, bytes | None, dict[int, bytes]]] = field(default_factory=list)
+
+    def add(self, source: str, header: bytes | None, row: int, line: bytes) -> None:
+        """Put the line where its row is free; the same line twice is one."""
+        for name, head, lines in self.files:
+            if (name, head) == (source, header) and lines.get(row, line) == line:
+                lines[row] = line
+                return
+        self.files.append((source, header, {row: line}))
+
+    def write(self, folder: Path) -> list[Path]:
+        """The files below `folder`, each line on the row that it had, with empty lines between."""
+        paths = []
+        for number, (source, header, lines) in enumerate(self.files):
+            path = folder / self.mapping.name / str(number) / source
+            path.parent.mkdir(parents=True)
+            with path.open("wb") as file:
+                at = 1
+                if header is not None:
+                    file.write(header + b"\n")
+                    at = 2
+                for row in sorted(lines):
+                    file.write(b"\n" * (row - at) + lines[row] + b"\n")
+                    at = row + 1
+            paths.append(path)
+        return paths
+
+
+def replay(driver: Embedded, path: Path, mappings: Iterable[feed_mapping.Mapping], as_of: dt.datetime | None) -> Tally:
+    """Ingest the records of an export again, feed by feed, by `mappings` where they have it, else by the ready ones.
+
+    Given again after it was killed, it goes on; given again when done, all are duplicates. Raises SourceError where
+    the file cannot be read, CatalogueError naming the lines that cannot be replayed, MappingError where a list that a
+    mapping needs does not lie beside `path`, before anything is rated.
+    """
+    feeds = _read(path, {mapping.name: mapping for mapping in mappings})
+    listed = [with_lists(sources.mapping, path.parent) for sources in feeds]
+    folder = driver.directory.path / "replay"
+    moment = as_of or dt.datetime.now(dt.UTC)
+    total = Tally()
+    try:
+        # Whatever lies there is of a replay that was killed; the same file writes the same again and goes on.
+        shutil.rmtree(folder, ignore_errors=True)
+        written = [(mapping, sources.write(folder)) for mapping, sources in zip(listed, feeds, strict=True)]
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise StorageError(f"{folder}: cannot be written: {error.strerror}; make room, then replay again") from error
+    try:
+        for mapping, paths in written:
+            total.add(driver.ingest(mapping, paths, micros(moment), fixed_as_of=as_of is not None))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return total
+
+
+def _read(path: Path, own: Mapping[str, feed_mapping.Mapping]) -> list[_Sources]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
+    feeds: dict[str, _Sources] = {}
+    findings: list[Finding] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rejected = msgspec.json.decode(line, type=Rejected)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            findings.append(Finding(str(path), number, "line", str(error), "a line of `weir rejected export`"))
+            continue
+        if rejected.feed not in feeds:
+            feeds[rejected.feed] = _Sources(_of_lines(own.get(rejected.feed) or _ready(rejected.feed)))
+        finding = _place(feeds[rejected.feed], rejected)
+        if finding is not None:
+            findings.append(Finding(str(path), number, *finding))
+    if findings:
+        raise CatalogueError(findings)
+    return list(feeds.values())
+
+
+def _ready(feed: str) -> feed_mapping.Mapping:
+    for mapping in ready_mappings():
+        if mapping.name == feed:
+            return mapping
+    raise UsageError(f"feed {feed!r} is not a ready one; give the file of its mapping with --mapping FILE.toml")
+
+
+def _place(sources: _Sources, rejected: Rejected) -> tuple[str, str, str] | None:
+    """Put the record among the sources; or the field that forbids it, what it holds, and what would be right."""
+    form = sources.mapping.format
+    try:
+        header = _bytes(rejected.raw_header, rejected.raw_header_base64, form.encoding)
+        raw = _bytes(rejected.raw, rejected.raw_base64, form.encoding)
+    except UnicodeEncodeError as error:
+        return "raw", repr(error.object[error.start : error.end]), f"characters of {form.encoding}, as the feed has"
+    except (binascii.Error, ValueError) as error:
+        return "raw_base64", str(error), "base64"
+    if raw is None or not raw.strip():
+        return "raw", "nothing", "the record; leave out the whole line to drop it"
+    if form.type != "csv":
+        # A record of a document may go over several lines; inside its strings JSON has no line breaks.
+        raw = raw.replace(b"\r", b" ").replace(b"\n", b" ")
+    if b"\n" in raw:
+        return "raw", "a line break", "one line, as in the source"
+    if form.type == "csv" and (header is None) == form.header:
+        return "raw_header", "nothing" if header is None else "a header", f"{'a' if form.header else 'no'} header line"
+    if header is not None and b"\n" in header:
+        return "raw_header", "a line break", "one line"
+    first = 1 if header is None else 2
+    if not first <= rejected.source_row < _MAX_ROW:
+        return "source_row", str(rejected.source_row), f"the row of the source, {first} or more"
+    if rejected.source in ("", ".", "..") or "/" in rejected.source or "\0" in rejected.source:
+        return "source", repr(rejected.source), "the name of a file"
+    sources.add(rejected.source, header, rejected.source_row, raw)
+    return None
+
+
+def _bytes(text: str | None, encoded: str | None, encoding: str) -> bytes | None:
+    """The corrected text in the encoding of the feed, else the bytes as they came."""
+    if text is not None:
+        return text.encode(encoding)
+    return None if encoded is None else base64.b64decode(encoded, validate=True)
+
+
+def _of_lines(mapping: feed_mapping.Mapping) -> feed_mapping.Mapping:
+    """The mapping for raw records one a line: those of JSON, Parquet and Arrow sources are kept as JSON objects."""
+    if mapping.format.type in ("csv", "ndjson"):
+        return mapping
+    as_lines = msgspec.structs.replace(mapping.format, type="ndjson", records="", encoding="utf-8")
+    return msgspec.structs.replace(mapping, format=as_lines)
+
+
+def render_exported(exported: Exported, out_file: Path) -> str:
+    """How many were written where."""
+    return f"exported {exported.records:,} {'record' if exported.records == 1 else 'records'} to {out_file}"
+
+
+def unread_note(exported: Exported) -> str | None:
+    """What to do about records that could only be exported as base64."""
+    if not exported.unread_feeds:
+        return None
+    feeds = ", ".join(exported.unread_feeds)
+    return f"records of {feeds} that are not ASCII are base64: give --mapping FILE.toml to have them as text"

@@ -1,0 +1,1 @@
+"""What commands show: cards, pools, rules, explanations and SQL."""

@@ -1,0 +1,211 @@
+"""The pool gauge: how full a pool is now and when it runs out (Q6)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import zoneinfo
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from jobs.report.build import account_tree
+from jobs.report.model import json_rows
+from jobs.show.known import unknown
+from jobs.show.listing import AMOUNT_SQL, json_values
+from rating.calendars.calendar import day_date
+from rating.catalogue.pools import DEVICE_PREFIX
+from rating.engine import Engine
+from rating.errors import InputError
+from rating.queries.schemas import StateViews
+from rating.units.money import format_amount
+
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """One service of one pool in one cycle. Quantities in whole units; `forecast` and `runs_out_on` for an open cycle.
+
+    `forecast` is the usage so far, divided by the days elapsed (at least one), times the days of the cycle.
+    `runs_out_on` is the local day on which usage at that pace reaches the size: null where it lasts to the end of the
+    cycle, where there is no size, and where all is used already (`used_up`).
+    """
+
+    pool_id: str
+    account_id: str
+    kind: str
+    members: int
+    service: str
+    cycle: str
+    cycle_from: dt.date | None
+    cycle_until: dt.date | None
+    is_open: bool
+    size: int
+    used: int
+    percent: str | None
+    overage: int
+    charge: str
+    currency: str | None
+    forecast: int | None
+    used_up: bool
+    runs_out_on: dt.date | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The gauge as JSON values."""
+        return json_values(self.__dict__)
+
+
+@dataclass(frozen=True)
+class PoolDetail:
+    """One pool: a gauge for each service and cycle that the state holds, and its members by usage in its open cycle."""
+
+    gauges: list[Gauge]
+    top: pl.DataFrame
+
+    def as_dict(self) -> dict[str, Any]:
+        """The pool as JSON values."""
+        first = self.gauges[0]
+        return {
+            "pool_id": first.pool_id,
+            "account_id": first.account_id,
+            "kind": first.kind,
+            "members": first.members,
+            "gauges": [gauge.as_dict() for gauge in self.gauges],
+            "top": json_rows(self.top),
+        }
+
+
+def windows_of(engine: Engine, views: StateViews) -> pl.DataFrame:
+    """First and last day of the cycles in `views.pools`: those without usage have no counter that says them."""
+    book = engine.compiled.book
+    rows = []
+    for pool_id, kind, label in views.pools.select("pool_id", "kind", "cycle").unique().iter_rows():
+        name = DEVICE_PREFIX + pool_id if kind == "device" else pool_id
+        calendar = int(book.pool_cycle[book.vocabulary.pools.rows[name]])
+        if calendar >= 0:
+            try:
+                index = book.cycle_calendars[calendar].index_of_label(label)
+            except InputError:
+                continue  # before anything has arrived, the state knows no cycle that is open
+            days = book.cycle_calendars[calendar].start_day(index), book.cycle_calendars[calendar].end_day(index)
+            rows.append((pool_id, label, *map(day_date, days)))
+    schema = {"pool_id": pl.String, "cycle": pl.String, "cycle_from": pl.Date, "cycle_until": pl.Date}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def list_pools(
+    views: StateViews,
+    as_of: dt.datetime,
+    *,
+    account: str | None = None,
+    cycle: str | None = None,
+    windows: pl.DataFrame | None = None,
+) -> list[Gauge]:
+    """Gauges of all pools, then of shared devices, fullest first: those of the open cycles, or of the cycle named.
+
+    `account` covers the accounts below it. `windows` are those of `windows_of`; without them the open cycle of a pool
+    that nothing was used of in it is not known. Raises UsageError for an account that does not exist.
+    """
+    pools = views.pools
+    if account is not None:
+        pools = pools.filter(pl.col("account_id").is_in(account_tree(views.accounts, account)))
+    gauges = _gauges(views, pools if cycle is None else pools.filter(pl.col("cycle") == cycle), as_of, windows)
+    shown = [gauge for gauge in gauges if cycle is not None or gauge.is_open]
+    return sorted(shown, key=_fullest_first)
+
+
+def _fullest_first(gauge: Gauge) -> tuple[bool, bool, Decimal, str, str]:
+    percent = Decimal(gauge.percent or 0)
+    return (gauge.kind == "device", gauge.percent is None, -percent, gauge.pool_id, gauge.service)
+
+
+def pool_detail(
+    connection: duckdb.DuckDBPyConnection,
+    views: StateViews,
+    pool_id: str,
+    as_of: dt.datetime,
+    *,
+    top: int = 10,
+    windows: pl.DataFrame | None = None,
+) -> PoolDetail:
+    """The pool or shared device `pool_id`, open cycle first. Raises UsageError where there is none."""
+    pools = views.pools.filter(pl.col("pool_id") == pool_id)
+    if not pools.height:
+        raise unknown("a pool", pool_id, views.pools["pool_id"])
+    gauges = _gauges(views, pools, as_of, windows)
+    gauges.sort(key=lambda gauge: gauge.service)
+    gauges.sort(key=lambda gauge: (gauge.is_open, gauge.cycle), reverse=True)
+    rows = connection.sql(
+        f"""
+        SELECT iccid, service::VARCHAR AS service, currency::VARCHAR AS currency,
+            sum(billable_quantity)::BIGINT AS used, sum(overage)::BIGINT AS overage, {AMOUNT_SQL} AS charge
+        FROM rated WHERE subject = $1 AND subject_kind IN ('pool', 'device') AND cycle = $2
+        GROUP BY iccid, rated.service, rated.currency
+        QUALIFY row_number() OVER (PARTITION BY rated.service ORDER BY used DESC, iccid, rated.currency) <= $3
+        ORDER BY service, used DESC, iccid, currency
+        """,
+        params=[pool_id, gauges[0].cycle, top],
+    )
+    members = pl.from_arrow(rows.to_arrow_table())
+    assert isinstance(members, pl.DataFrame)
+    return PoolDetail(gauges, members)
+
+
+def _gauges(views: StateViews, pools: pl.DataFrame, as_of: dt.datetime, windows: pl.DataFrame | None) -> list[Gauge]:
+    counted = (
+        views.counters.filter(pl.col("subject_kind") != "sim")
+        .group_by(pl.col("subject").alias("pool_id"), "service", "cycle")
+        .agg(pl.col("cycle_from").min(), pl.col("cycle_until").max())
+    )
+    zones = views.accounts.select("account_id", "time_zone")
+    rows = pools.join(counted, on=["pool_id", "service", "cycle"], how="left").join(zones, on="account_id", how="left")
+    if windows is not None:
+        rows = rows.join(windows, on=["pool_id", "cycle"], how="left", suffix="_of_pool").with_columns(
+            pl.coalesce(name, f"{name}_of_pool") for name in ("cycle_from", "cycle_until")
+        )
+    return [_gauge(row, as_of) for row in rows.sort("pool_id", "cycle", "service").iter_rows(named=True)]
+
+
+def _gauge(row: dict[str, Any], as_of: dt.datetime) -> Gauge:
+    first, last, size, used = row["cycle_from"], row["cycle_until"], row["size"] or 0, row["used"] or 0
+    zone = zoneinfo.ZoneInfo(row["time_zone"] or "UTC")
+    forecast = runs_out_on = None
+    is_open = first is not None and first <= as_of.astimezone(zone).date() <= last
+    if is_open:
+        start, end = _midnight(first, zone), _midnight(last + dt.timedelta(days=1), zone)
+        cycle_s = (end - start) // dt.timedelta(seconds=1)
+        elapsed_s = max(_DAY_S, (as_of - start) // dt.timedelta(seconds=1))
+        forecast = used * cycle_s // elapsed_s
+        if used < size <= forecast:
+            # Rounded up: at that second, and not before, the pace has used all of it.
+            empty_at = start + dt.timedelta(seconds=-(-size * elapsed_s // used))
+            runs_out_on = min(empty_at.astimezone(zone).date(), last)
+    return Gauge(
+        **{name: row[name] for name in ("pool_id", "account_id", "kind", "service", "cycle", "currency")},
+        members=row["members"] or 0,
+        cycle_from=first,
+        cycle_until=last,
+        is_open=is_open,
+        size=size,
+        used=used,
+        percent=percent_text(used, size),
+        overage=row["overage"] or 0,
+        charge=format_amount(row["charge_nanos"] or 0),
+        forecast=forecast,
+        used_up=0 < size <= used,
+        runs_out_on=runs_out_on,
+    )
+
+
+def _midnight(day: dt.date, zone: zoneinfo.ZoneInfo) -> dt.datetime:
+    return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
+
+
+def percent_text(used: int, size: int) -> str | None:
+    """used / size in percent with two decimals, rounded half up; None where there is no size."""
+    if size <= 0:
+        return None
+    return str((Decimal(used) * 100 / Decimal(size)).quantize(Decimal("0.01"), ROUND_HALF_UP))

@@ -1,0 +1,331 @@
+"""Reading the live state and the history: cards, pools, rejected records, status (Q1, Q2, Q6).
+
+Every function returns plain data with an `as_dict` of JSON values: quantities are whole units (bytes, messages,
+seconds), amounts decimal text. `jobs.show.listing_text` turns the same data into tables for a terminal.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import zoneinfo
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from jobs.cli.printable import printable
+from jobs.report.build import account_tree
+from jobs.report.model import json_rows
+from jobs.show import until_midnight as midnight
+from jobs.show.known import unknown
+from jobs.show.page import Page, frame_of, require_page
+from jobs.show.rules import list_actions, list_firings
+from jobs.show.until_midnight import Reading
+from pipeline.feeds.ready import ready_feeds
+from rating.errors import UsageError
+from rating.queries.schemas import StateViews
+from schemas.choices import REASONS, CardStatus, RejectReason
+
+AMOUNT_SQL = "(coalesce(sum(charge_nanos), 0)::DECIMAL(29, 0) * 0.000000001::DECIMAL(9, 9))::DECIMAL(38, 9)"
+_SEARCHED = ("iccid", "imsi", "msisdn", "account_id", "plan_id", "pool_id", "device_id", "carrier", "status", "custom")
+_PREVIEW_BYTES = 200
+_LATEST = 10  # firings and actions of a card
+
+
+@dataclass(frozen=True)
+class CardDetail:
+    """One card (Q2): its basics, counters that the state holds, add-ons, and this and last cycle by day from history.
+
+    `counters` are those of its billing entity, which is the pool or device where the card shares one. `firings` of
+    rules and the `actions` that they asked for are the latest, newest first.
+    """
+
+    basics: dict[str, Any]
+    counters: pl.DataFrame
+    addons: pl.DataFrame
+    cycles: pl.DataFrame
+    days: pl.DataFrame
+    firings: pl.DataFrame
+    actions: pl.DataFrame
+    reading: Reading
+
+    def as_dict(self) -> dict[str, Any]:
+        """The card as JSON values."""
+        frames = ("counters", "addons", "cycles", "days", "firings", "actions")
+        return {
+            **json_values(self.basics),
+            **self.reading.as_dict(),
+            **{name: json_rows(getattr(self, name)) for name in frames},
+        }
+
+
+@dataclass(frozen=True)
+class RejectedList:
+    """Rejected records: how many by reason, and the newest of those asked for with a preview of the raw line."""
+
+    by_reason: pl.DataFrame
+    page: Page
+
+    def as_dict(self) -> dict[str, Any]:
+        """The list as JSON values; `raw_base64` is the exact line, `preview` its text, escaped."""
+        return {"by_reason": json_rows(self.by_reason), **self.page.as_dict()}
+
+
+def json_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with dates as ISO 8601 text."""
+    return {name: value.isoformat() if isinstance(value, dt.date) else value for name, value in values.items()}
+
+
+def list_cards(
+    views: StateViews,
+    as_of: dt.datetime,
+    *,
+    account: str | None = None,
+    plan: str | None = None,
+    pool: str | None = None,
+    status: CardStatus | None = None,
+    tag: str | None = None,
+    search: str | None = None,
+    over_quota: bool = False,
+    limit: int = 50,
+    offset: int = 0,
+    reading: Reading | None = None,
+) -> Page:
+    """Cards by ICCID that meet every filter given, with the usage of the cycle that is open at `as_of` (Q1).
+
+    `account` covers the accounts below it, `search` is a part of any identifier, name, tag or custom field, in any
+    case. `over_quota`: the card has an allowance of its own and has gone past it in this cycle. What a card that shares
+    a pool or device costs is counted there and zero here. `reading` says which usage `views` hold (T7). Raises
+    UsageError for an account that does not exist.
+    """
+    require_page(limit, offset)
+    cards = views.cards
+    if account is not None:
+        cards = cards.filter(pl.col("account_id").is_in(account_tree(views.accounts, account)))
+    for column, wanted in (("plan_id", plan), ("pool_id", pool), ("status", status)):
+        if wanted is not None:
+            cards = cards.filter(pl.col(column) == wanted)
+    if tag is not None:
+        cards = cards.filter(pl.col("tags").list.contains(tag))
+    if search is not None:
+        text = pl.concat_str(*_SEARCHED, pl.col("tags").list.join("\n"), separator="\n", ignore_nulls=True)
+        cards = cards.filter(text.str.to_lowercase().str.contains(search.lower(), literal=True))
+    cards = cards.join(_usage_of_cards(views, as_of), on="iccid", how="left")
+    if over_quota:
+        cards = cards.filter(pl.col("over_quota").fill_null(False))
+    rows = cards.sort("iccid").slice(offset, limit)
+    return Page(cards.height, offset, rows, reading or Reading(as_of))
+
+
+def current_counters(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
+    """The counters whose cycle is open at `as_of`, in the time zone of their account."""
+    zones = views.accounts.select("account_id", "time_zone")
+    days = {
+        name: as_of.astimezone(zoneinfo.ZoneInfo(name)).date() for name in {"UTC", *zones["time_zone"].drop_nulls()}
+    }
+    today = pl.DataFrame({"time_zone": list(days), "today": list(days.values())})
+    return (
+        views.counters.join(zones, on="account_id", how="left", maintain_order="left")
+        .with_columns(pl.col("time_zone").fill_null("UTC"))
+        .join(today, on="time_zone", maintain_order="left")
+        .filter(pl.col("today").is_between(pl.col("cycle_from"), pl.col("cycle_until")))
+    )
+
+
+def _usage_of_cards(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
+    own = current_counters(views, as_of).filter(pl.col("subject_kind") == "sim")
+    service, billable = pl.col("service"), pl.col("billable")
+    return own.group_by(pl.col("subject").alias("iccid")).agg(
+        pl.col("cycle").max(),
+        billable.filter(service == "data").sum().alias("data_used_bytes"),
+        pl.col("allowance_size").filter(service == "data").sum().alias("data_allowance_bytes"),
+        billable.filter(service == "sms").sum().alias("sms_used"),
+        billable.filter(service == "voice").sum().alias("voice_used_s"),
+        ((pl.col("allowance_size") > 0) & (pl.col("overage") > 0)).any().alias("over_quota"),
+        nanos_as_amount(pl.col("charge_nanos").cast(pl.Int128).sum()).alias("charge"),
+        pl.col("currency").max(),
+    )
+
+
+def nanos_as_amount(nanos: pl.Expr) -> pl.Expr:
+    """Whole nanos as an exact Decimal(38, 9) of the currency."""
+    return (nanos.cast(pl.Decimal(38, 0)).cast(pl.Decimal(38, 9)) / pl.lit(10**9)).cast(pl.Decimal(38, 9))
+
+
+def card_detail(
+    connection: duckdb.DuckDBPyConnection,
+    views: StateViews,
+    card: str,
+    as_of: dt.datetime,
+    *,
+    until_midnight: bool = False,
+) -> CardDetail:
+    """The card with this ICCID, IMSI or MSISDN; live, or until 24:00 of its previous local day (T7).
+
+    Raises UsageError where there is none.
+    """
+    found = views.cards.filter(pl.col("iccid") == card)
+    if not found.height:
+        found = views.cards.filter((pl.col("imsi") == card) | (pl.col("msisdn") == card))
+    if found.height != 1:
+        count = "no card" if not found.height else f"{found.height} cards"
+        raise UsageError(f"{count} with ICCID, IMSI or MSISDN {card!r}; find one with: weir cards --search TEXT")
+    basics = found.row(0, named=True)
+    iccid = basics["iccid"]
+    reading = Reading(as_of)
+    if until_midnight:
+        views, reading = midnight.until_midnight(connection, views, as_of, iccid)
+        reading = reading.of_zone(_zone_of(views, basics["account_id"]))
+    shared = [("sim", iccid), ("device", basics["device_id"]), ("pool", basics["pool_id"])]
+    mine = pl.any_horizontal(
+        (pl.col("subject_kind") == kind) & (pl.col("subject") == subject) for kind, subject in shared if subject
+    )
+    counters = views.counters.filter(mine).sort(
+        ["cycle_from", "subject_kind", "counter"], descending=[True, False, False]
+    )
+    days = _days_of_card(connection, iccid, _label_now(counters, basics["account_id"], views, as_of))
+    if reading.until is not None:
+        days = days.filter(pl.col("day") <= max(reading.until.values()))
+    cycles = days.group_by("cycle", "service", "currency").agg(
+        pl.col("records", "used", "from_test", "from_allowance", "from_addon", "overage", "charge").sum()
+    )
+    return CardDetail(
+        basics=basics,
+        counters=counters.with_columns(charge=nanos_as_amount(pl.col("charge_nanos"))).drop("charge_nanos"),
+        addons=views.addons.filter(pl.col("iccid") == iccid).sort("expires_on", "purchased_at", "addon_id"),
+        cycles=cycles.sort(["cycle", "service", "currency"], descending=[True, False, False]),
+        days=days,
+        firings=list_firings(connection, iccid=iccid, limit=_LATEST).rows,
+        actions=list_actions(connection, iccid=iccid, limit=_LATEST).rows,
+        reading=reading,
+    )
+
+
+def _zone_of(views: StateViews, account_id: str) -> str:
+    return dict(views.accounts.select("account_id", "time_zone").iter_rows()).get(account_id) or "UTC"
+
+
+def _label_now(counters: pl.DataFrame, account_id: str, views: StateViews, as_of: dt.datetime) -> str:
+    """The label of the card's open cycle; the calendar month where no counter says otherwise."""
+    today = as_of.astimezone(zoneinfo.ZoneInfo(_zone_of(views, account_id))).date()
+    labels = counters.filter((pl.col("cycle_from") <= today) & (pl.col("cycle_until") >= today))["cycle"]
+    return str(labels.max()) if labels.len() else f"{today:%Y-%m}"
+
+
+def _days_of_card(connection: duckdb.DuckDBPyConnection, iccid: str, label: str) -> pl.DataFrame:
+    """Usage by day of the cycle with this label and of the last one before it, newest cycle first, days in order."""
+    rows = connection.sql(
+        f"""
+        SELECT cycle::VARCHAR AS cycle, day, service::VARCHAR AS service, currency::VARCHAR AS currency,
+            count(*) FILTER (kind = 'usage' AND part = 0) AS records, sum(billable_quantity)::BIGINT AS used,
+            sum(from_test)::BIGINT AS from_test, sum(from_allowance)::BIGINT AS from_allowance,
+            sum(from_addon)::BIGINT AS from_addon, sum(overage)::BIGINT AS overage, {AMOUNT_SQL} AS charge
+        FROM rated WHERE iccid = $1 AND cycle <= $2 GROUP BY ALL ORDER BY cycle DESC, day, service, currency
+        """,
+        params=[iccid, label],
+    )
+    frame = frame_of(rows)
+    before = frame.filter(pl.col("cycle") < label)["cycle"].max()
+    return frame.filter(pl.col("cycle").is_in([label, str(before)]))
+
+
+def list_rejected(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    reason: RejectReason | None = None,
+    feed: str | None = None,
+    limit: int = 20,
+    offset: int = 0,
+    table: str = "rejected",
+) -> RejectedList:
+    """Rejected records of `feed` (any where None) by reason, and the newest of `reason`, newest first (F5).
+
+    `table` is a view with the columns of `rejected`. Raises UsageError for a feed that is neither ready nor known here.
+    """
+    require_page(limit, offset)
+    require_feed(connection, feed)
+    counted = frame_of(
+        connection.sql(
+            f"SELECT reason::VARCHAR AS reason, count(*) AS records FROM {table} WHERE $1 IS NULL OR feed = $1 "
+            "GROUP BY 1 ORDER BY 2 DESC, 1",
+            params=[feed],
+        )
+    ).with_columns(meaning=pl.col("reason").replace_strict(REASONS, default=None, return_dtype=pl.String))
+    newest = frame_of(
+        connection.sql(
+            "SELECT reject_id, received_at, feed::VARCHAR AS feed, source::VARCHAR AS source, source_row, "
+            "reason::VARCHAR AS reason, field::VARCHAR AS field, message, record_key, raw "
+            f"FROM {table} WHERE ($3 IS NULL OR reason = $3) AND ($4 IS NULL OR feed = $4) "
+            "ORDER BY received_at DESC, reject_id DESC LIMIT $1 OFFSET $2",
+            params=[limit, offset, reason, feed],
+        )
+    )
+    raws = newest["raw"].to_list()
+    rows = newest.drop("raw").with_columns(
+        pl.Series("preview", [raw_preview(raw) for raw in raws], dtype=pl.String),
+        pl.Series("raw_base64", [None if raw is None else base64.b64encode(raw).decode() for raw in raws], pl.String),
+    )
+    shown = counted if reason is None else counted.filter(pl.col("reason") == reason)
+    return RejectedList(counted, Page(int(shown["records"].sum()), offset, rows))
+
+
+def require_feed(connection: duckdb.DuckDBPyConnection, feed: str | None) -> None:
+    """Raise UsageError if a feed is given that is no ready one and that no record of the history came by."""
+    ready = ready_feeds()
+    if feed is None or feed in ready:
+        return
+    rows = connection.execute(
+        "SELECT DISTINCT feed::VARCHAR FROM rejected UNION SELECT DISTINCT feed::VARCHAR FROM rated"
+    )
+    known = {name for (name,) in rows.fetchall()}
+    if feed not in known:
+        raise unknown("a feed", feed, {*known, *ready})
+
+
+def raw_preview(raw: bytes | None) -> str | None:
+    """The beginning of a raw line, safe to show: what is no text or would steer a terminal is escaped."""
+    if raw is None:
+        return None
+    text = printable(raw[:_PREVIEW_BYTES].decode("utf-8", errors="backslashreplace"))
+    return text if len(raw) <= _PREVIEW_BYTES else f"{text}… ({len(raw):,} bytes)"
+
+
+def engine_status(
+    connection: duckdb.DuckDBPyConnection, views: StateViews, as_of: dt.datetime, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the data directory holds, as JSON values; `facts` (checkpoint, journal, files) come from the driver."""
+    rated = connection.execute(
+        "SELECT count(*), count(*) FILTER (kind = 'usage' AND part = 0), count(*) FILTER (kind <> 'usage'), "
+        "strftime(max(received_at) AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ') FROM rated"
+    ).fetchone()
+    assert rated is not None
+    charge = connection.sql(
+        f"SELECT currency::VARCHAR AS currency, {AMOUNT_SQL} AS charge FROM rated GROUP BY 1 ORDER BY 1"
+    )
+    gaps = connection.execute("SELECT count(*) FROM gaps").fetchone()
+    rejected = connection.execute(
+        "SELECT reason::VARCHAR, count(*) FROM rejected GROUP BY 1 ORDER BY 2 DESC, 1"
+    ).fetchall()
+    statuses = (
+        views.cards.group_by(pl.col("status").fill_null("none")).len().sort(["len", "status"], descending=[True, False])
+    )
+    open_cycles = current_counters(views, as_of)["cycle"].unique().sort().to_list()
+    return {
+        **facts,
+        "accounts": views.accounts.height,
+        "cards": views.cards.height,
+        "cards_by_status": dict(statuses.iter_rows()),
+        "plans_in_use": views.cards["plan_id"].drop_nulls().n_unique(),
+        "pools": views.pools.filter(pl.col("kind") != "device")["pool_id"].n_unique(),
+        "open_cycles": open_cycles,
+        "rated_rows": rated[0],
+        "rated_records": rated[1],
+        "adjustment_rows": rated[2],
+        "last_received_at": rated[3],
+        "charge": {row["currency"]: row["charge"] for row in json_rows(frame_of(charge))},
+        "rejected": dict(rejected),
+        "gaps": gaps[0] if gaps else 0,
+    }

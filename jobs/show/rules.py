@@ -1,0 +1,151 @@
+"""Reading rules, their firings and actions (L6, L10, L12)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+import duckdb
+import msgspec
+import polars as pl
+
+from jobs.report.model import json_rows
+from jobs.show.known import require_known
+from jobs.show.page import Page, frame_of, require_page
+from schemas.choices import ACTION_STATES, ActionState, RuleStatus, TriggerName
+from schemas.rules import Rule
+
+_FIRINGS: Final = """
+SELECT firing_id, fired_at, rule_id::VARCHAR AS rule_id, kind::VARCHAR AS kind, trigger::VARCHAR AS trigger,
+    account_id::VARCHAR AS account_id, iccid, pool_id::VARCHAR AS pool_id, "window"::VARCHAR AS "window",
+    unit::VARCHAR AS unit, value_before, value_now, size, threshold, levels, from_value, to_value, used_at, record_key
+FROM firings
+WHERE ($rule IS NULL OR rule_id = $rule) AND ($iccid IS NULL OR iccid = $iccid)
+    AND ($since IS NULL OR fired_at >= $since)
+"""
+_ACTIONS: Final = """
+SELECT action_id, created_at, rule_id::VARCHAR AS rule_id, sequence, action::VARCHAR AS action,
+    account_id::VARCHAR AS account_id, iccid, parameters::VARCHAR AS parameters, state, outcome, message, result_at,
+    firing_id
+FROM action_states
+WHERE ($rule IS NULL OR rule_id = $rule) AND ($iccid IS NULL OR iccid = $iccid)
+    AND ($since IS NULL OR created_at >= $since) AND ($state IS NULL OR state = $state)
+"""
+
+
+@dataclass(frozen=True)
+class RuleDetail:
+    """One rule: what it says, its row of the state, how often it fired, what came of its actions, its last firings."""
+
+    rule: Rule
+    status: dict[str, Any]
+    actions: dict[str, int]  # by state
+    firings: pl.DataFrame
+
+    def as_dict(self) -> dict[str, Any]:
+        """The rule as JSON values."""
+        facts = {name: self.status[name] for name in ("status", "active_since", "firings", "sims", "last_fired_at")}
+        return {
+            "rule": msgspec.to_builtins(self.rule),
+            **json_rows(pl.DataFrame([facts], schema_overrides=_INSTANTS))[0],
+            "actions": self.actions,
+            "latest": json_rows(self.firings),
+        }
+
+
+_INSTANTS: Final = {name: pl.Datetime("us", "UTC") for name in ("active_since", "last_fired_at")}
+
+
+def list_rules(
+    connection: duckdb.DuckDBPyConnection,
+    rules: pl.DataFrame,
+    *,
+    owner: str | None = None,
+    trigger: TriggerName | None = None,
+    status: RuleStatus | None = None,
+    limit: int = 50,
+    offset: int = 0,
+) -> Page:
+    """Rules (RULES_VIEW) by id that meet every filter given, with their firings so far, the SIMs and the last time.
+
+    `owner` is an account, or "root".
+    """
+    require_page(limit, offset)
+    found = _with_firings(connection, rules)
+    if owner is not None:
+        found = found.filter(pl.col("owner").is_null() if owner == "root" else pl.col("owner") == owner)
+    if trigger is not None:
+        found = found.filter(pl.col("trigger") == trigger)
+    if status is not None:
+        found = found.filter(pl.col("status") == status.upper())
+    return Page(found.height, offset, found.sort("rule_id").slice(offset, limit))
+
+
+def rule_detail(
+    connection: duckdb.DuckDBPyConnection, rules: pl.DataFrame, documents: Collection[Rule], rule_id: str, latest: int
+) -> RuleDetail:
+    """The rule of this id with its `latest` firings. Raises UsageError where there is none."""
+    require_rule(rules, rule_id)
+    (rule,) = (one for one in documents if one.id == rule_id)
+    status = _with_firings(connection, rules.filter(pl.col("rule_id") == rule_id)).row(0, named=True)
+    counted = connection.execute("SELECT state, count(*) FROM action_states WHERE rule_id = $1 GROUP BY 1", [rule_id])
+    by_state = {str(state): 0 for state in ACTION_STATES} | dict(counted.fetchall())
+    return RuleDetail(rule, status, by_state, list_firings(connection, rule=rule_id, limit=latest).rows)
+
+
+def require_rule(rules: pl.DataFrame, rule_id: str | None) -> None:
+    """Raise UsageError if no rule has this id."""
+    require_known("a rule", rule_id, rules["rule_id"])
+
+
+def list_firings(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    rule: str | None = None,
+    iccid: str | None = None,
+    since: dt.datetime | None = None,
+    limit: int = 20,
+    offset: int = 0,
+) -> Page:
+    """Firings of a rule, of a SIM, from a time on; newest first (L12)."""
+    order = "fired_at DESC, journal_partition DESC, journal_offset DESC, rule_id, iccid, kind"
+    return _page(connection, _FIRINGS, order, {"rule": rule, "iccid": iccid, "since": since}, limit, offset)
+
+
+def list_actions(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    rule: str | None = None,
+    iccid: str | None = None,
+    state: ActionState | None = None,
+    since: dt.datetime | None = None,
+    limit: int = 20,
+    offset: int = 0,
+) -> Page:
+    """Actions with what came of them; newest first, those of one firing in their order (L10)."""
+    order = "created_at DESC, journal_partition DESC, journal_offset DESC, rule_id, iccid, sequence"
+    asked = {"rule": rule, "iccid": iccid, "since": since, "state": state}
+    return _page(connection, _ACTIONS, order, asked, limit, offset)
+
+
+def _page(
+    connection: duckdb.DuckDBPyConnection, sql: str, order: str, asked: dict[str, Any], limit: int, offset: int
+) -> Page:
+    require_page(limit, offset)
+    ((total,),) = connection.execute(f"SELECT count(*) FROM ({sql})", asked).fetchall()
+    rows = connection.sql(
+        f"{sql} ORDER BY {order} LIMIT $limit OFFSET $offset", params={**asked, "limit": limit, "offset": offset}
+    )
+    return Page(int(total), offset, frame_of(rows))
+
+
+def _with_firings(connection: duckdb.DuckDBPyConnection, rules: pl.DataFrame) -> pl.DataFrame:
+    fired = frame_of(
+        connection.sql(
+            "SELECT rule_id::VARCHAR AS rule_id, count(*) AS firings, count(DISTINCT iccid) AS sims, "
+            "max(fired_at) AS last_fired_at FROM firings WHERE kind = 'fired' GROUP BY ALL"
+        )
+    )
+    return rules.join(fired, on="rule_id", how="left").with_columns(pl.col("firings", "sims").fill_null(0))

@@ -1,0 +1,165 @@
+"""State and history of one moment, to read: of a data directory, or of a history that streaming workers land."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from jobs.cli.console import progress_bar
+from jobs.cli.context import Data, parse_instant
+from jobs.show import gauges
+from jobs.show.sql import connect
+from pipeline.config import load_config
+from pipeline.extras import require_extra
+from pipeline.history.reader import Histories
+from rating.engine import Engine
+from rating.errors import StorageError, WorldError
+from rating.queries.schemas import StateViews
+from rating.queries.views import rules_view, state_views
+from schemas.rules import Rule
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What there is as one moment shows it: the history, and the state of each partition of the journal.
+
+    `facts` say where it is and how far it goes, as JSON values.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    engines: list[Engine]
+    as_of: dt.datetime
+    facts: Mapping[str, Any]
+    cycle: str | None = None
+
+    @cached_property
+    def views(self) -> StateViews:
+        """The views of all partitions as one."""
+        return joined(self._parts)
+
+    @cached_property
+    def windows(self) -> pl.DataFrame | None:
+        """First and last day of the cycles of pools (jobs.show.gauges.windows_of); None where nothing has landed."""
+        found = [gauges.windows_of(engine, views) for engine, views in zip(self.engines, self._parts, strict=True)]
+        return pl.concat(found) if found else None
+
+    @cached_property
+    def rules(self) -> pl.DataFrame:
+        """The rules, which every partition has."""
+        return joined([StateViews(rules=rules_view(engine)) for engine in self.engines]).rules
+
+    @cached_property
+    def account_ids(self) -> set[str]:
+        """The accounts of the catalogue."""
+        return {account.id for engine in self.engines for account in engine.state.catalogue.accounts}
+
+    @cached_property
+    def plan_ids(self) -> set[str]:
+        """The plans of the catalogue."""
+        return {plan.id for engine in self.engines for plan in engine.state.catalogue.plans}
+
+    @cached_property
+    def pool_ids(self) -> set[str]:
+        """The pools of the catalogue."""
+        return {pool.id for engine in self.engines for pool in engine.state.catalogue.pools}
+
+    @property
+    def rule_documents(self) -> list[Rule]:
+        """The rules as the catalogue has them."""
+        return [*{rule.id: rule for engine in self.engines for rule in engine.state.catalogue.rules}.values()]
+
+    @cached_property
+    def _parts(self) -> list[StateViews]:
+        return [state_views(engine, self.cycle) for engine in self.engines]
+
+
+def joined(views: list[StateViews]) -> StateViews:
+    """The views of partitions as one; accounts and rules, which every partition has, once."""
+    if len(views) == 1:
+        return views[0]
+    frames = {
+        one.name: pl.concat([getattr(StateViews(), one.name), *(getattr(view, one.name) for view in views)])
+        for one in fields(StateViews)
+    }
+    frames["accounts"] = frames["accounts"].unique("account_id", keep="first", maintain_order=True)
+    frames["rules"] = frames["rules"].unique("rule_id", keep="first", maintain_order=True).sort("rule_id")
+    frames["counters"] = frames["counters"].sort("cycle", "subject_kind", "subject", "counter")
+    return StateViews(**frames)
+
+
+@contextmanager
+def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> Iterator[Reading]:
+    """Open state and history to read; as of the latest arrival, unless a time is given.
+
+    Of a history that streaming workers land the state comes from Kafka, as [kafka] and [worker] name it, and is that
+    of what has landed. Raises WorldError where Kafka is away, and what opening raises.
+    """
+    moment = parse_instant(as_of, "--as-of")
+    if data.is_streaming():
+        with Histories.open(data.path) as histories, connect(histories) as connection:
+            engines, landed = _restored(data, histories)
+            facts: dict[str, Any] = {
+                "data": str(data.path),
+                "journal_offsets": {str(partition): offset for partition, offset in landed.items()},
+                **_sizes(histories),
+            }
+            yield Reading(connection, engines, _moment(engines, moment), facts, cycle)
+        return
+    with data.read() as driver, connect(driver.directory) as connection:
+        manifest = driver.directory.manifest
+        facts = {
+            "data": str(driver.directory.path),
+            "checkpoint": manifest.checkpoint,
+            "journal_offset": driver.engine.state.offset,
+            **_sizes(Histories.open(driver.directory)),
+            "total": driver.facts.total.to_dict(),
+            "under_way": [source.name for one in driver.facts.under_way for source in one.sources[one.file :]],
+        }
+        yield Reading(connection, [driver.engine], _moment([driver.engine], moment), facts, cycle)
+
+
+def _sizes(histories: Histories) -> dict[str, int]:
+    """How many committed files there are, and their bytes."""
+    entries = [one for part in histories.partitions.values() for group in part.manifest.files.values() for one in group]
+    return {"files": len(entries), "size_bytes": sum(entry.size_bytes for entry in entries)}
+
+
+def _moment(engines: list[Engine], asked: dt.datetime | None) -> dt.datetime:
+    if asked is not None:
+        return asked
+    clock_us = max((engine.state.clock_us for engine in engines), default=0)
+    if not clock_us:
+        return dt.datetime.now(dt.UTC)
+    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=clock_us)
+
+
+def _restored(data: Data, histories: Histories) -> tuple[list[Engine], dict[int, int]]:
+    """The state of each partition as of what the history shows of it, and how far that is."""
+    with require_extra("kafka", f"{data.path} is the history of streaming workers; reading their state"):
+        from pipeline.streaming.land.folder import landed_at
+        from pipeline.streaming.rate.restore import engines_of
+    config = load_config(data.config)
+    landed = {partition: landed_at(directory) for partition, directory in histories.partitions.items()}
+    with progress_bar() as bar:
+        task = bar.add_task("state from Kafka", total=None, note="")
+        try:
+            engines = engines_of(
+                config, data.path, landed, lambda taken, known: bar.update(task, completed=taken, total=known)
+            )
+        except StorageError:
+            raise
+        except WorldError as away:
+            raise WorldError(
+                f"{data.path}: this is the history of streaming workers, whose state (cards, counters, pools, fees, "
+                f"rules) is in Kafka: {away}. [kafka] and [worker].app say where: name the workers' configuration with "
+                "--config. Without Kafka work `weir sql` over the tables of the history, `weir rules firings`, `weir "
+                "rules actions` and `weir rejected`"
+            ) from away
+    return engines, landed

@@ -1,0 +1,227 @@
+"""SQL over the history: DuckDB reads the committed Parquet files in place (Q5).
+
+A connection sees one checkpoint, of each partition where there are several: the files that the manifest named when it
+was made, whatever is written meanwhile.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobs.cli.printable import printable
+from pipeline.history.reader import Histories, no_state
+from pipeline.store.directory import DataDirectory
+from rating.errors import InputError, UsageError
+from rating.queries.schemas import StateViews
+from schemas.tables import TABLES
+
+SHOWN_ROWS = 100
+STATE_TABLES = ("accounts", "cards", "counters", "pools", "fees", "rules")
+
+
+@contextmanager
+def connect(
+    data: Path | DataDirectory | Histories, state: StateViews | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB connection with the tables and views of docs/tables.md, as far as they are of the history.
+
+    It shows what is committed now, of all partitions where streaming workers land; with `state` also the tables of
+    STATE_TABLES. A table without rows has its columns all the same. Times are shown in UTC. Raises UsageError where
+    there is no data directory, StorageError where it is damaged.
+    """
+    with _opened(data) as histories, histories.read(lambda: _connect(histories, state)) as connection:
+        yield connection
+
+
+@contextmanager
+def _opened(data: Path | DataDirectory | Histories) -> Iterator[Histories]:
+    if isinstance(data, Histories):
+        yield data
+    else:
+        with Histories.open(data) as histories:
+            yield histories
+
+
+def _connect(histories: Histories, state: StateViews | None) -> duckdb.DuckDBPyConnection:
+    # Nothing is ever fetched from the network, and no variable of this program is taken for a table.
+    options: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "python_enable_replacements": False,
+    }
+    connection = duckdb.connect(config=options)
+    connection.execute("SET TimeZone = 'UTC'")
+    for name, schema in TABLES.items():
+        files = histories.files(name)
+        if files:
+            listed = ", ".join(_literal(file) for file in files)
+            connection.execute(
+                f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
+            )
+        else:
+            plain = pa.schema([(field.name, _plain(field.type)) for field in schema])
+            connection.register(name, plain.empty_table())
+    connection.execute(resources.files("jobs.show").joinpath("views.sql").read_text())
+    if state is not None:
+        for name in STATE_TABLES:
+            connection.register(name, getattr(state, name).to_arrow())
+    return connection
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _literal(path: Path) -> str:
+    """A path as an SQL string that DuckDB takes literally, not as a glob."""
+    text = str(path.absolute()).replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
+    return "'" + text.replace("'", "''") + "'"
+
+
+def run_sql(data: Path | DataDirectory | Histories, sql: str, state: StateViews | None = None) -> pa.Table:
+    """The rows of one reading statement (SELECT, FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE).
+
+    When a compaction replaces files meanwhile the statement runs again over the new ones. Raises InputError with
+    DuckDB's message where the statement is wrong, UsageError where it is none that reads, or names a table of the
+    state where streaming workers hold that.
+    """
+    _require_reading(sql)
+    with _opened(data) as histories:
+
+        def run() -> pa.Table:
+            with _connect(histories, state) as connection:
+                relation = connection.sql(sql)
+                return relation.to_arrow_table() if relation is not None else pa.table({})
+
+        try:
+            return histories.read(run, vanished=lambda failure: isinstance(failure, duckdb.IOException))
+        except duckdb.Error as failure:
+            missing = [name for name in STATE_TABLES if f"Table with name {name} does not exist" in str(failure)]
+            if histories.streaming and missing:
+                raise no_state(histories.path, f"the table {missing[0]}") from failure
+            raise InputError(f"the query cannot be answered: {failure}") from failure
+
+
+def _require_reading(sql: str) -> None:
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as failure:
+        raise InputError(f"the query cannot be read: {failure}") from failure
+    if len(statements) != 1:
+        raise UsageError(f'found {len(statements)} statements; give one, such as "select * from cycles limit 10"')
+    kind = statements[0].type
+    if kind != duckdb.StatementType.SELECT:
+        raise UsageError(
+            f"found {kind.name} statement; the history is only read: give a SELECT, FROM, WITH, DESCRIBE, SHOW or "
+            "SUMMARIZE, and redirect the output of --csv to export"
+        )
+
+
+def rows_as_json(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as JSON values: decimals as text (whole ones as integers), dates and times in ISO 8601, bytes as text.
+
+    Columns of the same name are told apart by a number.
+    """
+    names = _unique(table.column_names)
+    columns = [[_json_value(value) for value in column.to_pylist()] for column in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _unique(names: list[str]) -> list[str]:
+    taken: set[str] = set()
+    unique = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in taken or (number > 1 and candidate in names):
+            number += 1
+            candidate = f"{name}_{number}"
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        if value.as_tuple().exponent == 0:
+            return int(value)
+        text = format(value, "f")
+        return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+    if isinstance(value, dt.datetime):
+        if value.tzinfo is None:
+            return value.isoformat()
+        return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def rows_as_csv(table: pa.Table) -> str:
+    """Rows as CSV with a header line; nothing for null, times in ISO 8601."""
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(table.column_names)
+    columns = [[_json_value(value) for value in column.to_pylist()] for column in table.columns]
+    writer.writerows(zip(*columns, strict=True))
+    return target.getvalue()
+
+
+def render(table: pa.Table, console: Console, shown_rows: int = SHOWN_ROWS) -> None:
+    """Draw the first rows, and say how many there are: as a table, or one value a line where that is too wide."""
+    shown = table.slice(0, shown_rows)
+    names = [printable(name) for name in shown.column_names]
+    columns = [[_cell(_json_value(value)) for value in column.to_pylist()] for column in shown.columns]
+    widths = [
+        max([cell_len(name), *(cell.cell_len for cell in cells)]) for name, cells in zip(names, columns, strict=True)
+    ]
+    if sum(widths) + 2 * (len(widths) - 1) <= console.width or len(names) == 1:
+        drawn = Table(box=None, header_style="bold", pad_edge=False)
+        for name, field in zip(names, table.schema, strict=True):
+            drawn.add_column(Text(name), justify="right" if _is_number(field.type) else "left", overflow="fold")
+        for row in zip(*columns, strict=True):
+            drawn.add_row(*row)
+        console.print(drawn)
+    else:
+        for number, row in enumerate(zip(*columns, strict=True), 1):
+            drawn = Table(box=None, show_header=False, pad_edge=False, title=f"row {number:,}", title_justify="left")
+            drawn.add_column(style="dim", no_wrap=True)
+            drawn.add_column(overflow="fold")
+            for name, cell in zip(names, row, strict=True):
+                drawn.add_row(Text(name), cell)
+            console.print(drawn)
+    if table.num_rows > shown_rows:
+        console.print(f"{shown_rows:,} of {table.num_rows:,} rows; all of them with --csv or --json", highlight=False)
+    else:
+        console.print(f"{table.num_rows:,} {'row' if table.num_rows == 1 else 'rows'}", highlight=False)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _cell(value: Any) -> Text:
+    if value is None:
+        return Text("–", style="dim")
+    return Text(printable(str(value)))

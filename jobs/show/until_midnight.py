@@ -1,0 +1,116 @@
+"""Traffic in cycle as of 24:00 of the previous local day (T7), beside the live reading of the state.
+
+The history knows the local day of every record, so a cycle until midnight is the sum of its rows of earlier days. A
+record that came late for an earlier day is in it: what counts is when it was used.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, replace
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from jobs.cli.printable import printable
+from rating.calendars.calendar import day_date, zone_calendar
+from rating.queries.schemas import COUNTERS_VIEW, StateViews
+
+# A card's own counter also says what the card used of a pool or device, where the rest of it is counted.
+_SUMS_SQL = """
+WITH used AS (
+    SELECT subject_kind::VARCHAR AS subject_kind, subject, iccid, rate::VARCHAR AS counter, cycle::VARCHAR AS cycle,
+        sum(billable_quantity - from_test)::BIGINT AS billable, sum(from_allowance)::BIGINT AS allowance_used,
+        sum(from_addon)::BIGINT AS addon_used, sum(overage)::BIGINT AS overage,
+        sum(charge_nanos)::BIGINT AS charge_nanos
+    FROM rated JOIN account_days ON account_days.account_id = rated.account_id AND rated.day <= account_days.until
+    WHERE rated.cycle IN (SELECT cycle FROM held)
+        AND (rated.iccid IN (SELECT subject FROM held) OR rated.subject IN (SELECT subject FROM held))
+    GROUP BY ALL
+)
+SELECT 'sim' AS subject_kind, iccid AS subject, counter, cycle, sum(billable)::BIGINT AS billable,
+    sum(allowance_used) FILTER (subject_kind = 'sim')::BIGINT AS allowance_used,
+    sum(addon_used) FILTER (subject_kind = 'sim')::BIGINT AS addon_used,
+    sum(overage) FILTER (subject_kind = 'sim')::BIGINT AS overage,
+    sum(charge_nanos) FILTER (subject_kind = 'sim')::BIGINT AS charge_nanos
+FROM used GROUP BY ALL
+UNION ALL
+SELECT subject_kind, subject, counter, cycle, sum(billable)::BIGINT, sum(allowance_used)::BIGINT,
+    sum(addon_used)::BIGINT, sum(overage)::BIGINT, sum(charge_nanos)::BIGINT
+FROM used WHERE subject_kind <> 'sim' GROUP BY ALL
+"""
+_SUMS = ("billable", "allowance_used", "addon_used", "overage", "charge_nanos")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which usage is shown: live at `as_of`, or by time zone through the end of the day in `until`."""
+
+    as_of: dt.datetime
+    until: dict[str, dt.date] | None = None
+
+    def of_zone(self, zone: str) -> Reading:
+        """This reading for accounts of one time zone."""
+        return self if self.until is None else Reading(self.as_of, {zone: self.until[zone]})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The reading as JSON values."""
+        through = None if self.until is None else {zone: day.isoformat() for zone, day in sorted(self.until.items())}
+        return {
+            "usage": "live" if through is None else "until_midnight",
+            "as_of": self.as_of.astimezone(dt.UTC).isoformat().replace("+00:00", "Z"),
+            "usage_until": through,
+        }
+
+    def sentence(self) -> str:
+        """The reading in words."""
+        moment = f"{self.as_of.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
+        if self.until is None:
+            return f"usage of the cycle open at {moment}, live"
+        zones: dict[dt.date, list[str]] = {}
+        for zone, day in sorted(self.until.items()):
+            zones.setdefault(day, []).append(printable(zone))
+        days = sorted(zones.items())
+        through = " and ".join(f"{day} ({', '.join(names)})" for day, names in days)
+        if len(days) == 1:
+            through = f"{days[0][0]} local time"
+        return f"usage of the cycle open at {moment}, until 24:00 of the previous local day: {through}"
+
+
+def days_before(views: StateViews, as_of: dt.datetime) -> dict[str, dt.date]:
+    """For each time zone of an account the local day before the one that `as_of` lies in."""
+    us = (as_of - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+    return {name: _day_before(name, us) for name in {"UTC", *views.accounts["time_zone"].drop_nulls()}}
+
+
+def _day_before(zone: str, us: int) -> dt.date:
+    calendar = zone_calendar(zone)
+    midnight_us = calendar.as_of_previous_day_us(us)
+    return day_date(int(calendar.local_day(np.array([midnight_us - 1], np.int64))[0]))
+
+
+def until_midnight(
+    connection: duckdb.DuckDBPyConnection, views: StateViews, as_of: dt.datetime, iccid: str | None = None
+) -> tuple[StateViews, Reading]:
+    """`views` whose counters end with the previous local day of each account; of the subjects of one card if given."""
+    days = days_before(views, as_of)
+    ends = pl.col("time_zone").fill_null("UTC").replace_strict(list(days), list(days.values()), return_dtype=pl.Date)
+    counters = views.counters
+    if iccid is not None:
+        card = views.cards.filter(pl.col("iccid") == iccid)
+        subjects = [value for name in ("iccid", "device_id", "pool_id") for value in card[name].drop_nulls()]
+        counters = counters.filter(pl.col("subject").is_in(subjects))
+    connection.register("account_days", views.accounts.select("account_id", until=ends).to_arrow())
+    connection.register("held", counters.select("subject", "cycle").unique().to_arrow())
+    rows = connection.sql(_SUMS_SQL)
+    sums = pl.from_arrow(rows.to_arrow_table())
+    assert isinstance(sums, pl.DataFrame)
+    keys = ["subject_kind", "subject", "counter", "cycle"]
+    counted = (
+        counters.drop(_SUMS)
+        .join(sums, on=keys, how="left", maintain_order="left")
+        .with_columns(pl.col(_SUMS).fill_null(0))
+    )
+    return replace(views, counters=counted.select(list(COUNTERS_VIEW))), Reading(as_of, days)

@@ -1,0 +1,1 @@
+"""The history kept in order: compaction, and the copy in ClickHouse."""

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import polars_threads
-from tests.broker import kafka, own_broker
-from tests.guarded import pytest_configure, pytest_unconfigure
-from tests.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler
+from tests.support import polars_threads
+from tests.support.broker import kafka, own_broker
+from tests.support.guarded import pytest_configure, pytest_unconfigure
+from tests.support.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
 __all__ = [
     "kafka",  # fixtures of all tests
@@ -29,7 +29,7 @@ __all__ = [
 polars_threads.watch()
 os.environ[polars_threads.VARIABLE] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, (str(Path(__file__).parent / "watched"), os.environ.get("PYTHONPATH")))
+    filter(None, (str(Path(__file__).parent / "support" / "watched"), os.environ.get("PYTHONPATH")))
 )
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
@@ -73,7 +73,7 @@ def _no_network() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _polars_objects_stay_in_their_threads() -> Iterator[None]:
-    """A test fails if two threads touched one Polars object, also if the error was caught (tests/polars_threads.py)."""
+    """A test fails if two threads touched one Polars object, also if the error was caught (tests/support/polars_threads.py)."""
     yield
     found, polars_threads.found[:] = polars_threads.found[:], []
     assert found == []

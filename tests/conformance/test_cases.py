@@ -38,7 +38,7 @@ from schemas.plans import (
     Tier,
 )
 from schemas.usage import RecordType, Service, UsageBatch
-from tests.fold_case import NOON, RECEIVED, Row, charges, engine, plan, rows_of, us, usage
+from tests.support.fold_case import NOON, RECEIVED, Row, charges, engine, plan, rows_of, us, usage
 
 Case = dict[str, Any]
 

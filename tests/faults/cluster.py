@@ -16,8 +16,8 @@ from benchmarks.workers import start_worker
 from pipeline.broker import Broker
 from pipeline.broker.server import free_port
 from pipeline.config import Config, load_config
-from tests.clickhouse_case import PASSWORD, USER
-from tests.progress import Movement
+from tests.support.clickhouse_case import PASSWORD, USER
+from tests.support.progress import Movement
 
 ROOT = Path(__file__).resolve().parents[2]
 RESTART_S = 1.0
@@ -61,7 +61,7 @@ class Cluster:
         """Start the server, or start it again over the same rows."""
         arguments = [str(self.folder / "clickhouse"), str(self._clickhouse_port), USER, PASSWORD]
         self._clickhouse = subprocess.Popen(
-            [sys.executable, "-m", "tests.clickhouse_server", *arguments],
+            [sys.executable, "-m", "tests.support.clickhouse_server", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,

@@ -35,7 +35,7 @@ from tests.faults.check import (
 )
 from tests.faults.cluster import Cluster, running
 from tests.faults.stream import Expected, Stream, expected_of, stream_of
-from tests.progress import Movement, Standstill
+from tests.support.progress import Movement, Standstill
 
 PAUSE_S = 12.0  # longer than the session of a worker
 PARTITIONS = 4

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker import need_broker
 from tests.faults.cluster import Cluster
 from tests.faults.run import PARTITIONS, Faults, Report, disturb
 from tests.faults.stream import expected_of, stream_of
+from tests.support.broker import need_broker
 
 
 # kill -9 of a worker and of the broker; a worker paused beyond its session, both workers killed at once.

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from pipeline.feeds.mappings import ready_mappings
 from rating.errors import WeirError
 from schemas.mapping import Mapping
-from tests.compressed import zstd_frame
-from tests.feed_files import HEADERS, feed, good_line, run_feed
+from tests.support.compressed import zstd_frame
+from tests.support.feed_files import HEADERS, feed, good_line, run_feed
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "examples" / "feeds"
 TOKENS = [

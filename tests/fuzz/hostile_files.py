@@ -21,9 +21,9 @@ from pipeline.feeds.decode import open_source
 from rating.errors import WeirError
 from rating.mediation.records import mediate
 from schemas.mapping import Mapping
-from tests.compressed import zstd_frame
-from tests.feed_files import EXPLODED, HEADERS, feed, good_line
-from tests.progress import completed
+from tests.support.compressed import zstd_frame
+from tests.support.feed_files import EXPLODED, HEADERS, feed, good_line
+from tests.support.progress import completed
 
 SIZE = 10_000_000
 GIGABYTES = 10

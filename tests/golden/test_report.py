@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from jobs.report import build_report, write_report
-from tests.rated_rows import history, rated_table, reject_table, rule_tables, small_events, small_views
+from tests.support.rated_rows import history, rated_table, reject_table, rule_tables, small_events, small_views
 
 GOLDEN = Path(__file__).resolve().parent / "report"
 AS_OF = dt.datetime(2026, 10, 21, 9, 30, tzinfo=dt.UTC)

@@ -15,7 +15,7 @@ import pytest
 
 from jobs.cli import app as cli
 from jobs.cli import console
-from tests.progress import communicated, completed, wait_until
+from tests.support.progress import communicated, completed, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 BERLIN, ANGELES, MEMBER = "89490000000000000011", "89010000000000000022", "89490000000000000033"

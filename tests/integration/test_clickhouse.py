@@ -38,9 +38,9 @@ from pipeline.feeds.mappings import load_mapping
 from pipeline.store.directory import DataDirectory, lock_directory
 from rating.errors import LockedError, UsageError, WorldError
 from schemas.tables import TABLES
-from tests.clickhouse_case import PASSWORD, ROOT, USER, TestServer, commit, events, everything, server
-from tests.progress import completed, ended
-from tests.rated_rows import rated_table
+from tests.support.clickhouse_case import PASSWORD, ROOT, USER, TestServer, commit, events, everything, server
+from tests.support.progress import completed, ended
+from tests.support.rated_rows import rated_table
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 PAGE = (ROOT / "docs" / "clickhouse.md").read_text(encoding="utf-8")
@@ -423,7 +423,7 @@ def test_killed_loads_end_as_an_undisturbed_one(data: Path, tmp_path: Path, seed
     `weir` loads the rest, checks and queries it."""
     chance = random.Random(seed)
     place = tmp_path / "clickhouse"
-    command = [sys.executable, "-m", "tests.clickhouse_load", str(data), str(place)]
+    command = [sys.executable, "-m", "tests.support.clickhouse_load", str(data), str(place)]
     kills = 0
     while kills < 3:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)

@@ -21,7 +21,7 @@ from rating.engine import Engine
 from rating.errors import LockedError, RuleError, SourceError, StorageError, UsageError
 from rating.state import State
 from schemas.commands import Activate, Suspended
-from tests.progress import completed
+from tests.support.progress import completed
 
 AS_OF_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z
 WEIR = str(Path(sys.executable).with_name("weir"))

@@ -19,8 +19,8 @@ import pytest
 from pipeline.config import Kafka
 from pipeline.streaming.kafka import Log, LogMessage
 from pipeline.streaming.topics import Topics
-from tests.broker import SharedBroker
-from tests.progress import communicated, wait_until
+from tests.support.broker import SharedBroker
+from tests.support.progress import communicated, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 PARTITIONS = 2

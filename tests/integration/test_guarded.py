@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import MARKS, Child, Marked, new_mark
-from tests.progress import Movement, Standstill, communicated, completed, ended, wait_until
+from tests.support.processes import MARKS, Child, Marked, new_mark
+from tests.support.progress import Movement, Standstill, communicated, completed, ended, wait_until
 
 ROOT = Path(__file__).parents[2]
 STILL = "import sys, time; print('here I am', flush=True); time.sleep(86_400)"
@@ -59,7 +59,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["tests.guarded"]\n')
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["tests.support.guarded"]\n')
     (tmp_path / "leaves.py").write_text(LEAVES_BEHIND)
     (tmp_path / "hangs.py").write_text(HANGS_IN_C)
     return tmp_path

@@ -9,7 +9,7 @@ from pipeline.config import Kafka
 from pipeline.streaming.kafka import Log, publisher_of
 from pipeline.streaming.stage.in_order import InOrder
 from pipeline.streaming.stage.inbox import Delivery, Inbox
-from tests.broker import SharedBroker
+from tests.support.broker import SharedBroker
 
 COUNT = 20
 MOST_BYTES = 1 << 20

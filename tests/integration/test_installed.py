@@ -23,8 +23,8 @@ import pytest
 
 from pipeline.broker import free_port
 from pipeline.extras import DISTRIBUTION, Extra
-from tests.broker import SharedBroker, need_broker
-from tests.installed import ROOT, ROOTS, Installed, build, copy_sources, environment, install, metadata_of
+from tests.support.broker import SharedBroker, need_broker
+from tests.support.installed import ROOT, ROOTS, Installed, build, copy_sources, environment, install, metadata_of
 
 SMALL = ("--cards", 600, "--records", 15_000)
 EXTRAS: tuple[Extra, ...] = get_args(Extra)

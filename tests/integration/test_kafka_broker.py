@@ -23,8 +23,8 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from pipeline.broker import Broker, fetch, kafka_jars, pins
 from pipeline.broker.server import HOST, free_port
 from rating.errors import WorldError
-from tests.broker import SharedBroker, make_topic, need_broker
-from tests.progress import communicated, completed, wait_until
+from tests.support.broker import SharedBroker, make_topic, need_broker
+from tests.support.progress import communicated, completed, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 

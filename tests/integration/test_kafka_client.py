@@ -24,8 +24,8 @@ from pipeline.config import Kafka
 from pipeline.streaming.kafka import Log, LogMessage, ensure_topics, publisher_of, publishing, reach
 from pipeline.streaming.topics import Topics, layouts
 from rating.errors import ConfigError, StorageError, WorldError
-from tests.broker import SharedBroker, make_topic, need_broker
-from tests.progress import completed
+from tests.support.broker import SharedBroker, make_topic, need_broker
+from tests.support.progress import completed
 
 T = TypeVar("T")
 HOST = "127.0.0.1"

@@ -18,7 +18,7 @@ import pytest
 
 from jobs.demo.generate import Generated, generate
 from pipeline.store.directory import DataDirectory
-from tests.progress import communicated, wait_until
+from tests.support.progress import communicated, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 AS_OF = "2026-11-01T00:00:00Z"

@@ -16,8 +16,8 @@ from pipeline.streaming.rate.output_messages import OutputPiece, Packed, packed
 from pipeline.streaming.rate.recent import RecentPieces
 from pipeline.streaming.stage.inbox import Delivery
 from pipeline.streaming.worker.metrics import Metrics
-from tests.broker import SharedBroker
-from tests.landing_case import some, table_of
+from tests.support.broker import SharedBroker
+from tests.support.landing_case import some, table_of
 
 COUNT = 6
 

@@ -22,8 +22,8 @@ from pipeline.streaming.mediate.process import Lanes
 from pipeline.streaming.raw.headers import RawMessage, marker
 from rating.errors import WorldError
 from schemas.cards import Account, Catalogue
-from tests.fold_case import cards
-from tests.progress import wait_until
+from tests.support.fold_case import cards
+from tests.support.progress import wait_until
 
 MAPPINGS = {mapping.name: mapping for mapping in ready_mappings()}
 PLAIN = "record_key,service,direction,iccid,volume_up_bytes,volume_down_bytes,used_at\n"

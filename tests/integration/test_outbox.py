@@ -33,8 +33,8 @@ from pipeline.config import Email, Outbox, Route, WebhookDestination
 from pipeline.outbox import Deliverer, Delivery, Store, Tally
 from pipeline.outbox.signature import message_id
 from pipeline.outbox.webhook import retry_after_s
-from tests.outbox_case import Act, commit, lines, sim
-from tests.progress import communicated, completed, wait_until
+from tests.support.outbox_case import Act, commit, lines, sim
+from tests.support.progress import communicated, completed, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 KEY = b"k" * 32

@@ -29,10 +29,10 @@ from pipeline.streaming.rate.recent import RecentRaw
 from pipeline.streaming.rate.reject_details import origin_at
 from pipeline.streaming.raw.headers import RawMessage, facts_of
 from pipeline.streaming.topics import Topics
-from tests.broker import SharedBroker
-from tests.feed_files import HEADERS, good_line
-from tests.packing_case import folded
-from tests.progress import communicated, wait_until
+from tests.support.broker import SharedBroker
+from tests.support.feed_files import HEADERS, good_line
+from tests.support.packing_case import folded
+from tests.support.progress import communicated, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 MAPPING = """

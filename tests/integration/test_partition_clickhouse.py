@@ -18,8 +18,8 @@ from pipeline.streaming.land.folder import PartitionLanding, folder_of
 from pipeline.streaming.rate.output import Output
 from rating.errors import LockedError, WorldError
 from schemas.tables import TABLES
-from tests.clickhouse_case import everything
-from tests.landing_case import output, some
+from tests.support.clickhouse_case import everything
+from tests.support.landing_case import output, some
 
 LATER = 998  # so that the second message begins at offset 1000 of the fold
 

@@ -35,8 +35,8 @@ from pipeline.streaming.rate.restore import changelog_of
 from pipeline.streaming.topics import Topics
 from rating.errors import ConfigError, StorageError, WorldError
 from schemas.commands import Activate
-from tests.broker import SharedBroker, make_topic
-from tests.landing_case import pieces, table_of
+from tests.support.broker import SharedBroker, make_topic
+from tests.support.landing_case import pieces, table_of
 
 OCTOBER_US = 1_790_812_800_000_000  # 2026-10-01T00:00:00Z
 NOVEMBER_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z

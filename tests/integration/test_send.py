@@ -21,8 +21,8 @@ from pipeline.journal.messages import read_message
 from pipeline.streaming.commands.catalogue_log import Registry
 from pipeline.streaming.kafka import Log, ensure_topics, publisher_of
 from pipeline.streaming.topics import Topics
-from tests.broker import SharedBroker
-from tests.progress import FOR_EVER_S, completed
+from tests.support.broker import SharedBroker
+from tests.support.progress import FOR_EVER_S, completed
 
 WEIR = str(Path(sys.executable).with_name("weir"))
 AT = "2026-10-02T00:00:00Z"

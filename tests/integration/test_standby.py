@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks.ingest import AS_OF, generated
 from benchmarks.workers import Cluster, wait_for_journal
-from tests.broker import need_broker
-from tests.progress import FOR_EVER_S, wait_until
+from tests.support.broker import need_broker
+from tests.support.progress import FOR_EVER_S, wait_until
 
 SETTINGS = "standby = 1\nbase_records = 2000"
 

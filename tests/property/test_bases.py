@@ -20,7 +20,7 @@ from pipeline.streaming.rate.output_messages import Output, encode
 from rating.dedupe.runs import joined
 from rating.dedupe.seen import KEEP_DAYS
 from schemas.tables import RATED
-from tests.rules_strategies import Entry, fleet
+from tests.support.strategies.rules_strategies import Entry, fleet
 
 _NONE = RATED.empty_table()
 
@@ -103,8 +103,8 @@ class Driver:
 
 
 def baseline(rated: pa.Table, fold: PartitionFold, at_us: int) -> pl.DataFrame:
-    """What the rated rows hold for rules that start, as tests.rules_case finds it."""
-    from tests.rules_case import Fold
+    """What the rated rows hold for rules that start, as tests.support.rules_case finds it."""
+    from tests.support.rules_case import Fold
 
     found = Fold()
     found.engine, found.rated = fold.engine, [rated]

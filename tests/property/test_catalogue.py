@@ -21,7 +21,7 @@ from rating.catalogue.check_digits import luhn_digit
 from rating.errors import CatalogueError, Finding
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool, PoolSize
 from schemas.plans import Band, Cycle, Fee, Increment, Plan, PlanVersion, Rate, TestAllowance, Zone, ZoneSet
-from tests.strategies import amounts, price_specs, roundings
+from tests.support.strategies.strategies import amounts, price_specs, roundings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 _IDS = st.text("abcXYZ019-_ .é", min_size=1, max_size=8).filter(lambda text: text == text.strip())

@@ -25,11 +25,11 @@ from rating.usage.cycles import cycle_label
 from rating.usage.rerating import rerate
 from schemas.tables import GAPS, RATED
 from schemas.usage import RecordType, UsageBatch
-from tests.fold_case import us, usage
-from tests.fold_strategies import World, worlds
-from tests.price_reference import reference_cost
-from tests.reference import Model
-from tests.reference_terms import Outcome, allowance_of
+from tests.support.fold_case import us, usage
+from tests.support.reference.price_reference import reference_cost
+from tests.support.reference.reference import Model
+from tests.support.reference.reference_terms import Outcome, allowance_of
+from tests.support.strategies.fold_strategies import World, worlds
 
 ARRIVED = dt.datetime(2026, 11, 2, tzinfo=dt.UTC)
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pipeline.feeds.mappings import parse_mapping
 from rating.errors import WeirError
 from rating.mediation.records import mediate
-from tests.feed_files import EXPLODED, HEADERS, feed, good_line, run_feed
-from tests.strategies import hostile_lines
+from tests.support.feed_files import EXPLODED, HEADERS, feed, good_line, run_feed
+from tests.support.strategies.strategies import hostile_lines
 
 TEXT_FEEDS = ["csv", "csv-plain", "csv-headless", "ndjson"]
 

@@ -24,11 +24,11 @@ from rating.step import Step
 from schemas.cards import Account, Catalogue
 from schemas.tables import RATED
 from schemas.usage import UsageBatch
-from tests.fold_case import us
-from tests.fold_strategies import World, worlds
-from tests.rules_case import Fold
-from tests.rules_strategies import Entry as Happening
-from tests.rules_strategies import fleet
+from tests.support.fold_case import us
+from tests.support.rules_case import Fold
+from tests.support.strategies.fold_strategies import World, worlds
+from tests.support.strategies.rules_strategies import Entry as Happening
+from tests.support.strategies.rules_strategies import fleet
 
 START_US = us(dt.datetime(2026, 9, 1, tzinfo=dt.UTC))
 TABLES = ("rated", "gaps", "firings", "actions", "results")

@@ -16,7 +16,7 @@ from rating.rules.limits import rules_of
 from rating.rules.thresholds import Limits
 from schemas.cards import Catalogue
 from schemas.rules import ActionType, Channel, FilterType, Limit, LimitKind, Measure, TriggerName
-from tests.rule_files import BASE
+from tests.support.rule_files import BASE
 
 NUMBERS = st.integers(-1, 10**6) | st.sampled_from([10**15, 10**18, 10**19, 10**30])
 QUANTITIES = st.one_of(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from tests.fold_case import Row
-from tests.rules_case import Driver, Fold, Slow, pieces
-from tests.rules_strategies import Entry, Fleet, fleet, shown
+from tests.support.fold_case import Row
+from tests.support.rules_case import Driver, Fold, Slow, pieces
+from tests.support.strategies.rules_strategies import Entry, Fleet, fleet, shown
 
 
 def differences(slow: list[Row], fast: list[Row], name: str) -> list[str]:

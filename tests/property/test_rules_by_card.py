@@ -17,8 +17,8 @@ from rating.state import State
 from schemas.cards import Account, Catalogue
 from schemas.plans import Plan, PlanVersion
 from schemas.rules import Filter, FilterType, Rule
-from tests.fold_case import SINCE, Row, cards
-from tests.reference_terms import FOR_EVER, LONG_AGO, Spell, follow, held
+from tests.support.fold_case import SINCE, Row, cards
+from tests.support.reference.reference_terms import FOR_EVER, LONG_AGO, Spell, follow, held
 
 DAYS = [dt.date(2026, 10, day) for day in (4, 5, 6, 7, 8, 9)]
 EPOCH = dt.date(1970, 1, 1)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rating.tariff import PriceBook, PriceSpec
 from rating.units.money import MAX_NANOS, round_nanos
 from schemas.plans import Price, Rounding, Tier
-from tests.price_reference import reference_cost
-from tests.strategies import amounts, price_specs
+from tests.support.reference.price_reference import reference_cost
+from tests.support.strategies.strategies import amounts, price_specs
 
 UNITS = st.sampled_from([-1, 0, 1]) | st.integers(-1, 6000) | st.integers(-1, 10**6)
 

@@ -31,9 +31,9 @@ from pipeline.streaming.topics import Topics
 from schemas.cards import Catalogue
 from schemas.commands import Command
 from schemas.tables import TABLES
-from tests.fold_case import Row, us
-from tests.progress import Movement, ended, require_running
 from tests.scenarios.drivers import File, Found, rows_in, views_of
+from tests.support.fold_case import Row, us
+from tests.support.progress import Movement, ended, require_running
 
 PARTITIONS: Final = 3
 RAW_PARTITIONS: Final = 2

@@ -27,9 +27,9 @@ from schemas.commands import Command
 from schemas.mapping import Mapping
 from schemas.tables import TABLES
 from schemas.usage import RecordType
-from tests.fold_case import Row, us
-from tests.rules_case import Fold
 from tests.scenarios.stories import Answer, Apply, Happening, Ingest, Say, Scenario, Singles, Tick
+from tests.support.fold_case import Row, us
+from tests.support.rules_case import Fold
 
 Found = dict[str, pl.DataFrame]
 

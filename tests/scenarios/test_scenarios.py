@@ -12,12 +12,12 @@ import pytest
 
 from schemas.mapping import Mapping
 from schemas.tables import TABLES
-from tests.broker import SharedBroker
 from tests.scenarios.cluster import PARTITIONS, Cluster, OnKafka
 from tests.scenarios.drivers import InDirectory, InProcess, mappings_of, play
 from tests.scenarios.history import History, summary
 from tests.scenarios.scenarios import OWN_FEEDS, READY_FEEDS, SCENARIOS
 from tests.scenarios.stories import Scenario, nov, oct_
+from tests.support.broker import SharedBroker
 
 LOOKS: Final = (oct_(13), oct_(22), oct_(31, 22, 30), nov(3))
 _OWN: Final = {"add_tag", "set_attribute"}  # what Weir carries out itself

@@ -12,7 +12,7 @@ from rating.errors import PlanError
 from rating.state import State
 from schemas.cards import Account, Catalogue
 from schemas.plans import Plan, PlanVersion, Price, Rate
-from tests.fold_case import SINCE, cards, charges, engine, plan, usage
+from tests.support.fold_case import SINCE, cards, charges, engine, plan, usage
 
 ONE, TWO = (Rate(service="data", price=Price(model="flat", price=price)) for price in ("1", "2"))
 

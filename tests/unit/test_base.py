@@ -12,7 +12,7 @@ from pipeline.streaming.rate.fold import PartitionFold
 from rating.errors import StorageError
 from schemas.cards import Account, Catalogue
 from schemas.plans import Price, Rate
-from tests.fold_case import cards, plan
+from tests.support.fold_case import cards, plan
 from tests.unit.test_partition_fold import AT_US, message, opened, records
 
 CARDS = 40_000

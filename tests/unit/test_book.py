@@ -11,7 +11,7 @@ from rating.engine import Engine
 from rating.errors import PlanError
 from schemas.plans import Band, Plan, PlanVersion, Price, Rate, Zone, ZoneSet
 from schemas.usage import Direction, Service
-from tests.fold_case import NOON, Row, engine, plan, rows_of, usage
+from tests.support.fold_case import NOON, Row, engine, plan, rows_of, usage
 
 ZONES = ZoneSet(
     id="z",

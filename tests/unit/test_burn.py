@@ -13,7 +13,7 @@ from rating.usage.allowances import draw
 from schemas.cards import Addon, Catalogue
 from schemas.plans import Price, Rate, TestAllowance
 from schemas.usage import Service
-from tests.fold_case import NOON, Row, cards, engine, plan, rows_of, usage
+from tests.support.fold_case import NOON, Row, cards, engine, plan, rows_of, usage
 
 FLAT = Price(model="flat", price="1")
 BURNED = ("from_test", "from_allowance", "from_addon", "overage")

@@ -10,7 +10,7 @@ import pytest
 from pipeline.catalogue import load_catalogue
 from rating.errors import CatalogueError, Finding, SourceError
 from schemas.cards import Catalogue
-from tests.compressed import zstd_frame
+from tests.support.compressed import zstd_frame
 
 GOOD = """\
 [[accounts]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rule_files import GOOD, Case, found, load, name_of, require_findings
+from tests.support.rule_files import GOOD, Case, found, load, name_of, require_findings
 
 # What is changed in GOOD, and the findings that follow: field, and words of what was found and of what would be right.
 CASES: list[Case] = [

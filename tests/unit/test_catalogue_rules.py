@@ -9,7 +9,7 @@ import pytest
 from pipeline.catalogue.rules import MOST_RULES
 from schemas.cards import Catalogue
 from schemas.rules import Rule
-from tests.rule_files import BASE, GOOD, RULES, Case, found, load, name_of, require_findings
+from tests.support.rule_files import BASE, GOOD, RULES, Case, found, load, name_of, require_findings
 
 # What is changed in GOOD, and the findings that follow: field, and words of what was found and of what would be right.
 CASES: list[Case] = [

@@ -20,7 +20,7 @@ from pipeline.store.background import Background
 from pipeline.store.directory import DataDirectory
 from rating.errors import LockedError, UsageError
 from schemas.tables import FIRINGS, GAPS, RATED
-from tests.rated_rows import Event, rated_table
+from tests.support.rated_rows import Event, rated_table
 
 ONE = "8988303000000000001"
 

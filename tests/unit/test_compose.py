@@ -19,7 +19,7 @@ from pipeline.broker.pins import KAFKA_VERSION
 from pipeline.config import Config, load_config
 from pipeline.config.table import host_and_port
 from pipeline.streaming.worker.http import bearers, own_url
-from tests.broker import need_broker
+from tests.support.broker import need_broker
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))

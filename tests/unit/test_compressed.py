@@ -17,7 +17,7 @@ from pipeline.catalogue.files import read_bytes
 from pipeline.catalogue.findings import Findings
 from pipeline.feeds.decode.stream import BOMB_FLOOR_BYTES, ByteStream, compression_of
 from rating.errors import CatalogueError, SourceError
-from tests.compressed import (
+from tests.support.compressed import (
     CHECKED_CONTENT,
     CHECKED_FRAME,
     skippable_zstd_frame,

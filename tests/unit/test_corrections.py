@@ -13,7 +13,7 @@ from rating.step import Step
 from schemas.cards import Addon, Catalogue, Pool, PoolSize
 from schemas.plans import Band, Price, Rate, Rounding, TestAllowance, Tier
 from schemas.usage import Direction, RecordType, Service
-from tests.fold_case import NOON, RECEIVED, Row, cards, engine, plan, rows_of, us, usage
+from tests.support.fold_case import NOON, RECEIVED, Row, cards, engine, plan, rows_of, us, usage
 
 FLAT = Price(model="flat", price="1")
 EURO = 10**9

@@ -17,8 +17,8 @@ from pipeline.feeds.decode import Position, open_source
 from pipeline.feeds.mappings import parse_mapping
 from rating.errors import MappingError, SourceError
 from schemas.mapping import Mapping
-from tests.compressed import zstd_frame
-from tests.feed_files import EXPLODED, HEADERS, feed, good_line, run_feed
+from tests.support.compressed import zstd_frame
+from tests.support.feed_files import EXPLODED, HEADERS, feed, good_line, run_feed
 
 
 def _raw(path: Path, mapping: Mapping) -> pl.DataFrame:

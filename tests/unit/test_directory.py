@@ -15,7 +15,7 @@ from rating.engine import Engine
 from rating.state import State
 from schemas.cards import Catalogue
 from schemas.plans import Rate
-from tests.fold_case import cards, engine, plan, usage
+from tests.support.fold_case import cards, engine, plan, usage
 
 EPOCH = dt.date(1970, 1, 1)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jobs.ingest.feeds_check import check, list_feeds, render_check, render_list, show_feed
 from pipeline.feeds.mappings import load_mapping
-from tests.feed_files import HEADERS, feed, good_line
+from tests.support.feed_files import HEADERS, feed, good_line
 
 
 def test_a_check_tells_what_each_column_became(tmp_path: Path) -> None:

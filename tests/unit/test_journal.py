@@ -19,7 +19,7 @@ from rating.errors import StorageError
 from schemas.cards import CARD_SCHEMA, Account, Catalogue
 from schemas.commands import Activate, Connected, Failed, PlanChanged
 from schemas.usage import USAGE_SCHEMA, UsageBatch
-from tests.rated_rows import Event, rated_table
+from tests.support.rated_rows import Event, rated_table
 
 
 def batch(count: int, *, optional: bool = False, start: int = 0) -> UsageBatch:

@@ -21,7 +21,7 @@ from pipeline.store.background import Background
 from pipeline.store.directory import DataDirectory
 from rating.errors import StorageError
 from schemas.tables import GAPS, RATED, REJECTED
-from tests.rated_rows import Event, rated_table
+from tests.support.rated_rows import Event, rated_table
 
 
 def on_days(days: list[int]) -> pa.Table:

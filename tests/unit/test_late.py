@@ -9,7 +9,7 @@ import pytest
 from rating.engine import Engine
 from schemas.cards import Account, Pool, PoolSize
 from schemas.plans import Cycle, Plan, PlanVersion, Price, Rate
-from tests.fold_case import SINCE, engine, plan, rows_of, us, usage
+from tests.support.fold_case import SINCE, engine, plan, rows_of, us, usage
 
 TERMS = plan(Rate(service="data", allowance=100, price=Price(model="flat", price="1")))
 SECOND = dt.timedelta(seconds=1)

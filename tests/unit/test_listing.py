@@ -34,7 +34,7 @@ from jobs.show.listing_text import (
 )
 from rating.errors import UsageError
 from rating.queries.schemas import StateViews
-from tests.rated_rows import MB, OCTOBER, history, rated_table, reject_table, small_events, small_views, views
+from tests.support.rated_rows import MB, OCTOBER, history, rated_table, reject_table, small_events, small_views, views
 
 NOW = dt.datetime(2026, 10, 21, 12, tzinfo=dt.UTC)
 HOSTILE = "\x1b]0;x\x07[red]\u202e\x9b31m"

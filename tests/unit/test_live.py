@@ -29,8 +29,8 @@ from rating.units.money import format_amount
 from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.plans import Price, Rate
 from schemas.usage import Direction, Service
-from tests.fold_case import NOON, RECEIVED, cards, engine, plan, usage
-from tests.one_thread import work_in_this_thread
+from tests.support.fold_case import NOON, RECEIVED, cards, engine, plan, usage
+from tests.support.one_thread import work_in_this_thread
 
 DATA = Rate(service="data", allowance="1 MB", price=Price(model="flat", price="0.5", per="1 MB"))
 SMS = Rate(service="sms", allowance=10, price=Price(model="flat", price="0.01"))

@@ -21,8 +21,8 @@ from pipeline.streaming.raw.messages import RawMessage, chunks_of, kept_line, ma
 from schemas.cards import Account, Catalogue
 from schemas.choices import REASONS
 from schemas.plans import Plan, PlanVersion, Rate
-from tests.feed_files import EXPLODED, HEADERS, feed, good_line
-from tests.fold_case import SINCE, cards
+from tests.support.feed_files import EXPLODED, HEADERS, feed, good_line
+from tests.support.fold_case import SINCE, cards
 
 AS_OF_US = 1_793_500_000_000_000
 PLAN = Plan(id="p", currency="EUR", versions=(PlanVersion(version=1, effective=SINCE, rates=(Rate(service="data"),)),))

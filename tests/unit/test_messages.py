@@ -20,8 +20,8 @@ from schemas.commands import Activate, Command, Connected, PlanChanged
 from schemas.plans import Plan, PlanVersion, Rate, Zone, ZoneSet
 from schemas.rules import Rule
 from schemas.tables import REJECTED
-from tests.fold_case import SINCE, cards
-from tests.rated_rows import Event, rated_table
+from tests.support.fold_case import SINCE, cards
+from tests.support.rated_rows import Event, rated_table
 from tests.unit.test_journal import assert_same, batch
 
 WHERE = "journal[3]@17"

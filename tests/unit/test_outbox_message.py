@@ -16,7 +16,7 @@ from pipeline.outbox.message import Outgoing, Target, fill, outgoing, schema
 from pipeline.outbox.routes import targets
 from schemas.actions import ActionMessage, Notify
 from schemas.rules import Action, ActionType, Channel
-from tests.outbox_case import FIRED_AT, Act, action_row, firing_row, sim
+from tests.support.outbox_case import FIRED_AT, Act, action_row, firing_row, sim
 
 DOCS = Path(__file__).parents[2] / "docs"
 

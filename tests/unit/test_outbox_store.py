@@ -17,7 +17,7 @@ from pipeline.outbox.message import Outgoing
 from pipeline.outbox.store import Cursor
 from pipeline.store.directory import DataDirectory
 from rating.errors import ConfigError, LockedError, StorageError, UsageError
-from tests.outbox_case import Act, commit, lines, sim
+from tests.support.outbox_case import Act, commit, lines, sim
 
 ORDERED = frozenset({"hook"})
 LATER = 10**18

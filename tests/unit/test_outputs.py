@@ -32,7 +32,7 @@ from schemas.cards import Account, Catalogue
 from schemas.commands import Activate
 from schemas.plans import Price, Rate
 from schemas.rules import Action, Rule
-from tests.fold_case import cards, plan, usage
+from tests.support.fold_case import cards, plan, usage
 from tests.unit.test_partition_fold import AT_US, message, opened, records
 
 WHERE = "usage.rated[3]@9"

@@ -25,8 +25,8 @@ from pipeline.streaming.raw.headers import RawMessage, facts_of
 from pipeline.streaming.raw.messages import origin_of
 from pipeline.streaming.raw.packing import Packing
 from rating.errors import MappingError, UsageError
-from tests.feed_files import EXPLODED, HEADERS, feed, good_line
-from tests.packing_case import folded
+from tests.support.feed_files import EXPLODED, HEADERS, feed, good_line
+from tests.support.packing_case import folded
 
 CSV, NDJSON = feed("csv"), feed("ndjson")
 MAPPINGS = {mapping.name: mapping for mapping in (CSV, NDJSON, EXPLODED)}

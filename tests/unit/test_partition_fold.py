@@ -18,7 +18,7 @@ from schemas.commands import Activate, StatusChanged, Suspended
 from schemas.plans import Price, Rate
 from schemas.rules import Rule
 from schemas.usage import RecordType
-from tests.fold_case import RECEIVED, Row, cards, plan, us, usage
+from tests.support.fold_case import RECEIVED, Row, cards, plan, us, usage
 
 AT_US = us(RECEIVED)
 CATALOGUE = Catalogue(

@@ -20,7 +20,7 @@ from pipeline.store.directory import DataDirectory
 from pipeline.streaming.land.folder import MOST_FILES, PATIENCE, PartitionLanding, folder_of, landed_of
 from pipeline.streaming.rate.output import Output
 from rating.errors import LockedError, StorageError, UsageError
-from tests.landing_case import output, some, table_of
+from tests.support.landing_case import output, some, table_of
 
 PARTITIONS = 2
 
@@ -161,7 +161,7 @@ def test_killed_at_any_step(tmp_path: Path, call: str) -> None:
         import os, signal, sys
         from pathlib import Path
         from pipeline.streaming.land.folder import PartitionLanding
-        from tests.landing_case import some
+        from tests.support.landing_case import some
         left = [{count}]
         def killer(event, args):
             if event == "{event}" and "partition-0000" in str(args[0]):

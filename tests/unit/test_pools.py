@@ -11,7 +11,7 @@ from rating.engine import Engine
 from schemas.cards import Catalogue, Pool, PoolSize
 from schemas.plans import Plan, Price, Rate, Tier
 from schemas.usage import Service
-from tests.fold_case import RECEIVED, Row, cards, charges, engine, plan, rows_of, usage
+from tests.support.fold_case import RECEIVED, Row, cards, charges, engine, plan, rows_of, usage
 
 PRICE = Price(model="flat", price="1")
 SMALL = plan(Rate(service="data", allowance=100, price=PRICE), name="small")

@@ -18,7 +18,7 @@ from pipeline.store.background import Background
 from pipeline.store.directory import DataDirectory
 from rating.errors import InputError, UsageError
 from schemas.tables import TABLES
-from tests.rated_rows import Event, rated_table, rule_tables, small_views
+from tests.support.rated_rows import Event, rated_table, rule_tables, small_views
 
 
 def land(path: Path, *events: Event, **others: pa.Table) -> None:

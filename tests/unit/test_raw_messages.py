@@ -24,7 +24,7 @@ from rating.errors import MappingError
 from schemas.mapping import Mapping
 from schemas.tables import REJECTED
 from schemas.usage import USAGE_SCHEMA
-from tests.feed_files import EXPLODED, HEADERS, feed, good_line
+from tests.support.feed_files import EXPLODED, HEADERS, feed, good_line
 
 AS_OF_US = 1_793_500_000_000_001
 LISTED = """

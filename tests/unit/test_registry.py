@@ -21,7 +21,7 @@ from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.commands import Activate, Command, Connected, Deactivate, Done, PlanChanged, Suspended
 from schemas.plans import Rate, ZoneSet
 from schemas.rules import Rule
-from tests.fold_case import cards, plan, usage
+from tests.support.fold_case import cards, plan, usage
 
 # Of four partitions, that of account a is 1, of b 0, of b1 2.
 PARTITIONS = 4

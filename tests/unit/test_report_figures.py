@@ -17,7 +17,7 @@ from jobs.report.build import account_tree
 from jobs.report.model import AMOUNT, SECTIONS, Report
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import StateViews
-from tests.rated_rows import MB, Event, history, rated_table, reject_table, small_events, small_views, views
+from tests.support.rated_rows import MB, Event, history, rated_table, reject_table, small_events, small_views, views
 
 NOVEMBER = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 

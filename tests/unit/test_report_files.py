@@ -31,7 +31,7 @@ from jobs.report.place import file_stem
 from jobs.report.text import amounts_as_text, duration_text, size_text
 from rating.errors import StorageError, UsageError
 from rating.units.money import format_amount
-from tests.rated_rows import history, rated_table, reject_table, rule_tables, small_events, small_views
+from tests.support.rated_rows import history, rated_table, reject_table, rule_tables, small_events, small_views
 
 OPEN = dt.datetime(2026, 10, 21, 9, 30, tzinfo=dt.UTC)
 

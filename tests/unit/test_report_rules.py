@@ -12,7 +12,7 @@ import pytest
 from jobs.report import Report, build_report
 from jobs.report.page import render_html
 from schemas.tables import ACTIONS, FIRINGS
-from tests.rated_rows import history, rated_table, rule_tables, small_events, small_views
+from tests.support.rated_rows import history, rated_table, rule_tables, small_events, small_views
 
 NOVEMBER = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 SIM = "8949000000000000001"  # in Berlin

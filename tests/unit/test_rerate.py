@@ -11,7 +11,7 @@ from rating.usage.rerating import rerate
 from schemas.cards import Addon, Catalogue
 from schemas.plans import Plan, PlanVersion, Price, Rate, TestAllowance
 from schemas.usage import RecordType
-from tests.fold_case import NOON, RECEIVED, Row, cards, engine, plan, rows_of, us, usage
+from tests.support.fold_case import NOON, RECEIVED, Row, cards, engine, plan, rows_of, us, usage
 
 FLAT = Price(model="flat", price="1")
 EURO = 10**9

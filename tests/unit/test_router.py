@@ -19,7 +19,7 @@ from schemas.commands import Activate, Command, Connected, Done, Failed, Suspend
 from schemas.plans import Plan, Rate
 from schemas.rules import Rule
 from schemas.usage import RecordType
-from tests.fold_case import Row, cards, plan, usage
+from tests.support.fold_case import Row, cards, plan, usage
 
 # Of four partitions, that of account a is 1, of b 0, of b1 2; of two, a lives in 1, the others in 0.
 A, B, B1 = 1, 0, 2

@@ -12,9 +12,9 @@ from schemas.commands import Activate, Deactivate
 from schemas.plans import Cycle, Increment, Plan, Rate
 from schemas.rules import Action, Rule
 from schemas.usage import RecordType
-from tests.fold_case import Row, cards, plan, usage
-from tests.rules_case import Driver, Fold, Slow, begin, say
-from tests.rules_strategies import Entry
+from tests.support.fold_case import Row, cards, plan, usage
+from tests.support.rules_case import Driver, Fold, Slow, begin, say
+from tests.support.strategies.rules_strategies import Entry
 
 TELL = Action(sequence=2, type="notify", by=("system",))
 

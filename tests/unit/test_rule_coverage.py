@@ -16,8 +16,8 @@ from rating.rules.triggers import TRIGGERS, Trigger
 from schemas.commands import Blocked, Connected, PlanChanged, SessionStarted, SessionStopped
 from schemas.rules import Action, ActionType, Filter, FilterType, Measure, Repetition, Rule
 from schemas.usage import Direction, RecordType, Service
-from tests.fold_case import Row
-from tests.rule_stories import TELL, WAYS, Step, Story, changed, hours_to, last_fires, said, used, world
+from tests.support.fold_case import Row
+from tests.support.rule_stories import TELL, WAYS, Step, Story, changed, hours_to, last_fires, said, used, world
 
 _OTHER_WAY = {Direction.MO: Direction.MT, Direction.MT: Direction.MO}
 

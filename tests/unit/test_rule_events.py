@@ -11,8 +11,8 @@ from schemas.commands import Blocked, Connected, NetworkEvent, SessionStarted, S
 from schemas.plans import Rate
 from schemas.rules import Filter, Rule
 from schemas.usage import Service
-from tests.fold_case import NOON, Row, cards, engine, plan
-from tests.rule_scene import Scene, iccids
+from tests.support.fold_case import NOON, Row, cards, engine, plan
+from tests.support.rule_scene import Scene, iccids
 
 CARDS: tuple[Row, ...] = ({"iccid": "1", "plan": "p"}, {"iccid": "2", "plan": "p", "tags": ["red"]})
 

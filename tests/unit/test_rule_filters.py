@@ -14,7 +14,7 @@ from rating.rules.select.filters import LEGAL, Context, Filters, context
 from schemas.cards import Account, Catalogue
 from schemas.plans import Plan, PlanVersion
 from schemas.rules import Filter, FilterType, Rule
-from tests.fold_case import SINCE, cards, engine
+from tests.support.fold_case import SINCE, cards, engine
 
 TODAY = (dt.date(2026, 10, 5) - dt.date(1970, 1, 1)).days
 

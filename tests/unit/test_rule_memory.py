@@ -15,7 +15,7 @@ from schemas.cards import Catalogue
 from schemas.commands import Activate, Deactivate
 from schemas.plans import Rate
 from schemas.rules import Action, Repetition, Rule
-from tests.fold_case import RECEIVED, engine, plan, us, usage
+from tests.support.fold_case import RECEIVED, engine, plan, us, usage
 
 TELL = Action(sequence=1, type="notify", by=("system",))
 HOLD = Action(sequence=1, type="suspend", reason="over_quota", until="window_end")

@@ -13,7 +13,7 @@ from rating.rules.quota import Quota
 from schemas.cards import Addon, Catalogue, Pool, PoolSize
 from schemas.plans import Band, Plan, PlanVersion, Rate, Zone, ZoneSet
 from schemas.usage import Direction, Service
-from tests.fold_case import SINCE, cards, engine, plan, rows_of, us, usage
+from tests.support.fold_case import SINCE, cards, engine, plan, rows_of, us, usage
 
 START, END = dt.date(2026, 10, 1), dt.date(2026, 10, 31)
 HOME = ZoneSet(id="z", zones=(Zone(name="far", countries=("US",)), Zone(name="home", countries=("DE",), home=True)))

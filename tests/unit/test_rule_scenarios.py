@@ -13,9 +13,9 @@ from schemas.commands import Activate, Deactivate, PlanChanged, Resumed, Suspend
 from schemas.plans import Increment, Plan, Rate
 from schemas.rules import Action, Filter, Rule
 from schemas.usage import Direction, Service
-from tests.fold_case import Row, cards, plan, usage
-from tests.rules_case import START, Driver, Fold, Slow, begin, say
-from tests.rules_strategies import Entry
+from tests.support.fold_case import Row, cards, plan, usage
+from tests.support.rules_case import START, Driver, Fold, Slow, begin, say
+from tests.support.strategies.rules_strategies import Entry
 
 MB, GB = 1 << 20, 1 << 30
 SUSPEND = Action(sequence=1, type="suspend", reason="over_quota")

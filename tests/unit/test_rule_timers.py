@@ -13,8 +13,8 @@ from schemas.commands import Connected, SessionStarted, SessionStopped
 from schemas.plans import Cycle, Plan, Rate
 from schemas.rules import Action, Filter, Rule
 from schemas.usage import Service
-from tests.fold_case import NOON, Row, cards, engine, plan
-from tests.rule_scene import Scene, iccids
+from tests.support.fold_case import NOON, Row, cards, engine, plan
+from tests.support.rule_scene import Scene, iccids
 
 DAY = dt.timedelta(days=1)
 TICK = dt.timedelta(microseconds=1)

@@ -16,7 +16,7 @@ from rating.rules.triggers import TRIGGERS
 from schemas.plans import Rate
 from schemas.rules import Rule
 from schemas.usage import Direction, RecordType, Service
-from tests.fold_case import engine, plan, usage
+from tests.support.fold_case import engine, plan, usage
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from schemas.cards import Account, Pool, PoolSize
 from schemas.plans import Plan, PlanVersion, Rate, Zone, ZoneSet
 from schemas.rules import Action, Filter, Rule
 from schemas.usage import USAGE_SCHEMA, Direction, Service
-from tests.fold_case import SINCE, engine, us
+from tests.support.fold_case import SINCE, engine, us
 
 ZONES = ZoneSet(id="z", zones=(Zone(name="home", countries=("DE",), home=True), Zone(name="far", countries=("US",))))
 PLAN = Plan(

@@ -9,7 +9,7 @@ import pytest
 from rating.engine import Engine
 from schemas.plans import Increment, Price, Rate
 from schemas.usage import RecordType, Service
-from tests.fold_case import NOON, RECEIVED, Row, charges, engine, plan, rows_of, usage
+from tests.support.fold_case import NOON, RECEIVED, Row, charges, engine, plan, rows_of, usage
 
 DATA = plan(Rate(service="data"))
 

@@ -17,8 +17,8 @@ from rating.rules.detect.last_seen import NEVER, UNKNOWN, Sightings, Texts, need
 from schemas.plans import Rate
 from schemas.rules import Filter, Rule
 from schemas.usage import Service
-from tests.fold_case import NOON, Row, cards, engine, plan, us
-from tests.rule_scene import Scene, iccids
+from tests.support.fold_case import NOON, Row, cards, engine, plan, us
+from tests.support.rule_scene import Scene, iccids
 
 ALL = (
     Rule(id="imei", trigger="imei_changed"),

@@ -15,7 +15,7 @@ from pipeline.store.background import Background
 from pipeline.store.directory import DataDirectory
 from schemas.choices import REASONS
 from schemas.tables import TABLES
-from tests.rated_rows import rated_table, reject_table, rule_tables, small_events, small_views
+from tests.support.rated_rows import rated_table, reject_table, rule_tables, small_events, small_views
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TABLES_PAGE = (DOCS / "tables.md").read_text(encoding="utf-8")

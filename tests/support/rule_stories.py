@@ -11,9 +11,9 @@ from schemas.commands import Command
 from schemas.plans import Increment, Plan, Rate, ServiceName, Zone, ZoneSet
 from schemas.rules import Action, Rule
 from schemas.usage import Direction, Service
-from tests.fold_case import Row, cards, plan, usage
-from tests.rules_case import Fold, begin
-from tests.rules_strategies import Entry
+from tests.support.fold_case import Row, cards, plan, usage
+from tests.support.rules_case import Fold, begin
+from tests.support.strategies.rules_strategies import Entry
 
 _SERVICES: tuple[ServiceName, ...] = ("data", "sms", "voice")
 TELL = Action(sequence=1, type="notify", by=("system",))

@@ -1,4 +1,4 @@
-"""Loads a data directory in small blocks, for tests that kill it: `python -m tests.clickhouse_load DATA PATH`.
+"""Loads a data directory in small blocks, for tests that kill it: `python -m tests.support.clickhouse_load DATA PATH`.
 
 Says a line before each block.
 """

@@ -10,10 +10,10 @@ from rating.units.quantity import parse_quantity
 from schemas.cards import Pool
 from schemas.plans import PlanVersion
 from schemas.rules import Rule
-from tests.reference import Model
-from tests.reference_terms import Day, Row, allowance_of
-from tests.rules_reference_terms import asks_quota, distinct_meters, home_meters, service_of
-from tests.rules_reference_totals import Window
+from tests.support.reference.reference import Model
+from tests.support.reference.reference_terms import Day, Row, allowance_of
+from tests.support.reference.rules_reference_terms import asks_quota, distinct_meters, home_meters, service_of
+from tests.support.reference.rules_reference_totals import Window
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 

@@ -16,8 +16,8 @@ from typing import Final
 
 import pytest
 
-from tests.processes import Child, guard
-from tests.progress import LOOK_EVERY_S, MINE, Movement, Standstill
+from tests.support.processes import Child, guard
+from tests.support.progress import LOOK_EVERY_S, MINE, Movement, Standstill
 
 # More than a wait of a test itself has, which can say better what it waits for.
 STILL_LOOKS: Final = int(os.environ.get("WEIR_TEST_STILL_LOOKS", "120"))

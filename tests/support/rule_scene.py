@@ -26,7 +26,7 @@ from schemas.cards import Catalogue
 from schemas.commands import NetworkEvent
 from schemas.rules import Rule
 from schemas.usage import USAGE_SCHEMA, Service
-from tests.fold_case import NOON, Row, us
+from tests.support.fold_case import NOON, Row, us
 
 ZONES = ["home", "far"]
 

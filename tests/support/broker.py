@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.broker import Broker, lacking
-from tests.processes import MARKS
-from tests.progress import MINE
+from tests.support.processes import MARKS
+from tests.support.progress import MINE
 
 
 class SharedBroker:
@@ -67,7 +67,7 @@ _RUNS_ON: list[Broker] = []  # of this process, for all others
 
 
 def _address_of_the_run(folder: Path) -> str:
-    """The broker of the run. Whichever process needs it first starts it; it ends with the run (tests/guarded.py)."""
+    """The broker of the run. Whichever process needs it first starts it; it ends with the run (tests/support/guarded.py)."""
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
 """The rules once more, one record and one SIM at a time in plain Python: slow, obvious, and without arrays.
 
-Worked out from the domain page (L6 to L12). `RuleModel` rates as the slow model of tests/reference.py does, and reads
+Worked out from the domain page (L6 to L12). `RuleModel` rates as the slow model of tests/support/reference/reference.py does, and reads
 the rated rows: what it fires and asks for are plain dicts with columns of schemas.tables.FIRINGS and ACTIONS.
 """
 
@@ -16,11 +16,11 @@ from schemas.cards import Catalogue
 from schemas.commands import Activate, Command, Deactivate, PlanChanged, Resumed, StatusChanged, Suspended
 from schemas.rules import Action, Rule
 from schemas.usage import RecordType, UsageBatch
-from tests.reference_terms import Outcome, Row, cycle_days, cycle_name, held
-from tests.rules_reference_corrections import Corrections
-from tests.rules_reference_events import Events
-from tests.rules_reference_sizes import EPOCH, Sizes
-from tests.rules_reference_terms import (
+from tests.support.reference.reference_terms import Outcome, Row, cycle_days, cycle_name, held
+from tests.support.reference.rules_reference_corrections import Corrections
+from tests.support.reference.rules_reference_events import Events
+from tests.support.reference.rules_reference_sizes import EPOCH, Sizes
+from tests.support.reference.rules_reference_terms import (
     home_meters,
     home_zone,
     level_of,
@@ -34,7 +34,7 @@ from tests.rules_reference_terms import (
     watches_place,
     way_of,
 )
-from tests.rules_reference_totals import Fact, Fired, Memory, Totals, Window
+from tests.support.reference.rules_reference_totals import Fact, Fired, Memory, Totals, Window
 
 
 class RuleModel(Corrections, Events, Sizes):

@@ -29,9 +29,9 @@ from schemas.commands import (
 from schemas.plans import Cycle, Zone, ZoneSet
 from schemas.rules import Rule
 from schemas.usage import Direction, RecordType, Service, UsageBatch
-from tests.fold_case import Row, cards, us, usage
-from tests.rules_drawn import rule
-from tests.rules_plans import plans
+from tests.support.fold_case import Row, cards, us, usage
+from tests.support.strategies.rules_drawn import rule
+from tests.support.strategies.rules_plans import plans
 
 BEGIN = dt.datetime(2026, 9, 20, 6, tzinfo=dt.UTC)
 _DAYS = 42

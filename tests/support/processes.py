@@ -1,6 +1,6 @@
 """The processes of a test run: found by a mark in their environment, which children inherit, and ended with the run.
 
-    python tests/processes.py MARK PROCESS    waits for the end of PROCESS, then kills what carries MARK
+    python tests/support/processes.py MARK PROCESS    waits for the end of PROCESS, then kills what carries MARK
 
 Needs Linux (/proc and pidfd), as other tests do. Imports nothing of Weir, so that the guard starts at once.
 """

@@ -19,7 +19,7 @@ from rating.engine import Engine
 from rating.state import State
 from rating.step import Step
 from schemas.tables import TABLES
-from tests.rated_rows import Event, rated_table, reject_table
+from tests.support.rated_rows import Event, rated_table, reject_table
 
 ONE = "8988303000000000001"
 PIECE_ROWS = 400  # of usage in one message

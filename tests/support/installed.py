@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ROOTS = ("schemas", "rating", "pipeline", "jobs")
 _LIMIT_S = 240
 _ALL_COMMANDS = """

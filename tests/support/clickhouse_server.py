@@ -1,6 +1,6 @@
 """A ClickHouse server for tests: its HTTP interface over the engine itself (chdb), with faults on demand.
 
-    python -m tests.clickhouse_server DIRECTORY PORT USER PASSWORD [CERTIFICATE KEY]
+    python -m tests.support.clickhouse_server DIRECTORY PORT USER PASSWORD [CERTIFICATE KEY]
 
 prints the port once it answers. Faults are for the next insert or change, each once: `POST /fault/lost` answers
 nothing though it was done, `/fault/late` cuts the client off and does it half a second later, `/fault/busy` refuses

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from tests.processes import Child, Marked, look, new_mark
+from tests.support.processes import Child, Marked, look, new_mark
 
 T = TypeVar("T")
 Text = TypeVar("Text", str, bytes)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from schemas.usage import USAGE_SCHEMA, RecordType, UsageBatch
-from tests.reference_terms import Outcome, Row
-from tests.rules_reference_totals import Fact, Totals, quarter_of
+from tests.support.reference.reference_terms import Outcome, Row
+from tests.support.reference.rules_reference_totals import Fact, Totals, quarter_of
 
 if TYPE_CHECKING:
     from typing import Any

@@ -18,8 +18,8 @@ from rating.units.quantity import parse_quantity
 from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.plans import Cycle, Plan, PlanVersion, Rate, ZoneSet
 from schemas.usage import Direction, RecordType, Service, UsageBatch
-from tests.price_reference import reference_cost
-from tests.reference_terms import (
+from tests.support.reference.price_reference import reference_cost
+from tests.support.reference.reference_terms import (
     FOR_EVER,
     LONG_AGO,
     Day,

@@ -25,7 +25,7 @@ from schemas.plans import (
     ZoneSet,
 )
 from schemas.usage import Direction, RecordType, Service, UsageBatch
-from tests.fold_case import SINCE, Row, cards, usage
+from tests.support.fold_case import SINCE, Row, cards, usage
 
 _ZONES = ("UTC", "Europe/Berlin", "America/Los_Angeles")
 _DAYS = [dt.date(2026, 9, 1), dt.date(2026, 9, 20), dt.date(2026, 10, 1), dt.date(2026, 10, 15), dt.date(2026, 10, 26)]

@@ -22,9 +22,9 @@ from schemas.plans import Plan
 from schemas.rules import Rule
 from schemas.tables import RATED
 from schemas.usage import UsageBatch
-from tests.fold_case import Row, cards
-from tests.rules_reference import RuleModel
-from tests.rules_strategies import Entry
+from tests.support.fold_case import Row, cards
+from tests.support.reference.rules_reference import RuleModel
+from tests.support.strategies.rules_strategies import Entry
 
 _NO_ROWS = RATED.empty_table()
 START = dt.datetime(2026, 10, 1, 0, 30, tzinfo=dt.UTC)

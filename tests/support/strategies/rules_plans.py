@@ -7,7 +7,7 @@ import datetime as dt
 import msgspec
 
 from schemas.plans import Cycle, Increment, Plan, PlanVersion, Rate, TestAllowance
-from tests.fold_case import SINCE
+from tests.support.fold_case import SINCE
 
 _TEST = TestAllowance(amount=2500, months=1)
 

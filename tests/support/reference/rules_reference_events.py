@@ -14,14 +14,14 @@ from rating.rules.triggers import TRIGGERS, Trigger
 from schemas.commands import Blocked, Command, Connected, SessionStarted, SessionStopped
 from schemas.rules import Action, Rule
 from schemas.usage import UsageBatch
-from tests.reference_terms import FOR_EVER, Day, Row, Spell, cycle_days, cycle_name, follow, held
-from tests.rules_reference_terms import (
+from tests.support.reference.reference_terms import FOR_EVER, Day, Row, Spell, cycle_days, cycle_name, follow, held
+from tests.support.reference.rules_reference_terms import (
     custom_of,
     service_of,
     status_of,
     watches_place,
 )
-from tests.rules_reference_totals import Fact, Memory, Window, quarter_of
+from tests.support.reference.rules_reference_totals import Fact, Memory, Window, quarter_of
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

@@ -12,10 +12,10 @@ from rating.units.quantity import parse_quantity
 from schemas.plans import PlanVersion, Rate
 from schemas.rules import Action, Filter, Rule
 from schemas.usage import Direction, Service
-from tests.reference_terms import Row, find_rate, held, meter
+from tests.support.reference.reference_terms import Row, find_rate, held, meter
 
 if TYPE_CHECKING:
-    from tests.rules_reference_sizes import Sizes
+    from tests.support.reference.rules_reference_sizes import Sizes
 
 _MB, _GB = 1 << 20, 1 << 30
 # L2, as the manual has it: plans up to so many bytes a month, and where they are cut.

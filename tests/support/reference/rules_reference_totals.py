@@ -11,8 +11,8 @@ from rating.rules.triggers import TRIGGERS
 from schemas.plans import PlanVersion
 from schemas.rules import Rule
 from schemas.usage import Direction
-from tests.reference_terms import FOR_EVER, LONG_AGO, Day
-from tests.rules_reference_terms import service_of
+from tests.support.reference.reference_terms import FOR_EVER, LONG_AGO, Day
+from tests.support.reference.rules_reference_terms import service_of
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _QUARTERS = 96  # of an hour, in 24 hours

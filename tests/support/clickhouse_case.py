@@ -18,13 +18,13 @@ from pipeline.history.writer import Landing
 from pipeline.store.background import Background
 from pipeline.store.directory import DataDirectory
 from schemas.tables import TABLES
-from tests.progress import ended
-from tests.rated_rows import Event, rated_table, reject_table, rule_tables, small_events
+from tests.support.progress import ended
+from tests.support.rated_rows import Event, rated_table, reject_table, rule_tables, small_events
 
 __all__ = ["PASSWORD", "USER", "TestServer", "commit", "events", "everything", "server"]
 
 USER, PASSWORD = "weir", "pass wörd"
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,23 @@ class TestServer:
     url: str
 
     def fault(self, kind: str) -> None:
-        """The next change is `lost`, `late` or `busy` (tests/clickhouse_server.py)."""
+        """The next change is `lost`, `late` or `busy` (tests/support/clickhouse_server.py)."""
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/fault/{kind}", method="POST")).close()
 
 
 @contextmanager
 def server(path: Path, port: int = 0, tls: Sequence[Path] = ()) -> Iterator[TestServer]:
     """A server over the engine at `path`, until the end of the block."""
-    arguments = [sys.executable, "-m", "tests.clickhouse_server", str(path), str(port), USER, PASSWORD, *map(str, tls)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "tests.support.clickhouse_server",
+        str(path),
+        str(port),
+        USER,
+        PASSWORD,
+        *map(str, tls),
+    ]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdin is not None
     assert process.stdout is not None

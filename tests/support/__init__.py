@@ -1,0 +1,1 @@
+"""Servers, runners, builders of test data and checks that several tests share."""

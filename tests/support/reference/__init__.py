@@ -1,0 +1,1 @@
+"""Slow, plain models that the engine is compared with."""

@@ -27,54 +27,54 @@ from rating.errors import InputError, WorldError
 # The module of each command and its one line of help, in the order of `weir --help`; a test holds the two equal.
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "apply": (
-        "cli_ingest",
+        "ingest",
         "Load accounts, plans, zones, pools, cards and rules from TOML and CSV files; all of them, or nothing.",
     ),
-    "ingest": ("cli_ingest", "Rate the usage records of feed files. Each ends rated, duplicate or rejected."),
-    "compact": ("cli_ingest", "Merge small history files; readers do not notice."),
-    "generate": ("cli_ingest", "Make up a fleet: a catalogue, a card list and a month of usage in the plain feed."),
+    "ingest": ("ingest", "Rate the usage records of feed files. Each ends rated, duplicate or rejected."),
+    "compact": ("ingest", "Merge small history files; readers do not notice."),
+    "generate": ("ingest", "Make up a fleet: a catalogue, a card list and a month of usage in the plain feed."),
     "demo": (
-        "cli_ingest",
+        "ingest",
         "Show the whole journey: example catalogue and rules, sample feeds, a made-up fleet, actions, a report.",
     ),
-    "report": ("cli_read", "Write the monthly usage report: an HTML page, XLSX, CSV and Parquet."),
-    "cards": ("cli_read", "List cards with their usage in the open cycle, by any filter."),
-    "card": ("cli_read", "Show one card: basics, counters, add-ons, usage of this and the last cycle by day."),
-    "pools": ("cli_read", "List pools: size, used, percent, and the day they run out."),
-    "pool": ("cli_read", "Show one pool: its gauge by service and cycle, and the members that use most."),
-    "explain": ("cli_read", "Explain the charge of a record, step by step."),
-    "sql": ("cli_read", "Query the history in DuckDB's SQL."),
-    "status": ("cli_read", "Show what the data directory holds."),
+    "report": ("show", "Write the monthly usage report: an HTML page, XLSX, CSV and Parquet."),
+    "cards": ("show", "List cards with their usage in the open cycle, by any filter."),
+    "card": ("show", "Show one card: basics, counters, add-ons, usage of this and the last cycle by day."),
+    "pools": ("show", "List pools: size, used, percent, and the day they run out."),
+    "pool": ("show", "Show one pool: its gauge by service and cycle, and the members that use most."),
+    "explain": ("show", "Explain the charge of a record, step by step."),
+    "sql": ("show", "Query the history in DuckDB's SQL."),
+    "status": ("show", "Show what the data directory holds."),
     "rejected": (
-        "cli_rejected",
+        "rejected",
         "List rejected records, export them for correction, replay them. Without a command: list.",
     ),
     "command": (
-        "cli_rules",
+        "rules",
         "Apply commands: results of actions, network events of SIMs, rules to start and stop; all of them, or none.",
     ),
-    "tick": ("cli_rules", "Advance the clock to now, or to a given time, so that what rules wait for falls due."),
-    "rules": ("cli_rules", "List rules, start and stop them, see what they did. Without a command: list."),
-    "feeds": ("cli_feeds", "List and show feed mappings; check how one reads a file of yours."),
-    "outbox": ("cli_outbox", "Deliver actions, list deliveries, retry dead letters."),
+    "tick": ("rules", "Advance the clock to now, or to a given time, so that what rules wait for falls due."),
+    "rules": ("rules", "List rules, start and stop them, see what they did. Without a command: list."),
+    "feeds": ("feeds", "List and show feed mappings; check how one reads a file of yours."),
+    "outbox": ("outbox", "Deliver actions, list deliveries, retry dead letters."),
     "kafka": (
-        "cli_streaming",
+        "streaming",
         "Run one Kafka broker on this machine until Ctrl-C, to try streaming; needs Java 17, and Maven the first time.",
     ),
     "feed": (
-        "cli_streaming",
+        "streaming",
         "Send feed files to Kafka, for workers to rate. Run again after a crash, it resumes where it stopped.",
     ),
-    "send": ("cli_send", "Send catalogues, commands and ticks to the workers."),
+    "send": ("send", "Send catalogues, commands and ticks to the workers."),
     "worker": (
-        "cli_worker",
+        "worker",
         "Run one worker of the group until Ctrl-C: it rates the partitions that it is given and lands their rows.",
     ),
     "pack": (
-        "cli_pack",
+        "pack",
         "Pack single records of a topic for workers to rate, until Ctrl-C: each once, even after a crash.",
     ),
-    "clickhouse": ("cli_clickhouse", "Load the history into ClickHouse, query it, compare it."),
+    "clickhouse": ("clickhouse", "Load the history into ClickHouse, query it, compare it."),
 }
 
 
@@ -95,7 +95,7 @@ class _Commands(TyperGroup):
 def load_command(name: str) -> Any:
     """The Click command of this name, whose module is imported now."""
     app = typer.Typer(rich_markup_mode=None)
-    import_module(f"jobs.{COMMANDS[name][0]}").register(app)
+    import_module(f"jobs.cli.{COMMANDS[name][0]}").register(app)
     return get_group(app).commands[name]
 
 

@@ -1,7 +1,7 @@
-"""Streaming without Faust: what each stage makes of its messages, as plain synchronous code.
+"""The streaming driver: each stage turns the messages of one topic partition into messages of the next topic.
 
-    usage.raw -> mediation -> journal -> fold -> outputs -> landing
+    usage.raw -> mediate -> journal -> rate -> usage.rated -> land -> history
 
-Whoever drives it hands messages in with their offsets and sends what comes out, and whatever is handed in again gives
-the same or is skipped. `stages` does so in a worker, `kafka` alone knows Kafka's client, and nothing here knows Faust.
+Each stage can read the same message again: it either produces the same bytes or skips the message. Only `kafka` uses
+the Kafka client, and only `worker` uses Faust.
 """

@@ -1,4 +1,4 @@
-"""The topics: what they are called, how many partitions they have, and what the broker keeps of them."""
+"""The Kafka topics: names, numbers of partitions and retention."""
 
 from __future__ import annotations
 
@@ -13,73 +13,74 @@ _FOR_EVER: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention
 _A_MONTH: Final = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
 _NEWEST_OF_A_KEY: Final = {"cleanup.policy": "compact"}
 
-# Headers, a key and what a batch has besides: with the default limit of a message this is Kafka's own 1 MiB.
+# Room for headers, key and batch overhead. With the default message limit the sum is 1 MiB, Kafka's own default.
 _ROOM_BYTES: Final = 148_588
-_SAFE_REPLICAS: Final = 3  # from so many on a message counts as kept only once two of them have it
+_SAFE_REPLICAS: Final = 3  # with at least so many replicas, a message is acknowledged only once two of them have it
 
 
 @dataclass(frozen=True)
 class Topics:
-    """The names of the topics, all of which begin with `prefix`."""
+    """The names of the topics. All names begin with `prefix`."""
 
     prefix: str = "weir."
 
     @property
     def raw(self) -> str:
-        """What came: chunks of files, single records, markers."""
+        """Raw usage: chunks of files, single records, and catalogue markers."""
         return f"{self.prefix}usage.raw"
 
     @property
     def commands(self) -> str:
-        """Commands, catalogues and ticks in their one order."""
+        """Commands, catalogues and ticks, in one total order (one partition)."""
         return f"{self.prefix}commands"
 
     @property
     def journal(self) -> str:
-        """The entries that the fold takes."""
+        """The journal entries, which are the input of the fold."""
         return f"{self.prefix}journal"
 
     @property
     def rated(self) -> str:
-        """What the fold gave."""
+        """The outputs of the fold."""
         return f"{self.prefix}usage.rated"
 
     @property
     def actions(self) -> str:
-        """Actions that rules asked for, by ICCID."""
+        """Actions that rules requested, keyed by ICCID."""
         return f"{self.prefix}actions"
 
     @property
     def status(self) -> str:
-        """The newest status of each SIM, by ICCID."""
+        """The newest status of each SIM, keyed by ICCID (compacted)."""
         return f"{self.prefix}sim.status"
 
     @property
     def rejected(self) -> str:
-        """Records that were refused."""
+        """Rejected records."""
         return f"{self.prefix}usage.rejected"
 
     @property
     def replies(self) -> str:
-        """What became of each message of `commands`."""
+        """A reply to each message of `commands`: accepted or rejected."""
         return f"{self.prefix}replies"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a topic is made where it is missing."""
+    """The settings with which a missing topic is created."""
 
     name: str
     partitions: int
-    field: str  # of [kafka], that says how many partitions it has; empty where it always has one
+    field: str  # the field of [kafka] that sets the number of partitions; empty if the topic always has one
     settings: Mapping[str, str]
 
 
 def layouts(kafka: Kafka) -> list[Layout]:
-    """All topics as the configuration wants them.
+    """Return the layout of every topic that the configuration asks for.
 
-    Commands and journal are kept for ever, as the fold begins with them where it has no state; usage, rated rows,
-    actions and rejects for 30 days; of each SIM the newest status.
+    Commands and the journal are kept for ever, because the fold replays them from the beginning if it has no state.
+    Usage, rated rows, actions, rejected records and replies are kept for 30 days. Of each SIM the newest status is
+    kept.
     """
     topics = Topics(kafka.prefix)
     common = {"max.message.bytes": str(largest_message_bytes(kafka))}
@@ -101,5 +102,5 @@ def layouts(kafka: Kafka) -> list[Layout]:
 
 
 def largest_message_bytes(kafka: Kafka) -> int:
-    """What a message may take with all that Kafka puts around it."""
+    """Return the largest size of a message in bytes, including Kafka's overhead."""
     return kafka.limit_bytes + _ROOM_BYTES

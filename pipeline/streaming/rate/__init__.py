@@ -1,1 +1,1 @@
-"""Rate: the fold over a partition of the journal, its outputs, and its checkpoints."""
+"""Rate: the fold over one journal partition, its outputs, and its checkpoints."""

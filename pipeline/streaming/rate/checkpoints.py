@@ -1,14 +1,16 @@
-"""Bases: the state of a partition as segments of a compacted topic, from which recovery begins.
+"""Checkpoints of the state of a partition, stored as segments in a compacted topic. Recovery begins from a checkpoint.
 
-    <partition>/base/<journal offset>                      manifest: what the base consists of (JSON)
+    <partition>/base/<journal offset>                      manifest: the segments of the checkpoint (JSON)
     <partition>/seg/<name>/<journal offset>/<place>-<digest>   segment: rows of a table as Arrow IPC, or the facts
 
-A key says what its segment holds, to the byte: whoever writes it, and however late, writes the same. So a producer that
-has lost its partition can add bases beside, and harms none. Tables are cut at fixed rows, and a segment whose bytes
-the former base has is not written again; cards and their histories are not even looked at while their generation is
-the same. A run of seen keys is written once; runs are merged as those of a data directory are (pipeline.store.seen_files).
+Keys are content-addressed: any writer, however late, writes identical bytes under a key. So a zombie producer, one that
+has lost its partition, cannot corrupt a checkpoint.
 
-The former base is kept until the one after this is whole, so that a base that is damaged has one before it.
+Checkpoints are incremental. Tables are cut at fixed row numbers, and a segment is not written again if the previous
+checkpoint has one with the same bytes. Cards and their histories are not even compared while their generation is the
+same. Each run of seen keys is written once; runs are merged as in a data directory (pipeline.store.seen_files).
+
+The previous checkpoint stays until the next one is complete, so recovery can use it if the newest one is damaged.
 """
 
 from __future__ import annotations
@@ -36,14 +38,14 @@ FORMAT: Final = 1
 _STEADY: Final = ("cards", "plan_history", "pool_history")
 _FACTS: Final = "facts"
 _SEEN: Final = "seen"
-_ROWS: Final = 1 << 14  # of a table in a segment; halved where they take more than a message
-_KEYS: Final = 1 << 15  # of a run in a segment
+_ROWS: Final = 1 << 14  # rows of a table in one segment; halved while they exceed a message
+_KEYS: Final = 1 << 15  # keys of a run in one segment
 _FACTS_BYTES: Final = 800_000
 _PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):
-    """A segment that a manifest names: its key and how many bytes it has."""
+    """A segment that a manifest refers to: its key, and its size in bytes."""
 
     key: str
     size: int
@@ -54,7 +56,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     applied: int
     clock_us: int
     generation: int
-    today: int  # of the seen keys: the latest arrival day that they were asked for
+    today: int  # the latest arrival day for which the seen keys were queried
     fences: tuple[Fence, ...]
     tables: dict[str, tuple[Segment, ...]]
     runs: tuple[tuple[Segment, ...], ...]
@@ -71,10 +73,10 @@ class _Format(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Kept:
-    """A base that is whole and durable, as the next one needs to know it.
+    """A complete, durable checkpoint, with what the next checkpoint needs to know about it.
 
-    `runs` are the runs of seen keys with their segments, `merged` runs that have taken the place of others, `older` the
-    keys of bases before it that are still there.
+    `runs` are the runs of seen keys with their segments. `merged` lists source runs with the run that replaced them.
+    `older` are the keys of earlier checkpoints that are still in the topic.
     """
 
     key: bytes
@@ -85,16 +87,16 @@ class Kept:
 
     @property
     def size_bytes(self) -> int:
-        """What its segments take together."""
+        """Total size of the segments, in bytes."""
         return sum(segment.size for segment in self.manifest.segments())
 
     def keys(self) -> frozenset[bytes]:
-        """The manifest's key and those of all segments that it names."""
+        """Return the key of the manifest and of each of its segments."""
         return frozenset([self.key, *(segment.key.encode() for segment in self.manifest.segments())])
 
 
 class Restored(NamedTuple):
-    """The state of a base, and the base for the `draft` after it."""
+    """The state of a checkpoint, and the checkpoint itself for the next `draft`."""
 
     fold: PartitionFold
     kept: Kept
@@ -102,7 +104,7 @@ class Restored(NamedTuple):
 
 @dataclass
 class Draft:
-    """A base that is being made: what it holds does not change while the fold goes on."""
+    """A checkpoint being written. It is a frozen copy: the fold may continue meanwhile."""
 
     partition: int
     applied: int
@@ -118,9 +120,9 @@ class Draft:
     _kept: Kept | None = field(default=None)
 
     def messages(self) -> Iterator[tuple[bytes, bytes]]:
-        """(key, value) of what has to be written, the manifest last; may run in another thread than the fold.
+        """Yield the (key, value) messages to write, the manifest last. May run in another thread than the fold.
 
-        Raises WorldError where the manifest is larger than a message.
+        Raises WorldError if the manifest is larger than a message.
         """
         had = {} if self.former is None else {one.key: one for one in self.former.manifest.segments()}
         by_content = {_content_of(key): one for key, one in had.items()}
@@ -177,19 +179,25 @@ class Draft:
 
     @property
     def kept(self) -> Kept:
-        """This base for the next `draft`, once its manifest is acknowledged. Raises ValueError before `messages`."""
+        """This checkpoint for the next `draft`, once its manifest is acknowledged.
+
+        Raises ValueError if `messages` has not been consumed.
+        """
         if self._kept is None:
             raise ValueError("the messages of the base have not been made")
         return self._kept
 
     def obsolete(self) -> list[bytes]:
-        """Keys to remove once the manifest is acknowledged: of bases before the former, which neither names."""
+        """Return the keys to delete once the manifest is acknowledged.
+
+        These belong to checkpoints before the previous one, and neither the previous nor this checkpoint uses them.
+        """
         if self.former is None:
             return []
         return sorted(self.former.older - self.former.keys() - self.kept.keys())
 
     def _contents(self) -> Iterator[tuple[str, Iterable[bytes]]]:
-        """What the segments hold, by name; steady tables only where they are to be written."""
+        """Yield the segment contents of each table by name; steady tables only if they have changed."""
         facts = self.facts
         yield _FACTS, (facts[at : at + _FACTS_BYTES] for at in range(0, len(facts), _FACTS_BYTES))
         for name, frame in self.steady.items():
@@ -203,9 +211,10 @@ class Draft:
 
 
 def draft(fold: PartitionFold, former: Kept | None) -> Draft:
-    """Copy what the fold may change: call it between two steps. What can matter no more is dropped (F4, T5).
+    """Copy the parts of the state that the fold can change. Call it between two steps.
 
-    `former` is the last base that is durable (`Draft.kept`, or that of `restore`), None where there is none.
+    Expired counters, sessions and seen keys are dropped first (F4, T5). `former` is the previous durable checkpoint
+    (`Draft.kept`, or `kept` of `restore`), or None if there is none.
     """
     fold.expire()
     state = fold.engine.state
@@ -217,7 +226,7 @@ def draft(fold: PartitionFold, former: Kept | None) -> Draft:
     state.addon_used = fold.engine.compiled.addons.usage()
     catalogue = state.catalogue
     nothing = catalogue.cards.clear()
-    # The state without what never changes in place, which costs nothing to keep as it is.
+    # Leave out tables that never change in place: keeping a reference to them costs nothing.
     spells = state.plan_history.clear()
     lean = replace(state, catalogue=replace(catalogue, cards=nothing), plan_history=spells, pool_history=spells)
     facts, tables = lean.snapshot()
@@ -239,9 +248,10 @@ def draft(fold: PartitionFold, former: Kept | None) -> Draft:
 
 
 def restore(partition: int, items: Mapping[bytes, bytes]) -> Restored | None:
-    """The newest base among the items that is whole, with its state; None where there is none.
+    """Restore the newest complete checkpoint among the items; None if there is none.
 
-    Raises StorageError if a base is of another format, or its digests of another algorithm: it says what to do.
+    Raises StorageError if a checkpoint has another format, or digests of another algorithm; the message says what to
+    do.
     """
     prefix = f"{partition}/base/".encode()
     for key in sorted((key for key in items if key.startswith(prefix)), reverse=True):
@@ -274,7 +284,7 @@ def _restored(partition: int, key: bytes, manifest: _Manifest, items: Mapping[by
             "use the one that wrote it, or remove the bases of this partition so that its journal is folded again"
         ) from error
     fold = PartitionFold(partition, state, applied=manifest.applied, fences=Fences(manifest.fences))
-    # What is older than this base and not of it: former bases, and what a producer left that got no further.
+    # Keys that are not newer and not part of this checkpoint: earlier checkpoints, and segments of an unfinished one.
     mine, end = f"{partition}/".encode(), _made_at(key)
     kept = Kept(key, manifest, tuple(runs))
     older = frozenset(one for one in items if one.startswith(mine) and _made_at(one) <= end) - kept.keys()
@@ -282,7 +292,7 @@ def _restored(partition: int, key: bytes, manifest: _Manifest, items: Mapping[by
 
 
 def _with_merged(runs: Iterable[Run], former: Kept | None) -> list[Run]:
-    """The runs, with those that the former base merged in the place of what they were merged from."""
+    """Return the runs, with source runs replaced by the merged run that the previous checkpoint wrote."""
     left = list(runs)
     for sources, run in () if former is None else former.merged:
         gone = {id(one) for one in sources}
@@ -292,7 +302,7 @@ def _with_merged(runs: Iterable[Run], former: Kept | None) -> list[Run]:
 
 
 def _read_manifest(content: bytes, key: bytes) -> _Manifest | None:
-    """The manifest; None if it cannot be read.
+    """Return the manifest, or None if it cannot be decoded.
 
     Raises StorageError if this version of weir does not know its format or the algorithm of its digests.
     """
@@ -324,19 +334,19 @@ def _base_key(partition: int, applied: int) -> bytes:
 
 
 def _made_at(key: bytes) -> int:
-    """The journal offset that a key carries."""
+    """Return the journal offset in a key."""
     fields = key.split(b"/")
     return int(fields[2 if fields[1] == b"base" else 3])
 
 
 def _content_of(key: str) -> tuple[str, str]:
-    """Name and digest of a segment: what it holds."""
+    """Return (name, digest) of a segment key, which identify the content of the segment."""
     fields = key.split("/")
     return fields[2], fields[-1].rsplit("-", 1)[-1]
 
 
 def _copied(table: pa.Table) -> pa.Table:
-    """The table with its numbers copied: those of the state change in place."""
+    """Copy the integer columns of a table, because the state changes them in place."""
     columns = [
         pa.array(np.concatenate([chunk.to_numpy() for chunk in column.chunks]))
         if pa.types.is_integer(column.type) and len(column) and not column.null_count
@@ -347,7 +357,7 @@ def _copied(table: pa.Table) -> pa.Table:
 
 
 def _table_contents(table: pa.Table) -> Iterator[bytes]:
-    """Segments of a table, cut at fixed rows; one at least."""
+    """Yield the segments of a table, cut at fixed row numbers; at least one."""
     table = table.combine_chunks()
     for at in range(0, max(1, len(table)), _ROWS):
         yield from _fitting(table.slice(at, _ROWS))
@@ -364,7 +374,7 @@ def _fitting(rows: pa.Table) -> Iterator[bytes]:
 
 
 def _run_contents(columns: Columns) -> Iterator[bytes]:
-    """Segments of a run: rows of lo, hi, content and day."""
+    """Yield the segments of a run, with columns lo, hi, content and day."""
     for at in range(0, len(columns), _KEYS):
         part = columns.take(slice(at, at + _KEYS))
         yield _to_ipc(pa.table({"lo": part.lo, "hi": part.hi, "content": part.content, "day": part.day}))
@@ -376,7 +386,10 @@ def _columns(tables: list[pa.Table]) -> Columns:
 
 
 def _whole(parts: list[pa.Table], name: str) -> pa.Table:
-    """The parts as one table, in one piece but for the largest: what reads those makes one piece of them itself."""
+    """Concatenate the parts.
+
+    The steady tables, which are the largest, stay chunked: their reader rechunks them itself.
+    """
     table = pa.concat_tables(parts)
     return table if name in _STEADY else table.unify_dictionaries().combine_chunks()
 

@@ -2,11 +2,12 @@
 
     open (checksum, fences, decode) -> step (engine) -> Output
 
-Everything is a function of the journal's prefix: the same messages give the same rows with the same ids, however many
-are folded at once. Entries may be opened ahead in another thread; they are folded in their order in one.
+The rows and their ids depend only on the journal messages up to them, not on how many messages are folded together.
+Messages may be opened ahead in another thread; entries are folded in order, in one thread.
 
-A call of the engine costs some milliseconds whatever it folds, so consecutive usage of one feed and arrival is folded
-as one batch; its rows are told apart by their places, in the stead of their rows in the source.
+A call of the engine costs some milliseconds whatever the number of rows. So consecutive usage entries with the same
+feed and arrival time are folded as one batch. Rows are numbered within the merged batch; source row numbers are
+restored afterwards.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ from rating.state import State
 from rating.step import Step
 from schemas.usage import RecordType, UsageBatch
 
-_ACTIVATED: Final = "activated"  # what a card without a status is (C1)
+_ACTIVATED: Final = "activated"  # a card without a status counts as activated (C1)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A message that has been read: `entry` is what the fences leave of it, None where that is nothing."""
+    """A decoded journal message. `entry` lacks the parts that the fences skip; None if all parts are skipped."""
 
-    offset: int  # of the message, in its partition of the journal topic
+    offset: int  # offset of the message in its partition of the journal topic
     message: Message
     entry: Entry | Rejects | None
     fold: PartitionFold
 
     @property
     def at_us(self) -> int:
-        """When it came, in microseconds since 1970 UTC; the clock of the fold where it does not say."""
+        """Arrival time in microseconds since 1970 UTC. If the entry has none, the clock of the fold."""
         entry, clock_us = self.entry, self.fold.engine.state.clock_us
         if isinstance(entry, Usage):
             return entry.batch.received_at_us
@@ -59,7 +60,10 @@ class Opened:
 
     @property
     def corrections(self) -> pl.DataFrame | None:
-        """The rows of an entry of corrections that came without what they undo; `step` then needs `originals` (F6)."""
+        """The rows of a correction entry that came without the rows that it corrects, else None.
+
+        If not None, `step` needs `originals` (F6).
+        """
         entry = self.entry
         if isinstance(entry, Usage) and entry.originals is None and _corrects(entry.batch.rows):
             return entry.batch.rows
@@ -67,7 +71,7 @@ class Opened:
 
     @property
     def wants_baseline(self) -> bool:
-        """Whether `step` needs a baseline (L7); known once all entries before it have been folded."""
+        """True if `step` needs a baseline (L7). Valid once all earlier entries have been folded."""
         entry = self.entry
         return (
             isinstance(entry, Commands)
@@ -77,14 +81,15 @@ class Opened:
 
     @property
     def wants_history(self) -> bool:
-        """Whether `step` needs originals or a baseline; known once all entries before it have been folded."""
+        """True if `step` needs originals or a baseline. Valid once all earlier entries have been folded."""
         return self.corrections is not None or self.wants_baseline
 
 
 class PartitionFold:
-    """The state of one partition and how far the journal has been applied to it.
+    """The state of one partition, and the position in the journal up to which entries have been applied.
 
-    `applied` is the offset of the last message applied, -1 for none; `fences` say how far their sources have been.
+    `applied` is the offset of the last applied message, or -1. `fences` hold, for each source partition, the highest
+    source position already applied.
     """
 
     def __init__(
@@ -94,15 +99,15 @@ class PartitionFold:
         self.engine = Engine(State() if state is None else state, partition)
         self.applied = applied
         self.fences = Fences() if fences is None else fences
-        # Where opening is: ahead of what has been applied, and so with fences of its own.
+        # Opening runs ahead of applying, so it has an offset and fences of its own.
         self._opened = applied
         self._opening = Fences.from_bytes(self.fences.to_bytes())
 
     def open(self, offset: int, content: bytes, where: str) -> Opened | None:
-        """Read the next message; None where it has been opened before.
+        """Decode the next message; None if it has been opened before.
 
-        May run in another thread than `step`. Raises StorageError where messages are missing before it, it is damaged
-        or not known to this version; `where` names it in errors.
+        May run in another thread than `step`. `where` names the message in errors. Raises StorageError if messages are
+        missing before it, if it is damaged, or if this version does not know its layout.
         """
         if offset <= self._opened:
             return None
@@ -118,10 +123,10 @@ class PartitionFold:
         return Opened(offset, message, entry, self)
 
     def step(self, opened: Opened, originals: pa.Table | None = None, baseline: pl.DataFrame | None = None) -> Output:
-        """Apply one entry.
+        """Apply one entry and return its output.
 
-        `originals` (RATED) and `baseline` are what the history before `engine.state.offset` says, for an entry that
-        wants it. Raises ValueError where it is wanted and not given, or entries are applied out of their order.
+        For an entry that wants history, `originals` (schema RATED) and `baseline` are the history before
+        `engine.state.offset`. Raises ValueError if history is needed and missing, or if the entry is out of order.
         """
         if opened.corrections is not None and originals is None:
             raise ValueError(f"{opened.message.where}: corrections without the rows that they undo")
@@ -130,9 +135,9 @@ class PartitionFold:
         return self._fold([opened], originals, baseline)
 
     def steps(self, opened: Sequence[Opened]) -> tuple[Output | None, Sequence[Opened]]:
-        """Apply entries up to the first that wants history: one output for all of them, and the entries left.
+        """Apply entries up to the first that wants history. Returns one output for all of them, and the entries left.
 
-        None where the first wants history, or there are no entries.
+        The output is None if the first entry wants history or there are no entries.
         """
         folded: list[Output] = []
         at = 0
@@ -143,7 +148,7 @@ class PartitionFold:
         return (Output.joined(folded) if folded else None), opened[at:]
 
     def expire(self) -> None:
-        """Drop what can matter no more: counters, sessions and runs of seen keys; meaning stays the same (F4, T5)."""
+        """Drop counters, sessions and runs of seen keys that have expired. Results do not change (F4, T5)."""
         self.engine.expire()
         seen = self.engine.state.seen
         seen.replace_runs([run for run in seen.runs if not seen.expired(run)])
@@ -151,7 +156,7 @@ class PartitionFold:
     def _fold(
         self, opened: Sequence[Opened], originals: pa.Table | None = None, baseline: pl.DataFrame | None = None
     ) -> Output:
-        """Apply one entry, or several of usage that are `_alike`."""
+        """Apply one entry, or several usage entries that `_alike` has grouped."""
         for place, one in enumerate(opened, 1):
             if one.offset != self.applied + place:
                 raise ValueError(f"{one.message.where}: found offset {one.offset}; expected {self.applied + place}")
@@ -184,7 +189,7 @@ class PartitionFold:
             source, refused = names.gather(of_batch[place]), np.bincount(of_batch[place], minlength=len(batches))
             place = rated["source_row"].to_numpy()
             rated = _with_sources(rated, rows[place], of_batch[place], names)
-            first = place[np.diff(place, prepend=-1) > 0]  # a record of several rows has them one after another
+            first = place[np.diff(place, prepend=-1) > 0]  # the rows of one record are adjacent
             counted = np.bincount(of_batch[first], minlength=len(batches))
             kept, duplicates = counted.tolist(), (np.diff(ends, prepend=0) - counted - refused).tolist()
         parts = [
@@ -204,7 +209,7 @@ class PartitionFold:
         return self._output(offset, parts, step, rated=rated, rejected=rejected)
 
     def _other(self, opened: Opened, baseline: pl.DataFrame | None) -> Output:
-        """Apply an entry that is no usage."""
+        """Apply an entry that is not usage."""
         entry, state, at_us = opened.entry, self.engine.state, opened.at_us
         offset, cards = state.offset, state.catalogue.cards
         step, rejected = Step(), EMPTY["rejected"]
@@ -228,7 +233,7 @@ class PartitionFold:
 
 
 def _corrects(rows: pl.DataFrame) -> bool:
-    """Whether the rows are corrections (F6), which are never in a batch with others."""
+    """Return True if the rows are corrections. A batch has either corrections only or none (F6)."""
     if "record_type" not in rows.columns or rows.is_empty():
         return False
     kind = rows["record_type"][0]
@@ -236,7 +241,7 @@ def _corrects(rows: pl.DataFrame) -> bool:
 
 
 def _alike(opened: Sequence[Opened], start: int) -> int:
-    """Where the run of entries ends that can be folded as one with that at `start`."""
+    """Return the end index of the entries that can be folded as one batch with the entry at `start`."""
     entry = opened[start].entry
     end = start + 1
     if not isinstance(entry, Usage) or _corrects(entry.batch.rows):
@@ -254,18 +259,18 @@ def _alike(opened: Sequence[Opened], start: int) -> int:
 
 
 def _facts(batch: UsageBatch) -> tuple[object, ...]:
-    """What batches have in common that are folded as one."""
+    """Return the properties that batches must share to be folded as one."""
     return batch.feed, batch.received_at_us, batch.cumulative, batch.rows.columns
 
 
 def _placed(batches: Sequence[UsageBatch]) -> UsageBatch:
-    """Batches as one, with each row's place as its row in the source."""
+    """Concatenate batches, with the row number in the merged batch as `source_row`."""
     rows = pl.concat([batch.rows for batch in batches], rechunk=True)
     return replace(batches[0], rows=rows.with_columns(source_row=pl.Series(np.arange(len(rows)))))
 
 
 def _with_sources(rated: pa.Table, rows: Ints, of_batch: Ints, names: pl.Series) -> pa.Table:
-    """Rated rows with the source and the row in it that each came from."""
+    """Set `source` and `source_row` of rated rows back to where each row came from."""
     texts = names.unique(maintain_order=True)
     number = names.replace_strict(texts, np.arange(len(texts)), return_dtype=pl.Int64).to_numpy()
     for name, column in (("source", words(number[of_batch], texts.to_list())), ("source_row", pa.array(rows))):
@@ -275,14 +280,14 @@ def _with_sources(rated: pa.Table, rows: Ints, of_batch: Ints, names: pl.Series)
 
 
 def _changed(before: pl.DataFrame, after: pl.DataFrame, partition: int, offset: int, at_us: int) -> pa.Table:
-    """Rows of STATUSES: cards whose status or its reason is another one; a card that is new has not changed."""
+    """Return rows of STATUSES for cards whose status or status reason changed. New cards are not changes."""
     if before is after:
         return EMPTY["statuses"]
-    # Cards keep their rows, and new ones come after all others.
+    # Cards keep their row numbers; new cards are appended.
     now = after.head(len(before))
     differs = before["status"].ne_missing(now["status"]) | before["status_reason"].ne_missing(now["status_reason"])
     at = differs.arg_true()
-    # A card without a status and one that is said to be activated are the same.
+    # A card without a status counts as activated, so a change between the two is none.
     status = pl.col("status").fill_null(_ACTIVATED)
     was, is_now = (frame[at].select("status_reason", status=status) for frame in (before, now))
     differs = (was["status"] != is_now["status"]) | was["status_reason"].ne_missing(is_now["status_reason"])

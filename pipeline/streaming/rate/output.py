@@ -1,4 +1,7 @@
-"""What folding a stretch of the journal gave, as tables in memory (pipeline.streaming.rate.output_messages makes messages of it)."""
+"""The results of folding consecutive journal messages, as tables in memory.
+
+pipeline.streaming.rate.output_messages turns them into Kafka messages.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import pyarrow.compute as pc
 from pipeline.journal.messages import Fence
 from schemas.tables import TABLES
 
-# Cards whose status or its reason is another one than before (C9); `at` is microseconds since 1970 UTC.
+# Changes of a card's status or status reason; `at` is in microseconds since 1970 UTC (C9).
 STATUSES: Final = pa.schema(
     [
         ("iccid", pa.string()),
@@ -29,19 +32,22 @@ STATUSES: Final = pa.schema(
     ]
 )
 SCHEMAS: Final = {**TABLES, "statuses": STATUSES}
-# Most tables of most outputs have no rows, and making one takes as long as writing many rows.
+# Most tables of most outputs are empty, and making an empty table takes as long as writing many rows.
 EMPTY: Final = {name: schema.empty_table() for name, schema in SCHEMAS.items()}
 
 
 class Ruled(Protocol):
-    """What rules made of an entry (rating.rules.firing.tables.Outcome); its tables may be made when first asked for."""
+    """The results of rules for an entry (rating.rules.firing.tables.Outcome).
+
+    The tables may be built on first access.
+    """
 
     def __len__(self) -> int:
-        """How many firings there are."""
+        """Return the number of firings."""
 
     @property
     def actions_count(self) -> int:
-        """How many actions there are."""
+        """Number of actions."""
 
     @property
     def firings(self) -> pa.Table:
@@ -53,10 +59,11 @@ class Ruled(Protocol):
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
-    """What one message of the journal gave.
+    """The counts of one journal message.
 
-    `journal_offset` is that of the message, `next_offset` the fold's after it. `records` are rated, duplicates, and
-    `rejected`, those that mediation refused among them; the rejected rows of the parts lie one after another.
+    `journal_offset` is the offset of the message, `next_offset` the offset of the fold after it. `records` counts rated
+    records, duplicates and rejected records. `rejected` includes records that mediation rejected. The rejected rows of
+    consecutive parts are adjacent and in the order of the parts.
     """
 
     journal_offset: int
@@ -71,7 +78,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True)
 class Counts:
-    """How much there is of what; `rejected` by reason."""
+    """Numbers of records, firings and actions; `rejected` by reason."""
 
     records: int
     rated: int
@@ -83,7 +90,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class _Tables:
-    """Firings and actions that have been made."""
+    """Firings and actions that are already tables."""
 
     firings: pa.Table
     actions: pa.Table
@@ -98,17 +105,20 @@ class _Tables:
 
 @dataclass(frozen=True)
 class Output:
-    """What a stretch of the journal of one partition gave, in its order; `first_offset` is the fold's before it."""
+    """The results of consecutive messages of one journal partition, in order.
+
+    `first_offset` is the offset of the fold before the first message.
+    """
 
     partition: int
     first_offset: int
     parts: tuple[Part, ...]
-    tables: Mapping[str, pa.Table]  # all but firings and actions
+    tables: Mapping[str, pa.Table]  # all tables except firings and actions
     outcomes: tuple[Ruled, ...] = ()
 
     @classmethod
     def joined(cls, outputs: Sequence[Output]) -> Output:
-        """Consecutive outputs as one."""
+        """Concatenate consecutive outputs."""
         if len(outputs) == 1:
             return outputs[0]
         return cls(
@@ -121,27 +131,27 @@ class Output:
 
     @property
     def first_journal_offset(self) -> int:
-        """The offset of the first message that it covers."""
+        """The journal offset of the first message covered."""
         return self.parts[0].journal_offset
 
     @property
     def journal_offset(self) -> int:
-        """The offset of the last message that it covers."""
+        """The journal offset of the last message covered."""
         return self.parts[-1].journal_offset
 
     @property
     def next_offset(self) -> int:
-        """The fold's offset after it."""
+        """The offset of the fold after the last message."""
         return self.parts[-1].next_offset
 
     @property
     def arrived_us(self) -> int:
-        """The latest arrival, in microseconds since 1970 UTC."""
+        """The latest arrival time, in microseconds since 1970 UTC."""
         return max(part.arrived_us for part in self.parts)
 
     @property
     def fence(self) -> Fence | None:
-        """What the last of its messages was made from."""
+        """The fence of the last message; None if that message has none."""
         return self.parts[-1].fence
 
     @property
@@ -161,7 +171,10 @@ class Output:
 
     @property
     def rejected(self) -> pa.Table:
-        """Rows of schemas.tables.REJECTED; of those that the fold rejected id and raw bytes are to be filled in."""
+        """Rows of schemas.tables.REJECTED.
+
+        Ids and raw bytes of records that the fold rejected are null until filled in.
+        """
         return self.tables["rejected"]
 
     @property
@@ -181,7 +194,7 @@ class Output:
 
     @cached_property
     def counts(self) -> Counts:
-        """How much there is of what."""
+        """Numbers of records, firings and actions of the output."""
         refused = self.rejected
         reasons = pc.value_counts(refused["reason"].cast(pa.string())).to_pylist() if refused.num_rows else []
         return Counts(
@@ -194,11 +207,11 @@ class Output:
         )
 
     def all_tables(self) -> dict[str, pa.Table]:
-        """Every table by its name, `statuses` among them."""
+        """Return every table by name, including `statuses`."""
         return {name: getattr(self, name) for name in SCHEMAS}
 
     def after(self, journal_offset: int) -> Output | None:
-        """What it gave after this message: rows and counts of the later parts alone; None where there are none."""
+        """Return the rows and counts of messages after `journal_offset` only; None if there are none."""
         if journal_offset < self.first_journal_offset:
             return self
         left = tuple(part for part in self.parts if part.journal_offset > journal_offset)
@@ -216,7 +229,7 @@ class Output:
 
 
 def stacked(name: str, tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of these tables, which all have the schema of that name, one table after another."""
+    """Concatenate tables that all have the schema `name`."""
     filled = [table for table in tables if table.num_rows]
     if not filled:
         return EMPTY[name]
@@ -224,6 +237,6 @@ def stacked(name: str, tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def assembled(partition: int, first_offset: int, parts: tuple[Part, ...], tables: dict[str, pa.Table]) -> Output:
-    """The output whose firings and actions are among the tables."""
+    """Build an output from tables that include firings and actions. Removes those two from `tables`."""
     firings, actions = tables.pop("firings"), tables.pop("actions")
     return Output(partition, first_offset, parts, tables, (_Tables(firings, actions),) if len(firings) else ())

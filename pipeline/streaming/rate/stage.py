@@ -1,10 +1,10 @@
-"""Rate: the fold over one partition of the journal, its outputs, and the bases that recovery begins with.
+"""Rate: the fold over one journal partition, its outputs, and the checkpoints that recovery begins from.
 
-    restore: newest whole base -> the journal after it, folded again -> on with what comes
-    each entry: fold -> actions and status acknowledged -> its rows in usage.rated acknowledged -> offset
+    restore:    newest complete checkpoint -> replay of the journal after it -> new messages
+    each entry: fold -> actions and status acknowledged -> its rows in usage.rated acknowledged -> acknowledge the entry
 
-An entry is folded again after a failure and gives the same outputs, with the same ids. What usage.rated ends with says
-what has been sent: actions are acknowledged before the rows of their entry are sent.
+After a failure an entry is folded again, and gives the same outputs with the same ids. The end of usage.rated shows
+which outputs have been sent completely, because an entry's rows are sent only after its actions are acknowledged.
 """
 
 from __future__ import annotations
@@ -29,39 +29,43 @@ from pipeline.streaming.topics import Topics
 from pipeline.streaming.worker.metrics import Metrics
 
 _INBOX_BYTES: Final = 16 << 20
-_AT_ONCE_BYTES: Final = 4 << 20  # folded in one go: so long does a question about a card wait
-_BASE_IN_FLIGHT: Final = 8  # messages of a base
+_AT_ONCE_BYTES: Final = 4 << 20  # folded in one call, which a query about a card may have to wait for
+_BASE_IN_FLIGHT: Final = 8  # unacknowledged messages of a checkpoint
 _LANDED_POLL_S: Final = 0.1
-_WORTH_A_BASE: Final = 100_000  # records, when a worker ends in good order
+_WORTH_A_BASE: Final = 100_000  # records; on a graceful shutdown fewer are not worth a checkpoint
 
 _log = logging.getLogger(__name__)
 
 
 class Bases(Protocol):
-    """Where bases are kept: the table of state."""
+    """Storage of checkpoints: the Faust table of the state."""
 
     def items(self, partition: int) -> Mapping[bytes, bytes]:
-        """All segments and manifests of a partition that are there."""
+        """Return all segments and manifests of a partition."""
         ...
 
     def forget(self, partition: int) -> None:
-        """Let go of the segments of a partition that has been restored."""
+        """Free the checkpoint segments once the partition is restored."""
 
     async def write(self, partition: int, key: bytes, value: bytes | None) -> asyncio.Future[Any]:
-        """Send a segment, or with None its removal; what is returned is done once it is durable."""
+        """Send a segment, or a tombstone if `value` is None. The returned future is done once it is durable."""
         ...
 
 
 @dataclass(frozen=True)
 class Pace:
-    """When a base is due: after so many records, or so long after the last one where anything came since."""
+    """When a checkpoint is due: after `records` records, or `seconds` after the last one if any record came since."""
 
     records: int
     seconds: float
 
 
 class Rate:
-    """One partition of the journal. `fold` is None until it is restored; `lock` is held while it moves on."""
+    """The stage of one journal partition.
+
+    `fold` is None until the newest checkpoint is loaded. `ready` is set once the journal after it has been replayed.
+    `lock` is held while the state changes.
+    """
 
     def __init__(
         self,
@@ -88,17 +92,17 @@ class Rate:
         self._metrics = metrics
         self._kept: base.Kept | None = None
         self._source: InOrder | None = None
-        self._records = 0  # folded since the last base
+        self._records = 0  # folded since the last checkpoint
         self._based_at = time.monotonic()
         self._basing: asyncio.Task[None] | None = None
 
     @property
     def next_offset(self) -> int:
-        """The first message that it has not taken."""
+        """The offset of the first message that has not been folded."""
         return 0 if self.fold is None else self.fold.applied + 1
 
     async def run(self) -> None:
-        """Restore the state, then fold what comes into the inbox, for ever."""
+        """Restore the state, then fold the messages of the inbox until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._sender.run())
             started = time.monotonic()
@@ -116,9 +120,9 @@ class Rate:
                     self._basing = tasks.create_task(self._write_base(await self._draft(fold)))
 
     async def finish(self, lands: bool) -> None:
-        """Leave a base behind, where one is worth it, so that whoever comes next has little to fold.
+        """Write a checkpoint if enough was folded to be worth it, so that the next owner replays little.
 
-        Where `lands`, this worker lands the partition: then also wait until what has been sent by now is landed.
+        If `lands` is True, this worker also lands the partition: then wait until everything sent so far has landed.
         """
         sent = self._sender.acked
         fold = self.fold
@@ -128,7 +132,7 @@ class Rate:
             await self._landed(sent)
 
     async def _restore(self) -> PartitionFold:
-        """The state as of the end of the journal; outputs that may not have been sent are sent."""
+        """Restore the state as of the end of the journal, and send outputs that may not have been sent."""
         items = self._bases.items(self.partition)
         fold, self._kept = await asyncio.to_thread(self._restored, items)
         if self._kept is not None:
@@ -144,11 +148,11 @@ class Rate:
         return fold
 
     def _restored(self, items: Mapping[bytes, bytes]) -> tuple[PartitionFold, base.Kept | None]:
-        """The fold as of the newest whole base, which is its beginning if there is none."""
+        """Return the fold of the newest complete checkpoint; an empty fold and None if there is none."""
         return base.restore(self.partition, items) or (PartitionFold(self.partition), None)
 
     async def _open_ahead(self, fold: PartitionFold, ahead: asyncio.Queue[tuple[list[Delivery], list[Opened]]]) -> None:
-        """Read messages while those before them are folded."""
+        """Decode messages while earlier ones are folded."""
         while True:
             assert self._source is not None
             batch = await self._source.take(_AT_ONCE_BYTES)
@@ -159,12 +163,12 @@ class Rate:
         return [one for one in opened if one is not None]
 
     async def _take(self, fold: PartitionFold, batch: Sequence[Delivery], opened: Sequence[Opened]) -> None:
-        """Fold deliveries that have been opened, and hand what they give to the sender."""
+        """Fold opened deliveries and pass their outputs to the sender."""
         while opened:
             async with self.lock:
                 output, opened = await asyncio.to_thread(fold.steps, opened)
             if output is None:
-                # What it corrects, or begins with, is what all entries before it have left in the history.
+                # Corrections and baselines read the history, so all earlier entries must have landed.
                 await self._landed(fold.applied)
                 async with self.lock:
                     output = await asyncio.to_thread(step_with_history, fold, opened[0], self._folder)
@@ -175,7 +179,7 @@ class Rate:
             await self._sender.put(Folded(output.journal_offset, output, done))
 
     async def _landed(self, offset: int) -> None:
-        """Return once the rows of all entries up to `offset` are in the history."""
+        """Wait until the rows of all entries up to `offset` are in the history."""
         if offset < 0:
             return
         await self._sender.settled(offset)
@@ -192,23 +196,24 @@ class Rate:
         return self._records >= self._pace.records or time.monotonic() - self._based_at >= self._pace.seconds
 
     async def _draft(self, fold: PartitionFold) -> base.Draft:
-        """Take hold of the state as it is now, in which the fold goes on at once."""
+        """Copy the current state for a checkpoint; the fold can continue at once."""
         async with self.lock:
             draft = await asyncio.to_thread(base.draft, fold, self._kept)
         self._records, self._based_at = 0, time.monotonic()
         return draft
 
     async def _write_base(self, draft: base.Draft) -> None:
-        """Make the base durable, then remove what it has made needless.
+        """Make the checkpoint durable, then delete the segments that it makes obsolete.
 
-        What entries before it gave is with the broker first: they will not be folded again.
+        Before that, wait until the broker has all outputs of the entries that the checkpoint covers: after a recovery
+        from this checkpoint those entries are not folded again.
         """
         await self._sender.settled(draft.applied)
         messages = draft.messages()
         size_bytes, in_flight = 0, list[asyncio.Future[Any]]()
         while (message := await asyncio.to_thread(next, messages, None)) is not None:
             key, value = message
-            if b"/base/" in key:  # the manifest, which must not be there before all that it names
+            if b"/base/" in key:  # the manifest must not be written before all its segments are durable
                 await asyncio.gather(*in_flight)
                 in_flight = []
             in_flight.append(await self._bases.write(self.partition, key, value))

@@ -1,9 +1,11 @@
-"""The stages of a worker, each a task for one partition, without Faust: what comes in is a Delivery, what goes out is
-published through a callable. pipeline/streaming/worker/agents.py joins them to Faust's agents.
+"""The common parts of a worker's stages, independent of Faust.
 
-    usage.raw -> Mediate -> journal -> Rate -> usage.rated, actions, sim.status, usage.rejected -> Land
-    commands  -> Accept  -> journal
+A stage is one task for one partition: it takes each message as a `Delivery` and sends messages through a `Publish`
+callable. pipeline/streaming/worker/agents.py connects stages to Faust's agents.
 
-A stage acknowledges a message only once everything that follows from it is durable. What goes wrong ends the worker:
-started again it goes on from what is durable, as after kill -9.
+    usage.raw -> Mediate -> journal -> Rate -> usage.rated, actions, sim.status, usage.rejected
+    commands  -> Accept  -> journal            usage.rated -> Land -> history
+
+A stage acknowledges a message only once everything that follows from the message is durable. An error in a stage ends
+the worker process. After a restart the stage continues from what is durable, as after kill -9.
 """

@@ -1,9 +1,9 @@
-"""The messages of a partition in order and without a gap, from where a stage left off.
+"""Delivers the messages of a partition in order and without gaps, starting where the stage stopped.
 
-Where a stage goes on is what it has made durable itself, never the offset that the group committed: after a rebalance
-Faust can hand on a message before those that come before it, takes what it has skipped for done, and may never hand on
-what it dropped. So what is missing before a message, or has been there for a while, is read from the log; and what
-comes again is acknowledged and left out.
+A stage resumes from the position that it made durable itself, never from the offset that the consumer group committed.
+The committed offset is not safe: after a rebalance Faust can deliver a message before its predecessors, treat skipped
+messages as processed, and never deliver messages that it dropped. So InOrder reads missing messages from the log, and
+acknowledges and drops messages that it delivered before.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pipeline.streaming.stage.inbox import Delivery, Inbox
 
 
 class InOrder:
-    """What comes into an inbox, made whole. `begin`, then `take` again and again.
+    """The messages of an inbox, with gaps filled from the log. Call `begin` once, then `take` repeatedly.
 
-    `next_offset` is where to go on, None for where the partition begins.
+    `next_offset` is the offset to resume from, or None to start at the beginning of the partition.
     """
 
     def __init__(self, inbox: Inbox, log: Log, topic: str, partition: int, next_offset: int | None) -> None:
@@ -27,25 +27,25 @@ class InOrder:
         self._log = log
         self._topic = topic
         self._partition = partition
-        self._until = 0  # up to here the log is read
+        self._until = 0  # messages below this offset are read from the log
         self._reader: AsyncGenerator[LogMessage, None] | None = None
         self._held: list[Delivery] = []
 
     async def begin(self) -> None:
-        """Find where the partition begins and ends now. Raises WorldError where the broker is away."""
+        """Find the current first and last offset of the partition. Raises WorldError if the broker is unreachable."""
         if self._from_begin:
             self.next_offset, _ = await self._log.begin_since(self._topic, self._partition, 0)
         self._until = await self._log.end_offset(self._topic, self._partition)
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is something in the log that was there at the beginning and has not been taken."""
+        """True while messages of the log are unread below the end found by `begin` or below a later gap."""
         return self.next_offset < self._until
 
     async def take(self, most_bytes: int) -> list[Delivery]:
-        """The next messages, at least one, about so many bytes at most.
+        """Return the next messages: at least one, and about `most_bytes` at most.
 
-        Raises StorageError where the log does not hold what is missing any more.
+        Raises StorageError if the log no longer has a missing message.
         """
         while True:
             if self.is_behind:
@@ -56,7 +56,8 @@ class InOrder:
             if not self._held:
                 self._held = await self._inbox.take(self.next_offset, most_bytes)
                 if not self._held:
-                    # Faust does not seek back to messages that a rebalance dropped before anything was committed.
+                    # After a rebalance Faust does not seek back to messages that it dropped before the first commit.
+                    # Read them from the log.
                     self._until = self._inbox.end
                     continue
             for one in self._held:
@@ -69,7 +70,7 @@ class InOrder:
                 return self._in_a_row()
 
     def _in_a_row(self) -> list[Delivery]:
-        """What is held up to the first gap."""
+        """Take the waiting deliveries up to the first gap."""
         count = 1
         while count < len(self._held) and self._held[count].offset == self._held[count - 1].offset + 1:
             count += 1
@@ -78,9 +79,9 @@ class InOrder:
         return found
 
     async def _read(self, most_bytes: int) -> list[Delivery]:
-        """The next messages of the log; none where there is nothing up to where it is read.
+        """Return the next messages of the log; an empty list if there are none below `_until`.
 
-        A reader that was interrupted is gone on with only for the end that it was begun for.
+        Keeps the open reader for the next call if it stopped because of `most_bytes`.
         """
         if self._reader is None:
             self._reader = self._log.read(self._topic, self._partition, self.next_offset, self._until)
@@ -98,4 +99,4 @@ class InOrder:
 
 
 def _nothing() -> None:
-    """What was read from the log is not acknowledged."""
+    """Do nothing: a message that was read from the log needs no acknowledgement."""

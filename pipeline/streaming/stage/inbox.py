@@ -1,4 +1,4 @@
-"""What a stage has been handed and has not taken yet, bounded in bytes."""
+"""The queue between a Faust agent and a stage, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 @dataclass(frozen=True)
 class Delivery:
-    """A message of one partition of a topic; `ack` says that nothing of it can be lost any more."""
+    """One message of a topic partition. Call `ack` once everything that follows from the message is durable."""
 
     offset: int
     timestamp_us: int
@@ -22,7 +22,7 @@ class Delivery:
 
 
 class Publish(Protocol):
-    """Sends a message; what it returns is done once the broker has it on all its replicas."""
+    """Sends a message. The returned future is done once the message is on all in-sync replicas."""
 
     async def __call__(
         self, topic: str, partition: int | None, value: bytes | None, key: bytes | None = None, headers: Headers = ()
@@ -30,9 +30,9 @@ class Publish(Protocol):
 
 
 class Inbox:
-    """Deliveries in their order. It is `full` with more than `limit_bytes`, and takes what is put all the same.
+    """Deliveries in order. `full` is True above `limit_bytes`; `put` accepts a delivery even then.
 
-    `on_room` is called after each `take` that leaves less than half of the limit.
+    `on_room` is called after each `take` that leaves at most half of the limit.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -45,31 +45,32 @@ class Inbox:
 
     @property
     def end(self) -> int:
-        """Where the partition ended when that was noted last."""
+        """The end offset of the partition at the last call of `note_end`."""
         return self._end
 
     @property
     def full(self) -> bool:
-        """Whether more than the limit is there: then no more should be fetched for a while."""
+        """True if more than `limit_bytes` are waiting; the caller should then pause fetching (backpressure)."""
         return self._bytes > self._limit_bytes
 
     async def put(self, delivery: Delivery) -> None:
-        """Add a delivery."""
+        """Append a delivery."""
         async with self._changed:
             self._waiting.append(delivery)
             self._bytes += len(delivery.value)
             self._changed.notify_all()
 
     async def note_end(self, end: int) -> None:
-        """Say where the partition ends now; to be called again and again, a while between two calls."""
+        """Record the current end offset of the partition. Call this periodically, with some time between two calls."""
         async with self._changed:
             self._end_before, self._end = self._end, end
             self._changed.notify_all()
 
     async def take(self, next_offset: int, most_bytes: int) -> list[Delivery]:
-        """What is there, in order, about `most_bytes` of it at most and one delivery at least.
+        """Return waiting deliveries in order: at least one, and about `most_bytes` at most.
 
-        Nothing where the partition has had messages from `next_offset` on for a while and none was handed over.
+        Returns an empty list if, for two calls of `note_end`, the partition had messages at or after `next_offset` and
+        none of them was delivered.
         """
         async with self._changed:
             while not self._waiting:
@@ -83,11 +84,11 @@ class Inbox:
                 count, size_bytes = count + 1, size_bytes + len(delivery.value)
             taken, self._waiting = self._waiting[:count], self._waiting[count:]
             self._bytes -= size_bytes
-            self._end_before = 0  # what was there then is being handed over
+            self._end_before = 0  # deliveries arrive, so start over with the check for lost messages
         if self._bytes <= self._limit_bytes // 2:
             self.on_room()
         return taken
 
 
 def _nothing() -> None:
-    """Nobody waits for room."""
+    """Do nothing: the default for `on_room`."""

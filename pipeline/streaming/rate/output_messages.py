@@ -1,11 +1,11 @@
-"""Outputs: what folding a stretch of the journal gave, its messages for `usage.rated`, and what else is told of it.
+"""Messages of `usage.rated` and the other output topics: encode, decode, cut into pieces and join.
 
     magic (its last byte is the version of this layout), CRC-32 of all that follows, bytes of the head,
     head (JSON), streams of Arrow IPC packed with LZ4, one after another
 
-How many journal messages an output covers depends on how many waited to be folded, but no row does: a sink that has
-landed some of them takes `after` of the rest. Pieces name the output that they are of by what it covers and a digest of
-all its rows, so that pieces of two producers are never taken for one output.
+The number of journal messages in an output depends on how many were waiting to be folded, but the rows of each journal
+message do not. So a sink that has landed some of the messages takes `after` for the others. A piece identifies its
+output by the journal messages covered and a digest of all rows, so pieces of two producers are never joined.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 
 _MAGIC: Final = b"WOUT\x01"
 _NUMBERS: Final = struct.Struct("<II")  # checksum, bytes of the head
-# A column is packed sooner than handed to another thread, and the worker has none to spare.
+# Compressing a column takes less time than handing it to another thread, and the worker has no idle threads.
 _PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _UNPACKED: Final = pa.ipc.IpcReadOptions(use_threads=False)
-_ROW_BYTES: Final = 128  # about what a row takes, rather more
-_FILL: Final = 0.93  # of a piece, as far as the size of rows can be foretold from those before
-_MORE_BYTES: Final = 512  # of the head, beside its parts
+_ROW_BYTES: Final = 128  # first estimate of a row's size, rather too large
+_FILL: Final = 0.93  # of a piece, to leave room because row sizes are estimated from earlier rows
+_MORE_BYTES: Final = 512  # size of the head without its parts
 _PART_BYTES: Final = 160
 _FILLED: Final = ("reject_id", "raw", "raw_header")
 
 
 class Rows(msgspec.Struct, frozen=True, array_like=True):
-    """A stream of a piece: of which table, and how many bytes."""
+    """A stream in a piece: its table and its size in bytes."""
 
     table: str
     size: int
@@ -65,7 +65,7 @@ class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class OutputPiece:
-    """A message of `usage.rated`: some rows of an output, and all that is known of it besides."""
+    """A message of `usage.rated`: some rows of an output, and the facts that all its pieces share."""
 
     partition: int
     first_offset: int
@@ -82,12 +82,12 @@ class OutputPiece:
 
     @property
     def output(self) -> tuple[int, ...]:
-        """The same for the pieces of one output, and for those of the same output made again, only."""
+        """Identity of the output: equal for pieces of the same output, also if it was made again, and for no others."""
         return (self.partition, self.parts[0].journal_offset, self.journal_offset, self.pieces, self.digest)
 
 
 class Packed(NamedTuple):
-    """A message of `usage.rated`, and the piece that it holds."""
+    """A message of `usage.rated`, and the piece that it encodes."""
 
     content: bytes
     piece: OutputPiece
@@ -100,15 +100,15 @@ class _Stream(NamedTuple):
 
 
 def encode(output: Output, limit_bytes: int = LIMIT_BYTES) -> list[bytes]:
-    """The pieces of an output as messages, each of at most `limit_bytes`; one at least.
+    """Encode an output as messages of at most `limit_bytes` each; at least one.
 
-    Raises WorldError where a row alone is larger.
+    Raises WorldError if a single row is larger.
     """
     return [one.content for one in packed(output, limit_bytes)]
 
 
 def packed(output: Output, limit_bytes: int = LIMIT_BYTES) -> list[Packed]:
-    """The same, each together with what `decode` makes of it: rows of the same values in the same chunks."""
+    """Like `encode`, with the piece that `decode` would return for each message (same values in the same chunks)."""
     room = limit_bytes - _MORE_BYTES - _PART_BYTES * len(output.parts)
     streams: list[list[_Stream]] = [[]]
     left, digest = room, 0
@@ -134,9 +134,9 @@ def packed(output: Output, limit_bytes: int = LIMIT_BYTES) -> list[Packed]:
 
 
 def decode(content: bytes, where: str) -> OutputPiece:
-    """The piece that `encode` made; `where` names its topic, partition and offset in errors.
+    """Decode a message made by `encode`. `where` names its topic, partition and offset in errors.
 
-    Raises StorageError where it is damaged, none of `usage.rated`, or of a layout that this version does not know.
+    Raises StorageError if it is damaged, is not a message of `usage.rated`, or has a layout unknown to this version.
     """
     if content[: len(_MAGIC)] != _MAGIC:
         raise StorageError(
@@ -165,7 +165,7 @@ def decode(content: bytes, where: str) -> OutputPiece:
 
 
 def join(pieces: Sequence[OutputPiece]) -> Output:
-    """The output that all these pieces are of. Raises ValueError where they are not all of one output."""
+    """Join all pieces of an output. Raises ValueError if they are not exactly the pieces of one output."""
     ordered = sorted(pieces, key=lambda one: one.piece)
     if [one.piece for one in ordered] != list(range(ordered[0].pieces)) or len({one.output for one in ordered}) > 1:
         raise ValueError(f"pieces {[one.piece for one in ordered]} of {ordered[0].pieces} are not one output")
@@ -179,13 +179,19 @@ def join(pieces: Sequence[OutputPiece]) -> Output:
 
 
 class Gathering:
-    """Pieces of one partition as they come, those of several producers among one another."""
+    """Collects the pieces of one partition until outputs are complete.
+
+    Pieces of several producers may be interleaved.
+    """
 
     def __init__(self) -> None:
         self._held: dict[tuple[int, ...], dict[int, OutputPiece]] = {}
 
     def take(self, piece: OutputPiece) -> Output | None:
-        """The output, once its last piece is there; what can only be older is forgotten then."""
+        """Add a piece. Returns the output if this was its last missing piece, else None.
+
+        Once an output is complete, pieces of outputs that do not end later are dropped.
+        """
         held = self._held.setdefault(piece.output, {})
         held[piece.piece] = piece
         if len(held) < piece.pieces:
@@ -198,7 +204,10 @@ class Gathering:
 
 
 def rejected_rows(rejects: pl.DataFrame, feed: str, sources: pl.Series, received_at_us: int) -> pa.Table:
-    """Rows of REJECTED for rejects of the fold (REJECT_SCHEMA); `fill_rejected` gives them ids and raw bytes."""
+    """Return rows of REJECTED for records that the fold rejected (REJECT_SCHEMA).
+
+    `fill_rejected` adds ids and raw bytes.
+    """
     if rejects.is_empty():
         return EMPTY["rejected"]
     count = len(rejects)
@@ -220,7 +229,7 @@ def rejected_rows(rejects: pl.DataFrame, feed: str, sources: pl.Series, received
 
 
 class Refused(NamedTuple):
-    """What the fold rejected of one message: from this row of `rejected` on, with their rows in the source."""
+    """Records that the fold rejected of one message: first row in `rejected`, fence, and row numbers in the source."""
 
     start: int
     fence: Fence
@@ -228,7 +237,7 @@ class Refused(NamedTuple):
 
 
 def refused_rows(output: Output) -> list[Refused]:
-    """What `fill_rejected` has to fill in."""
+    """Return the rejected records whose id and raw bytes are still missing, grouped by message."""
     table, at, found = output.rejected, 0, []
     if not table["reject_id"].null_count:
         return []
@@ -242,9 +251,9 @@ def refused_rows(output: Output) -> list[Refused]:
 
 
 def fill_rejected(output: Output, find: Callable[[Fence, Sequence[int]], Origin]) -> Output:
-    """The output with ids and raw bytes of what the fold rejected (F5).
+    """Return the output with ids and raw bytes filled in for records that the fold rejected (F5).
 
-    `find` is asked for the rows of a source (`source_row`) that a message with this fence brought.
+    `find(fence, rows)` returns the origin of the rows (`source_row`) of the message with this fence.
     """
     refused = refused_rows(output)
     if not refused:
@@ -267,7 +276,10 @@ def fill_rejected(output: Output, find: Callable[[Fence, Sequence[int]], Origin]
 
 
 def action_messages(output: Output) -> list[tuple[bytes, bytes]]:
-    """(ICCID, message) of every action in order, as docs/action.schema.json has it; a notify by all its channels."""
+    """Return (ICCID, message) of every action in order, as in docs/action.schema.json.
+
+    A notify lists all its channels.
+    """
     if not any(one.actions_count for one in output.outcomes):
         return []
     found = outgoing(frame_of(output.actions), frame_of(output.firings), _everywhere)
@@ -275,7 +287,7 @@ def action_messages(output: Output) -> list[tuple[bytes, bytes]]:
 
 
 def status_messages(output: Output) -> list[tuple[bytes, bytes]]:
-    """(ICCID, message) of every card whose status or its reason is another one, in order (C9)."""
+    """Return (ICCID, message) of every change of status or status reason, in order (C9)."""
     rows = output.statuses.to_pylist() if output.statuses.num_rows else []
     return [(row["iccid"].encode(), msgspec.json.encode({"version": 1, "id": _status_id(row), **row})) for row in rows]
 
@@ -289,7 +301,10 @@ def _everywhere(action: Action, rule: str) -> Sequence[Target]:
 
 
 def _streams(table: pa.Table, room: int, name: str) -> Iterator[_Stream]:
-    """Rows as streams that each have room in a piece."""
+    """Encode the rows of a table as streams, each small enough for a piece.
+
+    Raises WorldError if a single row is too large.
+    """
     row_bytes = float(_ROW_BYTES)
     if not table.num_rows:
         return

@@ -1,7 +1,7 @@
-"""What a worker has seen or sent lately and needs again.
+"""Caches of raw messages and output pieces that a worker has just handled and needs again.
 
-Of raw messages what the fold refuses needs their bytes (F5). Of usage.rated a worker mostly lands what it has sent
-itself: those pieces need not be decoded.
+Records that the fold rejects need the bytes of their raw message (F5). Pieces of usage.rated mostly come back to the
+worker that sent them, so that it need not decode them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from pipeline.streaming.raw.headers import RawMessage
 from rating.errors import StorageError
 
 LIMIT_BYTES: Final = 64 << 20
-SENT_BYTES: Final = 128 << 20  # of rows: about what a worker sends in the time that a large block takes to be landed
+SENT_BYTES: Final = 128 << 20  # about as much as a worker sends while a large block is landed
 
 _Place = tuple[str, int, int]  # topic, partition, offset
 
 
 class RecentRaw:
-    """Holds about `limit_bytes` of raw messages, the newest; others are read from their topic, one at a time."""
+    """A cache of the newest raw messages, about `limit_bytes` in total.
+
+    Misses are read from the topic, one read at a time.
+    """
 
     def __init__(self, log: Log, limit_bytes: int = LIMIT_BYTES) -> None:
         self.topics = log.topics
@@ -34,7 +37,7 @@ class RecentRaw:
         self._reading = asyncio.Lock()
 
     def note(self, topic: str, partition: int, offset: int, message: RawMessage) -> None:
-        """Hold a message for a while."""
+        """Add a message to the cache; the oldest messages are evicted above the limit."""
         place = (topic, partition, offset)
         if place not in self._held:
             self._held[place] = message
@@ -44,9 +47,9 @@ class RecentRaw:
                 self._bytes -= gone.size_bytes
 
     async def messages(self, topic: str, partition: int, first: int, last: int) -> dict[int, RawMessage]:
-        """The messages from offset `first` to `last`; none where the topic does not keep them any more.
+        """Return the messages from offset `first` to `last`; an empty dict if the topic no longer has `first`.
 
-        Raises WorldError where the broker is away.
+        Raises WorldError if the broker is unreachable.
         """
         async with self._reading:
             found = self._among_held(topic, partition, first, last)
@@ -62,7 +65,7 @@ class RecentRaw:
             return found
 
     def _among_held(self, topic: str, partition: int, first: int, last: int) -> dict[int, RawMessage] | None:
-        """The messages, where all of them are held."""
+        """Return the messages if all of them are cached, else None."""
         found: dict[int, RawMessage] = {}
         for offset in range(first, last + 1):
             message = self._held.get((topic, partition, offset))
@@ -73,27 +76,27 @@ class RecentRaw:
 
 
 class RecentPieces:
-    """Pieces that this worker has sent to partitions of usage.rated which it lands itself, until they come back.
+    """Pieces sent to partitions of usage.rated that this worker also lands, kept until they are read back.
 
-    At most about `limit_bytes` of rows and messages. What finds no room is not held, and what was sent first stays:
-    it comes back first.
+    Limited to about `limit_bytes` of rows and messages. If the cache is full, new pieces are not added, because the
+    oldest pieces are read back first.
     """
 
     def __init__(self, limit_bytes: int = SENT_BYTES) -> None:
         self._limit_bytes = limit_bytes
         self._bytes = 0
-        self._sent: dict[int, deque[tuple[Packed, int]]] = {}  # with their sizes, by partition
+        self._sent: dict[int, deque[tuple[Packed, int]]] = {}  # by partition, each piece with its size in bytes
 
     def begin(self, partition: int) -> None:
-        """From now on hold what is sent to a partition."""
+        """Start to cache the pieces of a partition."""
         self._sent.setdefault(partition, deque())
 
     def end(self, partition: int) -> None:
-        """Let go of a partition."""
+        """Drop the cached pieces of a partition and stop caching it."""
         self._bytes -= sum(size_bytes for _, size_bytes in self._sent.pop(partition, ()))
 
     def note(self, sent: Iterable[Packed]) -> None:
-        """Hold what is about to be sent, where there is room and its partition has begun."""
+        """Cache pieces that are about to be sent, if there is room and `begin` was called for their partition."""
         for one in sent:
             held = self._sent.get(one.piece.partition)
             if held is not None:
@@ -103,7 +106,7 @@ class RecentPieces:
                     self._bytes += size_bytes
 
     def take(self, partition: int, content: bytes) -> OutputPiece | None:
-        """The piece that was sent as exactly these bytes, which is held no longer; None where there is none."""
+        """Remove and return the piece that was sent as exactly these bytes; None if it is not cached."""
         held = self._sent.get(partition, ())
         for place, (one, size_bytes) in enumerate(held):
             if one.content == content:
@@ -113,7 +116,7 @@ class RecentPieces:
         return None
 
     def forget(self, partition: int, journal_offset: int) -> None:
-        """Let go of pieces of a partition that are of entries of the journal up to this one only."""
+        """Drop cached pieces of a partition up to and including this journal offset."""
         held = self._sent.get(partition)
         while held and held[0][0].piece.journal_offset <= journal_offset:
             self._bytes -= held.popleft()[1]

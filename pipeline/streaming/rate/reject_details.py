@@ -1,4 +1,4 @@
-"""Records that the fold refused: their raw bytes, which the journal does not carry, and their messages (F5)."""
+"""Raw bytes and messages of records that the fold rejected. The journal does not contain raw bytes (F5)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pipeline.streaming.raw.reading import Origin, kept_line, origin_of
 
 
 async def with_raw_bytes(output: Output, raw: RecentRaw) -> Output:
-    """The output, with ids and raw bytes of what the fold refused, read again from where it came from.
+    """Return the output with ids and raw bytes of the records that the fold rejected, read from their source topic.
 
-    Where the topic does not have a message any more, its records have no raw bytes, and an id of its place.
+    If the topic no longer has a message, its records get empty raw bytes and an id made from their topic position.
     """
     found = {one.fence: await origin_at(one.fence, one.rows, raw) for one in refused_rows(output)}
     return fill_rejected(output, lambda fence, rows: found[fence])
 
 
 async def origin_at(fence: Fence, rows: Sequence[int], raw: RecentRaw) -> Origin:
-    """Where rows that a message with this fence brought came from; without bytes where the topic has it no more."""
+    """Return the origin of rows of the message with this fence; with empty lines if the topic no longer has them."""
     place = f"{fence.topic}[{fence.partition}]"
-    if fence.via is not None:  # not from the topic of the records: it may lack them, and what is mediated is the chunk
+    if fence.via is not None:  # packed records: their own topic may lack them, but the chunk is there
         found = await raw.messages(raw.topics.raw, fence.via[0], fence.via[1], fence.via[1])
         return (
             await asyncio.to_thread(origin_of, found[fence.via[1]], rows)
@@ -45,7 +45,7 @@ async def origin_at(fence: Fence, rows: Sequence[int], raw: RecentRaw) -> Origin
 
 
 def reject_messages(output: Output) -> list[bytes]:
-    """A JSON object for each rejected record, with its raw bytes in base64."""
+    """Return one JSON object for each rejected record, with its raw bytes in base64."""
     if not output.rejected.num_rows:
         return []
     names = output.rejected.column_names

@@ -1,7 +1,8 @@
-"""The state of partitions for whoever reads beside the workers: newest whole base, and the journal after it.
+"""Restore partition state for read-only commands: newest complete checkpoint plus journal replay.
 
-It is that of the rows that have landed, so that state and history tell of the same moment. Nothing is written, and no
-group is joined: workers do not notice. Everything is folded in the thread of the caller, who goes on to use the state.
+The state is restored up to the last landed journal message, so state and history show the same moment. Nothing is
+written and no consumer group is joined, so workers are not affected. Everything is folded in the thread of the caller,
+which uses the state afterwards.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from pipeline.streaming.rate.output import Output
 from rating.engine import Engine
 from rating.errors import ConfigError, StorageError
 
-Watch = Callable[[int, int], None]  # is told how many messages have been taken, and of how many that are known of
+Watch = Callable[[int, int], None]  # called with the number of messages read, and the number known to exist
 
-_AT_ONCE_BYTES: Final = 4 << 20  # folded in one go
+_AT_ONCE_BYTES: Final = 4 << 20  # folded in one call
 
 
 def engines_of(config: Config, history: Path, landed: Mapping[int, int], watch: Watch | None = None) -> list[Engine]:
-    """The state of each partition once its last message that has `landed` is folded, in order of partition.
+    """Return the engine of each partition, in order, after folding its last message in `landed`.
 
-    All have the latest clock of any, as one run over the same entries has; what matters no more at that is dropped
-    (F4, T5). Raises WorldError where Kafka is away, ConfigError where it does not have the journal, StorageError where
-    the journal or a base is damaged or ends before what has landed.
+    All engines get the latest clock of any, as one run over the same entries would have; then expired state is dropped
+    (F4, T5). Raises WorldError if Kafka is unreachable, ConfigError if it does not have the journal, StorageError if
+    the journal or a checkpoint is damaged or the journal ends before the last landed message.
     """
     folds = asyncio.run(_restored_all(config, history, landed, Taking(watch)))
     clock_us = max((fold.engine.state.clock_us for fold in folds), default=0)
@@ -41,18 +42,18 @@ def engines_of(config: Config, history: Path, landed: Mapping[int, int], watch: 
 
 
 class Taking:
-    """How many messages have been taken, of how many that are known of; tells `watch` of it."""
+    """Progress of reading: counts messages read and messages expected, and reports to `watch`."""
 
     def __init__(self, watch: Watch | None = None) -> None:
         self._watch = watch
         self._taken = self._known = 0
 
     def expect(self, messages: int) -> None:
-        """Know of so many more."""
+        """Add to the number of expected messages."""
         self._known += messages
 
     def take(self, messages: int) -> None:
-        """Have taken so many more."""
+        """Add to the number of messages read, and report."""
         self._taken += messages
         if self._watch is not None:
             self._watch(self._taken, max(self._taken, self._known))
@@ -61,9 +62,10 @@ class Taking:
 async def restored(
     log: Log, app: str, folder: Path, partition: int, until: int, taking: Taking | None = None
 ) -> PartitionFold:
-    """The state of a partition with all messages of the journal up to `until`, whose rows have landed in `folder`.
+    """Return the state of a partition after all journal messages up to `until`, whose rows have landed in `folder`.
 
-    From the newest base of the workers of `app` that is whole and no later than that. Raises as `engines_of`.
+    Starts from the newest complete checkpoint of the worker group `app` that is not later than `until`. Raises the
+    errors of `engines_of`.
     """
     taking = Taking() if taking is None else taking
     items = await _items(log, app, partition, until, taking)
@@ -94,7 +96,7 @@ async def restored(
 
 
 def _fold(fold: PartitionFold, opened: list[Opened], folder: Path) -> None:
-    """Fold entries; what they gave has landed before."""
+    """Fold entries and drop their outputs, which have landed before."""
     left = fold.steps(opened)[1]
     while left:
         step_with_history(fold, left[0], folder)
@@ -102,9 +104,9 @@ def _fold(fold: PartitionFold, opened: list[Opened], folder: Path) -> None:
 
 
 def step_with_history(fold: PartitionFold, opened: Opened, folder: Path) -> Output:
-    """Apply an entry that wants history, as the rows before it in `folder` have it: all of them must have landed.
+    """Apply an entry that wants history, using the rows before it in `folder`. All of those must have landed.
 
-    Those are what its corrections undo (F6), or what a rule that starts begins with (L7).
+    History is needed for the rows that corrections undo (F6), and for the totals that a starting rule begins with (L7).
     """
     before = fold.engine.state.offset
     if opened.corrections is not None:
@@ -113,7 +115,7 @@ def step_with_history(fold: PartitionFold, opened: Opened, folder: Path) -> Outp
 
 
 async def _items(log: Log, app: str, partition: int, until: int, taking: Taking) -> dict[bytes, bytes]:
-    """What the changelog of bases holds of a partition, without bases that are later than `until`."""
+    """Read the segments and manifests of a partition from the changelog, without checkpoints later than `until`."""
     topic = changelog_of(app)
     items: dict[bytes, bytes] = {}
     if partition >= await log.partitions_of(topic):  # no worker has written one yet
@@ -133,7 +135,7 @@ async def _items(log: Log, app: str, partition: int, until: int, taking: Taking)
 
 
 def changelog_of(app: str) -> str:
-    """The topic in which the workers of a group keep their bases."""
+    """Return the topic in which the workers of a group store their checkpoints."""
     return f"{app}-state-changelog"
 
 
@@ -149,7 +151,7 @@ async def _restored_all(
 
 
 async def _require_journal(log: Log, history: Path, landed: Mapping[int, int]) -> None:
-    """Raise where the journal cannot be that of the history."""
+    """Raise ConfigError or StorageError if the journal cannot be the one that the history came from."""
     journal = log.topics.journal
     count = await log.partitions_of(journal)
     advice = "name the Kafka of the workers that land it in [kafka] (servers, prefix), with --config FILE"

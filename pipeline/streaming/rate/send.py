@@ -1,4 +1,4 @@
-"""Sends what entries of one partition of the journal gave, in their order, and acknowledges the entries behind it."""
+"""Sends the outputs of one journal partition in order, then acknowledges the entries they came from."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.streaming.rate.reject_details import reject_messages, with_raw_byt
 from pipeline.streaming.stage.inbox import Publish
 from pipeline.streaming.worker.metrics import Metrics
 
-_AHEAD: Final = 64  # entries that may wait for the broker before the fold does
+_AHEAD: Final = 64  # outputs that may wait for the broker before the fold blocks
 
 
 class Folded(NamedTuple):
-    """What messages of the journal up to `offset` gave, None where they came again; and how they are acknowledged."""
+    """The output of journal messages up to `offset`, or None if they were read again, and their acknowledgements."""
 
     offset: int
     output: Output | None
@@ -28,7 +28,7 @@ _Sent = tuple[list[asyncio.Future[Any]], Output | None, Folded]
 
 
 class Sender:
-    """The outputs of one partition. `begin` before the first `put`; `run` beside it."""
+    """Sends the outputs of one partition. Call `begin` before the first `put`, and keep `run` running as a task."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Sender:
         metrics: Metrics,
     ) -> None:
         self.partition = partition
-        self.acked = -1  # up to this entry everything that it gave is with the broker
+        self.acked = -1  # the broker has confirmed all messages of entries up to this offset
         self._log = log
         self._raw = raw
         self._recent = recent
@@ -51,11 +51,11 @@ class Sender:
         self._metrics = metrics
         self._waiting: asyncio.Queue[Folded] = asyncio.Queue(_AHEAD)
         self._sent: asyncio.Queue[_Sent] = asyncio.Queue(_AHEAD)
-        self._through = -1  # entries that usage.rated has wholly
+        self._through = -1  # usage.rated has all pieces of entries up to this offset
         self._settled = asyncio.Condition()
 
     async def begin(self) -> None:
-        """Find out what was sent before: the end of usage.rated says it."""
+        """Find out which outputs were sent completely, from the last message of usage.rated."""
         last = await self._log.last_message(self._topics.rated, self.partition)
         if last is not None:
             piece = decode(last.value, f"{self._topics.rated}[{self.partition}]@{last.offset}")
@@ -63,16 +63,16 @@ class Sender:
             self._through = piece.journal_offset if whole else piece.parts[0].journal_offset - 1
 
     async def put(self, folded: Folded) -> None:
-        """Take what was folded, in journal order; waits where the broker is behind."""
+        """Send the results of an entry. Call in journal order; blocks while the broker is behind."""
         await self._waiting.put(folded)
 
     async def settled(self, offset: int) -> None:
-        """Return once all that entries up to `offset` gave is with the broker."""
+        """Wait until the broker has confirmed all messages of entries up to `offset`."""
         async with self._settled:
             await self._settled.wait_for(lambda: self.acked >= offset)
 
     async def run(self) -> None:
-        """Send, for ever."""
+        """Send outputs until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._settle())
             while True:
@@ -81,9 +81,10 @@ class Sender:
                 await self._sent.put(([] if output is None else await self._send(output), output, folded))
 
     async def _send(self, output: Output) -> list[asyncio.Future[Any]]:
-        """Send all that an output holds; its rows, which say that the rest is there, last. What the rows wait for.
+        """Send all messages of an output and return the futures of its rows in usage.rated.
 
-        Actions go first: others act on them, while rows are only packed.
+        The rows go last, once the broker has confirmed the other messages, because they mark the output as sent.
+        Actions go first: other systems act on them, so they do not wait until the rows are packed.
         """
         topics, partition = self._topics, self.partition
         async with asyncio.TaskGroup() as tasks:
@@ -106,7 +107,7 @@ class Sender:
             self._metrics.acted(output)
 
     async def _settle(self) -> None:
-        """Acknowledge, in order, what all is with the broker of."""
+        """Acknowledge entries in order, once the broker has confirmed all their messages."""
         while True:
             rows, output, folded = await self._sent.get()
             await asyncio.gather(*rows)
@@ -120,10 +121,10 @@ class Sender:
 
 
 def _told(output: Output) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]:
-    """Messages of actions and sim.status."""
+    """Return the messages of the topics actions and sim.status."""
     return action_messages(output), status_messages(output)
 
 
 def _kept(output: Output, limit_bytes: int) -> tuple[list[Packed], list[bytes]]:
-    """Messages of usage.rated and usage.rejected."""
+    """Return the messages of the topics usage.rated and usage.rejected."""
     return packed(output, limit_bytes), reject_messages(output)

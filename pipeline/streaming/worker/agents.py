@@ -1,7 +1,7 @@
-"""The agents of a worker: mediate, accept, rate and land, each handing what Faust brings to the stage of its partition.
+"""The Faust agents of a worker (mediate, accept, rate, land). Each hands messages to the stage of their partition.
 
-A stage acknowledges, in the order of offsets, once nothing of a message can be lost. A stage or an agent that raises
-ends the process at once: an agent that Faust starts again inside it would go on behind the message that failed.
+A stage acknowledges messages in offset order, once everything that follows from them is durable. If a stage or an agent
+raises, the process ends at once: an agent that Faust restarted would continue after the message that failed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from faust.types import TP, EventT
 
 from pipeline.streaming.stage.inbox import Delivery, Inbox
 
-FAILED: Final = 3  # exit status of a worker that could not go on
+FAILED: Final = 3  # exit status of a worker whose stage failed
 
 _ASK_AGAIN_S: Final = 0.5
 
@@ -25,21 +25,21 @@ _log = logging.getLogger(__name__)
 
 
 class Stage(Protocol):
-    """What runs for one partition of a topic."""
+    """The task of one topic partition."""
 
     inbox: Inbox
 
     @property
     def next_offset(self) -> int:
-        """The first message that it has not taken."""
+        """The offset of the first message that the stage has not taken."""
         ...
 
     async def run(self) -> None:
-        """Handle what comes into the inbox, for ever."""
+        """Handle the messages of the inbox until cancelled."""
 
 
 class Stages:
-    """The running stages of a worker by topic and partition."""
+    """The running stages of a worker, by topic and partition."""
 
     def __init__(self, app: faust.App) -> None:
         self._app = app
@@ -53,16 +53,16 @@ class Stages:
         return iter(tuple(self._running))
 
     def get(self, tp: TP) -> Stage | None:
-        """The stage of a partition, None where this worker does not have it."""
+        """Return the stage of a partition, or None if this worker does not run it."""
         found = self._running.get(tp)
         return None if found is None else found[0]
 
     def items(self) -> list[tuple[TP, Stage]]:
-        """Each partition with its stage."""
+        """Return each partition with its stage."""
         return [(tp, stage) for tp, (stage, _) in self._running.items()]
 
     def start(self, tp: TP, stage: Stage) -> None:
-        """Run a stage until it is stopped. Where it fails the process ends."""
+        """Run a stage until it is stopped. If the stage fails, the process ends."""
         stage.inbox.on_room = lambda: self._resume(tp)
         self._running[tp] = (
             stage,
@@ -70,21 +70,24 @@ class Stages:
         )
 
     async def keep(self, tps: Iterable[TP]) -> None:
-        """Stop the stages of all other partitions; what they have not acknowledged comes to their next owner."""
+        """Stop the stages of revoked partitions, that is all except `tps`.
+
+        Their next owner re-reads unacknowledged messages.
+        """
         wanted = set(tps)
         gone = [tp for tp in self._running if tp not in wanted]
         await asyncio.gather(*(_end(self._running.pop(tp)[1]) for tp in gone))
         self._paused &= wanted
 
     async def hand(self, event: EventT[Any]) -> None:
-        """Hand a message to its stage; where that has too much to do, no more of the partition is fetched meanwhile."""
+        """Hand a message to its stage. If the inbox of the stage is full, pause fetching from the partition."""
         message = event.message
         tp = TP(message.topic, message.partition)
         stage = self.get(tp)
         if stage is None:
-            return  # of a partition that has just been taken away
+            return  # the partition has just been revoked
         headers: Any = tuple(message.headers.items() if isinstance(message.headers, dict) else message.headers or ())
-        timestamp_us = round(message.timestamp * 1000) * 1000  # Kafka counts milliseconds
+        timestamp_us = round(message.timestamp * 1000) * 1000  # Kafka timestamps are in milliseconds
         await stage.inbox.put(Delivery(message.offset, timestamp_us, message.value or b"", headers, event.ack))
         if stage.inbox.full and tp not in self._paused:
             self._paused.add(tp)
@@ -98,7 +101,7 @@ class Stages:
 
 
 def define(app: faust.App, stages: Stages, topics: dict[str, str]) -> None:
-    """Define an agent for each name and topic: messages of bytes, acknowledged by their stages."""
+    """Define an agent for each name and topic. Keys and values are bytes; the stages acknowledge the messages."""
     for name, topic in topics.items():
         schema: Any = faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
         app.agent(app.topic(topic, schema=schema, internal=True), name=name)(_handing(stages))
@@ -116,14 +119,14 @@ def _handing(stages: Stages) -> Any:
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task until it ends: what it waits for in a client may end just then, and swallow the wish."""
+    """Cancel the task repeatedly until it ends. A client library may swallow `CancelledError`."""
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=_ASK_AGAIN_S)
 
 
 async def ending(work: Coroutine[Any, Any, None], what: str) -> None:
-    """Run `work`; where it fails, say why and end the process, as only what is durable can be gone on from."""
+    """Run `work`. If it fails, log the error and end the process, because recovery needs a start from durable state."""
     try:
         await work
     except asyncio.CancelledError:
@@ -136,7 +139,7 @@ async def ending(work: Coroutine[Any, Any, None], what: str) -> None:
 
 
 def told(tps: Iterable[TP]) -> str:
-    """Partitions for people: weir.journal 0 2, weir.usage.raw 1."""
+    """Format partitions for a log message: weir.journal 0 2, weir.usage.raw 1."""
     by_topic: dict[str, list[int]] = {}
     for tp in sorted(tps):
         by_topic.setdefault(tp.topic, []).append(tp.partition)

@@ -1,9 +1,9 @@
-"""A worker of the streaming side: the Faust app, its tables and agents, and the stages of the partitions it has.
+"""A worker of the streaming driver: the Faust app, its tables and agents, and the stages of its partitions.
 
     worker = Worker(config); await worker.run(stop, begun)
 
-Which worker has which partition is Faust's to say; after each rebalance the stages of partitions that went are
-stopped, and those of partitions that came are started once Faust has read their changelogs.
+Faust assigns partitions to workers. After each rebalance the worker stops the stages of revoked partitions. It starts
+the stages of new partitions once Faust has read their changelogs.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ from schemas.mapping import Mapping
 
 T = TypeVar("T")
 
-_BUFFERED_MESSAGES: Final = 64  # of each agent; a message may have a megabyte
+_BUFFERED_MESSAGES: Final = 64  # for each agent; a message may have a megabyte
 _FINISH_S: Final = 30.0
 _TURN_S: Final = 0.002
 _WATCH_EVERY_S: Final = 1.0
-_CLICKHOUSE_PATIENCE_S: Final = 2.0  # then landing goes on without it for a while
+_CLICKHOUSE_PATIENCE_S: Final = 2.0  # after this, landing continues without ClickHouse for a while
 
 _log = logging.getLogger(__name__)
 
 
 def faust_app(config: Config, folder: str) -> faust.App:
-    """The Faust app of the configuration; `folder` is for files of its own."""
+    """Create the Faust app from the configuration. `folder` is for Faust's own files."""
     kafka, worker = config.kafka, config.worker
     session_s = float(kafka.session_timeout_s)
     return faust.App(
@@ -100,7 +100,7 @@ def _credentials(kafka: Kafka) -> Any:
 
 
 class Worker:
-    """One process of the group: what it has of every topic, and what may be asked of it."""
+    """One process of the worker group: its stages, and the answers to questions about them."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -122,19 +122,20 @@ class Worker:
         self._commands_at_start = 0
         topics = self.topics
         agents = {"mediate": topics.raw, "accept": topics.commands, "rate": topics.journal, "land": topics.rated}
-        self._topics = frozenset(agents.values())  # that its stages read
+        self._topics = frozenset(agents.values())  # the topics that its stages read
         define(self.app, self.stages, agents)
         self.app.on_partitions_assigned.connect(self._on_assigned, weak=False)  # type: ignore[arg-type]  # Faust's is narrow
         self.app.on_rebalance_complete.connect(self._on_recovered, weak=False)
 
     async def run(self, stop: asyncio.Event, begun: Callable[[], None]) -> None:
-        """Work until `stop` is set, then end in good order. `begun` is called once brokers, topics and port are there.
+        """Work until `stop` is set, then shut down gracefully.
 
-        Raises WorldError where the brokers cannot be reached at the start or the port is taken, ConfigError where the
-        topics are not what the configuration says. What fails later ends the process (pipeline.streaming.worker.agents).
+        Calls `begun` once brokers, topics and port are available. Raises WorldError if the brokers are unreachable at
+        the start or the port is in use, ConfigError if the topics do not match the configuration. Later failures end
+        the process (pipeline.streaming.worker.agents).
         """
-        # Work on columns is many short calls that release the interpreter and want it back. With turns as long as they
-        # are by default, each call waits for the turns of others.
+        # Work on columns is many short calls that release the interpreter lock and take it again.
+        # With the default switch interval, each call would wait a long time for the lock.
         sys.setswitchinterval(_TURN_S)
         work_in_one_thread()
         made = await ensure_topics(self.config.kafka)
@@ -165,18 +166,18 @@ class Worker:
                 self._folder.cleanup()
 
     def rate(self, partition: int) -> Rate | None:
-        """The fold of a partition, where this worker has it."""
+        """Return the rate stage of a partition, or None if this worker does not run it."""
         found = self.stages.get(TP(self.topics.journal, partition))
         return found if isinstance(found, Rate) else None
 
     @property
     def rates(self) -> list[Rate]:
-        """The folds that this worker has."""
+        """The rate stages that run in this worker."""
         found = (self.rate(partition) for partition in range(self.config.kafka.partitions))
         return [one for one in found if one is not None]
 
     def owner_of(self, partition: int) -> str | None:
-        """The URL of the worker that folds a partition; None while nobody does."""
+        """Return the URL of the worker that owns the partition, or None if it is unassigned."""
         changelog = self._states.changelog_topic.get_topic_name()
         for url, topics in self.app.router.tables_metadata().items():
             if partition in topics.get(changelog, ()):
@@ -185,11 +186,11 @@ class Worker:
 
     @property
     def registry(self) -> Registry:
-        """Where cards and pools are."""
+        """The command log, which maps cards and pools to partitions."""
         return self.follower.registry
 
     def waits_for(self) -> list[str]:
-        """Why it is not ready; empty where it is."""
+        """Return the reasons why the worker is not ready; empty if it is ready."""
         if self._stopping:
             return ["is being stopped"]
         assigned = sorted(self.app.consumer.assignment()) if self._begun else ()
@@ -197,7 +198,7 @@ class Worker:
         return waits(self._begun, self.app.rebalancing, stages, self.follower.next_offset, self._commands_at_start)
 
     def measure(self) -> None:
-        """Bring gauges up to date that are only looked at when somebody asks."""
+        """Update the gauges that are only computed when metrics are scraped."""
         self.metrics.is_ready(not self.waits_for())
         self.metrics.stands_by(self._states.store.standing_by())
         for rate in self.rates:
@@ -206,12 +207,12 @@ class Worker:
                 self.metrics.holds(rate.partition, cards, len(state.counters), len(state.seen))
 
     async def _on_assigned(self, _: Any, *assigned: Any, **__: Any) -> None:
-        """Stop what this worker does not have any more, before anybody else can have it for long."""
+        """Stop the stages of revoked partitions, so that they do not overlap for long with those of the next owner."""
         await self.stages.keep(*assigned)
         _log.info("was given %s", told(tp for tps in assigned for tp in tps if tp.topic in self._topics))
 
     async def _on_recovered(self, *_: object, **__: object) -> None:
-        """Start the stages of the partitions that came; their changelogs have been read."""
+        """Start the stages of new partitions. Faust calls this once it has read their changelogs."""
         assigned = self.app.consumer.assignment()
         self._begun = True
         self.metrics.keep({tp.partition for tp in assigned if tp.topic in (self.topics.journal, self.topics.rated)})
@@ -249,12 +250,12 @@ class Worker:
         return None
 
     def _saved(self, table: SegmentTable, partition: int, kind: type[T]) -> T | None:
-        """What `_save` wrote of a partition last, here or on another worker."""
+        """Return the value that `_save` stored last for a partition, on any worker; None if there is none."""
         held = table.store.held.get(partition, {}).get(_key(partition))
         return None if held is None else msgspec.json.decode(held, type=kind)
 
     async def _save(self, table: SegmentTable, partition: int, what: object) -> None:
-        """Make a small thing of a partition durable."""
+        """Make a small value of a partition durable."""
         content = msgspec.json.encode(what)
         await (await send(table, partition, _key(partition), content))
         table.store.held.setdefault(partition, {})[_key(partition)] = content
@@ -266,7 +267,7 @@ class Worker:
         return await self._publisher.send(topic, partition, value, key, headers)
 
     async def _tick(self) -> None:
-        """Send a tick of the clock every so often, from the one worker that has the commands."""
+        """Send a tick of the clock at the configured interval, if this worker owns the topic of commands."""
         every_s = self.config.worker.tick_s
         while every_s:
             await asyncio.sleep(every_s - time.time() % every_s)
@@ -275,9 +276,9 @@ class Worker:
                     await (await self._publish(self.topics.commands, 0, content))
 
     async def _watch_ends(self) -> None:
-        """Tell each stage where its partition ends, and keep the gauges of what waits."""
+        """Tell each stage the current end of its partition, and update the lag metrics."""
         while True:
-            with contextlib.suppress(WorldError):  # the broker is away; this can wait
+            with contextlib.suppress(WorldError):  # the broker is unreachable; try again later
                 async with self.log.watching() as ends:
                     while True:
                         running = {(tp.topic, tp.partition): stage for tp, stage in self.stages.items()}
@@ -289,7 +290,7 @@ class Worker:
             await asyncio.sleep(_WATCH_EVERY_S)
 
     async def _finish(self) -> None:
-        """Leave bases behind, so that the next owner has little to fold, and land what has been sent."""
+        """Write checkpoints and flush results on shutdown, so that the next owner replays little."""
         landing = {tp.partition for tp in self.stages if tp.topic == self.topics.rated}
         _log.info("stopping: bases are written, rows are landed")
         try:
@@ -304,13 +305,13 @@ def _key(partition: int) -> bytes:
 
 
 def _mappings(config: Config) -> dict[str, Mapping]:
-    """All feeds by name: those of the configuration, and the ready ones."""
+    """Return all feed mappings by name: the built-in ones, and those of the configuration, which take precedence."""
     own = [load_mapping(path) for path in config.worker.feeds]
     return {mapping.name: mapping for mapping in [*ready_mappings(), *own]}
 
 
 def _sink(config: Config, history: Path) -> Sink:
-    """A sink of ClickHouse, whose tables are brought to this version first."""
+    """Connect to ClickHouse, migrate its tables to this version, and return a sink."""
     client = connect(config.clickhouse, history)
     migrate(client)
     return Sink(client, patience_s=_CLICKHOUSE_PATIENCE_S)

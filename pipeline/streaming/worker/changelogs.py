@@ -1,8 +1,9 @@
-"""The tables of a worker in Faust: bases of the state, and the marks of lanes; each with its changelog.
+"""The Faust tables of a worker, each with its changelog topic: checkpoints of the state, progress of mediation,
+progress of landing.
 
-A table holds bytes that only the stages read: `pipeline.streaming.rate.checkpoints` says what they are. Faust reads changelogs for
-active and standby partitions and keeps what it read here; what a stage sends goes to the changelog alone, as nobody
-reads it here before the partition moves.
+A table holds bytes that only the stages understand; see pipeline.streaming.rate.checkpoints. Faust reads the changelogs
+of active and standby partitions into a SegmentStore. `send` writes to the changelog topic only, because nobody reads a
+partition's store again before the partition moves.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ _CHANGELOG_MESSAGES: Final = 64
 
 
 class SegmentStore(Store):  # type: ignore[type-arg]
-    """Keys and values by partition, in memory, for partitions that this worker has or stands by for.
+    """In-memory keys and values by partition, for the active and standby partitions of this worker.
 
-    Faust's own store in memory drops what a standby has read as soon as it has read it. This one keeps it, and says up
-    to where it has read, so that a standby that takes over reads on from there.
+    Faust's own in-memory store drops what a standby has read at once. This store keeps it and remembers the offset up
+    to which it has read, so that a standby that takes over continues from there.
     """
 
     def __post_init__(self) -> None:
-        """Called by Faust once the store is made."""
-        self.data: dict[bytes, bytes] = {}  # what Faust's table looks at; always empty
+        """Set up the attributes. Faust calls this after it has created the store."""
+        self.data: dict[bytes, bytes] = {}  # the data that Faust's table reads; always empty
         self.held: dict[int, dict[bytes, bytes]] = {}
         self._read: dict[int, int] = {}
         self._released: set[int] = set()
@@ -40,12 +41,12 @@ class SegmentStore(Store):  # type: ignore[type-arg]
     def apply_changelog_batch(
         self, batch: Iterable[EventT[Any]], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]
     ) -> None:
-        """Take in what was read from the changelog; a message without a value removes its key."""
+        """Store changelog messages. A message without a value is a tombstone and removes its key."""
         for event in batch:
             message = event.message
             held = self.held.setdefault(message.partition, {})
             if message.key is None:
-                continue  # none of ours
+                continue  # not written by Weir
             if message.value is None:
                 held.pop(message.key, None)
             else:
@@ -53,30 +54,33 @@ class SegmentStore(Store):  # type: ignore[type-arg]
             self._read[message.partition] = message.offset
 
     def release(self, partition: int) -> None:
-        """Drop the segments of a partition that has been restored; should it come back, all of it is read again."""
+        """Drop the segments of a restored partition.
+
+        If the partition comes back, its changelog is read from the beginning.
+        """
         self.held.pop(partition, None)
         self._released.add(partition)
 
     def standing_by(self) -> dict[int, int]:
-        """Bytes of the segments held of each partition that this worker stands by for."""
+        """Return the bytes of checkpoint segments per standby partition."""
         mine = {tp.partition for tp in self.app.assignor.assigned_actives()}
         return {
             partition: sum(map(len, held.values())) for partition, held in self.held.items() if partition not in mine
         }
 
     def persisted_offset(self, tp: TP) -> int | None:
-        """Up to where the changelog is held; None to have it read from its beginning."""
+        """Return the last changelog offset that was read; None to read the changelog from its beginning."""
         if tp.partition in self._released and tp not in self.app.assignor.assigned_actives():
             return None
         return self._read.get(tp.partition)
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
-        """What was sent from here is in the state already; it need not be read while the partition stays."""
+        """Record an offset that this worker wrote. The live state includes it, so it need not be read back."""
         if tp.partition in self._released:
             self._read[tp.partition] = max(offset, self._read.get(tp.partition, -1))
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
-        """Forget the partitions that this worker neither has nor stands by for any more."""
+        """Drop partitions that are neither active nor standby on this worker any more."""
         active, standby = ({tp.partition for tp in tps} for tps in (active_tps, standby_tps))
         for partition in (self.held.keys() | self._read.keys()) - active - standby:
             self.held.pop(partition, None)
@@ -84,32 +88,32 @@ class SegmentStore(Store):  # type: ignore[type-arg]
         self._released &= active
 
     async def backup_partition(self, tp: TP | int, flush: bool = True, purge: bool = False, keep: int = 1) -> None:
-        """Nothing: the changelog is the backup."""
+        """Do nothing: the changelog is the backup."""
 
     def restore_backup(self, tp: TP | int, latest: bool = True, backup_id: int = 0) -> None:
-        """Nothing: the changelog is the backup."""
+        """Do nothing: the changelog is the backup."""
 
     def reset_state(self) -> None:
-        """Nothing is kept on disk."""
+        """Do nothing: no state is kept on disk."""
 
 
 class SegmentTable(faust.Table):  # type: ignore[type-arg]
-    """A table of bytes by partition."""
+    """A Faust table of bytes by partition."""
 
     def _new_store(self) -> SegmentStore:
         return SegmentStore("memory://", self.app, self, table_name=self.name, loop=self.loop)
 
     @property
     def store(self) -> SegmentStore:
-        """What has been read of the changelog."""
+        """The store with the contents of the changelog."""
         data = self.data
         assert isinstance(data, SegmentStore)
         return data
 
 
 def segment_table(app: faust.App, name: str, partitions: int) -> SegmentTable:
-    """The table `name`, whose changelog has so many partitions."""
-    # Spelt out, as a table's own changelog would be read as JSON whatever the table's schema says.
+    """Create the table `name`, whose changelog topic has `partitions` partitions, and add it to the app."""
+    # Define the topic explicitly: Faust would decode a table's default changelog as JSON, whatever the table's schema.
     changelog = app.topic(
         f"{app.conf.id}-{name}-changelog",
         key_type=bytes,
@@ -139,28 +143,32 @@ def segment_table(app: faust.App, name: str, partitions: int) -> SegmentTable:
 
 
 class TableOfBases:
-    """The table of state, as `rate` uses it."""
+    """The table of checkpoints, with the interface that the rate stage needs (rate.stage.Bases)."""
 
     def __init__(self, table: SegmentTable) -> None:
         self._table = table
 
     def items(self, partition: int) -> Mapping[bytes, bytes]:
-        """All segments and manifests of a partition that are there."""
+        """Return all segments and manifests of a partition."""
         return self._table.store.held.get(partition, {})
 
     def forget(self, partition: int) -> None:
-        """Let go of the segments of a partition that has been restored."""
+        """Free the checkpoint segments once the partition is restored."""
         self._table.store.release(partition)
 
     async def write(self, partition: int, key: bytes, value: bytes | None) -> asyncio.Future[Any]:
-        """Send a segment, or with None its removal, to the changelog."""
+        """Send a segment, or a tombstone if `value` is None, to the changelog.
+
+        The returned future is done once it is durable.
+        """
         return await send(self._table, partition, key, value)
 
 
 async def send(table: SegmentTable, partition: int, key: bytes, value: bytes | None) -> asyncio.Future[Any]:
-    """Send to the changelog of a table; what is returned is done once the broker has it, or fails as sending does.
+    """Send to the changelog of a table.
 
-    Not by Faust's `send_changelog`, whose promise stays open for ever where sending fails.
+    The returned future is done once the broker has the message, or carries the error. Does not use Faust's
+    `send_changelog`, because its future never completes if sending fails.
     """
     topic = table.changelog_topic.get_topic_name()
     sent = asyncio.ensure_future(await table.app.producer.send(topic, key, value, partition, None, None))

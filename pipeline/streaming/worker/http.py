@@ -1,10 +1,11 @@
-"""What a worker tells over HTTP: whether it lives and is ready, its metrics, and live state of cards and pools (Q7).
+"""HTTP API of a worker: liveness, readiness, metrics, and live state of cards and pools (Q7).
 
     GET /health   /ready   /metrics   /cards/{iccid}   /pools/{id}
 
-A question about state goes to the worker that folds the partition, whichever is asked: at most one step further, with
-the token of who asks. Who may see what is said by the bearer tokens of [worker].tokens; an account sees its own cards
-and pools and those of the accounts below it, and of all others not even that they are there.
+Any worker can be asked for state: it forwards the request, with the caller's token, to the worker that folds the
+partition. A request is forwarded once at most. The bearer tokens in [worker].tokens say who may see what. A token of an
+account shows the cards and pools of that account and of the accounts below it. For all others the answer is 404, so it
+does not reveal whether they exist.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from pipeline.streaming.worker.metrics import Metrics
 from rating.engine import Engine
 from rating.errors import ConfigError, WorldError
 
-FORWARDED: Final = "Weir-Forwarded"  # header of a question that another worker has handed on
-_AHEAD_S: Final = 10.0  # how long a question waits for the fold, and for the worker that it is handed on to
+FORWARDED: Final = "Weir-Forwarded"  # header of a request that another worker has forwarded
+_AHEAD_S: Final = 10.0  # how long a request waits for the fold, and for the worker it is forwarded to
 _CONNECT_S: Final = 2.0
 _RETRY_AFTER_S: Final = 2
 _HANDED_BACK: Final = ("Retry-After", "WWW-Authenticate")
@@ -45,46 +46,46 @@ _log = logging.getLogger(__name__)
 
 
 class Serving(Protocol):
-    """The worker, as far as HTTP asks for it."""
+    """The worker, as far as the HTTP API needs it."""
 
     metrics: Metrics
 
     def rate(self, partition: int) -> Rate | None:
-        """The fold of a partition, where this worker has it."""
+        """Return the rate stage of a partition, or None if this worker does not run it."""
         ...
 
     def owner_of(self, partition: int) -> str | None:
-        """The URL of the worker that folds a partition; None while nobody does."""
+        """Return the URL of the worker that owns the partition, or None if it is unassigned."""
         ...
 
     def waits_for(self) -> list[str]:
-        """Why it is not ready; empty where it is."""
+        """Return the reasons why the worker is not ready; empty if it is ready."""
         ...
 
     def measure(self) -> None:
-        """Bring gauges up to date that are only looked at when somebody asks."""
+        """Update the gauges that are only computed when metrics are scraped."""
 
     @property
     def registry(self) -> Registry:
-        """Where cards and pools are."""
+        """The command log, which maps cards and pools to partitions."""
         ...
 
 
 @dataclass(frozen=True)
 class Bearer:
-    """A token and the accounts that its bearer may see."""
+    """A token, and the accounts that its bearer may see."""
 
     token: bytes
     accounts: tuple[str, ...]
 
 
 def bearers(tokens: Sequence[Token]) -> tuple[Bearer, ...]:
-    """The tokens of the configuration with their secrets. Raises ConfigError where one is not there, or no token."""
+    """Read the secrets of the configured tokens. Raises ConfigError if one is missing or is not a valid token."""
     found = []
     for at, token in enumerate(tokens):
         of = f"[worker].tokens[{at}]"
         secret = read_secret(token.token_env, token.token_file, of)
-        assert secret is not None  # load_config has seen to it
+        assert secret is not None  # load_config checks this
         if not secret.isascii() or any(character.isspace() for character in secret):
             raise ConfigError(f"{of}: found a token with spaces or signs beyond ASCII; expected letters and digits")
         accounts = (token.accounts,) if isinstance(token.accounts, str) else token.accounts
@@ -93,16 +94,16 @@ def bearers(tokens: Sequence[Token]) -> tuple[Bearer, ...]:
 
 
 def own_url(worker: Worker) -> str:
-    """Where other workers reach this one."""
+    """Return the URL at which other workers reach this one."""
     host = f"[{worker.web_host}]" if ":" in worker.web_host else worker.web_host
     return worker.advertised_url or f"http://{host}:{worker.web_port}"
 
 
 @asynccontextmanager
 async def serving(worker: Serving, config: Worker) -> AsyncIterator[None]:
-    """Answer HTTP while the body runs.
+    """Answer HTTP requests while the body runs.
 
-    Raises ConfigError for a token that is not there, WorldError for a port that is taken.
+    Raises ConfigError if a token is missing or invalid, WorldError if the port is in use.
     """
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(
@@ -128,7 +129,7 @@ def _not_listening(config: Worker, error: OSError) -> WorldError:
 
 
 class Desk:
-    """Answers the questions to one worker, which others reach at `url`."""
+    """The request handlers of one worker, which other workers reach at `url`."""
 
     def __init__(self, worker: Serving, known: Sequence[Bearer], url: str, session: ClientSession) -> None:
         self._worker = worker
@@ -137,7 +138,7 @@ class Desk:
         self._session = session
 
     def application(self) -> web.Application:
-        """The routes."""
+        """Return the aiohttp application with all routes."""
         application = web.Application(middlewares=[self._counted])
         routes: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
             "/health": self._health,
@@ -154,7 +155,7 @@ class Desk:
     async def _counted(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Count by route and status; what nobody foresaw is logged without the headers of who asked."""
+        """Count requests by route and status. Unexpected errors are logged without the headers of the request."""
         started = time.monotonic()
         try:
             response = await handler(request)
@@ -195,7 +196,7 @@ class Desk:
         now: Callable[[Engine, str, Sequence[str]], dict[str, Any] | None],
         what: str,
     ) -> web.Response:
-        """The state that `now` finds, here or at the worker that has it."""
+        """Answer with the state that `now` returns, here or from the worker that owns the partition."""
         bearer = self._bearer(request)
         if isinstance(bearer, web.Response):
             return bearer
@@ -218,7 +219,7 @@ class Desk:
         return _json(found)
 
     def _bearer(self, request: web.Request) -> Bearer | web.Response:
-        """Who asks, or what they are told."""
+        """Return the bearer with all accounts of the token, or the response that refuses the request."""
         if not self._bearers:
             return _unauthorised(
                 "live state is not shown without tokens: name them in [worker].tokens of the workers' configuration, "
@@ -226,14 +227,17 @@ class Desk:
             )
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
         token = given.strip().encode(errors="surrogateescape")
-        # All are compared, each in constant time, so that how long it takes says nothing.
+        # Compare with all tokens, each in constant time, so that the duration reveals nothing.
         matching = [one for one in self._bearers if hmac.compare_digest(one.token, token)]
         if kind.lower() != "bearer" or not matching:
             return _unauthorised("send a token that this worker knows: Authorization: Bearer TOKEN")
         return Bearer(b"", tuple(account for one in matching for account in one.accounts))
 
     async def _handed_on(self, request: web.Request, partition: int) -> web.Response:
-        """What the owner of the partition answers; a question goes one step only, so that it cannot go in circles."""
+        """Forward the request to the owner of the partition.
+
+        A forwarded request is not forwarded again, so there are no loops.
+        """
         owner = self._worker.owner_of(partition)
         restoring = f"nobody has partition {partition} at the moment; a worker is taking it over"
         if owner is None or URL(owner) == self._url or FORWARDED in request.headers:
@@ -257,12 +261,12 @@ class Desk:
 
 
 async def _look(rate: Rate, ask: Callable[[Engine], dict[str, Any] | None]) -> dict[str, Any] | None:
-    """What `ask` finds between two steps of the fold. Raises TimeoutError where the fold does not get there."""
+    """Return the result of `ask` between two steps of the fold. Raises TimeoutError if the fold stays busy too long."""
     async with asyncio.timeout(_AHEAD_S):
         await rate.lock.acquire()
     try:
         fold = rate.fold
-        assert fold is not None  # it is ready
+        assert fold is not None  # the stage is ready
         found = await asyncio.to_thread(ask, fold.engine)
         place = {"journal_partition": rate.partition, "journal_offset": fold.applied}
         return None if found is None else found | place
@@ -289,10 +293,10 @@ def _later(said: str) -> web.Response:
 
 
 def waits(begun: bool, rebalancing: bool, stages: Mapping[str, object | None], folded: int, commands: int) -> list[str]:
-    """Why a worker is not ready; empty where it is.
+    """Return the reasons why a worker is not ready; empty if it is ready.
 
-    `stages` are those of what it has been given, by topic and partition, None where one does not run yet; `folded` of
-    the log of commands, which had `commands` messages as it started.
+    `stages` maps each assigned partition to its stage, or to None if the stage does not run yet. `folded` is the number
+    of messages of the command log that have been folded; at the start of the worker the log had `commands` messages.
     """
     reasons = []
     if not begun:

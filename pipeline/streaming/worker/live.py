@@ -1,8 +1,8 @@
-"""Live state: one card or one pool of a partition as the fold has it now (Q2, Q6, Q7), as JSON values.
+"""Live state of one card or one pool, as the fold of its partition has it now, as JSON values (Q2, Q6, Q7).
 
-What is asked for is selected first, so that an answer takes as long in a fleet of a million cards as in a small one.
-Quantities are whole units of the service (bytes, messages, seconds), amounts decimal text of the currency. "Now" is
-the latest arrival that the partition has seen: ticks keep that close to the clock.
+The rows of the card or pool are selected first, so the time for an answer does not grow with the fleet. Quantities are
+whole units of the service (bytes, messages, seconds), amounts decimal text of the currency. "Now" is the latest arrival
+time that the partition has seen; ticks keep it close to the wall clock.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _TOTALS: Final = (
 )
 _BASICS: Final = ("iccid", "imsi", "msisdn", "account", "device", "carrier", "status", "status_reason", "tags")
 
-Accounts = Collection[str]  # that somebody may see, with all accounts below them; EVERY_ACCOUNT among them is all
+Accounts = Collection[str]  # the visible accounts, each with all accounts below it; EVERY_ACCOUNT means all
 
 
 def card_now(engine: Engine, iccid: str, accounts: Accounts = (EVERY_ACCOUNT,)) -> dict[str, Any] | None:
-    """The card, its counters in the cycles that are open, its share in pool or device, and its add-ons.
+    """Return a card with its counters in the open cycles, its share in pools or device, and its add-ons.
 
-    None where there is no such card in the partition, or none that `accounts` may see (Q7).
+    Returns None if the partition has no such card, or none that `accounts` may see (Q7).
     """
     directory = engine.compiled.directory
     row = directory.row_of(iccid) if len(directory) else -1
@@ -68,9 +68,9 @@ def card_now(engine: Engine, iccid: str, accounts: Accounts = (EVERY_ACCOUNT,)) 
 
 
 def pool_now(engine: Engine, pool_id: str, accounts: Accounts = (EVERY_ACCOUNT,)) -> dict[str, Any] | None:
-    """A pool, or the device of this id whose SIMs share: for each service its size, what is used, and its members.
+    """Return a pool, or a device whose SIMs share: size and usage for each service, and the number of members.
 
-    None where the partition has no such pool, or none that `accounts` may see (Q7).
+    Returns None if the partition has no such pool or device, or none that `accounts` may see (Q7).
     """
     book, rows = engine.compiled.book, engine.compiled.book.vocabulary.pools.rows
     pool = rows.get(pool_id, -1)
@@ -92,7 +92,7 @@ def pool_now(engine: Engine, pool_id: str, accounts: Accounts = (EVERY_ACCOUNT,)
 
 
 def may_see(engine: Engine, account: int, accounts: Accounts) -> bool:
-    """Whether an account (by number) is one of `accounts` or below one of them."""
+    """Return True if an account (by number) is one of `accounts` or below one of them."""
     if EVERY_ACCOUNT in accounts:
         return True
     catalogue, vocabulary = engine.state.catalogue, engine.compiled.book.vocabulary
@@ -122,7 +122,7 @@ def _date(day: int) -> str:
 
 
 def _open_cycles(engine: Engine, day: int, kind: int = -1) -> list[int]:
-    """Codes of the cycles, of one kind or of every, that a local day is in."""
+    """Return the codes of the cycles that contain a local day: of one kind, or of all kinds if `kind` is -1."""
     calendars = engine.compiled.book.cycle_calendars
     today = np.array([day], np.int32)
     kinds = range(len(calendars)) if kind < 0 else [kind]
@@ -155,7 +155,7 @@ def _basics(engine: Engine, row: int, day: int) -> dict[str, Any]:
 
 
 def _totals(engine: Engine, subject: int, cycles: list[int]) -> list[dict[str, int]]:
-    """The counters of a subject in these cycles: subject, meter, cycle and totals of each, by cycle and meter."""
+    """Return the counters of a subject in these cycles, by cycle and meter: subject, meter, cycle and totals."""
     counters, meters = engine.state.counters, len(engine.compiled.book.vocabulary.meters)
     meter, cycle = np.tile(np.arange(meters), len(cycles)), np.repeat(np.array(sorted(cycles), np.int64), meters)
     keys = counter_key(np.full(len(meter), subject, np.int64), meter, cycle)
@@ -180,7 +180,7 @@ def _meter(engine: Engine, totals: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _own(engine: Engine, totals: Mapping[str, int]) -> dict[str, Any]:
-    """A counter of a card; what it used of a pool is part of `used` and charged there."""
+    """Return a counter of a card. Usage taken from a pool is part of `used`, but is charged at the pool."""
     return _meter(engine, totals) | {
         "used": totals["billable"] + totals["in_pool"] - totals["test"],  # C2
         "from_test": totals["test"],
@@ -195,7 +195,10 @@ def _own(engine: Engine, totals: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _shares(engine: Engine, row: int, day: int) -> list[dict[str, Any]]:
-    """What the card shares now: for each service its pool or device, how full that is, and what of it is the card's."""
+    """Return the shares of a card now.
+
+    For each service: the pool or device, how full it is, and how much of it the card used.
+    """
     book, compiled = engine.compiled.book, engine.compiled
     today = np.array([day])
     plan = compiled.directory.plans.at(np.array([row]), today)
@@ -217,7 +220,10 @@ def _shares(engine: Engine, row: int, day: int) -> list[dict[str, Any]]:
 
 
 def _gauges(engine: Engine, pool: int, day: int) -> list[dict[str, Any]]:
-    """How full a pool is in the open cycle, one item a service; of a device a cycle in which its SIMs used anything."""
+    """Return how full a pool is in the open cycle, one item for each service.
+
+    Of a device there is an item only for each open cycle in which its SIMs used the service.
+    """
     book = engine.compiled.book
     kind = int(book.pool_cycle[pool])
     cycles = _open_cycles(engine, day, kind)
@@ -248,7 +254,7 @@ def _gauges(engine: Engine, pool: int, day: int) -> list[dict[str, Any]]:
 
 
 def _size(engine: Engine, pool: int, service: int, cycle: int, day: int) -> int:
-    """The size of a pool now (P7)."""
+    """Return the size of a pool now (P7)."""
     book, pools = engine.compiled.book, engine.compiled.pools
     fixed = int(book.pool_fixed[pool, service])
     if fixed >= 0:
@@ -267,7 +273,7 @@ def _currency(engine: Engine, pool: int, totals: list[dict[str, int]]) -> str | 
 
 
 def _account_of_pool(engine: Engine, pool: int) -> int:
-    """The account of a pool; of a device that of its first card, -1 where no card is in it."""
+    """Return the account of a pool. For a device, the account of its first card, or -1 if it has no card."""
     owner = int(engine.compiled.book.pool_account[pool])
     if owner >= 0:
         return owner
@@ -276,7 +282,7 @@ def _account_of_pool(engine: Engine, pool: int) -> int:
 
 
 def _addons(engine: Engine, row: int) -> list[dict[str, Any]]:
-    """The add-ons of a card in the order in which they expire."""
+    """Return the add-ons of a card, ordered by expiry date."""
     addons = engine.compiled.addons
     own = [(addons.addons[at], at) for at in np.flatnonzero(addons.card == row).tolist()]
     return [

@@ -1,7 +1,7 @@
 """The log of a worker on standard error: lines for people, or one JSON object a line for machines.
 
-A record may carry facts: `_log.info("restored", extra={"partition": 3, "seconds": 0.4})`. What `extra` gives is a
-field of its own in JSON, and stands behind the message as text.
+A record may carry facts: `_log.info("restored", extra={"partition": 3, "seconds": 0.4})`. Each item of `extra` becomes
+a field of its own in JSON, and follows the message in text.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-# What a record of logging always has; everything else was given as `extra`.
+# Attributes that every log record has; all others came from `extra`.
 _OWN: Final = frozenset([*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"])
-# What libraries tell of each rebalance, heartbeat and broker that is away for a moment is of no use to an operator:
-# what they fail of for good ends the worker, which says so itself.
+# Messages of libraries about rebalances, heartbeats and short broker outages are of no use to an operator. A lasting
+# failure ends the worker, which logs the reason itself.
 _QUIET: Final = {
     **dict.fromkeys(("faust", "mode", "aiokafka", "kafka", "aiohttp", "asyncio", "concurrent"), logging.WARNING),
-    "pipeline.streaming.worker.changelogs": logging.WARNING,  # Faust's tables tell there of their start and end
+    "pipeline.streaming.worker.changelogs": logging.WARNING,  # Faust's tables log their start and end there
     **dict.fromkeys(("aiokafka.conn", "aiokafka.client", "aiokafka.cluster"), logging.ERROR),
-    "aiokafka.consumer.group_coordinator": logging.CRITICAL,  # a coordinator that is being found counts as an error
+    "aiokafka.consumer.group_coordinator": logging.CRITICAL,  # it logs an error while it looks for a coordinator
 }
 
 
 def configure(level: str, form: Literal["json", "text"]) -> None:
-    """Log from `level` on (debug, info, warning, error) to standard error, in place of what logged before.
+    """Log from `level` on (debug, info, warning, error) to standard error. Replaces all former log handlers.
 
-    Only at debug do the libraries tell of what is not wrong.
+    Libraries log only warnings or errors, except if `level` is debug.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
@@ -41,10 +41,10 @@ def configure(level: str, form: Literal["json", "text"]) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """time (UTC, ISO 8601), level, logger, message, the facts of the record, exception."""
+    """Formats a record as JSON: time (UTC, ISO 8601), level, logger, message, facts of the record, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One JSON object without line breaks."""
+        """Return one JSON object without line breaks."""
         told: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -58,17 +58,17 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """The same for eyes."""
+    """Formats a record as a line for people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """A line, and a traceback under it where there is one."""
+        """Return a line, followed by the traceback if there is an exception."""
         facts = "".join(f" {name}={value}" for name, value in facts_of(record).items())
         line = f"{_time(record)} {record.levelname.lower():<8} {record.name}: {record.getMessage()}{facts}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as `extra`."""
+    """Return the values that were given as `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _OWN}
 
 

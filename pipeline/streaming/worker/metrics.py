@@ -1,6 +1,6 @@
-"""What a worker tells Prometheus about itself. Counters begin at nought with each start of a worker.
+"""Prometheus metrics of a worker. Counters reset when the worker restarts.
 
-What each means, and which alerts to set, is in docs/operations.md.
+docs/operations.md explains each metric and the alerts to set.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _ANSWER_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 
 
 class Metrics:
-    """Counters and gauges of one worker, in a registry of their own."""
+    """The metrics of one worker, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)  # memory, processor time, open files, start
+        ProcessCollector(registry=self.registry)  # memory, CPU time, open files, start time
         counter = partial(Counter, registry=self.registry)
         gauge = partial(Gauge, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry, buckets=_LATENCY_S)
@@ -62,15 +62,15 @@ class Metrics:
         self._standby = of_partition("weir_standby_bytes", "Bases held for a partition that another worker has")
 
     def mediated(self, partition: int, records: int) -> None:
-        """Records of a partition of usage.raw are in the journal."""
+        """Count records of a raw partition whose journal entries are durable."""
         self._raw.labels(partition).inc(records)
 
     def acted(self, output: Output) -> None:
-        """The actions of an output are on their topic."""
+        """Observe the latency of an output whose actions the broker has confirmed."""
         self._to_action.observe(_since(output.arrived_us))
 
     def rated(self, output: Output) -> None:
-        """All that an output holds is with the broker."""
+        """Count records, firings and actions of an output that the broker has confirmed, and observe its latency."""
         counts = output.counts
         self._records.labels("rated").inc(counts.rated)
         self._records.labels("duplicate").inc(counts.duplicates)
@@ -85,7 +85,7 @@ class Metrics:
             self._to_rated.observe(_since(output.arrived_us))
 
     def landed(self, partition: int, outputs: Sequence[Output], seconds: float) -> None:
-        """Outputs are in the history."""
+        """Count rows of outputs that are in the history, and observe latency and duration of the landing."""
         self._rows.inc(sum(output.rated.num_rows for output in outputs))
         self._landed.labels(partition).set(outputs[-1].journal_offset)
         self._landed_at.labels(partition).set(outputs[-1].arrived_us / 1e6)
@@ -95,49 +95,49 @@ class Metrics:
                 self._to_landed.observe(_since(output.arrived_us))
 
     def landing_failed(self, partition: int) -> None:
-        """A landing has to be tried again."""
+        """Count a failed landing; it will be retried."""
         self._landing_failures.inc()
         self._landing_fails.labels(partition).set(1)
 
     def landing_works(self, partition: int) -> None:
-        """Everything that was held is landed wherever it belongs."""
+        """Record that landing succeeded, in the history and, if configured, in ClickHouse."""
         self._landing_fails.labels(partition).set(0)
 
     def recovered(self, partition: int, seconds: float) -> None:
-        """The state of a partition is restored."""
+        """Record how long the restore of a partition took."""
         self._recovery.labels(partition).set(seconds)
 
     def based(self, partition: int, written_bytes: int, size_bytes: int) -> None:
-        """A base of the state is in the changelog; only what has changed since the one before was written."""
+        """Record a checkpoint in the changelog; `written_bytes` is the part that changed since the previous one."""
         self._bases.inc()
         self._base_bytes.inc(written_bytes)
         self.holds_base(partition, size_bytes)
 
     def holds_base(self, partition: int, size_bytes: int) -> None:
-        """The newest base of a partition has so many bytes; from now on what comes would have to be folded again."""
+        """Record the size of a partition's newest checkpoint, and the current time as its time."""
         self._base_size.labels(partition).set(size_bytes)
         self._based_at.labels(partition).set(time.time())
 
     def lags(self, messages: Mapping[tuple[str, int], int]) -> None:
-        """So many messages of each topic and partition have not been read; of others this worker knows nothing."""
+        """Set the number of unread messages of each topic and partition; all other partitions are removed."""
         self._lag.clear()
         for (topic, partition), count in messages.items():
             self._lag.labels(topic, partition).set(count)
 
     def holds(self, partition: int, cards: int, counters: int, keys: int) -> None:
-        """How large the state of a partition is."""
+        """Record the size of the state of a partition."""
         self._cards.labels(partition).set(cards)
         self._counters.labels(partition).set(counters)
         self._keys.labels(partition).set(keys)
 
     def stands_by(self, held_bytes: Mapping[int, int]) -> None:
-        """So many bytes of bases are held for partitions that another worker has."""
+        """Set the bytes of checkpoint segments of each standby partition; all others are removed."""
         self._standby.clear()
         for partition, count in held_bytes.items():
             self._standby.labels(partition).set(count)
 
     def keep(self, partitions: Collection[int]) -> None:
-        """Tell nothing more of partitions of the journal that another worker has now."""
+        """Record which journal partitions this worker has, and remove the metrics of all others."""
         kept = {str(partition) for partition in partitions}
         self._partitions.set(len(kept))
         for gauge in (
@@ -149,11 +149,11 @@ class Metrics:
                 gauge.remove(partition)
 
     def is_ready(self, ready: bool) -> None:
-        """Whether the worker is ready."""
+        """Record whether the worker is ready."""
         self._ready.set(ready)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        """A question over HTTP is answered."""
+        """Count an HTTP request and observe the time it took."""
         self._answers.labels(path, status).inc()
         self._answering.labels(path).observe(seconds)
 

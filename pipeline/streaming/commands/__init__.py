@@ -1,1 +1,1 @@
-"""Commands: catalogues, commands and ticks in the one order of their topic."""
+"""The topic of commands: sends catalogues, commands and ticks, checks them in order and writes them to the journal."""

@@ -1,8 +1,9 @@
-"""What the log of commands has put into force: which of them hold, and who is where as of any offset of it.
+"""Materialised command log: accepted catalogues, active rules and card-to-partition routing, as of any offset.
 
-Everything follows from the log alone, so that two registries that have read the same of it say the same. Checked is
-as the embedded driver checks, against a state without usage and without cards: of cards no check asks more than
-whether they are there, and where, which the router knows. So results of actions change nothing here.
+Everything follows from the log alone, so two registries that have read the same messages give the same answers.
+Messages are checked as the embedded driver checks them, but against a state without usage and without cards. That is
+enough, because the checks only ask whether a card exists and where, which the router knows. So actions of rules, which
+change cards, have no effect here.
 """
 
 from __future__ import annotations
@@ -29,41 +30,41 @@ from rating.usage.rated_rows import Names
 from schemas.cards import Addon, Catalogue
 from schemas.commands import Activate, Command, Deactivate
 
-_ROUTERS: Final = 4  # kept at hand: lanes that catch up ask for older ones by turns
+_ROUTERS: Final = 4  # cached, because lanes that catch up alternate between older ones
 _SHOWN: Final = 20
-_NOTHING: Final = (KeyError, ValueError, pl.exceptions.PolarsError)  # raised for content that was never checked
+_NOTHING: Final = (KeyError, ValueError, pl.exceptions.PolarsError)  # raised by unchecked content
 _DOCUMENTS: Final = ("accounts", "zones", "plans", "pools", "addons", "rules")
 _ROUTED: Final = ("iccid", "imsi", "msisdn", "device", "account")
 
 
 @dataclass(frozen=True)
 class _Accepted:
-    """What routing needs of an accepted catalogue."""
+    """The part of an accepted catalogue that routing needs."""
 
     offset: int
-    cards: pl.DataFrame  # those columns of CARD_SCHEMA that a router reads
+    cards: pl.DataFrame  # the columns of CARD_SCHEMA that a router reads
     addons: tuple[Addon, ...]
 
 
 class Registry:
-    """The log of commands up to `next_offset`, folded; for one thread."""
+    """The command log up to `next_offset`, folded. For use in one thread."""
 
     def __init__(self, partitions: int) -> None:
-        """Raises ConfigError where a journal cannot have so many partitions."""
+        """Start with an empty log. Raises ConfigError if a journal cannot have so many partitions."""
         self.partitions = partitions
         self.next_offset = 0
         self._state = State()
         self._compiled = Compiled(self._state)
         self._accepted: list[_Accepted] = []
-        self._repeats: dict[int, tuple[bool, ...]] = {}  # of commands with repeats: whether each takes effect
-        self._routers = {0: Router(partitions)}  # by how many accepted catalogues each knows
+        self._repeats: dict[int, tuple[bool, ...]] = {}  # for messages with repeats: which commands are new
+        self._routers = {0: Router(partitions)}  # by the number of accepted catalogues that each includes
         self._newest = self._routers[0]
 
     def take(self, offset: int, content: bytes) -> str | None:
-        """Fold the message at `offset` of the log. None where it holds from now on, else why it was refused.
+        """Apply the message at `offset`. Returns None if accepted, otherwise the reason for the rejection.
 
-        What was refused changes nothing. Raises StorageError where messages are missing before it, or where a later
-        version wrote it, which may know how to accept it.
+        A rejected message changes nothing. Raises StorageError if messages are missing before this one, or if a later
+        version wrote it, which might accept it.
         """
         if offset != self.next_offset:
             raise StorageError(
@@ -76,14 +77,14 @@ class Registry:
         return refused
 
     def router_at(self, catalogue_offset: int) -> Router:
-        """What routes by all accepted catalogues up to an offset of the log. It must not be changed."""
+        """Return the router for all catalogues accepted up to and including an offset of the log. Do not change it."""
         count = bisect_right(self._accepted, catalogue_offset, key=lambda one: one.offset)
         if count == len(self._accepted):
             return self._newest
         start = max(known for known in self._routers if known <= count)
         router = self._routers.pop(start)
         if start < count:
-            self._routers[start] = router  # it was asked for before this one
+            self._routers[start] = router  # keep the older router, as the one used just before
             router = router.copy()
             for one in self._accepted[start:count]:
                 router.take(Catalogue(cards=one.cards, addons=one.addons))
@@ -92,9 +93,10 @@ class Registry:
         return router
 
     def parts(self, entry: Entry | Rejects, catalogue_offset: int, offset: int, topic: str) -> list[list[bytes]]:
-        """The messages for each partition of the journal of an accepted entry that stands at `offset` of `topic`.
+        """Return the messages of an accepted entry at `offset` of `topic`, a list for each journal partition.
 
-        Commands whose key was given before are left out: not every partition knows the key. The same bytes each time.
+        Repeated commands, whose key was used before, are left out, because not every partition knows the key. The same
+        call always returns the same bytes.
         """
         router = self.router_at(catalogue_offset)
         if isinstance(entry, (Usage, Rejects)):
@@ -108,11 +110,11 @@ class Registry:
         return [[] if part is None else messages_of(part, fence) for part in split]
 
     def partition_of(self, iccid: str) -> int:
-        """The partition of a card as of `next_offset`; where its number alone says if there is none."""
+        """Return the partition of a card as of `next_offset`. An unknown ICCID is mapped by its digits alone."""
         return int(self._newest.of_cards(pl.Series([iccid], dtype=pl.String))[0])
 
     def partition_of_pool(self, pool_id: str) -> int | None:
-        """The partition of a pool, or of the device of this id, as of `next_offset`; None where there is neither."""
+        """Return the partition of a pool, or of a device with this id, as of `next_offset`; None if neither exists."""
         accounts = [pool.account for pool in self._state.catalogue.pools if pool.id == pool_id]
         if accounts:
             return int(self._newest.of_accounts(pl.Series(accounts[:1]))[0])
@@ -155,12 +157,12 @@ class Registry:
             self._forget()
 
     def _forget(self) -> None:
-        """Let go of the routers that were asked for longest ago."""
+        """Evict the least recently used routers."""
         for count in [count for count in self._routers if count][:-_ROUTERS]:
             del self._routers[count]
 
     def _require_cards(self, change: Catalogue) -> None:
-        """Raise CatalogueError where the cards cannot be compiled: each is there once, and in an account."""
+        """Raise CatalogueError unless each card occurs once and has a known account."""
         iccids = change.cards["iccid"]
         if iccids.null_count() or iccids.n_unique() < len(iccids):
             raise CatalogueError([_finding("cards.iccid", "none, or one twice", "each card once")])
@@ -176,7 +178,7 @@ class Registry:
         state, commands = self._state, entry.commands
         check_commands(self._with_cards(commands), commands)
         starts = any(isinstance(command, Activate) for command in commands)
-        seen = deepcopy(state.seen) if starts else state.seen  # a rule that starts may still be refused
+        seen = deepcopy(state.seen) if starts else state.seen  # a rule activation may still be rejected
         takes = unseen(seen, commands, entry.at_us // DAY_US)
         active = dict(state.rules.active)
         for command, fresh in zip(commands, takes, strict=True):
@@ -192,7 +194,7 @@ class Registry:
             self._repeats[offset] = tuple(takes)
 
     def _with_cards(self, commands: Sequence[Command]) -> State:
-        """The state with those cards that commands name and that are there."""
+        """Return the state with the existing cards that the commands name."""
         named = {iccid for command in commands if (iccid := getattr(command, "iccid", None)) is not None}
         if not named:
             return self._state
@@ -202,7 +204,7 @@ class Registry:
 
 
 def _entry_of(offset: int, content: bytes) -> Apply | Commands | Tick | str:
-    """The entry of a message of the log, or why it is none."""
+    """Return the entry of a message of the log, or the reason why it has none."""
     where = f"commands[0]@{offset}"
     try:
         message = read_message(content, where)
@@ -217,7 +219,7 @@ def _entry_of(offset: int, content: bytes) -> Apply | Commands | Tick | str:
 
 
 def _require_rules(state: State, compiled: Compiled) -> None:
-    """Raise RuleError where an active rule cannot be compiled."""
+    """Raise RuleError if an active rule cannot be compiled."""
     try:
         RuleSet(state, compiled, Names.of(compiled).zones)
     except _NOTHING as error:

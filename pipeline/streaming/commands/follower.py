@@ -1,4 +1,4 @@
-"""Follows the log of commands: what was accepted, and which cards there are, as of any offset of it."""
+"""Follows the command log and answers what was accepted and which cards exist, as of any offset."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _POLL_S: Final = 0.02
 
 
 class Follower:
-    """Folds the log of commands from its beginning into a Registry, for as long as `run` runs.
+    """Folds the command log from its beginning into a Registry while `run` runs.
 
-    `registry` is made and folded by `asyncio.to_thread`, and may be asked in that thread only (rating.columnar.sharing). `also`
-    is told of each message before that counts as folded. Raises ConfigError if a journal cannot have so many
-    partitions.
+    `registry` is created and folded by `asyncio.to_thread`, and may be used in that thread only
+    (rating.columnar.sharing). `also` is called with each message before the message counts as folded. Raises
+    ConfigError if a journal cannot have so many partitions.
     """
 
     def __init__(self, partitions: int, also: Callable[[int, bytes], Awaitable[None]]) -> None:
@@ -31,13 +31,13 @@ class Follower:
 
     @property
     def registry(self) -> Registry:
-        """What the log has put into force so far. Call it in the thread of `asyncio.to_thread` only."""
+        """The registry of everything folded so far. Use it in the thread of `asyncio.to_thread` only."""
         if self._registry is None:
             self._registry = Registry(self._partitions)
         return self._registry
 
     async def run(self, log: AsyncIterator[LogMessage]) -> None:
-        """Fold `log`, which begins at offset 0, until it ends. Raises StorageError where a message is damaged."""
+        """Fold `log`, which begins at offset 0, until it ends. Raises StorageError if a message is damaged."""
         async for message in log:
             taking = asyncio.to_thread(self._take, message.offset, message.value)
             _, refused = await asyncio.gather(self._also(message.offset, message.value), taking)
@@ -46,7 +46,7 @@ class Follower:
             self.next_offset = message.offset + 1
 
     async def reached(self, offset: int) -> None:
-        """Return once the message at `offset` has been folded."""
+        """Wait until the message at `offset` has been folded."""
         while self.next_offset <= offset:
             await asyncio.sleep(_POLL_S)
 
@@ -54,5 +54,5 @@ class Follower:
         return self.registry.take(offset, content)
 
     def refusal(self, offset: int) -> str | None:
-        """Why the folded message at `offset` was refused; None where it was accepted."""
+        """Return why the folded message at `offset` was rejected, or None if it was accepted."""
         return self._refused.get(offset)

@@ -1,4 +1,4 @@
-"""Sends catalogues, commands and ticks to the topic of commands, and waits for what became of them."""
+"""Sends catalogues, commands and ticks to the topic of commands, and waits for the replies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.commands import Activate, Deactivate
 
 
 class Reply(msgspec.Struct):
-    """What became of the message at an offset of `commands`; `message` says why it was refused."""
+    """Whether the message at an offset of `commands` was accepted; if not, `message` says why."""
 
     offset: int
     accepted: bool
@@ -29,14 +29,14 @@ class Reply(msgspec.Struct):
 
 
 class InForce:
-    """What the log of commands has put into force: the catalogue, and the rules that are active."""
+    """The effect of the command log so far: the catalogue, and the active rules."""
 
     def __init__(self) -> None:
         self.catalogue = Catalogue()
         self.active: set[str] = set()
 
     def take(self, entry: Entry | Rejects) -> None:
-        """Let an accepted entry hold."""
+        """Apply an accepted entry."""
         if isinstance(entry, Apply):
             self.catalogue = merge(self.catalogue, entry.catalogue)
         elif isinstance(entry, Commands):
@@ -48,7 +48,7 @@ class InForce:
 
 
 async def in_force(kafka: Kafka) -> InForce:
-    """What all messages of `commands` that a worker accepts, or will accept, have put into force."""
+    """Return the effect of all messages of `commands` that a worker accepts, or will accept."""
     log, topic = Log(kafka), Topics(kafka.prefix).commands
     found, registry = InForce(), Registry(kafka.partitions)
     async for message in log.read(topic, 0, 0, await log.end_offset(topic, 0)):
@@ -58,10 +58,10 @@ async def in_force(kafka: Kafka) -> InForce:
 
 
 async def send_entry(kafka: Kafka, entry: Entry, *, wait_s: float | None) -> list[int]:
-    """Put an entry onto `commands`; the offsets of its messages, one after another.
+    """Send an entry to `commands` and return the offsets of its messages, in order.
 
-    With `wait_s` each message is sent once the one before it was accepted, and on return all were. Raises UsageError
-    with what a worker said of the first that was refused, WorldError where no reply came in that time.
+    With `wait_s`, each message is sent once the previous one was accepted, and on return all were. Raises UsageError
+    with the reply to the first rejected message, WorldError if no reply comes within `wait_s` seconds.
     """
     topics, log = Topics(kafka.prefix), Log(kafka)
     contents = messages_of(entry, limit_bytes=kafka.limit_bytes)
@@ -109,9 +109,9 @@ def _decoded(value: bytes) -> Reply | None:
     try:
         return msgspec.json.decode(value, type=Reply)
     except msgspec.MsgspecError:
-        return None  # not ours: a reply that a later version writes otherwise
+        return None  # a reply in the format of a later version
 
 
 def parts_sent(offsets: Sequence[int]) -> str:
-    """Where messages lie, for eyes."""
+    """Describe the offsets of the sent messages, for display."""
     return f"offset {offsets[0]}" if len(offsets) == 1 else f"offsets {offsets[0]} to {offsets[-1]}"

@@ -1,4 +1,4 @@
-"""Accept: commands, catalogues and ticks, in the one order of their topic, become entries of the journal."""
+"""The accept stage: checks commands, catalogues and ticks in topic order and writes them to the journal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INBOX_BYTES: Final = 16 << 20
 
 
 class Accept:
-    """The topic of commands, which has one partition."""
+    """The stage of the topic of commands, which has one partition."""
 
     def __init__(self, topics: Topics, raw_partitions: int, follower: Follower, log: Log, publish: Publish) -> None:
         self.inbox = Inbox(_INBOX_BYTES)
@@ -34,11 +34,11 @@ class Accept:
 
     @property
     def next_offset(self) -> int:
-        """The first message that it has not taken."""
+        """The offset of the first message that the stage has not taken."""
         return self._source.next_offset
 
     async def run(self) -> None:
-        """Take what comes into the inbox, for ever; the last reply says where to go on."""
+        """Handle the messages of the inbox until cancelled. Resumes after the message that the last reply answers."""
         last = await self._log.last_message(self._topics.replies, 0)
         if last is not None:
             self._source.next_offset = msgspec.json.decode(last.value, type=Reply).offset + 1
@@ -61,14 +61,15 @@ class Accept:
                 ]
             )
             if brings_cards:
-                # Usage behind the marker finds the cards of this catalogue, and it is behind it in every journal.
+                # Usage after the marker is routed with the cards of this catalogue. The catalogue is durable in every
+                # journal partition by now, so that usage follows it there.
                 raw = marker(delivery.offset)
                 await self._send([(self._topics.raw, at, raw.value, raw.headers) for at in range(self._raw_partitions)])
         reply = msgspec.json.encode(Reply(delivery.offset, refused is None, refused or ""))
         await self._send([(self._topics.replies, 0, reply, ())])
 
     def _parts(self, delivery: Delivery) -> tuple[bool, list[list[bytes]]]:
-        """Whether an accepted message is a catalogue, and the messages that it gives each partition of the journal."""
+        """Return whether an accepted message is a catalogue, and its messages for each journal partition."""
         topic, offset = self._topics.commands, delivery.offset
         entry = read_message(delivery.value, f"{topic}[0]@{offset}").entry()
         return isinstance(entry, Apply), self._follower.registry.parts(entry, offset, offset, topic)

@@ -1,7 +1,7 @@
-"""The Kafka client: connections as [kafka] says, topics made and checked, partitions read, messages sent.
+"""The Kafka client: connections, creation and check of topics, reading of partitions, sending of messages.
 
-What goes wrong is told as Weir's errors within bounded time: ConfigError where the broker refuses who asks or how,
-WorldError where it is away.
+Failures are raised as Weir's errors within bounded time: ConfigError if the broker rejects the credentials or the
+request, WorldError if it is unreachable.
 """
 
 from pipeline.streaming.kafka.connection import client_settings, reach

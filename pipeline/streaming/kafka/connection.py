@@ -1,4 +1,4 @@
-"""Connections to Kafka as [kafka] says, and what their failures are told as."""
+"""Connections to Kafka as configured in [kafka], and translation of the client's errors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pipeline.config.tls import ssl_context
 from pipeline.streaming.topics import largest_message_bytes
 from rating.errors import ConfigError, WeirError, WorldError
 
-PATIENCE_S: Final = 10.0  # how long a broker that is away is asked again when a command or worker starts
-REQUEST_S: Final = 30.0  # how long a request may take, and a reader may get nothing of what is there
+PATIENCE_S: Final = 10.0  # how long a command or worker retries to reach the broker when it starts
+REQUEST_S: Final = 30.0  # longest time of a request, and longest time that a reader gets no data although there is some
 FORBIDDEN: Final = (
     errors.TopicAuthorizationFailedError,
     errors.GroupAuthorizationFailedError,
@@ -40,14 +40,14 @@ _REFUSED: Final = (
     errors.IllegalSaslStateError,
 )
 
-# What it says while it tries again is told as an error once that is of no use; a worker's own log shows it as well.
+# Silence the client while it retries: if retries fail, an error is raised. A worker's log shows its messages as well.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 
 def client_settings(kafka: Kafka) -> dict[str, Any]:
-    """What every client of aiokafka, and Faust's broker credentials, are made with.
+    """Return the settings for every aiokafka client and for Faust's broker credentials.
 
-    Reads passwords and certificates. Raises ConfigError where they cannot be used.
+    Reads passwords and certificates. Raises ConfigError if they cannot be used.
     """
     settings: dict[str, Any] = {
         "bootstrap_servers": list(kafka.addresses),
@@ -64,9 +64,9 @@ def client_settings(kafka: Kafka) -> dict[str, Any]:
 
 
 async def reach(kafka: Kafka, patience_s: float = PATIENCE_S) -> dict[str, Any]:
-    """Wait until a broker answers and takes what it is shown; the settings of clients.
+    """Wait until a broker accepts a connection with these credentials, and return the settings for clients.
 
-    Raises WorldError where none answers within `patience_s`, ConfigError where one refuses.
+    Raises WorldError if no broker answers within `patience_s`, ConfigError if one rejects the connection.
     """
     settings = client_settings(kafka)
     probe = settings | {"request_timeout_ms": int(_PROBE_S * 1000)}
@@ -76,7 +76,7 @@ async def reach(kafka: Kafka, patience_s: float = PATIENCE_S) -> dict[str, Any]:
         problems = []
         for address in kafka.addresses:
             place = host_and_port(address)
-            assert place is not None  # load_config has seen to it
+            assert place is not None  # load_config checks this
             connection = AIOKafkaConnection(*place, **probe)
             try:
                 with broker_errors(kafka, address):
@@ -95,7 +95,7 @@ async def reach(kafka: Kafka, patience_s: float = PATIENCE_S) -> dict[str, Any]:
 
 
 async def _closed(connection: AIOKafkaConnection) -> None:
-    """Take leave of the broker, which an encrypted connection needs a moment for."""
+    """Close the probe connection. TLS needs a moment to shut down."""
     over = connection.close()
     if over is not None:
         await asyncio.wait([over], timeout=_LEAVE_S)
@@ -103,7 +103,7 @@ async def _closed(connection: AIOKafkaConnection) -> None:
 
 @contextmanager
 def broker_errors(kafka: Kafka, address: str | None = None) -> Iterator[None]:
-    """Let what Kafka's client raises come out as WorldError or ConfigError, with what to do."""
+    """Translate errors of the Kafka client into WorldError or ConfigError, with the next action to take."""
     where = address or ", ".join(kafka.addresses)
     try:
         yield
@@ -147,7 +147,7 @@ def broker_errors(kafka: Kafka, address: str | None = None) -> Iterator[None]:
 
 @asynccontextmanager
 async def admin_of(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An administration client."""
+    """Open an administration client."""
     settings = await reach(kafka)
     admin = AIOKafkaAdminClient(**settings)
     with broker_errors(kafka):

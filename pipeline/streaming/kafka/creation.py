@@ -1,4 +1,4 @@
-"""The topics of Weir, made where they are missing and checked where they are there."""
+"""Creates the topics of Weir if they are missing, and checks those that exist."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rating.errors import ConfigError, WorldError
 
 
 async def ensure_topics(kafka: Kafka) -> list[str]:
-    """Make the topics that are missing; their names.
+    """Create the missing topics and return their names.
 
-    Raises ConfigError where one has another number of partitions than the configuration says.
+    Raises ConfigError if an existing topic has another number of partitions than configured.
     """
     async with admin_of(kafka) as admin:
         wanted = layouts(kafka)
@@ -33,9 +33,9 @@ async def ensure_topics(kafka: Kafka) -> list[str]:
             ]
             made = await admin.create_topics(new)
             for name, code, *said in made.topic_errors:
-                if code and code != errors.TopicAlreadyExistsError.errno:  # another worker was quicker
+                if code and code != errors.TopicAlreadyExistsError.errno:  # another worker has just created it
                     _raise_not_made(kafka, name, code, said[0] if said else None)
-            # Of a topic that another has just made, this may be the first that is heard.
+            # Check topics that another worker created meanwhile, too.
             _check_partitions(wanted, await _led(admin, [layout.name for layout in missing]))
         return [layout.name for layout in missing]
 
@@ -51,7 +51,10 @@ def _raise_not_made(kafka: Kafka, name: str, code: int, said: str | None) -> Non
 
 
 async def _led(admin: AIOKafkaAdminClient, names: list[str]) -> list[dict[str, Any]]:
-    """The topics, once every partition has a leader: from then on they can be read and written."""
+    """Wait until every partition of the topics has a leader, and return their descriptions.
+
+    Only then can they be read and written. Raises WorldError after REQUEST_S seconds.
+    """
     deadline_s = time.monotonic() + REQUEST_S
     while True:
         found: list[dict[str, Any]] = await admin.describe_topics(names)

@@ -1,4 +1,4 @@
-"""Reading: the messages of partitions and where they begin and end, beside any consumer group."""
+"""Read messages and offsets of partitions without joining a consumer group."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class LogMessage(NamedTuple):
-    """A message as a partition holds it."""
+    """A message read from a partition."""
 
     offset: int
     timestamp_us: int
@@ -31,18 +31,18 @@ class LogMessage(NamedTuple):
 
 
 class Log:
-    """Reads partitions of topics beside any consumer group. Each reading has a connection of its own."""
+    """Reads partitions of topics without joining a consumer group. Each read opens its own connection."""
 
     def __init__(self, kafka: Kafka) -> None:
         self.kafka = kafka
         self.topics = Topics(kafka.prefix)
 
     async def end_offset(self, topic: str, partition: int) -> int:
-        """The offset that the next message of a partition will get."""
+        """Return the end offset of a partition, which its next message will get."""
         return (await self.ends(topic, [partition]))[partition]
 
     async def end_offsets(self, topic: str) -> list[int]:
-        """The same for every partition, in order."""
+        """Return the end offset of every partition, in order. Raises WorldError if the topic does not exist."""
         count = await self.partitions_of(topic)
         with broker_errors(self.kafka):
             if not count:
@@ -51,7 +51,7 @@ class Log:
         return [ends[partition] for partition in range(count)]
 
     async def partitions_of(self, topic: str) -> int:
-        """How many partitions a topic has; 0 where there is none of that name."""
+        """Return the number of partitions of a topic; 0 if it does not exist."""
         async with admin_of(self.kafka) as admin:
             (found,) = await admin.describe_topics([topic])
         with broker_errors(self.kafka):
@@ -61,19 +61,22 @@ class Log:
         return 0 if found["error_code"] else len(found["partitions"])
 
     async def ends(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
-        """The offset that the next message of each of these partitions will get."""
+        """Return the end offset of each of these partitions."""
         async with self._consumer(topic, partitions) as consumer:
             found = await consumer.end_offsets([TopicPartition(topic, one) for one in partitions])
         return {one.partition: offset for one, offset in found.items()}
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Ends]:
-        """A connection to ask for the ends of partitions of any topics again and again."""
+        """Open a connection to query the ends of partitions of any topic repeatedly."""
         async with self._consumer("", ()) as consumer:
             yield Ends(self.kafka, consumer)
 
     async def begin_since(self, topic: str, partition: int, time_ms: int) -> tuple[int, int]:
-        """Where a partition begins now, and its first message of this time or later (its end where there is none)."""
+        """Return the first offset of a partition, and the offset of its first message at or after `time_ms`.
+
+        If there is no such message, the second is the end offset.
+        """
         place = TopicPartition(topic, partition)
         async with self._consumer(topic, [partition]) as consumer:
             begin = (await consumer.beginning_offsets([place]))[place]
@@ -82,7 +85,7 @@ class Log:
         return begin, max(begin, since)
 
     async def last_message(self, topic: str, partition: int) -> LogMessage | None:
-        """The newest message of a partition; None where it holds none. Not for topics that are compacted."""
+        """Return the newest message of a partition, or None if it is empty. Not for compacted topics."""
         end = await self.end_offset(topic, partition)
         begin, _ = await self.begin_since(topic, partition, 0)
         last = None
@@ -94,15 +97,15 @@ class Log:
     async def read(
         self, topic: str, partition: int, start: int, end: int | None = None, *, few: bool = False
     ) -> AsyncGenerator[LogMessage, None]:
-        """The messages of a partition from `start` to before `end`; without an end for ever. `few` fetches no more.
+        """Yield the messages of a partition from `start` to before `end`; without an end, wait for new ones for ever.
 
-        Raises StorageError where the partition does not have `start` (any more), WorldError where the broker gives
-        nothing of what is before `end` for REQUEST_S.
+        `few` fetches as little as possible beyond that. Raises StorageError if the partition does not have `start` (any
+        more), WorldError if the broker returns no message before `end` for REQUEST_S.
         """
         if end is not None and start >= end:
             return
         place = TopicPartition(topic, partition)
-        more = {"max_partition_fetch_bytes": 1} if few else None  # a broker gives one batch at least
+        more = {"max_partition_fetch_bytes": 1} if few else None  # a broker returns at least one batch
         async with self._consumer(topic, [partition], more) as consumer:
             consumer.seek(place, start)
             heard_s, at = time.monotonic(), start
@@ -121,7 +124,7 @@ class Log:
                     yield LogMessage(
                         record.offset, record.timestamp * 1000, record.key, record.value or b"", record.headers
                     )
-                position = await consumer.position(place)  # behind what compaction has removed, too
+                position = await consumer.position(place)  # also moves past messages that compaction has removed
                 if position > at or got:
                     heard_s, at = time.monotonic(), max(at, position)
                 elif end is not None and time.monotonic() - heard_s > REQUEST_S:
@@ -132,7 +135,10 @@ class Log:
 
     @asynccontextmanager
     async def batches(self, topic: str, starts: Mapping[int, int], group: str) -> AsyncIterator[Batches]:
-        """Read partitions from these offsets on, many messages at a time; of a transaction once it is complete."""
+        """Read partitions from these offsets on, many messages at a time.
+
+        Transactions are read once they are committed.
+        """
         more = {"group_id": group, "isolation_level": "read_committed"}
         async with self._consumer(topic, list(starts), more) as consumer:
             for partition, start in starts.items():
@@ -160,21 +166,21 @@ class Log:
 
 
 class Ends:
-    """Where partitions end."""
+    """Queries the end offsets of partitions over one connection."""
 
     def __init__(self, kafka: Kafka, consumer: AIOKafkaConsumer) -> None:
         self._kafka = kafka
         self._consumer = consumer
 
     async def of(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """The offset that the next message of each (topic, partition) will get."""
+        """Return the end offset of each (topic, partition)."""
         with broker_errors(self._kafka):
             found = await self._consumer.end_offsets([TopicPartition(*place) for place in places])
         return {(one.topic, one.partition): offset for one, offset in found.items()}
 
 
 class Batches:
-    """Partitions of a topic, read as the client holds them: its records have `offset`, `timestamp` (ms) and `value`."""
+    """Reads partitions of a topic as client records, which have `offset`, `timestamp` (ms) and `value`."""
 
     def __init__(self, kafka: Kafka, topic: str, consumer: AIOKafkaConsumer) -> None:
         self._kafka = kafka
@@ -182,7 +188,7 @@ class Batches:
         self._consumer = consumer
 
     async def take(self, wait_s: float) -> dict[int, list[Any]]:
-        """What has come, by partition; waits for so long where that is nothing."""
+        """Return new records by partition. If there are none, wait for up to `wait_s` seconds."""
         with broker_errors(self._kafka):
             try:
                 got = await self._consumer.getmany(timeout_ms=max(0, int(wait_s * 1000)))
@@ -191,11 +197,11 @@ class Batches:
         return {place.partition: records for place, records in got.items()}
 
     async def reached(self, ends: Mapping[int, int]) -> bool:
-        """Whether all before these offsets of partitions has been taken."""
+        """Return True if all messages before these offsets of partitions have been taken."""
         places = {TopicPartition(self._topic, partition): end for partition, end in ends.items()}
         return all([await self._consumer.position(place) >= end for place, end in places.items()])
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
-        """Say in the group how far partitions have been read, for whoever watches."""
+        """Commit offsets to the consumer group. For monitoring only; never read back."""
         with broker_errors(self._kafka):
             await self._consumer.commit({TopicPartition(self._topic, one): at for one, at in offsets.items()})

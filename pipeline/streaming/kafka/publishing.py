@@ -1,4 +1,4 @@
-"""Sending: messages that the broker acknowledges, in order and once."""
+"""Sends messages that the broker acknowledges, in order and without duplicates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GIVE_UP_S: Final = 1.0
 
 
 class Publisher:
-    """Sends messages; each is acknowledged by all replicas in sync, in order and once for a connection."""
+    """Sends messages. All in-sync replicas acknowledge each one, in order and once per connection."""
 
     def __init__(self, kafka: Kafka, producer: AIOKafkaProducer) -> None:
         self._kafka = kafka
@@ -27,7 +27,7 @@ class Publisher:
     async def send(
         self, topic: str, partition: int | None, value: bytes | None, key: bytes | None = None, headers: Headers = ()
     ) -> asyncio.Future[Any]:
-        """Hand a message over; what is returned is done, with its `offset`, once the broker has it."""
+        """Send a message. The returned future is done, with the `offset`, once the broker has acknowledged it."""
         with broker_errors(self._kafka):
             sent: asyncio.Future[Any] = await self._producer.send(
                 topic, value, key=key, partition=partition, headers=list(headers)
@@ -35,8 +35,11 @@ class Publisher:
             return sent
 
     async def acknowledged(self, sent: asyncio.Future[Any]) -> int:
-        """Wait until the broker has a message; its offset. Raises WorldError where that takes more than REQUEST_S."""
-        with broker_errors(self._kafka):  # the client itself would try for ever, so that no message is lost or double
+        """Wait until the broker has acknowledged a message, and return its offset.
+
+        Raises WorldError if that takes more than REQUEST_S.
+        """
+        with broker_errors(self._kafka):  # the client retries without limit, so that no message is lost or duplicated
             async with asyncio.timeout(REQUEST_S):
                 offset: int = (await asyncio.shield(sent)).offset
             return offset
@@ -44,9 +47,10 @@ class Publisher:
 
 @asynccontextmanager
 async def publisher_of(kafka: Kafka, settings: Mapping[str, Any] | None = None) -> AsyncIterator[Publisher]:
-    """A connection to send by; `settings` go over Weir's. At the end what was handed over is sent, or an error raised.
+    """Open a connection to send messages. `settings` override those of Weir.
 
-    Where the body raises, what the broker does not take at once is given up.
+    At the end all messages are sent, or an error is raised. If the body raises, messages that the broker does not take
+    within a second are dropped.
     """
     more = {"acks": "all", "enable_idempotence": True, "max_request_size": largest_message_bytes(kafka)}
     producer = AIOKafkaProducer(**await reach(kafka) | more | dict(settings or {}))

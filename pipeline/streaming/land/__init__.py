@@ -1,1 +1,1 @@
-"""Land: outputs become files of the history, and rows in ClickHouse."""
+"""Land: writes outputs to the files of the history, and to ClickHouse."""

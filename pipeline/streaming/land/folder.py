@@ -1,11 +1,11 @@
-"""Landing: the outputs of one partition become its folder of the history, then rows in ClickHouse.
+"""Writes the outputs of one partition to its folder of the history, then to ClickHouse.
 
-    <history>/partition-0003/    a data directory of history tables alone; its lock keeps a second worker out
+    <history>/partition-0003/    a data directory with history tables only; its lock keeps a second worker out
 
-The manifest says up to which message of the journal the partition has landed, and is replaced in the checkpoint that
-brings the rows: whatever is killed, and however often outputs come again, each row is there once. ClickHouse is fed
-from the rows at hand while it has all that came before, else from the folder, which has everything: after a restart,
-or after ClickHouse was away.
+The manifest records the last journal message that has landed, and is replaced in the same commit as the rows. So each
+row is in the folder once, whatever process is killed and however often outputs are repeated. ClickHouse gets the rows
+from memory while it has everything before them. After a restart or an outage of ClickHouse it gets them from the
+folder, which has everything.
 """
 
 from __future__ import annotations
@@ -39,17 +39,20 @@ from rating.errors import StorageError, WorldError
 from rating.rules.totals.cycle_and_day import BASELINE
 from schemas.tables import TABLES
 
-MOST_FILES: Final = 12  # of one folder that could be one; with fewer a row would be rewritten more often
-MERGED_ROWS: Final = 500_000  # of a file that is made of others: as much is held in memory
+MOST_FILES: Final = 12  # mergeable files of one folder; with a lower limit each row would be rewritten more often
+MERGED_ROWS: Final = 500_000  # of a merged file, which is built in memory
 MERGED_BYTES: Final = 64 << 20
-PATIENCE: Final = 8  # times MOST_FILES, while readers are at work, before files are merged all the same
+PATIENCE: Final = 8  # times MOST_FILES: above this, files are merged even while the folder is being read
 _WRITES_AHEAD: Final = 12
-_BLOCK_ROWS: Final = 8_192  # told apart by day at once; what is larger is not copied for it
+_BLOCK_ROWS: Final = 8_192  # small tables are joined into blocks of at least this size before they are split by day
 
 
 class _Landed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far a partition has landed: the last message of the journal, the offset of the fold after it, and for each
-    table the offset of the fold after its last rows."""
+    """How far a partition has landed.
+
+    The last journal message, the offset of the fold after it, and for each table the offset of the fold after its last
+    rows.
+    """
 
     journal_offset: int = -1
     next_offset: int = 0
@@ -57,37 +60,37 @@ class _Landed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def folder_of(history: Path, partition: int) -> Path:
-    """The folder of a partition in a history."""
+    """Return the folder of a partition in a history."""
     return partition_folder(history, partition)
 
 
 def landed_of(folder: Path) -> int:
-    """The offset in the journal of the last message whose rows are in the folder of a partition; -1 before the first.
+    """Return the journal offset of the last message whose rows are in a partition's folder; -1 if there is none.
 
-    Raises StorageError where the folder is damaged or something else.
+    Raises StorageError if the folder is damaged or is something else.
     """
     return _read_landed(folder).journal_offset
 
 
 def landed_at(directory: DataDirectory) -> int:
-    """The same of the checkpoint that an opened folder shows, whatever lands meanwhile."""
+    """Like `landed_of`, but of an opened folder's checkpoint, which does not change while more rows land."""
     return _landed_in(directory.manifest, directory.path).journal_offset
 
 
 class PartitionLanding:
-    """Lands the outputs of one partition in its folder, and in ClickHouse where a sink is given; a context manager.
+    """Lands the outputs of one partition in its folder, and in ClickHouse if a sink is given. A context manager.
 
-    Blocking, for one thread; the sink is its own. Raises, as it is made, LockedError where another process lands this
-    partition, which names that process; StorageError where the disk refuses or the folder is damaged; UsageError where
-    something else is there.
+    Blocking, and for use in one thread; it alone uses the sink. The constructor raises LockedError, naming the process,
+    if another process lands this partition; StorageError if the disk fails or the folder is damaged; UsageError if the
+    folder is something else.
     """
 
     def __init__(self, folder: Path, partition: int, sink: Sink | None) -> None:
         _require_folder(folder, partition)
         self.partition = partition
         self._folder = folder
-        self.sink = sink  # may be given later, between two calls
-        self._even = False  # ClickHouse has all that the folder has
+        self.sink = sink  # may be set later, between two calls
+        self._even = False  # True if ClickHouse has all rows of the folder
         self._directory: DataDirectory | None = None
         self._landed = _Landed()
         self._open()
@@ -101,27 +104,27 @@ class PartitionLanding:
         self.close()
 
     def close(self) -> None:
-        """Let another process land this partition."""
+        """Release the folder, so that another process can land this partition."""
         directory, self._directory = self._directory, None
         if directory is not None:
             directory.close()
 
     @property
     def landed(self) -> int:
-        """The offset in the journal of the last message whose rows are in the folder, -1 before the first one."""
+        """The journal offset of the last message whose rows are in the folder; -1 if there is none."""
         return self._landed.journal_offset
 
     def land(self, outputs: Sequence[Output]) -> int:
-        """Land what of the outputs has not landed yet, in one checkpoint, then in ClickHouse; returns how many outputs
-        had something new.
+        """Land the new parts of the outputs in one commit, then in ClickHouse.
 
-        Outputs come in order; entries that have landed, or that come twice, are skipped, however outputs join them. On
-        return every row of them is in the folder once and durably, and in ClickHouse once, with everything before it.
+        Returns how many outputs had something new. Outputs come in order. Entries that have landed before or occur
+        twice are skipped, however they are grouped into outputs. On return every row is durable in the folder once, and
+        in ClickHouse once, with all rows before it.
 
-        Raises StorageError where an output is missing before one, or where the disk refuses: all of the outputs are in
-        the folder then, or none; and WorldError where ClickHouse refuses or stays away: the folder has the rows then,
-        as `landed` says, and later outputs may be landed all the same. After any error the same call again, on this
-        object, is right; it raises LockedError where another process has taken the partition meanwhile.
+        Raises StorageError if an output is missing, or if the disk fails; then the folder has all of the outputs or
+        none of them. Raises WorldError if ClickHouse fails or is unreachable; then the folder has the rows, as `landed`
+        says, and later outputs may be landed. After any error, repeat the same call on this object; it raises
+        LockedError if another process has taken the partition meanwhile.
         """
         with self._reopened_after_errors() as directory:
             before, fresh = directory.manifest, self._fresh(outputs)
@@ -133,7 +136,7 @@ class PartitionLanding:
         return len(fresh)
 
     def _fresh(self, outputs: Sequence[Output]) -> list[Output]:
-        """What the outputs give after what has landed, each entry once and without a gap."""
+        """Return the parts of the outputs that have not landed, each entry once and without a gap."""
         fresh: list[Output] = []
         at, next_offset = self._landed.journal_offset, self._landed.next_offset
         for output in outputs:
@@ -170,7 +173,7 @@ class PartitionLanding:
         self._landed = landed
 
     def _feed(self, sink: Sink, directory: DataDirectory, before: Manifest, fresh: list[Output]) -> None:
-        """Bring ClickHouse to where the folder is."""
+        """Bring ClickHouse up to date with the folder."""
         even, self._even = self._even, False
         if even:
             for name in TABLES:
@@ -183,7 +186,7 @@ class PartitionLanding:
         rows = pa.concat_tables([TABLES[name].empty_table(), *(getattr(output, name) for output in fresh)])
         if not rows.num_rows:
             return
-        if name == "rejected":  # by their number in the history, as a load of a data directory does
+        if name == "rejected":  # numbered by position in the history, as when a data directory is loaded
             first = _rows_of(before, name)
             offsets = np.arange(first, first + rows.num_rows, dtype=np.int64)
             sink.land(name, rows, self.partition, first, first + rows.num_rows, offsets)
@@ -191,7 +194,10 @@ class PartitionLanding:
             sink.land(name, rows, self.partition, fresh[0].first_offset, fresh[-1].next_offset)
 
     def _feed_history(self, sink: Sink, directory: DataDirectory) -> None:
-        """Land what ClickHouse lacks of the folder. Raises WorldError where it has more than the folder."""
+        """Land rows of the folder that ClickHouse lacks.
+
+        Raises WorldError if ClickHouse has more rows than the folder.
+        """
         marks = sink.landed()
         for name in TABLES:
             at = marks.get((name, self.partition), 0)
@@ -209,7 +215,10 @@ class PartitionLanding:
                     sink.land(name, block.rows, self.partition, block.first_offset, block.next_offset, block.offsets)
 
     def _merge(self, directory: DataDirectory) -> None:
-        """Merge the newest small files of folders that have too many; while readers are at work, of far too many."""
+        """Merge the newest small files if the folder has too many.
+
+        While it is being read, allow many more before merging.
+        """
         targets = {"target_rows": MERGED_ROWS, "target_bytes": MERGED_BYTES}
         if not crowded(directory, MOST_FILES, **targets):
             return
@@ -223,8 +232,11 @@ class PartitionLanding:
 
     @contextmanager
     def _reopened_after_errors(self) -> Iterator[DataDirectory]:
-        """The folder, opened; after an error it is opened anew before its next use, which finishes or undoes what the
-        error left, also where the checkpoint had been committed already."""
+        """Yield the opened folder.
+
+        After an error the folder is reopened before its next use. Opening completes or undoes what the failed call
+        left, also if its checkpoint had been committed already.
+        """
         if self._directory is None:
             self._open()
         assert self._directory is not None
@@ -248,10 +260,11 @@ class PartitionLanding:
 
 
 def originals(folder: Path, partition: int, corrections: pl.DataFrame, before_offset: int) -> pa.Table:
-    """The landed rated rows of the keys that REVERSE and REPLACE records correct, in journal order (F6).
+    """Return the landed rated rows with the keys that REVERSE and REPLACE records correct, in journal order (F6).
 
-    Of offsets of the fold below `before_offset`, all of which have landed: so the rows are the same whatever lands
-    meanwhile. Raises ValueError where they have not, StorageError where the folder is damaged.
+    Only rows with an offset of the fold below `before_offset` count, and all of those must have landed. So the result
+    does not depend on rows that land meanwhile. Raises ValueError if they have not landed, StorageError if the folder
+    is damaged.
     """
     directory = _landed_before(folder, partition, before_offset)
     if directory is None:
@@ -260,9 +273,10 @@ def originals(folder: Path, partition: int, corrections: pl.DataFrame, before_of
 
 
 def baseline(folder: Path, partition: int, engine: Engine, at_us: int, before_offset: int) -> pl.DataFrame:
-    """Sums of the landed rated rows for a rule that starts at `at_us` (rating.rules.totals.cycle_and_day.BASELINE).
+    """Return sums of the landed rated rows for a rule that starts at `at_us`.
 
-    Of offsets of the fold below `before_offset`, as `originals` has them; raises what that raises.
+    Schema: rating.rules.totals.cycle_and_day.BASELINE. Only offsets of the fold below `before_offset` count, as in
+    `originals`. Raises the errors of `originals`.
     """
     import duckdb
 
@@ -276,7 +290,10 @@ def baseline(folder: Path, partition: int, engine: Engine, at_us: int, before_of
 
 
 def _landed_before(folder: Path, partition: int, before_offset: int) -> DataDirectory | None:
-    """The folder to read, None where nothing comes before the offset."""
+    """Open the folder for reading; None if nothing can be before the offset.
+
+    Raises ValueError if too little has landed.
+    """
     _require_folder(folder, partition)
     if before_offset == 0:
         return None
@@ -308,7 +325,7 @@ def _landed_in(manifest: Manifest, folder: Path) -> _Landed:
 
 
 def _blocks(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
-    """All rows in order, by whole chunks; small ones together, as each block costs something whatever it has."""
+    """Yield all rows in order, in whole chunks. Small chunks are joined, because each block has a fixed cost."""
     held: list[pa.RecordBatch] = []
     rows = 0
     for table in tables:
@@ -328,7 +345,7 @@ def _rows_of(manifest: Manifest, name: str) -> int:
 
 @contextmanager
 def _unread(folder: Path) -> Iterator[bool]:
-    """Whether nobody reads the folder; until the end of the block nobody begins to."""
+    """Yield True if nobody is reading the folder. Until the end of the block no reader can start then."""
     with storage_errors(folder, "look for readers of the folder"):
         lock = os.open(folder / READERS, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -1,4 +1,4 @@
-"""Land: what `rate` sent for one partition becomes files of the history, and rows in ClickHouse."""
+"""The land stage: writes the outputs of one partition to files of the history and to ClickHouse."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pipeline.streaming.worker.metrics import Metrics
 from rating.errors import LockedError, StorageError, WorldError
 
 _AT_ONCE_BYTES: Final = 16 << 20
-INBOX_BYTES: Final = 32 << 20  # beyond it the partition is not read on: its rows wait in usage.rated
-_RETRY_S: Final = 5.0  # while ClickHouse is away
+INBOX_BYTES: Final = 32 << 20  # above this, the partition is paused and its rows wait in usage.rated
+_RETRY_S: Final = 5.0  # while ClickHouse is unreachable
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 10.0
 
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LandPace:
-    """How many rows are landed together, and how long they wait for more to come."""
+    """How many rows are landed together, and how long they wait for more."""
 
     rows: int
     seconds: float
@@ -41,19 +41,20 @@ class LandPace:
 
 @dataclass
 class _Held:
-    """Outputs that are complete and wait to be landed, and the messages that they came in, in order."""
+    """Complete outputs that wait to be landed, and the messages that contained them, in order."""
 
     outputs: list[Output] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
-    complete: int = 0  # so many of the deliveries hold nothing of an output that is not complete
+    complete: int = 0  # the number of deliveries up to the last complete output; these can be acknowledged once landed
     rows: int = 0
 
 
 class Land:
-    """One partition of usage.rated. `save` notes durably up to where it was read, `next_offset` is what was noted last.
+    """The stage of one partition of usage.rated.
 
-    What this worker has sent itself is in `recent` and not decoded. `connect` makes its sink of ClickHouse, which gives
-    up soon where that is away.
+    `save` stores durably up to which offset the partition was read; `next_offset` is the value stored last. Pieces that
+    this worker sent itself are taken from `recent` and not decoded. `connect` opens its ClickHouse sink, which gives up
+    soon if ClickHouse is unreachable.
     """
 
     def __init__(
@@ -71,10 +72,10 @@ class Land:
     ) -> None:
         self.partition = partition
         self.inbox = Inbox(INBOX_BYTES)
-        self.waits_for: str | None = None  # why nothing lands at the moment
+        self.waits_for: str | None = None  # why nothing lands at the moment; None if landing works
         self._folder = folder_of(history, partition)
         self._topic = topic
-        # A folder without rows wants all that there is, whatever another folder had.
+        # An empty folder needs the whole topic, whatever was landed in another folder.
         start = next_offset if landed_of(self._folder) >= 0 else None
         self._source = InOrder(self.inbox, log, topic, partition, start)
         self._recent = recent
@@ -85,16 +86,19 @@ class Land:
         self._landing: PartitionLanding | None = None
         self._gathering = Gathering()
         self._thread = ThreadPoolExecutor(1, f"land-{partition}")
-        self._behind = False  # ClickHouse has not all that the folder has
+        self._behind = False  # True if ClickHouse lacks rows that the folder has
         self._held = _Held()
 
     @property
     def next_offset(self) -> int:
-        """The first message that it has not taken."""
+        """The offset of the first message that the stage has not taken."""
         return self._source.next_offset
 
     async def run(self) -> None:
-        """Land what comes into the inbox, for ever. However long a disk or ClickHouse is away, nothing is dropped."""
+        """Land the messages of the inbox until cancelled.
+
+        No rows are dropped, however long a disk or ClickHouse is unavailable.
+        """
         self._recent.begin(self.partition)
         try:
             await self._source.begin()
@@ -103,7 +107,7 @@ class Land:
                 await self._land()
         finally:
             self._recent.end(self.partition)
-            # After what is being landed in that thread, which cannot be interrupted.
+            # Close in the landing thread, because a landing in progress cannot be interrupted.
             self._thread.submit(self._close)
             self._thread.shutdown(wait=False)
 
@@ -112,10 +116,10 @@ class Land:
             self._landing.close()
 
     async def _gather(self) -> None:
-        """Wait for outputs until they are enough, or have waited long enough."""
+        """Collect outputs until there are enough rows, or they have waited long enough."""
         held = self._held = _Held(deliveries=self._held.deliveries[self._held.complete :])
         with suppress(TimeoutError):
-            # ClickHouse is tried again also where nothing new comes.
+            # Retry ClickHouse even if no new messages come.
             async with asyncio.timeout(_RETRY_S if self._behind else None):
                 self._take(await self._source.take(_AT_ONCE_BYTES))
         until = time.monotonic() + self._pace.seconds
@@ -127,7 +131,7 @@ class Land:
                 return
 
     def _take(self, batch: list[Delivery]) -> None:
-        """Put pieces together; what was sent twice is landed once."""
+        """Join pieces into outputs. An output that was sent twice is landed once."""
         held = self._held
         for delivery in batch:
             held.deliveries.append(delivery)
@@ -142,9 +146,10 @@ class Land:
                 held.complete = len(held.deliveries)
 
     async def _land(self) -> None:
-        """Land what is held, trying again for as long as the folder cannot be written; then it may be acknowledged.
+        """Land the collected outputs, retrying while the folder cannot be written; then acknowledge their messages.
 
-        Rows that ClickHouse has not taken are in the folder, from which it gets them once it is back.
+        If ClickHouse does not take rows, they are acknowledged all the same: it gets them from the folder once it is
+        back.
         """
         held = self._held
         pause_s = _FIRST_PAUSE_S
@@ -156,7 +161,7 @@ class Land:
                 self._metrics.landing_works(self.partition)
                 break
             except WorldError as failure:
-                # A worker that was thought dead may still hold the folder, a disk may be full: both pass.
+                # A worker that was thought dead may still lock the folder, or a disk may be full. Both pass.
                 self.waits_for = str(failure)
                 self._metrics.landing_failed(self.partition)
                 _log.warning("landing waits: %s", failure, extra={"partition": self.partition})

@@ -1,1 +1,1 @@
-"""Mediate: raw messages become entries of the journal."""
+"""Mediate: decodes raw messages and writes them to the journal as entries."""

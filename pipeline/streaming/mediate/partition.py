@@ -1,9 +1,11 @@
-"""Mediation of one partition of `usage.raw`: raw messages become entries of the journal, each where its account lives.
+"""Mediation of one partition of `usage.raw`, called a lane: decode raw messages into journal entries.
 
-What a raw message leaves in the journal follows from the two logs alone: its bytes, and the accepted catalogues up to
-the last marker before it in its own partition. So it may be mediated again, by whoever, and what is in the journal
-already is below the fence of its source. Only the arrival time of single records depends on how many were taken
-together, as does which of them share an entry.
+Each entry goes to the journal partition of its account.
+
+The entries of a raw message depend on two logs alone: on the bytes of the message, and on the catalogues accepted up to
+the last marker before it in its raw partition. So any worker may mediate it again: the fence of its source, the highest
+source position already applied, skips entries that the journal has already. Only two things depend on how many messages
+were read together: the arrival time of single records, and which single records share an entry.
 """
 
 from __future__ import annotations
@@ -22,46 +24,51 @@ from pipeline.streaming.raw.headers import RawMessage, instant_of
 from pipeline.streaming.raw.reading import Numbered, Readers, Reading
 from schemas import mapping as feeds
 
-RUN_BYTES: Final = 2 << 20  # of single records that are decoded together
+RUN_BYTES: Final = 2 << 20  # bytes of single records that are decoded together, about
 
 
 class Mark(NamedTuple):
-    """A marker that was passed: where it stands in the raw partition, and up to which catalogue it lets know."""
+    """A catalogue marker that has been read: its raw offset, and the catalogue version it announces."""
 
     raw_offset: int
     catalogue_offset: int
 
 
 class NotYet(Exception):
-    """A marker names a catalogue that the registry has not folded; `offset` is the catalogue's in `commands`."""
+    """A marker names a catalogue that the registry has not folded yet.
+
+    `offset` is the catalogue's offset in `commands`.
+    """
 
     def __init__(self, offset: int) -> None:
         super().__init__(f"the log of commands is wanted up to offset {offset}")
         self.offset = offset
 
     def __reduce__(self) -> tuple[type[NotYet], tuple[int]]:
-        """As it comes from another process."""
+        """Let the exception be pickled, as it comes from another process."""
         return NotYet, (self.offset,)
 
 
 class Catalogues(Protocol):
-    """What a lane asks of the registry."""
+    """The part of the registry that a lane uses."""
 
     @property
     def next_offset(self) -> int:
-        """Up to where the log of commands has been folded."""
+        """The offset of the first message of the command log that has not been folded."""
         ...
 
     def router_at(self, catalogue_offset: int) -> Router:
-        """The router that knows the accepted catalogues up to an offset, that one included; none for -1."""
+        """Return the router for the catalogues accepted up to and including an offset; -1 means none."""
         ...
 
 
 @dataclass
 class Mediated:
-    """What raw messages became: messages by journal partition in the order in which they must be sent.
+    """The result of mediating raw messages.
 
-    `marks` are those that were not known before; `records` counts usage and `rejected` what became none.
+    `journal` has (journal partition, message) in the order in which they must be sent. `marks` are the new marks.
+    `records` counts usage records and `rejected` rejected records. `next_offset` is the raw offset after the last
+    message.
     """
 
     next_offset: int
@@ -72,7 +79,7 @@ class Mediated:
 
 
 class Lane:
-    """One partition of the topic of raw usage. `marks` are those that a lane before this one passed."""
+    """The mediation of one raw partition. `marks` are the markers that an earlier owner of the partition has read."""
 
     def __init__(
         self,
@@ -89,10 +96,11 @@ class Lane:
         self._readers = Readers(topic, partition, mappings)
 
     def take(self, messages: Sequence[Numbered]) -> Mediated:
-        """Mediate messages that follow one another, from any offset that was reached, or an earlier one again.
+        """Mediate consecutive messages.
 
-        Raises NotYet, with nothing taken, where a marker among them is ahead of the registry. Whatever the messages
-        hold, each record ends in the journal as usage or as reject (F5).
+        They may begin at any offset that was reached before, so messages may be repeated. Each record ends up in the
+        journal, as usage or as a rejected record, whatever the messages contain (F5). Raises NotYet, without any
+        effect, if a marker among the messages is ahead of the registry.
         """
         known = len(self.marks)
         marks = self._marked(messages)
@@ -106,7 +114,7 @@ class Lane:
             if first.is_chunk:
                 fence = Fence(self.topic, self.partition, offset)
                 reading = self._readers.chunk(*group[0])
-                if reading.origin is not None:  # a record that was packed twice is told by where it came from
+                if reading.origin is not None:  # so that a record packed twice is applied once
                     fence = Fence.run(*reading.origin, via=(self.partition, offset))
             else:
                 fence = Fence.run(self.topic, self.partition)
@@ -115,13 +123,13 @@ class Lane:
         return done
 
     def _marked(self, messages: Sequence[Numbered]) -> tuple[Mark, ...]:
-        """All marks up to the end of the messages."""
+        """Return all marks up to the end of the messages. Raises NotYet if a mark is ahead of the registry."""
         marks = self.marks
         if marks and marks[-1].catalogue_offset >= self._registry.next_offset:
-            raise NotYet(marks[-1].catalogue_offset)  # a lane before this one has passed it
+            raise NotYet(marks[-1].catalogue_offset)  # an earlier owner of the partition has read it
         for offset, _, message in messages:
             catalogue = _catalogue_of(message)
-            # One that is sent again, late, does not make a lane forget what it knows.
+            # Ignore a marker that is sent again late: it would set the lane back to an older catalogue.
             if catalogue is None or catalogue <= self._catalogue_at(offset, marks):
                 continue
             if catalogue >= self._registry.next_offset:
@@ -136,13 +144,13 @@ class Lane:
 
 
 def _catalogue_of(message: RawMessage) -> int | None:
-    """The catalogue that a marker names, None for usage."""
+    """Return the catalogue offset in a marker, or None for usage."""
     text = message.header("catalogue") if not message.value else None
     return int(text) if text and text.isdigit() and len(text) <= 18 else None
 
 
 def _groups(messages: Sequence[Numbered]) -> Iterator[list[Numbered]]:
-    """Messages in order: chunks and markers each for itself, single records in runs that can be read together."""
+    """Group messages in order: each chunk or marker alone, single records in runs that can be read together."""
     run: list[Numbered] = []
     size_bytes = 0
     headers: tuple[tuple[str, bytes], ...] | None = None
@@ -165,7 +173,7 @@ def _groups(messages: Sequence[Numbered]) -> Iterator[list[Numbered]]:
 
 
 def _run_key(message: RawMessage) -> tuple[bytes | None, ...] | None:
-    """What single records of one run have in common; None for what is read for itself."""
+    """Return the headers that single records of one run must share, or None for a message that is read alone."""
     held = dict(reversed(message.headers))
     if message.is_chunk or "catalogue" in held or "encoding" in held:
         return None
@@ -175,20 +183,23 @@ def _run_key(message: RawMessage) -> tuple[bytes | None, ...] | None:
 
 
 class _Parts:
-    """Cuts a reading by partitions of the journal and sends the parts under the fences of their source.
+    """Splits a reading by journal partition and adds the messages of the parts, each with the fence of its source.
 
-    `fence` is that of a message, whose parts are counted, or of a run of single records, whose rows have offsets.
+    `fence` belongs to one message, whose parts are counted, or to a run of single records, whose rows carry offsets.
     """
 
     def __init__(self, router: Router, fence: Fence, rejects_at: int, done: Mediated) -> None:
         self._router = router
         self._rejects_at = rejects_at
         self._fences = [fence] * router.partitions
-        self._rejected = fence  # rejects are counted for themselves
+        self._rejected = fence  # rejected records have a count of their own
         self._done = done
 
     def send(self, reading: Reading) -> None:
-        """Usage where its cards live, corrections by themselves (F6); rejects where the raw partition says."""
+        """Add usage to the partitions of its cards, and rejected records to the one that the raw partition maps to.
+
+        Corrections get entries of their own (F6).
+        """
         batch = reading.batch
         for start, end, _ in stretches(batch.rows):
             count = end - start

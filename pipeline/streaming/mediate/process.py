@@ -1,10 +1,11 @@
-"""The lanes of a worker, in a process of their own beside the one that folds: a process runs Python on one core.
+"""The mediation process of a worker. It runs all lanes (a lane mediates one raw partition) beside the process that
+folds, because one Python process uses only one CPU core for Python code.
 
     log of commands -> know -> Registry --+
     raw messages ------------> take -> Lane -> messages of the journal
 
-What the process is told comes to it in the order in which it was asked. It ends with the worker, also where that is
-killed; where it is ended itself, whoever asks next gets an error.
+The process handles requests in the order in which they were made. It exits when the worker exits, also if the worker is
+killed. If the mediation process itself dies, the next request raises WorldError.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ from pipeline.streaming.raw.reading import Numbered
 from rating.errors import WorldError
 from schemas import mapping as feeds
 
-_STOPS: Final = (signal.SIGINT, signal.SIGTERM)  # which a terminal or a service manager sends to all processes
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM)  # terminals and service managers send these to all processes
 
 
 class Lanes:
-    """Mediates raw messages of any partition of `topic`. `close` ends the process once it has done what it does."""
+    """Mediates raw messages of any partition of `topic`. `close` ends the process once its current request is done."""
 
     def __init__(self, topic: str, partitions: int, mappings: Mapping[str, feeds.Mapping]) -> None:
-        spawning = multiprocessing.get_context("spawn")  # threads and connections of the worker stay where they are
+        spawning = multiprocessing.get_context("spawn")  # do not inherit threads and connections of the worker
         self._asking, self._asked = spawning.Pipe()
         self._process = spawning.Process(target=_serve, args=(self._asked, topic, partitions, mappings), daemon=True)
         self._thread = ThreadPoolExecutor(1, "lanes")
 
     async def know(self, offset: int, content: bytes) -> None:
-        """Fold the next message of the log of commands. What is asked after this call knows of it."""
+        """Fold the next message of the command log. Later requests see its effect."""
         await self._ask("know", offset, content)
 
     async def take(self, partition: int, marks: Sequence[Mark], messages: Sequence[Numbered]) -> Mediated:
-        """What the messages become in a lane that has passed `marks`; raises NotYet as Lane.take does."""
+        """Mediate messages in a lane that has read `marks`. Raises NotYet as Lane.take does."""
         found: Mediated = await self._ask("take", partition, marks, messages)
         return found
 
     def close(self) -> None:
-        """Mediate no more."""
+        """End the mediation process."""
         self._thread.submit(self._asking.close)
         self._thread.shutdown(wait=False)
 
@@ -57,7 +58,7 @@ class Lanes:
         try:
             if self._process.pid is None:
                 self._process.start()
-                self._asked.close()  # the process has its own: so each end hears when the other is gone
+                self._asked.close()  # the child has its own copy; so each side sees when the other exits
             self._asking.send((what, of))
             found = self._asking.recv()
         except (EOFError, OSError) as failure:
@@ -71,7 +72,7 @@ class Lanes:
 
 
 class _Mediation:
-    """What the process holds."""
+    """The state of the mediation process."""
 
     def __init__(self, topic: str, partitions: int, mappings: Mapping[str, feeds.Mapping]) -> None:
         self._topic = topic
@@ -94,7 +95,7 @@ def _serve(asked: Connection, topic: str, partitions: int, mappings: Mapping[str
     for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
     mediation = _Mediation(topic, partitions, mappings)
-    with suppress(EOFError, ConnectionError):  # the worker is gone
+    with suppress(EOFError, ConnectionError):  # the worker has exited
         while True:
             what, of = asked.recv()
             try:

@@ -1,4 +1,4 @@
-"""Mediate: raw usage of one partition becomes entries of the journal, each where its account lives."""
+"""The mediate stage: turns raw usage of one partition into journal entries, each in the partition of its account."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from pipeline.streaming.stage.inbox import Delivery, Inbox, Publish
 from pipeline.streaming.worker.metrics import Metrics
 
 _INBOX_BYTES: Final = 8 << 20
-_AT_ONCE_BYTES: Final = 2 << 20  # decoded together: more would only hold up what comes behind
+_AT_ONCE_BYTES: Final = 2 << 20  # decoded together; larger batches would only delay the messages after them
 _SAVE_EVERY_S: Final = 1.0
 _IN_FLIGHT: Final = 2  # batches
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a partition of usage.raw has been mediated, durably; and the marks of its lane."""
+    """How far a partition of usage.raw has been mediated durably, and the marks of its lane."""
 
     next_offset: int = 0
     marks: tuple[Mark, ...] = ()
 
 
 class _Sent(NamedTuple):
-    """Raw messages whose entries are on their way into the journal."""
+    """Raw messages whose entries have been sent to the journal but are not yet acknowledged."""
 
     batch: list[Delivery]
     sent: list[asyncio.Future[Any]]
@@ -46,7 +46,10 @@ Save = Callable[[Progress], Awaitable[None]]
 
 
 class Mediate:
-    """One partition of usage.raw, from where `progress` says, None for its beginning; `save` makes progress durable."""
+    """The stage of one partition of usage.raw.
+
+    Starts from `progress`, or from the beginning of the partition if that is None. `save` makes progress durable.
+    """
 
     def __init__(
         self,
@@ -77,11 +80,14 @@ class Mediate:
 
     @property
     def next_offset(self) -> int:
-        """The first message that it has not taken."""
+        """The offset of the first message that the stage has not taken."""
         return self._source.next_offset
 
     async def run(self) -> None:
-        """Mediate what comes into the inbox, for ever; what was sent is acknowledged while the next is mediated."""
+        """Mediate the messages of the inbox until cancelled.
+
+        The next batch is mediated while earlier ones wait for the broker.
+        """
         await self._source.begin()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._settle())
@@ -100,18 +106,18 @@ class Mediate:
             except NotYet as wait:
                 await self._follower.reached(wait.offset)
         self._marks = (*self._marks, *mediated.marks)
-        # The order within a partition of the journal is that of sending.
+        # Send in this order: it decides the order within a journal partition.
         sent = [await self._publish(self._journal, partition, content) for partition, content in mediated.journal]
         progress = Progress(batch[-1].offset + 1, self._marks)
         return _Sent(batch, sent, mediated.records, progress, bool(mediated.marks))
 
     async def _settle(self) -> None:
-        """Acknowledge, in order, what all is in the journal of."""
+        """Acknowledge batches in order, once all their entries are in the journal."""
         while True:
             one = await self._sent.get()
             await asyncio.gather(*one.sent)
             self._metrics.mediated(self.partition, one.records)
-            # What comes again is below the fences, so this need not be said each time; a mark must not be forgotten.
+            # Repeated messages are skipped by the fences, so progress may be saved rarely. A new mark must not be lost.
             if one.marked or time.monotonic() - self._saved_at > _SAVE_EVERY_S:
                 await self._save(one.progress)
                 self._saved_at = time.monotonic()

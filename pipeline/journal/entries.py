@@ -1,9 +1,9 @@
-"""Entries of the journal, and their content as bytes: the same bytes in files of the journal and in messages.
+"""Journal entries and their encoding, shared by journal files and messages.
 
-The caller says how tables are written (`Tables`), and keeps kind and count beside the payload.
+The caller chooses how tables are encoded (`Tables`), and stores kind and count beside the payload.
 
-An entry belongs to the thread that made it, because it has Polars frames. `written` makes of it an entry that any
-thread may turn into bytes.
+An entry belongs to the thread that made it, because it has Polars frames. `written` converts it to a form that any
+thread may encode.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from schemas.cards import Catalogue
 from schemas.commands import Command
 from schemas.usage import USAGE_SCHEMA, UsageBatch
 
-_LENGTHS = struct.Struct("<III")  # of the facts, the usage rows, the originals
-_COMMAND_LENGTHS = struct.Struct("<qIQ")  # when they arrived; of the commands, the baseline
+_LENGTHS = struct.Struct("<III")  # length of the facts, of the usage rows, of the originals
+_COMMAND_LENGTHS = struct.Struct("<qIQ")  # arrival time; length of the commands, of the baseline
 _INSTANT = struct.Struct("<q")
-_NEVER = -(1 << 63)  # stands for a catalogue that came without a time
+_NEVER = -(1 << 63)  # encodes a catalogue without an arrival time
 
 
 @dataclass(frozen=True)
 class Usage:
-    """A batch of usage; with `originals`, the rated rows that its corrections undo (F6)."""
+    """A batch of usage. `originals` are the rated rows that its corrections undo (F6)."""
 
     batch: UsageBatch
     originals: pa.Table | None = None
@@ -40,7 +40,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Apply:
-    """A catalogue that holds from here on; it came at `at_us`, at the latest arrival before it where that is None."""
+    """A catalogue in force from here on. It arrived at `at_us`; None means at the latest arrival before it."""
 
     catalogue: Catalogue
     at_us: int | None = None
@@ -55,10 +55,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class Commands:
-    """Commands that came at `at_us`.
+    """Commands that arrived at `at_us`.
 
-    `baseline` is what the history says of totals that a rule among them is the first to look at, as
-    rating.rules.totals.cycle_and_day has it; None where no rule needs it.
+    `baseline` has totals from the history, as in rating.rules.totals.cycle_and_day, if a rule started here is the first
+    to use them; None if no rule needs them.
     """
 
     commands: tuple[Command, ...]
@@ -68,10 +68,10 @@ class Commands:
 
 @dataclass(frozen=True)
 class Rejects:
-    """What mediation refused: rows of schemas.tables.REJECTED.
+    """Records that mediation rejected: rows of schemas.tables.REJECTED.
 
-    Only the journal of a topic holds them, so that they land once (F5). The fold knows nothing of them: they take no
-    offset of it.
+    Only a journal topic contains these entries, so that they land once (F5). The fold ignores them: they take none of
+    its offsets.
     """
 
     rows: pa.Table
@@ -85,7 +85,7 @@ _NAMES: Final = {_USAGE: "usage", _APPLY: "catalogue", _TICK: "tick", _COMMANDS:
 
 @dataclass(frozen=True)
 class Tables:
-    """How tables are written as bytes and read back."""
+    """The encoding of tables: how to write them as bytes and read them back."""
 
     write: Callable[[pa.Table], bytes]
     read: Callable[[bytes], pa.Table]
@@ -99,7 +99,7 @@ class _BatchFacts(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def count_of(entry: Entry) -> int:
-    """By how much an entry advances the offset: usage and commands by one each, a catalogue and a tick by one."""
+    """Return by how much an entry advances the offset: one for each record or command, one for other entries."""
     if isinstance(entry, Usage):
         return entry.batch.rows.height
     return len(entry.commands) if isinstance(entry, Commands) else 1
@@ -107,10 +107,10 @@ def count_of(entry: Entry) -> int:
 
 @dataclass(frozen=True)
 class Written:
-    """An entry as bytes and Arrow tables alone, which any thread may read: `payload` encodes it.
+    """An entry as bytes and Arrow tables only, which any thread may read and encode.
 
-    `words` is the part of the content that is not a table. `rows` and `originals` are the tables of usage; `rows` of
-    commands is their baseline.
+    `words` is the part of the content that is not a table. `rows` and `originals` are the tables of usage. For
+    commands, `rows` is the baseline.
     """
 
     kind: int
@@ -121,7 +121,7 @@ class Written:
     originals: pa.Table | None = None
 
     def payload(self, tables: Tables) -> bytes:
-        """The content of the entry; the same bytes for the same entry if `tables` writes them so."""
+        """Encode the content of the entry. The same entry gives the same bytes if `tables` does so."""
         if self.kind in (_TICK, _APPLY):
             return _INSTANT.pack(self.at_us) + self.words
         rows = b"" if self.rows is None else tables.write(_plain(self.rows))
@@ -133,7 +133,7 @@ class Written:
 
 
 def written(entry: Entry) -> Written:
-    """The entry for any thread. Call it in the thread that made the entry; it copies no rows."""
+    """Convert an entry for use in any thread. Call it in the thread that made the entry; it copies no rows."""
     count = count_of(entry)
     if isinstance(entry, Tick):
         return Written(_TICK, count, b"", entry.now_us)
@@ -149,16 +149,16 @@ def written(entry: Entry) -> Written:
 
 
 def payload_of(entry: Entry, tables: Tables) -> tuple[int, bytes]:
-    """The kind of an entry and its content; the same bytes for the same entry if `tables` writes them so."""
+    """Return the kind and the encoded content of an entry. The same entry gives the same bytes if `tables` does so."""
     whole = written(entry)
     return whole.kind, whole.payload(tables)
 
 
 def entry_of(kind: int, payload: bytes, tables: Tables, where: str) -> Entry:
-    """The entry that `payload_of` wrote, for the calling thread. `where` names the file or message in errors.
+    """Decode an entry that `payload_of` encoded, for the calling thread. `where` names the file or message in errors.
 
-    Raises StorageError for a kind that this version does not know, or where a catalogue is damaged; a payload that
-    was checked against its checksum has no other fault.
+    Raises StorageError for an unknown kind or a damaged catalogue. The caller has checked the payload's checksum, so
+    other content is assumed to be valid.
     """
     if kind == _TICK:
         return Tick(*_INSTANT.unpack(payload))
@@ -196,7 +196,7 @@ def _commands(payload: bytes, tables: Tables) -> Commands:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """The table with text as offsets and bytes, as every reader of Arrow knows it, and not as views."""
+    """Return the table with text as offsets and bytes, because not every Arrow reader supports string views."""
     return table.cast(pa.schema([(field.name, _plain_type(field.type)) for field in table.schema]))
 
 

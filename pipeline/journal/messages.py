@@ -1,17 +1,17 @@
-"""Entries of the journal as messages, each complete in itself, and back.
+"""Journal entries as self-contained messages: encode and decode.
 
     magic (its last byte is the version of this layout), CRC-32 of all that follows,
     kind, count, parts, source partition, first and last source offset, parts of the first before, parts of the last,
-    bytes of the source topic's name, that name (and behind a zero byte where the entry's bytes are, if elsewhere),
+    bytes of the source topic's name, that name (and after a zero byte where the entry's bytes are, if elsewhere),
     payload
 
-Tables are Arrow IPC streams packed with LZ4. They take more bytes than the Parquet of the files (some 68 a record of
-a plain feed against 42), but none of the cost that Parquet has for each file, so small batches are read quicker.
+Tables are Arrow IPC streams compressed with LZ4. They take more bytes than the Parquet of the segment files (about 68 a
+record of a plain feed, against 42), but lack Parquet's fixed cost for each file, so small batches are faster to read.
 
-An entry that is larger than a message may be becomes several, its pieces, which are entries of their own: the journal
-holds the pieces, and the fold sees nothing else. Where it is cut depends on its bytes, and those on what lies in
-memory under nulls; so a fence counts parts (records, commands, entries of a catalogue, rejects) and not pieces. The
-parts of an entry are of one source offset, or those of a run of single records are of the offsets in `source_row`.
+An entry that exceeds the message limit is split into several entries, its pieces. The journal contains the pieces, and
+the fold sees nothing else. Where an entry is cut depends on its encoded size, which also depends on the memory contents
+under nulls. So a fence counts parts (records, commands, catalogue entries, rejected records) and not pieces. All parts
+of an entry belong to one source offset; in a run of single records, to the offsets in `source_row`.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from schemas.tables import REJECTED
 
 LIMIT_BYTES: Final = 900_000  # brokers take 1 MiB with the headers of a batch, and clients 1,000,000 bytes
 
-MAGIC: Final = b"WMSG\x01"  # its last byte is the version of the layout
+MAGIC: Final = b"WMSG\x01"  # the last byte is the version of the layout
 _CHECKSUM: Final = struct.Struct("<I")
 _HEAD: Final = struct.Struct("<BIIqqqQII")
 _START: Final = len(MAGIC) + _CHECKSUM.size
-_REJECTS: Final = 5  # the kind of Rejects; those below are of pipeline.journal.entries
-_FILL: Final = 0.95  # of a message, as far as the size of a piece can be foretold
-# In the order in which they name one another, so that a piece names nothing that only a later one brings.
+_REJECTS: Final = 5  # the kind of Rejects; pipeline.journal.entries defines the lower ones
+_FILL: Final = 0.95  # of a message, to leave room because the size of a piece is estimated
+# In order of dependency, so that a piece refers only to entries in itself or in earlier pieces.
 _SECTIONS: Final = ("accounts", "zones", "plans", "pools", "cards", "addons", "rules")
 
 
 class Fence(NamedTuple):
-    """What an entry was made from: one offset of a partition of a topic, or a run of single records up to it.
+    """The source position of an entry: one offset of a topic partition, or a run of single records up to that offset.
 
-    `part` says how many parts of what its first offset left in this journal partition come before the entry; of
-    `rejects` the parts are counted by themselves. `first` is the first offset of a run, None where there is but one.
-    `via` is partition and offset of the chunk in usage.raw that brought records of another topic.
+    `part` is the number of parts, from the entry's first offset, that come before the entry in this journal partition;
+    rejected records (`rejects`) are counted separately. `first` is the first offset of a run, None if there is only one
+    offset. `via` is the partition and offset of the chunk in usage.raw that carried records packed from another topic.
     """
 
     topic: str
@@ -64,17 +64,20 @@ class Fence(NamedTuple):
 
     @classmethod
     def run(cls, topic: str, partition: int, via: tuple[int, int] | None = None) -> Fence:
-        """For `messages_of`: the entry is a run, its rows ascend by their source offsets, which are in `source_row`."""
+        """Return the fence of a run, for `messages_of`.
+
+        The rows must ascend by their source offsets in `source_row`.
+        """
         return cls(topic, partition, -1, 0, -1, via=via)
 
     @property
     def name(self) -> bytes:
-        """Topic and `via` as a message has them."""
+        """Topic and `via` as encoded in a message."""
         topic = self.topic.encode()
         return topic if self.via is None else b"%s\0%d %d" % (topic, *self.via)
 
     def after(self, entry: Entry | Rejects) -> Fence:
-        """For `messages_of`: that of the next entry of the same offset or run in the same journal partition."""
+        """Return the fence of the next entry of the same offset or run in the same journal partition."""
         if self.first is None or not parts_of(entry):
             return self._replace(part=self.part + parts_of(entry))
         rows = _source_rows(entry)
@@ -83,20 +86,21 @@ class Fence(NamedTuple):
 
 
 class Fences:
-    """How far each source partition has been applied: by it a replayed or repeated message is skipped.
+    """The highest source position already applied, for each source partition.
 
-    Entries of one source partition come in the order of their offsets and parts; one that comes again, or late from
-    a producer that has lost its partition, is below the fence, however it was cut.
+    Replayed or repeated messages are skipped. Entries of one source partition come in order of offset and part. An
+    entry that is repeated, or sent late by a producer that has lost its partition, is at or below the fence, however it
+    was cut into pieces.
     """
 
     def __init__(self, applied: tuple[Fence, ...] = ()) -> None:
         self._applied = {(fence.topic, fence.partition, fence.rejects): fence for fence in applied}
 
     def take(self, message: Message) -> int:
-        """How many of the message's parts were applied before; the others count as applied from now on.
+        """Return how many parts of the message were applied before. From now on the other parts count as applied.
 
-        0 where the message is new or has no fence. A run is decoded only where some of it was applied. Raises
-        StorageError where parts are missing before the message.
+        Returns 0 if the message is new or has no fence. A run is decoded only if some of it was applied. Raises
+        StorageError if parts before the message are missing.
         """
         fence = message.fence
         if fence is None:
@@ -119,24 +123,24 @@ class Fences:
             rows = _source_rows(message.entry())
             before = fence.part if first == done[0] else 0
             skip = int((rows < done[0]).sum()) + min(int((rows == done[0]).sum()), done[1] - before)
-        elif first < done[0]:  # its last offset is the one that was reached
+        elif first < done[0]:  # the fence is at the last offset of the run
             skip = message.parts - message.of_last + done[1]
         self._applied[source] = Fence(fence.topic, fence.partition, *end, rejects=fence.rejects)
         return skip
 
     def to_bytes(self) -> bytes:
-        """As JSON, the same bytes for equal fences."""
+        """Encode as JSON. Equal fences give equal bytes."""
         return msgspec.json.encode([self._applied[source] for source in sorted(self._applied)])
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Fences:
-        """The fences that `to_bytes` wrote. Raises msgspec.MsgspecError for other content."""
+        """Decode the bytes that `to_bytes` returned. Raises msgspec.MsgspecError for other content."""
         return cls(msgspec.json.decode(content, type=tuple[Fence, ...]))
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message whose checksum holds; its entry is decoded when asked for, so that skipping one costs little."""
+    """A message whose checksum is correct. Its entry is decoded on demand, so that skipping a message costs little."""
 
     fence: Fence | None
     count: int  # by how much the entry advances the offset of the fold
@@ -144,12 +148,12 @@ class Message:
     kind: int
     payload: bytes
     where: str
-    of_last: int  # parts that are of the fence's offset; all of them where it is no run
+    of_last: int  # parts at the fence's offset; all parts unless it is a run
 
     def entry(self, skip: int = 0) -> Entry | Rejects:
-        """The entry without its first `skip` parts, of which it has more.
+        """Decode the entry without its first `skip` parts. `skip` must be less than `parts`.
 
-        Raises StorageError where its kind is unknown or its content has another shape.
+        Raises StorageError if the kind is unknown or the content is malformed.
         """
         try:
             entry: Entry | Rejects
@@ -166,15 +170,15 @@ class Message:
 
 
 def messages_of(entry: Entry | Rejects, fence: Fence | None = None, limit_bytes: int = LIMIT_BYTES) -> list[bytes]:
-    """The messages of an entry, none where it has no rows or commands, each of at most `limit_bytes`.
+    """Encode an entry as messages of at most `limit_bytes` each; none if it has no rows or commands.
 
-    Their parts are counted from that of `fence` on; those of a run (`Fence.run`) have the offsets of their rows. Usage
-    and rejects are cut between rows, commands between commands, a catalogue so that what is named comes first.
-    Corrections with their originals (F6) are not cut: what a later one undoes depends on what the one before it did.
-    Nor are commands with a baseline.
+    Parts are counted from that of `fence` on; in a run (`Fence.run`) they have the offsets of their rows. Usage and
+    rejected records are cut between rows, commands between commands, a catalogue so that referenced entries come first.
+    Corrections with their originals are not cut, because the effect of a correction depends on those before it (F6).
+    Commands with a baseline are not cut either.
 
-    Raises WorldError where something that cannot be cut is larger than a message, ValueError where a run is of
-    something else than usage or rejects, or its rows do not ascend.
+    Raises WorldError if something that cannot be cut exceeds a message, ValueError if a run has other content than
+    usage or rejected records, or if its rows do not ascend.
     """
     if not parts_of(entry):
         return []
@@ -192,7 +196,10 @@ def messages_of(entry: Entry | Rejects, fence: Fence | None = None, limit_bytes:
 
 
 def _source(fence: Fence | None, rows: Ints | None, start: int, parts: int) -> tuple[int, int, int, int, int]:
-    """Partition, first and last offset, parts of the first before, parts of the last, of so many parts of an entry."""
+    """Return partition, first and last offset, earlier parts of the first, and parts of the last offset.
+
+    The values are those of the `parts` parts of an entry from `start` on.
+    """
     if fence is None:
         return -1, -1, -1, start, parts
     if rows is None:
@@ -203,9 +210,9 @@ def _source(fence: Fence | None, rows: Ints | None, start: int, parts: int) -> t
 
 
 def read_message(content: bytes, where: str) -> Message:
-    """The message that `messages_of` made; `where` names its topic, partition and offset in errors.
+    """Check a message made by `messages_of`. `where` names its topic, partition and offset in errors.
 
-    Raises StorageError where it is damaged, no message of a journal, or of a layout that this version does not know.
+    Raises StorageError if it is damaged, is not a journal message, or has a layout unknown to this version.
     """
     if content[: len(MAGIC) - 1] != MAGIC[:-1]:
         raise StorageError(
@@ -234,7 +241,7 @@ def read_message(content: bytes, where: str) -> Message:
 
 
 def _pieces(entry: Entry | Rejects, room: int) -> Iterator[tuple[int, int, int, bytes]]:
-    """(kind, count, parts, payload) of an entry cut into as few pieces of about one size as fit."""
+    """Yield (kind, count, parts, payload) of an entry, cut into as few pieces of similar size as fit."""
     if isinstance(entry, Rejects):
         kind, count, payload = _REJECTS, 0, _to_ipc(entry.rows)
     else:
@@ -255,9 +262,9 @@ def _pieces(entry: Entry | Rejects, room: int) -> Iterator[tuple[int, int, int, 
 
 
 def parts_of(entry: Entry | Rejects) -> int:
-    """How many parts an entry has: its records, commands, rejects or entries of a catalogue; a tick has one.
+    """Return the number of parts: records, commands, rejected records or catalogue entries; a tick has one.
 
-    A catalogue of nothing has one too, as it takes an offset.
+    An empty catalogue has one too, because it takes an offset.
     """
     if isinstance(entry, Rejects):
         return len(entry.rows)
@@ -267,7 +274,7 @@ def parts_of(entry: Entry | Rejects) -> int:
 
 
 def _source_rows(entry: Entry | Rejects) -> Ints:
-    """int64[n]: the source offset of each row of a run. Raises ValueError where the entry has no such rows."""
+    """Return int64[n], the source offset of each row of a run. Raises ValueError if the entry has no rows."""
     if isinstance(entry, Rejects):
         return np.asarray(entry.rows["source_row"].to_numpy(), np.int64)
     if isinstance(entry, Usage):
@@ -289,7 +296,7 @@ def _can_be_cut(entry: Entry | Rejects) -> bool:
 
 
 def _part_of(entry: Entry | Rejects, start: int, stop: int) -> Entry | Rejects:
-    """The parts from `start` to before `stop`, as an entry."""
+    """Return the parts from `start` to before `stop`, as an entry."""
     if isinstance(entry, Rejects):
         return Rejects(entry.rows.slice(start, stop - start))
     if isinstance(entry, Usage):

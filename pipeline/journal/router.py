@@ -1,18 +1,18 @@
-"""Which partition of the journal an entry belongs to: an account, with its cards, pools and add-ons, lives in one.
+"""Routes entries to journal partitions. An account, with its cards, pools and add-ons, has one partition.
 
-    usage       each record by its card, found by ICCID, else IMSI, else MSISDN (F1); the order within a partition stays
+    usage       each record by its card, found by ICCID, else IMSI, else MSISDN (F1); order is kept within a partition
     catalogue   accounts, zones, plans and rules to every partition; pools, cards and add-ons to their account's
-    commands    those of a card to its partition, those of rules to every one
+    commands    commands of a card to its partition, commands of rules to every partition
     tick        to every partition
 
-A number that no card has goes where the number alone says, the same place each time, and is rejected as unknown_card
-there, once. So the fold of the parts gives what one fold over everything would give, each record in one partition.
+A number without a card goes to a partition computed from the number, always the same one, and is rejected there once as
+unknown_card. So the partitions together give the results of one fold over everything, each record in one partition.
 
-What partitions do not know of each other: a record key, the key of a command or a session that comes again under a
-card of another partition is not found as a duplicate, as a conflict or as the same session (F3, F4). A correction goes
-to the partition of the record that it corrects (F6); one that replaces it by usage of a card of another partition is
-rejected there as unknown_card: reverse the record, and send the usage as a new one. The clock of a partition is that
-of what it was sent: ticks bring all of them to one time.
+Partitions do not know each other's records. A record key, a command key or a session that comes again under a card of
+another partition is not recognised as duplicate, conflict or same session (F3, F4). A correction goes to the partition
+of the record that it corrects (F6). If it replaces the record by usage of a card of another partition, it is rejected
+there as unknown_card: reverse the record, and send the usage as a new one. Each partition has a clock of its own, set
+by the entries that it received; ticks bring all of them to the same time.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from schemas.cards import Addon, Catalogue
 from schemas.commands import Command
 
 MOST_PARTITIONS: Final = 1 << 15
-_SHOWN: Final = 20  # findings of one kind; a move of a whole fleet need not be listed card by card
-_MOST_CHUNKS: Final = 256  # of the frame of cards: looking something up visits each of them
+_SHOWN: Final = 20  # findings of one kind; if a whole fleet moves, not every card is listed
+_MOST_CHUNKS: Final = 256  # of the frame of cards; a lookup visits each chunk
 _COLUMNS: Final = (*NUMBERS, "device", "account")
 
 
@@ -50,30 +50,30 @@ def require_partitions(partitions: int) -> None:
 
 
 class Router:
-    """The partition of every card, and entries cut by it. `partitions` never changes for one journal.
+    """The partition of every card, and the splitting of entries. `partitions` never changes for one journal.
 
-    It follows from the catalogues alone, in their order: what `take` was given.
+    The routing follows from the catalogues given to `take`, in their order, and from nothing else.
     """
 
     def __init__(self, partitions: int) -> None:
-        """Raises ConfigError where there cannot be so many partitions."""
+        """Start without cards. Raises ConfigError if a journal cannot have so many partitions."""
         require_partitions(partitions)
         self.partitions = partitions
         self._cards = pl.DataFrame(schema=dict.fromkeys(_COLUMNS, pl.String) | {"partition": pl.Int64})
-        self._partition: Ints | None = None  # of each row of `_cards`
+        self._partition: Ints | None = None  # for each row of `_cards`
         self._addons: dict[str, int] = {}
         self._indices: dict[str, CardIndex] = {}
 
     def __len__(self) -> int:
-        """How many cards it knows."""
+        """Return the number of known cards."""
         return len(self._cards)
 
     def of_accounts(self, accounts: pl.Series) -> Ints:
-        """int64[n]: the partition of each account id, the same in every process and version."""
+        """Return int64[n], the partition of each account id. It is the same in every process and version."""
         return self._by_name("account", accounts)
 
     def of_usage(self, rows: pl.DataFrame) -> Ints:
-        """int64[n]: the partition of each record; its first number decides, known or not."""
+        """Return int64[n], the partition of each record. Its first number decides, known or not."""
         found = np.zeros(len(rows), np.int64)
         unnamed = np.ones(len(rows), bool)
         for name in NUMBERS:
@@ -86,29 +86,32 @@ class Router:
         return found
 
     def copy(self) -> Self:
-        """A router of its own that knows the same; what neither changes is held once."""
+        """Return an independent router with the same cards. Data that never changes is shared."""
         other = copy(self)
         other._indices = dict(self._indices)
         return other
 
     def knows(self, iccids: pl.Series) -> np.ndarray:
-        """bool[n]: whether a card has each ICCID."""
+        """Return bool[n], True if a card has the ICCID."""
         return self._rows_of("iccid", iccids) >= 0
 
     def of_cards(self, iccids: pl.Series) -> Ints:
-        """int64[n]: the partition of the card with each ICCID, where the number alone says if there is none."""
+        """Return int64[n], the partition of the card with each ICCID.
+
+        The partition of an unknown ICCID is computed from the number.
+        """
         return self._of_numbers("iccid", iccids)
 
     def of_device(self, device: str) -> int | None:
-        """The partition of the cards of a device; None where no card is in it."""
+        """Return the partition of the cards of a device, or None if it has no card."""
         row = self._cards["device"].index_of(device)
         return None if row is None else int(self._cards["partition"][row])
 
     def take(self, change: Catalogue) -> pl.DataFrame:
-        """Know the cards and add-ons of a catalogue from now on; returns the cards that are new or go otherwise.
+        """Add the cards and add-ons of a catalogue. Returns the cards that are new or changed.
 
-        Raises CatalogueError, with nothing changed, where a card, an add-on or a device would be in two partitions:
-        its totals, its pool and the keys seen of it are in the one where it began.
+        Raises CatalogueError, with nothing changed, if a card, add-on or device would be in two partitions. Its totals,
+        its pool and its seen keys are in the partition where it began.
         """
         given = change.cards.select(*_COLUMNS, partition=pl.Series(self.of_accounts(change.cards["account"])))
         place = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
@@ -123,9 +126,10 @@ class Router:
         return fresh
 
     def _with(self, fresh: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-        """The cards with `fresh` ones; `known` are those of before, with their rows, that have one of their ICCIDs.
+        """Return the cards with `fresh` added.
 
-        Rows stay in order of first appearance, as in the fold: of two cards with one number the later has it.
+        `known` are the former rows, with row numbers, of cards with the same ICCIDs. Rows keep the order of first
+        appearance, as in the fold: if two cards have the same number, the later one counts.
         """
         changed = fresh.join(known.select("iccid", "row"), on="iccid", maintain_order="left")
         new = fresh if changed.is_empty() else fresh.join(known, on="iccid", how="anti", maintain_order="left")
@@ -137,11 +141,11 @@ class Router:
         return cards.rechunk() if cards.n_chunks() > _MOST_CHUNKS else cards
 
     def split(self, entry: Entry) -> list[Entry | None]:
-        """The entry of each partition, None where it has none; a catalogue is taken first.
+        """Split an entry by partition: one entry for each, or None if it has none.
 
-        A catalogue and a tick come to every partition, be it with nothing of its own: rules look at the clock then.
-        Raises CatalogueError as `take` does, and ValueError where a catalogue does not say when it came, which each
-        partition would take for another moment.
+        The cards of a catalogue are taken first. A catalogue and a tick go to every partition, even if nothing in them
+        belongs to it, because rules check the clock then. Raises CatalogueError as `take` does, and ValueError if a
+        catalogue has no arrival time, because each partition would assume another one.
         """
         if isinstance(entry, Usage):
             return self._split_usage(entry)
@@ -155,7 +159,7 @@ class Router:
         return self.split_known(entry)
 
     def split_known(self, entry: Apply) -> list[Entry | None]:
-        """The entry of each partition, of a catalogue that was taken before."""
+        """Split a catalogue that was taken before."""
         return self._split_catalogue(entry)
 
     def _split_usage(self, entry: Usage) -> list[Entry | None]:
@@ -165,9 +169,9 @@ class Router:
         if originals is not None:
             partition = _of_corrected(rows, originals, entry.batch.feed, partition)
         counts = np.bincount(partition, minlength=self.partitions)
-        if counts.max(initial=0) == len(rows):  # as most feeds of one account are
+        if counts.max(initial=0) == len(rows):  # as for most feeds of one account
             return [entry if count and len(rows) else None for count in counts]
-        parts = rows[np.argsort(partition.astype(np.int16), kind="stable")]  # so narrow numbers are sorted by radix
+        parts = rows[np.argsort(partition.astype(np.int16), kind="stable")]  # NumPy uses radix sort for int16
         found: list[Entry | None] = []
         for start, count in zip(np.cumsum(counts) - counts, counts, strict=True):
             part = parts[int(start) : int(start + count)]
@@ -207,7 +211,7 @@ class Router:
         ]
 
     def _of_commands(self, commands: tuple[Command, ...]) -> list[int]:
-        """The partition of each command: its card's, else the one that its action's id begins with."""
+        """Return the partition of each command: of its card, else the one that its action id begins with."""
         found = [self._of_action(getattr(command, "action_id", None) or "") for command in commands]
         iccids = [getattr(command, "iccid", None) for command in commands]
         at = [place for place, iccid in enumerate(iccids) if iccid is not None]
@@ -223,13 +227,13 @@ class Router:
         return int(self._by_name("action", pl.Series([action_id]))[0])
 
     def _by_name(self, kind: str, names: pl.Series) -> Ints:
-        """int64[n]: where names alone put something."""
+        """Return int64[n], the partition computed from names alone."""
         if not len(names):
             return np.zeros(0, np.int64)
         return (digest(kind, names)[1] % np.uint64(self.partitions)).astype(np.int64)
 
     def _of_numbers(self, name: str, numbers: pl.Series) -> Ints:
-        """int64[n]: the partition of the card with each number, which are not null."""
+        """Return int64[n], the partition of the card with each number. Numbers must not be null."""
         if not len(numbers):
             return np.zeros(0, np.int64)
         high, low = digest(name, numbers)
@@ -244,7 +248,7 @@ class Router:
         return found
 
     def _rows_of(self, name: str, numbers: pl.Series) -> Ints:
-        """int64[n]: the row of the card with each number, -1 where there is none."""
+        """Return int64[n], the row of the card with each number, or -1."""
         return self._index(name).find(*digest(name, numbers))
 
     def _index(self, name: str) -> CardIndex:
@@ -253,7 +257,10 @@ class Router:
         return self._indices[name]
 
     def _of_addons(self, addons: Iterable[Addon], cards: pl.DataFrame) -> dict[str, int]:
-        """The partition of each add-on by id: that of its card, where the number alone says if there is none."""
+        """Return the partition of each add-on by id: that of its card.
+
+        The partition of an unknown ICCID is computed from the number.
+        """
         ids, iccids = [addon.id for addon in addons], [addon.iccid for addon in addons]
         wanted = pl.DataFrame({"iccid": iccids}, schema={"iccid": pl.String})
         known = wanted.join(cards.select("iccid", "partition"), on="iccid", how="left", maintain_order="left")
@@ -317,7 +324,7 @@ def _finding(field: str, found: str, expected: str) -> Finding:
 
 
 def _of_corrected(rows: pl.DataFrame, originals: pa.Table, feed: str, otherwise: Ints) -> Ints:
-    """int64[n]: the partition in which what each correction corrects was rated; `otherwise` where it was not."""
+    """Return int64[n], the partition in which each corrected record was rated, or `otherwise` if it was not rated."""
     own = originals.filter(pc.equal(originals["feed"].cast(pa.string()), feed))
     rated = dict(zip(own["record_key"].to_pylist(), own["journal_partition"].to_pylist(), strict=True))
     keys = rows["corrects_key"].to_list()

@@ -1,11 +1,11 @@
-"""The journal: everything that can change a number, in one order (append-only).
+"""The append-only journal: everything that can change a number, in one order.
 
 An entry is a batch of usage, a catalogue, a tick of the clock or a list of commands. Offsets count usage records and
-commands; a catalogue and a tick count one each. Entries are kept in segments, files of the checkpoint that made them
-durable; a segment's facts in the manifest are its `first_offset` and `next_offset`.
+commands; a catalogue and a tick count as one each. Entries are stored in segments, files of the checkpoint that made
+them durable. The manifest records `first_offset` and `next_offset` of each segment.
 
-A segment is a magic, then frames: a header (kind, checksum, offset, count, length), then as many bytes. Usage is held
-as Parquet: packed as differences it is half the size of compressed Arrow IPC, and quicker to write and to read.
+A segment is a magic, then frames: a header (kind, checksum, offset, count, length) and a payload. Usage is stored as
+delta-encoded Parquet, which is half the size of compressed Arrow IPC and faster to write and to read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PLACE = struct.Struct("<QQQ")
 
 
 def encode(entry: Written, offset: int) -> bytes:
-    """An entry as a frame, the same bytes for the same entry; may be called from any thread."""
+    """Encode an entry as a frame. The same entry gives the same bytes. May be called from any thread."""
     payload, count = entry.payload(_TABLES), entry.count
     return _FRAME.pack(entry.kind, _checksum(offset, count, payload), offset, count, len(payload)) + payload
 
@@ -45,12 +45,12 @@ def _checksum(offset: int, count: int, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(_PLACE.pack(offset, count, len(payload))))
 
 
-# Words that repeat within a batch; the other text differs from row to row.
+# Columns whose words repeat within a batch; other text differs from row to row.
 _WORDS = ("service", "direction", "record_type", "plmn", "country", "zone", "rat", "apn")
 
 
 def _parquet(table: pa.Table) -> bytes:
-    # Said to be never null where it is not, a column is quicker to write.
+    # A column declared non-null is faster to write.
     schema = pa.schema(
         [field.with_nullable(column.null_count > 0) for field, column in zip(table.schema, table.columns, strict=True)]
     )
@@ -76,9 +76,9 @@ _TABLES = Tables(_parquet, _from_parquet)
 
 
 class Journal:
-    """Appends entries to the segments of one checkpoint, encoding and writing in the background thread.
+    """Appends entries to the segments of one checkpoint. Encodes and writes in the background thread.
 
-    `offset` is where the journal ends, and the next entry begins.
+    `offset` is the end of the journal, where the next entry begins.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Journal:
         self._parts = 0
 
     def append(self, entry: Entry) -> int:
-        """Add an entry and return its offset; an empty batch adds nothing. Durable once the checkpoint is committed.
+        """Append an entry and return its offset. An empty batch adds nothing. Durable once the checkpoint is committed.
 
         Raises StorageError if an earlier entry could not be written.
         """
@@ -105,12 +105,12 @@ class Journal:
         return offset
 
     def flush(self) -> None:
-        """Have all entries appended so far staged, in the background."""
+        """Stage all entries appended so far, in the background."""
         end = self.offset
         self._background.submit(lambda: self._stage(end))
 
     def finish(self) -> None:
-        """Wait until all entries are staged; then the checkpoint can be committed."""
+        """Wait until all entries are staged. Then the checkpoint can be committed."""
         self.flush()
         self._background.finish()
 
@@ -143,14 +143,14 @@ class Journal:
 
 
 def end_offset(directory: DataDirectory) -> int:
-    """Where the committed journal ends; 0 where it is empty."""
+    """Return the end offset of the committed journal; 0 if it is empty."""
     return max((int(entry.facts["next_offset"]) for entry in directory.manifest.group(GROUP)), default=0)
 
 
 def read(directory: DataDirectory, from_offset: int = 0) -> Iterator[tuple[int, Entry]]:
-    """The committed entries at and after an offset, with their offsets, in order.
+    """Yield the committed entries at and after an offset, with their offsets, in order.
 
-    Raises StorageError where a segment is damaged, and ValueError where `from_offset` lies inside an entry.
+    Raises StorageError if a segment is damaged, ValueError if `from_offset` is inside an entry.
     """
     for segment in directory.manifest.group(GROUP):
         if int(segment.facts["next_offset"]) <= from_offset:
@@ -167,7 +167,7 @@ def read(directory: DataDirectory, from_offset: int = 0) -> Iterator[tuple[int, 
 
 
 def _frames(content: bytes, path: Path) -> Iterator[tuple[int, int, int, bytes]]:
-    """(offset, count, kind, payload) of each frame of a segment."""
+    """Yield (offset, count, kind, payload) of each frame of a segment."""
     if content[: len(_MAGIC)] in _FORMER:
         found, known = content[len(_MAGIC) - 1], _MAGIC[-1]
         raise StorageError(f"{path}: layout {found}, this version of weir knows {known}; use the one that wrote it")

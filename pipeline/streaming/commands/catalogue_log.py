@@ -110,7 +110,7 @@ class Registry:
         return [[] if part is None else messages_of(part, fence) for part in split]
 
     def partition_of(self, iccid: str) -> int:
-        """Return the partition of a card as of `next_offset`. An unknown ICCID is mapped by its digits alone."""
+        """Return the partition of a card as of `next_offset`; of an unknown ICCID, the one computed from the number."""
         return int(self._newest.of_cards(pl.Series([iccid], dtype=pl.String))[0])
 
     def partition_of_pool(self, pool_id: str) -> int | None:

@@ -1,1 +1,1 @@
-"""The topic usage.raw: what its messages are, and how files and single records become messages."""
+"""The topic usage.raw: the format of its messages, and how files and single records become messages."""

@@ -1,4 +1,4 @@
-"""Avro records, each in a message of its own, as lines of JSON (F2)."""
+"""Converts Avro records, one in each message, to lines of JSON (F2)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import msgspec
 from rating.errors import UsageError
 from schemas.choices import AvroFraming
 
-_PREFIX_BYTES: Final = 5  # a zero byte and the number of a schema
+_PREFIX_BYTES: Final = 5  # a zero byte and the four bytes of a schema id
 _MESSAGE_CHARACTERS: Final = 200
 
 
 class AvroRecords:
-    """Records of one schema.
+    """Decodes records of one schema.
 
-    "registry" records have the prefix of a schema registry, which is skipped; "plain" ones have none; with "auto"
-    those that begin with a zero byte are read behind a prefix first, and plainly where that fails.
+    `framing`: "registry" records have the prefix of a schema registry, which is skipped; "plain" records have none.
+    With "auto", a record that begins with a zero byte is read after a prefix first, and without one if that fails.
     """
 
     def __init__(self, schema: Any, framing: AvroFraming = "auto") -> None:
@@ -30,18 +30,18 @@ class AvroRecords:
 
     @classmethod
     def load(cls, path: Path, framing: AvroFraming = "auto") -> AvroRecords:
-        """The schema of a file. Raises UsageError where it cannot be read or is none."""
+        """Load the schema from a file. Raises UsageError if the file cannot be read or is not an Avro schema."""
         try:
             return cls(msgspec.json.decode(path.read_bytes()), framing)
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}; expected an Avro schema (.avsc)") from error
-        except Exception as error:  # whatever the schema is, fastavro says it in ways of its own
+        except Exception as error:  # fastavro raises many types of exception
             raise UsageError(f"{path}: found no Avro schema ({_said(error)}); expected one in JSON (.avsc)") from error
 
     def as_json(self, values: Sequence[bytes]) -> tuple[list[bytes], dict[int, str]]:
-        """Each record as JSON, and why, by place, where a value is none of the schema: there it is as it came.
+        """Convert each value to JSON. Returns the lines, and error messages by index.
 
-        Times are ISO 8601, decimals texts, bytes base64.
+        A value that does not fit the schema is returned unchanged. Times become ISO 8601, decimals text, bytes base64.
         """
         encode = msgspec.json.Encoder().encode
         lines: list[bytes] = []
@@ -67,7 +67,7 @@ class AvroRecords:
             return self._whole(value, 0)
 
     def _whole(self, value: bytes, start: int) -> Any:
-        """The record from `start` to the end of the value."""
+        """Decode the record from `start` to the end of the value. Raises ValueError if bytes are left."""
         stream = io.BytesIO(value)
         stream.seek(start)
         record = fastavro.schemaless_reader(stream, self._schema, None)

@@ -1,7 +1,7 @@
-"""Cuts files into messages of `usage.raw`: the lines of a text file, the decoded rows of any other.
+"""Cuts files into messages of `usage.raw`: lines of a text file, or decoded rows of any other file.
 
-The lists beside a feed file (F2) travel with each chunk as far as it needs them: header `lists` is JSON packed with
-zstd, an object for each lookup of the mapping in order.
+The lists beside a feed file (F2) are sent with each chunk, reduced to the entries that it needs. The header `lists` is
+zstd-compressed JSON, one object for each lookup of the mapping, in order.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def chunks_of(
     start: Position = _BEGIN,
     limit_bytes: int = LIMIT_BYTES,
 ) -> Iterator[tuple[RawMessage, Position]]:
-    """The file from `start` on as messages of at most `limit_bytes`, each with the position where the next begins.
+    """Yield the file from `start` on as messages of at most `limit_bytes`, each with the position after it.
 
-    Together they give the usage and rejects that the file gives. A record that is larger than a message although it
-    is packed is rejected as too long, with its first 64 KiB. Raises SourceError when the file cannot be read,
-    MappingError when it lacks a column or a list (F2) that the mapping requires, or its CSV header is too large.
+    Together the messages give the same usage and rejected records as the file. A record that exceeds a message even
+    when compressed is rejected as too long, with its first 64 KiB. Raises SourceError if the file cannot be read,
+    MappingError if it lacks a column or list that the mapping requires (F2), or if its CSV header is too large.
     """
     filled = with_lists(mapping, path.parent)
     headers = (
@@ -76,7 +76,7 @@ def chunks_of(
 
 
 class _Packing:
-    """Makes messages of one file."""
+    """Makes the messages of one file."""
 
     def __init__(self, mapping: Mapping, headers: tuple[tuple[str, bytes], ...], limit_bytes: int) -> None:
         self._mapping = mapping
@@ -85,7 +85,7 @@ class _Packing:
         self._looked_up = bool(mapping.lookups)
 
     def lines(self, path: Path, start: Position) -> Iterator[tuple[RawMessage, Position]]:
-        """Chunks of a text file."""
+        """Yield the chunks of a text file."""
         if (found := text_start(path, self._mapping, start)) is None:
             return
         header, start = found
@@ -123,9 +123,9 @@ class _Packing:
             yield message or self._cut_off(whole, block.first_row + first, "the line is larger than a message"), end
 
     def rows(self, path: Path, start: Position) -> Iterator[tuple[RawMessage, Position]]:
-        """Chunks of decoded rows of any other file."""
+        """Yield the chunks of any other file, as decoded rows."""
         document = self._mapping.format.type == "json"
-        # Rows of a group or batch are found again from its beginning only.
+        # A row group or batch can be read from its beginning only; earlier rows are filtered out below.
         begin = start if document else Position(start.offset, 1)
         for chunk in open_source(path, self._mapping, start=begin, chunk_bytes=_text_bytes(self._mapping)):
             table = _with_lines(chunk).filter(pl.col("source_row") >= start.row)
@@ -155,7 +155,10 @@ class _Packing:
     def _fitting(
         self, make: Callable[[int, int], RawMessage], first: int, stop: int
     ) -> Iterator[tuple[int, int, RawMessage | None]]:
-        """Messages of as few pieces of [first, stop) as fit; None for one that does not although it is single."""
+        """Split [first, stop) into as few messages as fit the limit.
+
+        The message is None for a single item that does not fit.
+        """
         if first == stop:
             return
         message = make(first, stop)
@@ -180,7 +183,7 @@ class _Packing:
         return self._message(kept, row, LINES, ("too-long", why.encode()))
 
     def _lists(self, raw: pl.DataFrame) -> list[tuple[str, bytes]]:
-        """What the rows need of the lists beside the file, as a header."""
+        """Return the header with the list entries that the rows need; empty if the mapping has no lookups."""
         if not self._looked_up:
             return []
         texts = SourceText(raw, "")
@@ -196,7 +199,7 @@ class _Packing:
 
 
 def _with_lines(chunk: Chunk) -> pl.DataFrame:
-    """The rows and rejects of a chunk in source order, with the raw bytes of each source row at its first row."""
+    """Return rows and rejects of a chunk in source order. The first row of each source row has its raw bytes."""
     refused = chunk.rejects.select("source_row", pl.col("reason").alias(REASON), pl.col("message").alias(MESSAGE))
     parts = [chunk.raw, refused] if len(refused) else [chunk.raw]
     table = pl.concat(parts, how="diagonal").sort("source_row", maintain_order=True)

@@ -1,6 +1,6 @@
-"""Feed files onto usage.raw: each in one partition, in order, every row once however often the sending is killed.
+"""Sends feed files to usage.raw, each to one partition in order, every row once, however often the sender is killed.
 
-What the partition holds of a file (digest, feed, row) says where to go on, so nothing else is kept.
+The chunks in the partition (digest, feed, row) show where to resume, so no other progress is stored.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ from pipeline.streaming.topics import Topics
 from rating.errors import UsageError
 from schemas.mapping import Mapping
 
-IN_FLIGHT: Final = 8  # messages that the broker has not acknowledged yet
-LOOK_BACK: Final = 2_000  # messages at the end of a partition that are searched for a file: some 10 GB of text
+IN_FLIGHT: Final = 8  # unacknowledged messages
+LOOK_BACK: Final = 2_000  # messages at the end of a partition that are searched for a file; some 10 GB of text
 
-_CLOCKS_DIFFER_MS: Final = 3_600_000  # a file is not looked for earlier than this before it was last changed
-_FRESH_US: Final = 10_000_000  # behind a message younger than this, one of a sender that was killed may still come
+_CLOCKS_DIFFER_MS: Final = 3_600_000  # search from the file's modification time minus this
+_FRESH_US: Final = 10_000_000  # after a message younger than this, another one of a killed sender may still arrive
 _SETTLE_S: Final = 0.3
 _SETTLE_ROUNDS: Final = 10
 _TEXT: Final = ("csv", "ndjson")
 
-Watch = Callable[[Source, int], None]  # is told of a file and the bytes of it that have been handed over
+Watch = Callable[[Source, int], None]  # called with a file and the number of its bytes that have been sent
 
 
 @dataclass(frozen=True)
 class Fed:
-    """What became of a file: where it lies, how much was sent now, and behind which row that began."""
+    """The result for a file: its partition, what was sent now, and how many rows the partition had before."""
 
     name: str
     digest: str
     partition: int
     messages: int
     rows: int  # sent now
-    before: int  # rows, with a header line, that the partition had already
+    before: int  # rows that the partition had already, including the header line
     as_of_us: int
 
     @property
     def was_there(self) -> bool:
-        """Whether the partition had all of it."""
+        """True if the partition had the whole file already."""
         return bool(self.before) and not self.messages
 
 
 def partition_of(source: Source, partitions: int) -> int:
-    """The partition of a file, the same whoever asks."""
+    """Deterministic partition for a file."""
     return int(source.fingerprint, 16) % partitions
 
 
@@ -74,13 +74,13 @@ async def feed_files(
     again: bool = False,
     watch: Watch = lambda source, offset: None,
 ) -> list[Fed]:
-    """Send files to usage.raw; on return the broker has every row of them, each once.
+    """Send files to usage.raw. On return the broker has every row of them, each once.
 
-    A file that its partition has is not sent again, one that it has the beginning of is sent from there on, with the
-    arrival time it began with; `again` sends all of each.
+    A file that its partition has already is not sent again. If the partition has its beginning only, the rest is sent,
+    with the arrival time of the beginning. `again` sends all of each file.
 
-    Raises UsageError where a file was begun with another arrival time than `as_of_us`, or there is no such partition;
-    SourceError and MappingError as `chunks_of` does; WorldError where the broker is away.
+    Raises UsageError if a file was begun with another arrival time than `as_of_us`, or the partition does not exist;
+    SourceError and MappingError as `chunks_of` does; WorldError if the broker is unreachable.
     """
     if partition is not None and not 0 <= partition < kafka.raw:
         raise UsageError(f"--partition: found {partition}; expected 0 to {kafka.raw - 1}, as [kafka] has {kafka.raw}")
@@ -118,7 +118,7 @@ async def feed_files(
 async def newest_of(
     log: Log, topic: str, partition: int, feed: str, sources: Collection[Source]
 ) -> dict[str, RawMessage]:
-    """Of each file that the end of the partition holds something of, by digest: the newest chunk."""
+    """Return, by digest, the newest chunk of each file that the end of the partition has chunks of."""
     changed_s = min(Path(source.path).stat().st_mtime for source in sources)
     end = await log.end_offset(topic, partition)
     begin, since = await log.begin_since(topic, partition, int(changed_s * 1000) - _CLOCKS_DIFFER_MS)
@@ -132,7 +132,7 @@ async def newest_of(
             raw = _chunk(message, feed, wanted)
             if raw is not None:
                 found[(raw.header("digest") or b"").decode()] = raw
-        # What a sender that was killed had handed to its system arrives a moment later.
+        # Messages that a killed sender had handed to its operating system arrive a moment later.
         if newest_us < time.time_ns() // 1000 - _FRESH_US:
             break
         await asyncio.sleep(_SETTLE_S)
@@ -149,7 +149,7 @@ def _chunk(message: LogMessage, feed: str, digests: Collection[bytes]) -> RawMes
 
 
 def position_behind(path: Path, mapping: Mapping, chunk: RawMessage) -> Position:
-    """Where a file goes on behind a chunk of it."""
+    """Return the file position after a chunk of the file."""
     row = int(chunk.header("row") or b"0")
     content = pa.CompressedInputStream(pa.BufferReader(chunk.value), "zstd").read()
     if chunk.header("form") == b"rows":
@@ -179,7 +179,7 @@ def _arrival(last: RawMessage, source: Source, as_of_us: int | None) -> int:
 
 
 class _Sending:
-    """Sends the chunks of a file to a partition, a bounded number ahead of what is acknowledged."""
+    """Sends the chunks of a file to a partition, with at most IN_FLIGHT messages unacknowledged."""
 
     def __init__(self, publisher: Publisher, topic: str, partition: int) -> None:
         self.messages = 0
@@ -189,7 +189,7 @@ class _Sending:
         self._partition = partition
 
     async def run(self, chunks: Iterator[tuple[RawMessage, Position]], watch: Callable[[int], None]) -> None:
-        """Send all; on return all are acknowledged."""
+        """Send all chunks. On return all are acknowledged."""
         flight: deque[asyncio.Future[Any]] = deque()
         while (item := await asyncio.to_thread(next, chunks, None)) is not None:
             message, end = item

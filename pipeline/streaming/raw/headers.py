@@ -1,16 +1,16 @@
-"""What a message of `usage.raw` is: value and headers, and what the headers say.
+"""The format of a message of `usage.raw`: value and headers.
 
 feed        name of the mapping
 source, digest, row    of a chunk: name and fingerprint of its file, number of its first row
-as-of       when the usage arrived, in microseconds; else the time of the message holds
-encoding    zstd, where the value is packed
-csv-header  the header line of CSV
-form        lines: of a text file, as they are | rows: decoded, with their raw bytes | none: a single record
-too-long    why the line of the chunk is not whole
-lists       what the chunk needs of the lists beside its file (F2)
-origin      topic and partition of single records that were packed
-span, offsets      their offsets there: the first and how many, or each of them (little-endian int64)
-catalogue   makes it a marker
+as-of       arrival time of the usage in microseconds; default: the timestamp of the message
+encoding    zstd if the value is compressed
+csv-header  the header line of a CSV file
+form        lines: lines of a text file, unchanged | rows: decoded rows with their raw bytes | absent: a single record
+too-long    why the line of the chunk was cut
+lists       the entries that the chunk needs of the lists beside its file (F2)
+origin      of packed single records: their topic and partition
+span, offsets      their offsets there: the first and the number, or each one (little-endian int64)
+catalogue   makes the message a marker
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ from pipeline.feeds.decode.json_lines import JsonLinesDecoder
 from rating.errors import MappingError
 from schemas.mapping import Mapping
 
-MAX_HEADER_BYTES: Final = 64 << 10  # of the line of column names: each reject carries it
+MAX_HEADER_BYTES: Final = 64 << 10  # of the line of column names, which each rejected record carries
 LINES, ROWS, ZSTD = b"lines", b"rows", b"zstd"
-RAW, REASON, MESSAGE = "@raw", "@reason", "@message"  # columns of rows, named so that no path of a mapping can be
+RAW, REASON, MESSAGE = "@raw", "@reason", "@message"  # columns of rows; no path of a mapping can have these names
 
 _DIGITS: Final = 18
 _LAST_US: Final = 253_402_300_799_999_999
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _MOST_PACKED: Final = 1 << 23
-_MORE_BYTES: Final = 128  # what a message takes besides value and headers, and each header besides its text
+_MORE_BYTES: Final = 128  # overhead of a message, besides value and headers
 
 Decoder = DelimitedDecoder | JsonLinesDecoder
 
 
 @dataclass(frozen=True)
 class RawMessage:
-    """A message of `usage.raw`; where a header comes twice, the first one counts."""
+    """A message of `usage.raw`. If a header occurs twice, the first one counts."""
 
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()
 
     def header(self, name: str) -> bytes | None:
-        """The value of a header, None where there is none."""
+        """Return the value of a header, or None if it is missing."""
         return next((value for key, value in self.headers if key == name), None)
 
     @property
     def is_chunk(self) -> bool:
-        """Whether it is a chunk of a file, or of packed records, and no single record or marker."""
+        """True for a chunk of a file or of packed records, False for a single record or a marker."""
         return any(key in ("form", "row") for key, _ in self.headers)
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes in a topic, rather more."""
+        """Estimated size in a topic, rather too large."""
         return len(self.value) + sum(len(key) + len(text) + 16 for key, text in self.headers) + _MORE_BYTES
 
 
 def marker(catalogue_offset: int) -> RawMessage:
-    """From here on usage of the partition is routed by all accepted catalogues up to this offset of `commands`."""
+    """Return a marker. Usage after it is routed by all catalogues accepted up to this offset of `commands`."""
     return RawMessage(b"", (("catalogue", str(catalogue_offset).encode()),))
 
 
 class Facts(NamedTuple):
-    """The headers of a message, checked. `as_of_us` is -1 where the time of the message itself holds."""
+    """The checked headers of a message. `as_of_us` is -1 if the timestamp of the message is the arrival time."""
 
     feed: str
     source: str = ""
@@ -79,13 +79,13 @@ class Facts(NamedTuple):
     header: bytes | None = None
     form: bytes = b""
     too_long: str = ""
-    offsets: bytes | None = None  # of single records in the topic that they came from
+    offsets: bytes | None = None  # of packed records, in the topic that they came from
     lists: bytes = b""
-    origin: tuple[str, int] | None = None  # that topic, and its partition
+    origin: tuple[str, int] | None = None  # of packed records: their topic and partition
 
 
 def facts_of(message: RawMessage) -> Facts:
-    """The headers of a chunk or a single record. Raises ValueError, naming what was found and expected."""
+    """Check the headers of a chunk or single record. Raises ValueError with what was found and expected."""
     held = dict(reversed(message.headers))
     feed = _text(held, "feed", needed=True)
     as_of_us = instant_of(held["as-of"]) if "as-of" in held else -1
@@ -125,7 +125,7 @@ def facts_of(message: RawMessage) -> Facts:
 
 
 def _offsets_of(held: dict[str, bytes]) -> bytes:
-    """The offsets of packed records, little-endian int64."""
+    """Return the offsets of packed records as little-endian int64. Raises ValueError if the headers are wrong."""
     if "span" not in held:
         offsets = held.get("offsets", b"")
         if not offsets or len(offsets) % 8:
@@ -141,9 +141,9 @@ def _offsets_of(held: dict[str, bytes]) -> bytes:
 
 
 def decoder_of(mapping: Mapping, header: bytes | None, path: Path = Path("csv-header")) -> Decoder:
-    """What decodes lines of a feed: CSV under `header`, or JSON objects whatever its files are.
+    """Return the decoder for lines of a feed: CSV under `header`, or JSON objects for every other file format.
 
-    Raises MappingError where the header lacks a column that the mapping requires.
+    Raises MappingError if the header is missing or lacks a column that the mapping requires.
     """
     if mapping.format.type != "csv":
         return JsonLinesDecoder(mapping)
@@ -160,7 +160,7 @@ def _text(held: dict[str, bytes], name: str, *, needed: bool = False) -> str:
 
 
 def instant_of(text: bytes | None) -> int | None:
-    """What a header as-of says, in microseconds; None where there is none, or it is no time up to the year 9999."""
+    """Return the time in an as-of header, in microseconds; None if it is missing or not a time before year 10000."""
     if text is None or not text.isdigit() or len(text) > _DIGITS or int(text) > _LAST_US:
         return None
     return int(text)

@@ -1,7 +1,7 @@
-"""Messages of `usage.raw`: chunks of files, single records and markers; how files become chunks, and how all are read.
+"""Messages of `usage.raw`: chunks of files, single records and markers.
 
-What a message becomes depends on nothing but the message and its mapping. One that cannot be read is a reject of its
-own (F5), never an exception.
+How files become chunks, and how messages are read. The result of a message depends on nothing but the message and its
+mapping. A message that cannot be read becomes one rejected record, never an exception (F5).
 """
 
 from pipeline.streaming.raw.chunks import chunks_of

@@ -1,7 +1,8 @@
-"""Packs a topic of single records into chunks of usage.raw: each record once, however often the packing is killed.
+"""Packs a topic of single records into chunks of usage.raw, each record once, however often the packer is killed.
 
-Each source partition goes into one partition of usage.raw, in order, so the newest chunk of it there says where to go
-on, and nothing else is kept. Records that are no line (F5) go as rows that say why, in their place between the lines.
+Each source partition goes to one partition of usage.raw, in order. So the packer resumes after its newest chunk there,
+and stores no other progress. Records that are not a line are sent as rows with the reason, in order between the lines
+(F5).
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from rating.columnar.key_index import Ints
 from rating.errors import StorageError, UsageError
 from schemas.mapping import Mapping
 
-IN_FLIGHT: Final = 8  # messages of a partition that the broker has not acknowledged yet
+IN_FLIGHT: Final = 8  # unacknowledged messages of a partition
 
-_WINDOW: Final = 16  # messages at the end of usage.raw that are looked at first; then eight times as many
-_MOST_LINES: Final = 1 << 17  # of a chunk, as of files
+_WINDOW: Final = 16  # messages at the end of usage.raw that are searched first; then eight times as many, and so on
+_MOST_LINES: Final = 1 << 17  # of a chunk
 _REPORT_S: Final = 1.0
-_FRESH_US: Final = 10_000_000  # behind a message younger than this, one of a packer that was killed may still come
+_FRESH_US: Final = 10_000_000  # after a message younger than this, another one of a killed packer may still arrive
 _IDLE_S: Final = 0.3
 _SETTLE_S: Final = 0.3
 _SETTLE_ROUNDS: Final = 10
@@ -44,14 +45,14 @@ _LAST_MS: Final = 253_402_300_799_999
 _ZSTD: Final = pa.Codec("zstd", 1)
 
 _Headers = tuple[tuple[str, bytes], ...]
-Refused = dict[int, tuple[str, str]]  # by place: reason and message of what is no line
+Refused = dict[int, tuple[str, str]]  # by index: reason and message for each record that is not a line
 
 
 class Packing:
-    """What records of a source topic become: messages of usage.raw of at most `limit_bytes`.
+    """Converts records of a source topic into messages of usage.raw of at most `limit_bytes`.
 
-    Raises MappingError where the CSV header lacks a column, or is missing; UsageError for a feed whose records need a
-    list beside their file.
+    Raises MappingError if the CSV header is missing or lacks a column; UsageError if the mapping needs a list beside
+    the file, or if the CSV header or Avro schema does not fit the format of the feed.
     """
 
     def __init__(
@@ -83,13 +84,16 @@ class Packing:
     def messages(
         self, topic: str, partition: int, offsets: Ints, values: Sequence[bytes], time_ms: int
     ) -> list[RawMessage]:
-        """The records of one source partition, in order, each in one message; `time_ms` is when the last one came."""
+        """Return the messages for consecutive records of one source partition, each record in one message.
+
+        `time_ms` is the arrival time of the last record.
+        """
         headers: _Headers = (*self._headers, ("origin", origin(topic, partition)))
         if 0 <= time_ms <= _LAST_MS:
             headers = (*headers, ("as-of", str(time_ms * 1000).encode()))
         lines, refused = self._lines(values)
         bounds = sorted({0, len(values), *refused, *(place + 1 for place in refused)})
-        bounds = [at for at in bounds if not (at in refused and at - 1 in refused)]  # neighbours go together
+        bounds = [at for at in bounds if not (at in refused and at - 1 in refused)]  # join neighbours
         found: list[RawMessage] = []
         for start, stop in pairwise(bounds):
             kept = values if start in refused else lines
@@ -99,7 +103,7 @@ class Packing:
         return found
 
     def _lines(self, values: Sequence[bytes]) -> tuple[Sequence[bytes], Refused]:
-        """Each record as a line, and those that are none."""
+        """Return each record as a line, and the records that are none."""
         refused: Refused = {}
         if self._avro is not None:
             values, unread = self._avro.as_json(values)
@@ -144,7 +148,7 @@ class Packing:
 
 
 class _Records(NamedTuple):
-    """Records on their way into messages."""
+    """Records to be packed into messages."""
 
     headers: _Headers
     offsets: Ints
@@ -161,7 +165,7 @@ class _Records(NamedTuple):
 
 
 def _cuts(values: Sequence[bytes], start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Stretches of about CHUNK_TEXT_BYTES."""
+    """Yield (start, stop) of ranges of about CHUNK_TEXT_BYTES."""
     ends = np.cumsum([len(value) + 1 for value in values[start:stop]])
     at = 0
     while at < stop - start:
@@ -172,14 +176,15 @@ def _cuts(values: Sequence[bytes], start: int, stop: int) -> Iterator[tuple[int,
 
 
 def origin(topic: str, partition: int) -> bytes:
-    """The header that says where packed records come from."""
+    """Return the value of the header `origin` of packed records."""
     return f"{topic} {partition}".encode()
 
 
 async def reached(log: Log, place: int, origins: Collection[bytes]) -> dict[bytes, int]:
-    """Up to before which offset records of each origin are in this partition of usage.raw; absent where none are.
+    """Return, for each origin, the offset after its last record in this partition of usage.raw; none if there is no
+    record.
 
-    Waits a moment for what a packer that was killed had handed to its system.
+    Waits a moment for messages that a killed packer had handed to its operating system.
     """
     topic = log.topics.raw
     end = await log.end_offset(topic, place)
@@ -218,7 +223,10 @@ def _behind(message: RawMessage) -> int:
 
 @dataclass
 class Packed:
-    """What became of a source partition: `start` is where this packer began, `next_offset` how far it has come."""
+    """The result for a source partition.
+
+    `start` is the offset where this packer began, `next_offset` the offset after its last record.
+    """
 
     partition: int
     raw_partition: int
@@ -230,7 +238,7 @@ class Packed:
 
 @dataclass
 class _Lane:
-    """One source partition on its way."""
+    """The waiting records and unacknowledged messages of one source partition."""
 
     told: Packed
     values: list[bytes] = field(default_factory=list)
@@ -239,7 +247,7 @@ class _Lane:
     size_bytes: int = 0
     since_s: float = 0.0
     flight: deque[tuple[asyncio.Future[Any], int]] = field(default_factory=deque)
-    landed: int = -1  # up to before which offset the broker has all records; -1 where it has not said
+    landed: int = -1  # the broker has acknowledged all records below this offset; -1 if none yet
 
     def add(self, records: Sequence[Any]) -> None:
         if not self.values:
@@ -252,7 +260,7 @@ class _Lane:
 
 
 class Packer:
-    """Packs partitions of a topic until it is told to stop."""
+    """Packs partitions of a topic until it is stopped."""
 
     def __init__(
         self, kafka: Kafka, packing: Packing, topic: str, partitions: Sequence[int] | None, group: str, wait_s: float
@@ -268,10 +276,11 @@ class Packer:
     async def run(
         self, stop: asyncio.Event, *, idle_exit: bool, watch: Callable[[int], None] | None = None
     ) -> list[Packed]:
-        """Pack until `stop` is set, or with `idle_exit` until what the partitions held when it began is packed.
+        """Pack until `stop` is set.
 
-        On return usage.raw has all of it that was read. Raises UsageError where there is no such topic or partition,
-        StorageError where records were removed before they were packed, or the topic is another one of that name.
+        With `idle_exit`, stop once everything that the partitions contained at the start is packed. On return usage.raw
+        has all records that were read. Raises UsageError if the topic or partition does not exist, StorageError if
+        records were removed before they were packed or the topic was recreated under the same name.
         """
         ends = await self._ends()
         starts = await self._starts(ends)
@@ -306,13 +315,13 @@ class Packer:
         return [lanes[partition].told for partition in sorted(lanes)]
 
     def _due_s(self, lanes: Collection[_Lane]) -> float:
-        """How long may be waited for more."""
+        """Return how many seconds to wait for more records."""
         now_s = time.monotonic()
         held = [lane.since_s + self._wait_s - now_s for lane in lanes if lane.values]
         return max(0.0, min(held, default=_IDLE_S))
 
     async def _ends(self) -> dict[int, int]:
-        """How far each of the wanted partitions goes now."""
+        """Return the end offset of each wanted partition. Raises UsageError if the topic or a partition is wrong."""
         if self._topic in {layout.name for layout in layouts(self._kafka)}:
             raise UsageError(f"--from: found {self._topic}, a topic of Weir; expected another, of single records")
         count = await self._log.partitions_of(self._topic)
@@ -325,7 +334,7 @@ class Packer:
         return await self._log.ends(self._topic, wanted)
 
     async def _starts(self, ends: dict[int, int]) -> dict[int, int]:
-        """Where each partition goes on."""
+        """Return the offset at which to resume each partition. Raises StorageError if its records are gone."""
         starts: dict[int, int] = {}
         for place in sorted({one % self._kafka.raw for one in ends}):
             own = [one for one in ends if one % self._kafka.raw == place]
@@ -348,7 +357,7 @@ class Packer:
         return starts
 
     async def _flush(self, lane: _Lane, publisher: Publisher) -> None:
-        """Hand what a lane holds to the broker, in order."""
+        """Send the waiting records of a lane to the broker, in order."""
         if not lane.values:
             return
         told, offsets = lane.told, np.array(lane.offsets, np.int64)
@@ -374,7 +383,7 @@ class Packer:
 
     @staticmethod
     async def _report(lanes: Collection[_Lane], batches: Batches, done: dict[int, int]) -> dict[int, int]:
-        """Commit how far lanes have come, for whoever watches the group."""
+        """Commit offsets to the consumer group. For monitoring only; never read back."""
         now = {lane.told.partition: lane.landed for lane in lanes}
         fresh = {one: at for one, at in now.items() if at >= 0 and done.get(one) != at}
         if fresh:

@@ -1,6 +1,7 @@
-"""Reads messages of `usage.raw`: what their headers say, what they decode to, and where rows of them came from (F5).
+"""Reads messages of `usage.raw`: decodes and mediates them, and finds the raw bytes of rows (F5).
 
-What a message becomes depends on nothing but the message and the mapping, be it one of `chunks_of` or of others.
+The result of a message depends on nothing but the message and the mapping, whether `chunks_of` or another program made
+the message.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from schemas.mapping import Field, Mapping
 from schemas.usage import REJECT_SCHEMA, UsageBatch
 
 MOST_RAW_BYTES: Final = LIMIT_BYTES - MAX_HEADER_BYTES - (64 << 10)
-MAX_CONTENT_BYTES: Final = 64 << 20  # of a chunk once it is unpacked
+MAX_CONTENT_BYTES: Final = 64 << 20  # of a decompressed chunk
 
 
 _UNREADABLE: Final = (
@@ -60,7 +61,7 @@ Numbered = tuple[int, int, RawMessage]  # offset, timestamp in microseconds, mes
 
 @dataclass(frozen=True)
 class Origin:
-    """Where rows of a chunk came from: what their reject ids begin with, the header of the CSV, and their bytes."""
+    """The origin of rows of a chunk: prefix of their reject ids, CSV header line, and raw bytes of each row."""
 
     fingerprint: str
     header: bytes | None
@@ -69,9 +70,9 @@ class Origin:
 
 @dataclass(frozen=True)
 class Reading:
-    """A chunk or a run after mediation: usage, and rejects as rows of schemas.tables.REJECTED.
+    """A chunk or a run after mediation: usage, and rejected records as rows of schemas.tables.REJECTED.
 
-    `origin` is topic and partition of records that were packed: their rows have the offsets there.
+    `origin` is the topic and partition of packed records, whose rows are numbered by their offsets there.
     """
 
     batch: UsageBatch
@@ -80,7 +81,7 @@ class Reading:
 
 
 class Readers:
-    """Decodes and mediates the messages of one raw partition; what it makes of mappings is kept."""
+    """Decodes and mediates the messages of one raw partition. Caches decoders."""
 
     def __init__(self, topic: str, partition: int, mappings: Named[str, Mapping]) -> None:
         self._topic = topic
@@ -89,7 +90,7 @@ class Readers:
         self._decoders: dict[tuple[str, bytes | None], Decoder] = {}
 
     def chunk(self, offset: int, timestamp_us: int, message: RawMessage) -> Reading:
-        """The usage and rejects of a chunk; of a whole message that cannot be read one reject."""
+        """Return usage and rejected records of a chunk. A chunk that cannot be read becomes one rejected record."""
         try:
             facts = facts_of(message)
             if facts.origin is not None and facts.origin[0] == self._topic:
@@ -103,7 +104,7 @@ class Readers:
         return replace(reading, origin=facts.origin)
 
     def run(self, records: Sequence[Numbered]) -> Reading:
-        """The usage and rejects of single records whose headers say the same."""
+        """Return usage and rejected records of single records whose headers agree."""
         try:
             facts = facts_of(records[0][2])
             mapping = self._mapping(facts)
@@ -152,7 +153,7 @@ class Readers:
 
 
 def kept_line(value: bytes) -> bytes:
-    """The bytes of a single record as a reject keeps them: without a line end, and the beginning where too long."""
+    """Return the bytes of a single record for a rejected record: without line end, and cut if it is too long."""
     line = value.removesuffix(b"\n").removesuffix(b"\r")
     return line if len(line) <= MAX_LINE_BYTES else line[:KEPT_LINE_BYTES]
 
@@ -167,12 +168,15 @@ def _mediated(chunk: Chunk, mapping: Mapping, source: Source, received_at_us: in
 
 
 def _cut(lines: list[bytes]) -> list[bytes]:
-    """Lines as rejects have them: of one that no message of the journal could carry its beginning."""
+    """Cut lines that no journal message could carry to KEPT_LINE_BYTES."""
     return [line if len(line) <= MOST_RAW_BYTES else line[:KEPT_LINE_BYTES] for line in lines]
 
 
 def as_lines(values: list[bytes], *, is_json: bool) -> tuple[list[bytes], list[pl.DataFrame]]:
-    """Each value as one line without its end, blank where it is a reject; and the rejects, by place."""
+    """Return each value as one line without its end, and the rejects (frames, `source_row` is the index).
+
+    Rejected values become blank lines.
+    """
     lines = [value.removesuffix(b"\n") for value in values]
     if max(map(len, lines)) <= MAX_LINE_BYTES and not any(b"\n" in line for line in lines):
         return lines, []
@@ -181,7 +185,7 @@ def as_lines(values: list[bytes], *, is_json: bool) -> tuple[list[bytes], list[p
         lines[place] = b""
     rejects = [reject_frame(long, "too_long", "the line is longer than 1 MiB")]
     broken = [place for place, line in enumerate(lines) if b"\n" in line]
-    for place in broken:  # between the words of JSON, the only place where it may be, a newline is a space
+    for place in broken:  # valid JSON has newlines only between tokens, where a space means the same
         lines[place] = lines[place].replace(b"\n", b" ") if is_json else b""
     if not is_json:
         rejects.append(reject_frame(broken, "malformed", "found several lines; expected one record in a message"))
@@ -189,7 +193,7 @@ def as_lines(values: list[bytes], *, is_json: bool) -> tuple[list[bytes], list[p
 
 
 def _arrival(records: Sequence[Numbered]) -> int:
-    """The greatest arrival time of records, in microseconds."""
+    """Return the latest arrival time of the records, in microseconds."""
     found = []
     for _, timestamp_us, message in records:
         as_of_us = instant_of(message.header("as-of"))
@@ -198,9 +202,9 @@ def _arrival(records: Sequence[Numbered]) -> int:
 
 
 def with_carried_lists(mapping: Mapping, lists: bytes) -> Mapping:
-    """The mapping with its looked-up fields filled from a header `lists`; without it no key is listed.
+    """Return the mapping with the values of its looked-up fields, taken from a header `lists`.
 
-    Raises ValueError where the header holds something else.
+    If the header is empty, the lookups have no entries. Raises ValueError if the header is malformed.
     """
     if not mapping.lookups:
         return mapping
@@ -223,9 +227,9 @@ def with_carried_lists(mapping: Mapping, lists: bytes) -> Mapping:
 
 
 def decode_chunk(message: RawMessage, facts: Facts, decoder: Callable[[], Decoder]) -> Chunk:
-    """A chunk as the decoder of its file gave it; `end` says nothing.
+    """Decode a chunk as the decoder of its file did. `end` of the result is meaningless.
 
-    Raises ValueError, MappingError or pyarrow's errors where its content is not what the headers say.
+    Raises ValueError, MappingError or pyarrow's errors if the content does not match the headers.
     """
     content = content_of(message, facts)
     if facts.form == ROWS:
@@ -242,7 +246,7 @@ def decode_chunk(message: RawMessage, facts: Facts, decoder: Callable[[], Decode
 
 
 def renumbered(chunk: Chunk, offsets: Ints) -> Chunk:
-    """The chunk with rows 0, 1, … called by their offsets, which ascend."""
+    """Return the chunk with `offsets[row]` for each row number. `offsets` must ascend."""
     numbers = pl.Series("source_row", offsets, dtype=pl.Int64)
 
     def places(wanted: list[int]) -> list[int]:
@@ -257,10 +261,10 @@ def renumbered(chunk: Chunk, offsets: Ints) -> Chunk:
 
 
 def origin_of(raw: RawMessage, rows: Sequence[int]) -> Origin:
-    """Where rows of a chunk, by their `source_row`, came from, for what the fold rejects of them (F5).
+    """Return the origin of rows of a chunk, given by `source_row`, for records that the fold rejects (F5).
 
-    For a single record that is its value. Raises ValueError or pyarrow's errors for a message that is no chunk, or
-    lacks a row: no usage came from it.
+    Raises ValueError or pyarrow's errors if the message is not a chunk or lacks a row; no usage came from such a
+    message.
     """
     facts = facts_of(raw)
     if not facts.form:
@@ -275,14 +279,14 @@ def origin_of(raw: RawMessage, rows: Sequence[int]) -> Origin:
 
 
 def content_of(message: RawMessage, facts: Facts) -> bytes:
-    """The value, unpacked. Raises ValueError or pyarrow's errors where it is damaged or too large."""
+    """Return the decompressed value. Raises ValueError or pyarrow's errors if it is damaged or too large."""
     return _unpacked(message.value) if facts.packed else message.value
 
 
 def _block(content: bytes, facts: Facts) -> LineBlock:
     if not content.endswith(b"\n"):
         content += b"\n"
-    lines = int(np.count_nonzero(np.frombuffer(content, np.uint8) == 10))  # a quarter of what bytes.count takes
+    lines = int(np.count_nonzero(np.frombuffer(content, np.uint8) == 10))  # takes a quarter of the time of bytes.count
     if facts.offsets is None:
         return LineBlock(content, facts.row, lines, Position())
     offsets = np.frombuffer(facts.offsets, "<i8")
@@ -329,7 +333,7 @@ def _from_rows(content: bytes, facts: Facts) -> Chunk:
 def _unpacked(value: bytes) -> bytes:
     pieces: list[bytes] = []
     size_bytes = 0
-    step = max(64 << 10, 4 * len(value))  # most chunks come out in one piece, and none takes the room of the largest
+    step = max(64 << 10, 4 * len(value))  # enough for most chunks in one read, without allocating for the largest
     with pa.CompressedInputStream(pa.BufferReader(value), "zstd") as stream:
         while size_bytes <= MAX_CONTENT_BYTES and (piece := stream.read(min(step, MAX_CONTENT_BYTES + 1 - size_bytes))):
             pieces.append(piece)

@@ -1,1 +1,1 @@
-"""The embedded driver: one process over one data directory."""
+"""The embedded driver: one process on one data directory."""

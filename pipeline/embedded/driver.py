@@ -1,11 +1,11 @@
-"""The embedded driver: journal, state, history and rejects in one data directory; needs nothing but Python.
+"""The embedded driver: journal, state, history and rejected records in one data directory. It needs nothing but Python.
 
     file -> decode, mediate (reading thread) -> fold (here) -> journal, history, rejects (writing thread)
 
-After the last record of an ingest comes a tick of the clock, so that rules that wait for time see the usage first.
-Every so many records all of it becomes durable in one atomic checkpoint, together with how far the files have been
-read. Killed at any moment, the same command goes on from the last checkpoint and ends with the same bytes as a run
-that nothing disturbed.
+After the last record of an ingest follows a tick of the clock, so that rules that wait for time see the usage first.
+After a certain number of records everything becomes durable in one atomic checkpoint, together with the read position
+in the files. If the process is killed at any moment, the same command resumes from the last checkpoint and ends with
+the same bytes as an undisturbed run.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ from schemas.usage import UsageBatch
 
 CHECKPOINT_RECORDS: Final = 2_000_000
 _CHECKPOINT_VARIABLE: Final = "WEIR_CHECKPOINT_RECORDS"
-_BYTES_OF_A_RECORD: Final = 64  # chunks are cut so that a checkpoint comes about when it should
-WRITES_AHEAD: Final = 12  # tasks that may wait for the writing thread: about two chunks' worth
+_BYTES_OF_A_RECORD: Final = 64  # estimate, to cut chunks so that checkpoints are about due at their ends
+WRITES_AHEAD: Final = 12  # tasks that may wait for the writing thread: those of about two chunks
 
-Watch = Callable[[Progress, int], None]  # is told of an ingest and the bytes of its file that have been folded
+Watch = Callable[[Progress, int], None]  # called with an ingest and the bytes of its current file folded so far
 
 
 def checkpoint_records() -> int:
-    """Records between two checkpoints: $WEIR_CHECKPOINT_RECORDS, else two million.
+    """Return the number of records between two checkpoints: $WEIR_CHECKPOINT_RECORDS, or else two million.
 
-    Raises UsageError where the variable is no positive number.
+    Raises UsageError if the variable is not a positive whole number.
     """
     text = os.environ.get(_CHECKPOINT_VARIABLE)
     if text is None:
@@ -75,8 +75,8 @@ def checkpoint_records() -> int:
 class Reading:
     """A chunk of a file after mediation, made in the reading thread for the thread that folds.
 
-    `usage` has the columns of USAGE_SCHEMA, `rejected` those of schemas.tables.REJECTED: what mediation refused.
-    `raw_lines` and `header` are those of the chunk (pipeline.feeds.decode.Chunk).
+    `usage` has the columns of USAGE_SCHEMA. `rejected` are the records that mediation rejected, with the columns of
+    schemas.tables.REJECTED. `raw_lines` and `header` are those of the chunk (pipeline.feeds.decode.Chunk).
     """
 
     start: Position
@@ -92,14 +92,14 @@ class Reading:
     header: bytes | None
 
     def batch(self) -> UsageBatch:
-        """The usage, for the calling thread."""
+        """Return the usage as a batch for the calling thread."""
         return UsageBatch(self.feed, self.source, self.received_at_us, self.cumulative, own_frame(self.usage))
 
 
 def read_usage(
     source: Source, mapping: Mapping, received_at_us: int, start: Position | None, chunk_bytes: int
 ) -> Iterator[Reading]:
-    """Decode and mediate a feed file chunk by chunk."""
+    """Decode and mediate a feed file, chunk by chunk."""
     path, begin = Path(source.path), start or Position()
     mapping = with_lists(mapping, path.parent)
     for chunk in open_source(path, mapping, start=start, chunk_bytes=chunk_bytes):
@@ -124,7 +124,7 @@ def read_usage(
 
 
 class Reader:
-    """The readings of an ingest, one after another, decoded ahead in the reading thread."""
+    """Decodes the chunks of an ingest one after another, ahead of the fold, in the reading thread."""
 
     def __init__(self, mapping: Mapping, chunk_bytes: int) -> None:
         self._mapping = mapping
@@ -133,7 +133,10 @@ class Reader:
         self._readings: Iterator[Reading] = iter(())
 
     def next(self, progress: Progress) -> Reading | None:
-        """The reading where the ingest stands, None at the end of its file. Raises what reading the file raises."""
+        """Return the reading at the position of the ingest; None at the end of its file.
+
+        Raises the exceptions of reading the file.
+        """
         at = (progress.file, progress.offset, progress.row)
         if self._next != at:
             source = progress.sources[progress.file]
@@ -145,7 +148,7 @@ class Reader:
 
 
 class Embedded:
-    """One data directory under one process: apply catalogues, ingest files; a context manager."""
+    """The driver of one data directory: applies catalogues, ingests files; a context manager."""
 
     def __init__(self, directory: DataDirectory) -> None:
         self.directory = directory
@@ -157,7 +160,7 @@ class Embedded:
 
     @classmethod
     def open(cls, path: Path, *, write: bool) -> Self:
-        """Open a data directory to write (made if need be) or to read.
+        """Open a data directory for writing (created if missing) or for reading.
 
         Raises LockedError, StorageError or UsageError as DataDirectory.open does.
         """
@@ -177,22 +180,25 @@ class Embedded:
         self.directory.close()
 
     def apply(self, change: Catalogue, at_us: int | None = None) -> Step:
-        """Let a catalogue that came at `at_us` (None: at the latest arrival so far) take effect, durably.
+        """Apply a catalogue that arrived at `at_us`, durably. None means at the latest arrival so far.
 
-        Raises PlanError or RuleError, with nothing changed, where it cannot.
+        Raises PlanError or RuleError, with nothing changed, if it is invalid.
         """
         self.engine.check(change)
         return self._enter(journal.Apply(change, at_us), lambda: self.engine.apply(change, at_us))
 
     def tick(self, now_us: int) -> Step:
-        """Let the clock come to `now_us`, durably: what waited for time falls due (L3 to L5, L7)."""
+        """Advance the clock to `now_us`, durably.
+
+        Rules and actions that waited for this time become due (L3 to L5, L7).
+        """
         return self._enter(journal.Tick(now_us), lambda: self.engine.tick(now_us))
 
     def command(self, commands: Sequence[Command], at_us: int) -> Step:
-        """Let commands that came at `at_us` take effect in their order, durably, all of them or none.
+        """Apply commands that arrived at `at_us`, in order and durably, all of them or none.
 
-        Where a rule among them is the first to look at a total, it begins with what the committed history says of it.
-        Raises RuleError or UsageError, with nothing changed, where one of them cannot take effect.
+        If a command starts a rule that is the first to use a total, the rule begins with the total of the committed
+        history. Raises RuleError or UsageError, with nothing changed, if a command is invalid.
         """
         self.engine.check_commands(commands)
         if not commands:
@@ -211,11 +217,11 @@ class Embedded:
         fixed_as_of: bool,
         watch: Watch = lambda progress, offset: None,
     ) -> Tally:
-        """Rate the records of files; each ends rated, duplicate or rejected, durably on return.
+        """Rate the records of files. On return each is durably rated, duplicate or rejected.
 
-        Where the same files of the same feed were under way when a process died, this goes on from there, with the
-        arrival time it began with unless `fixed_as_of`. Returns the tally of the whole ingest; until `acknowledge`
-        says that it has been told, the same ingest gives the same tally again and changes nothing.
+        If a killed process left an ingest of the same files and feed unfinished, this call resumes it, with its arrival
+        time. With `fixed_as_of` it resumes only an ingest whose arrival time is `as_of_us`. Returns the tally of the
+        whole ingest. Until `acknowledge` is called, the same ingest returns the same tally again and changes nothing.
         """
         progress = self._resume(mapping, [Source.of(path) for path in paths], as_of_us, fixed_as_of)
         every = checkpoint_records()
@@ -225,7 +231,7 @@ class Embedded:
         return progress.tally
 
     def acknowledge(self) -> None:
-        """The tallies of all ingests that have ended have been told: the same files given again are a new ingest."""
+        """Record that the tallies of all finished ingests have been reported. The same files are then a new ingest."""
         ended = [one for one in self.facts.under_way if one.file == len(one.sources)]
         if ended:
             self.facts.under_way = [one for one in self.facts.under_way if one not in ended]
@@ -233,7 +239,7 @@ class Embedded:
                 checkpoint.commit(msgspec.to_builtins(self.facts))
 
     def originals(self, corrections: pl.DataFrame) -> pa.Table:
-        """The committed rated rows of the keys that REVERSE and REPLACE records correct, in journal order (F6)."""
+        """Return the committed rated rows that REVERSE and REPLACE records correct, by key, in journal order (F6)."""
         return originals_in(self.directory, corrections)
 
     def _resume(self, mapping: Mapping, sources: list[Source], as_of_us: int, fixed: bool) -> Progress:
@@ -246,7 +252,7 @@ class Embedded:
         return Progress(mapping.name, sources, as_of_us)
 
     def _ingest_stretch(self, reader: Reader, progress: Progress, every: int, watch: Watch) -> None:
-        """Fold up to the next checkpoint and commit it. `progress` and `facts` move on only with the commit."""
+        """Fold up to the next checkpoint and commit it. `progress` and the stored facts change only with the commit."""
         with self.directory.begin() as checkpoint, Background(WRITES_AHEAD) as background:
             moved = msgspec.convert(msgspec.to_builtins(progress), Progress)
             stretch = _Stretch(self, checkpoint, background, reader, moved)
@@ -274,7 +280,7 @@ class Embedded:
         self.engine.expire()
         landing.flush()
         entries.flush()
-        # The writing thread is busy with the last rows meanwhile.
+        # Meanwhile the writing thread writes the last rows.
         self.seen.save(checkpoint)
         self.facts.generation = stage_state(self.directory, checkpoint, self.engine, self.facts.generation)
         entries.finish()
@@ -286,13 +292,13 @@ def _same(one: Progress, other: Progress) -> bool:
 
 
 def _land(step: Step, landing: Landing) -> Tally:
-    """Land all rows of a step but its rejects, and count them."""
-    for rows in step.rated.to_batches():  # as the fold made them, so that landing need not copy them together
+    """Land all rows of a step except its rejects, and count them."""
+    for rows in step.rated.to_batches():  # in the batches that the fold made, so that landing need not join them
         landing.add("rated", pa.Table.from_batches([rows], RATED))
     for name in ("gaps", "results"):
         landing.add(name, getattr(step, name))
     for outcome in step.outcomes:
-        if len(outcome):  # the rows of firings are made beside the fold of the next batch
+        if len(outcome):  # the rows of firings are built while the next batch is folded
             landing.add_later("firings", partial(getattr, outcome, "firings"))
             landing.add_later("actions", partial(getattr, outcome, "actions"))
     tally = Tally(
@@ -321,9 +327,10 @@ class _Stretch:
         self.landing = Landing(checkpoint, background)
 
     def run(self, every: int, watch: Watch) -> None:
-        """Fold chunks until `every` records have been read or the files end; or until a correction needs a commit.
+        """Fold chunks until `every` records have been read, the files end, or a correction needs a commit first.
 
-        Where the files end the clock comes to the arrival of the ingest, in the same checkpoint and so once.
+        At the end of the files a tick advances the clock to the arrival time of the ingest. It is in the same
+        checkpoint, so it happens once.
         """
         progress = self.progress
         while progress.file < len(progress.sources):
@@ -340,10 +347,10 @@ class _Stretch:
         self.tally.add(_land(self.driver.engine.tick(progress.as_of_us), self.landing))
 
     def _fold(self, reading: Reading, source: Source) -> bool:
-        """Fold what is left of a chunk; False where a checkpoint must come first.
+        """Fold the rest of a chunk. Returns False if a checkpoint must come first.
 
-        Corrections look up the rows that they correct in the committed history (F6), so everything before them is
-        committed first.
+        Corrections look up the rows that they correct in the committed history, so everything before them is committed
+        first (F6).
         """
         progress = self.progress
         whole = reading.batch()

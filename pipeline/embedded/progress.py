@@ -1,4 +1,4 @@
-"""How far an ingest has come: what a checkpoint keeps of it, so that the same command goes on where it was."""
+"""The progress of an ingest, stored in each checkpoint, so that the same command can resume it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SAMPLE_BYTES = 1 << 20
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A file to ingest: its name as rows will show it, and a fingerprint of its size, beginning and end."""
+    """A file to ingest: path, name as shown in rows, size, and a fingerprint of its size, beginning and end."""
 
     path: str
     name: str
@@ -23,7 +23,7 @@ class Source(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, path: Path) -> Source:
-        """Look at the file. Raises SourceError where it cannot be read."""
+        """Inspect a file. Raises SourceError if it cannot be read."""
         try:
             size_bytes = path.stat().st_size
             with path.open("rb") as file:
@@ -41,7 +41,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct):
-    """What became of the records of an ingest: each is rated, duplicate or rejected (F5)."""
+    """Counts of an ingest: each record is rated, duplicate or rejected (F5)."""
 
     records: int = 0
     rated: int = 0
@@ -49,21 +49,21 @@ class Tally(msgspec.Struct):
     rejected: dict[str, int] = {}
     missing_partials: int = 0
     charge_nanos: dict[str, int] = {}
-    firings: int = 0  # of rules, and the actions that they ask for
+    firings: int = 0  # of rules; `actions` are those that the rules requested
     actions: int = 0
 
     def add_rejects(self, reasons: dict[str, int]) -> None:
-        """Count rejected records by reason."""
+        """Add numbers of rejected records by reason."""
         for reason, count in reasons.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + count
 
     def add_charges(self, charges: dict[str, int]) -> None:
-        """Add nanos by currency."""
+        """Add charges in nanos by currency."""
         for currency, nanos in charges.items():
             self.charge_nanos[currency] = self.charge_nanos.get(currency, 0) + nanos
 
     def add(self, other: Tally) -> None:
-        """Add all of another tally."""
+        """Add another tally."""
         self.records += other.records
         self.rated += other.rated
         self.duplicate += other.duplicate
@@ -74,7 +74,7 @@ class Tally(msgspec.Struct):
         self.add_charges(other.charge_nanos)
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: rejected by reason in order of name, charge by currency as decimal text."""
+        """Return the tally for JSON: rejected records by reason, sorted; charges by currency as decimal text."""
         return {
             "records": self.records,
             "rated": self.rated,
@@ -88,10 +88,10 @@ class Tally(msgspec.Struct):
 
 
 class Progress(msgspec.Struct):
-    """An ingest under way, or ended and not yet told. `file` is the place in `sources` of the file being read.
+    """An ingest that is unfinished, or finished but not yet acknowledged.
 
-    The next chunk of it starts at `offset` (bytes, uncompressed) and `row`; of that chunk `folded` usage records are
-    done already.
+    `file` is the index in `sources` of the current file. The next chunk of that file starts at `offset` (uncompressed
+    bytes) and `row`. Its first `folded` usage records are folded already.
     """
 
     feed: str
@@ -105,8 +105,8 @@ class Progress(msgspec.Struct):
 
 
 class Facts(msgspec.Struct):
-    """What the embedded driver keeps in the manifest: ingests under way, and totals of all that was ever committed."""
+    """The embedded driver's data in the manifest: unacknowledged ingests, and totals of everything ever committed."""
 
     under_way: list[Progress] = []
     total: Tally = msgspec.field(default_factory=Tally)
-    generation: int = -1  # of the catalogue tables that are in the state files
+    generation: int = -1  # of the catalogue tables in the state files

@@ -1,1 +1,1 @@
-"""The history: Parquet files of what the fold gave, written, read and merged."""
+"""The history: Parquet files of the results of the fold; how they are written, read and merged."""

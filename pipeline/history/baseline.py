@@ -1,4 +1,4 @@
-"""What the committed history says of totals that a rule begins to look at (rating.rules.totals.cycle_and_day)."""
+"""Totals from the committed history for rules that start on them (rating.rules.totals.cycle_and_day)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rating.rules.totals.cycle_and_day import BASELINE, baseline_sql
 
 
 def baseline(directory: DataDirectory, engine: Engine, at_us: int, before_offset: int | None = None) -> pl.DataFrame:
-    """Sums of the committed rated rows for a rule that starts at `at_us`, with the columns of BASELINE.
+    """Return sums of the committed rated rows for a rule that starts at `at_us`, with the columns of BASELINE.
 
-    With `before_offset` only of rows of entries before it. The same history gives the same rows in the same order.
-    Files of cycles that take no more usage are not read.
+    With `before_offset`, only rows of entries before that offset. The same history gives the same rows in the same
+    order. Files of cycles that take no more usage are not read.
     """
     scope = baseline_scope(engine.rules.set, engine.state.rules.memory, max(engine.state.clock_us, at_us))
     wanted = {f"cycle={label}" for label in scope["cycles"]}

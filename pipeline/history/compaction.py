@@ -1,8 +1,7 @@
-"""Small files of the history become larger ones: which are merged, and how.
+"""Merges small files of the history into larger ones.
 
-Files of one folder of the history (a day of rated rows, or another table) are neighbours in the order of their paths,
-which is the order of their rows. Neighbours are merged only with one another, so rows keep their order, also from file
-to file, and not a value changes.
+The files of one folder (a day of rated rows, or another table) sort by path in the order of their rows. Only neighbours
+in this order are merged, so rows keep their order, also across files. Values never change.
 """
 
 from __future__ import annotations
@@ -22,13 +21,16 @@ TARGET_BYTES: Final = 128 << 20
 
 _MERGED: Final = ".merged-"
 
-Group = tuple[str, list[FileEntry]]  # a table, and files of one folder of it, in order
+Group = tuple[str, list[FileEntry]]  # a table, and files of one of its folders, in order
 
 
 def mergeable(
     directory: DataDirectory, *, target_rows: int = FILE_ROWS, target_bytes: int = TARGET_BYTES
 ) -> list[Group]:
-    """All runs of two or more neighbours that stay within the targets together; merged, there are none any more."""
+    """Return all groups of two or more neighbours that fit the targets together.
+
+    After merging them no group is left.
+    """
     groups = []
     for name, entries in _folders(directory):
         group: list[FileEntry] = []
@@ -42,10 +44,10 @@ def mergeable(
 
 
 def crowded(directory: DataDirectory, most_files: int, *, target_rows: int, target_bytes: int) -> list[Group]:
-    """The newest files of each folder that has more than `most_files` within the targets together.
+    """Return the newest files of each folder in which more than `most_files` of them fit the targets together.
 
-    A file that is larger than all newer ones together is left for later, so that a row is rewritten only each time
-    the rows after it have become as many: as often as the logarithm of their number.
+    A file that is at least as large as all newer ones together is left for later. So a row is rewritten only when as
+    many rows have followed it, about log n times for n rows.
     """
     groups = []
     for name, entries in _folders(directory):
@@ -63,9 +65,9 @@ def crowded(directory: DataDirectory, most_files: int, *, target_rows: int, targ
 
 
 def merge(directory: DataDirectory, checkpoint: Checkpoint, group: Group) -> FileEntry:
-    """Stage one file with the rows of a group, which it replaces, named so that it sorts where the first of them did.
+    """Stage one file with the rows of a group. It replaces the group, and its name sorts where the first of them did.
 
-    Raises StorageError where the disk refuses or a file is damaged.
+    Raises StorageError if the disk fails or a file is damaged.
     """
     name, entries = group
     tables = []
@@ -81,7 +83,7 @@ def merge(directory: DataDirectory, checkpoint: Checkpoint, group: Group) -> Fil
 
 
 def _folders(directory: DataDirectory) -> list[Group]:
-    """All committed files of the history by table and folder."""
+    """Return all committed files of the history by table and folder."""
     found: dict[tuple[str, str], list[FileEntry]] = {}
     for name in TABLES:
         for entry in directory.manifest.group(name):

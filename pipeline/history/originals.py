@@ -1,4 +1,4 @@
-"""Where a batch has corrections, and the committed rated rows that they are about (F6)."""
+"""Finds the corrections in a batch, and the committed rated rows that they correct (F6)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.usage import RecordType
 
 
 def stretches(usage: pl.DataFrame, start: int = 0) -> Iterator[tuple[int, int, bool]]:
-    """Stretches of rows from `start` on that are all corrections, or none of them: first, end, corrections."""
+    """Yield (first, end, corrections) of ranges of rows from `start` on that are either all corrections or none."""
     if "record_type" not in usage.columns:
         if start < len(usage):
             yield start, len(usage), False
@@ -25,11 +25,11 @@ def stretches(usage: pl.DataFrame, start: int = 0) -> Iterator[tuple[int, int, b
 
 
 def originals_in(directory: DataDirectory, corrections: pl.DataFrame, before_offset: int | None = None) -> pa.Table:
-    """The committed rated rows of the keys that REVERSE and REPLACE records correct, in journal order.
+    """Return the committed rated rows with the keys that REVERSE and REPLACE records correct, in journal order.
 
-    With `before_offset` only rows of entries before it.
+    With `before_offset`, only rows of entries before that offset.
     """
-    import pyarrow.dataset as ds  # it loads pandas, where that is installed; corrections are rare
+    import pyarrow.dataset as ds  # a slow import, which loads pandas if installed; corrections are rare
 
     files = [str(directory.locate(entry)) for entry in directory.manifest.group("rated")]
     if not files:

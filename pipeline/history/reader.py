@@ -1,10 +1,10 @@
-"""Committed histories to read: of a data directory, or of all partitions that streaming workers land.
+"""Opens committed histories for reading: of a data directory, or of all partitions that streaming workers land.
 
-    <history>/partition-0000/    a data directory of history tables alone, written by one worker at a time
+    <history>/partition-0000/    a data directory with history tables only, written by one worker at a time
     <history>/partition-0001/    …
 
 A reader sees one checkpoint of each partition. While it reads, the worker of a partition does not merge small files
-there: the reader holds a shared lock on the file `readers`, which the kernel releases with its process.
+there: the reader has a shared lock on the file `readers`, which the kernel releases when the process ends.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ T = TypeVar("T")
 READERS: Final = "readers"
 
 _FOLDER = re.compile(r"partition-(\d{4,})")
-_UNCHANGED: Final = 6  # attempts without a newer checkpoint, after which a file is lost and not replaced
+_UNCHANGED: Final = 6  # attempts without a newer checkpoint; after them a missing file counts as lost, not as replaced
 
 
 def partition_folder(history: Path, partition: int) -> Path:
-    """Where the rows of a partition of the journal are landed."""
+    """Return the folder for the rows of a journal partition."""
     return history / f"partition-{partition:04}"
 
 
 def partition_folders(history: Path) -> dict[int, Path]:
-    """The folders of partitions by number, in order of it; none where this is no history of streaming workers."""
+    """Return the partition folders by number, in order; empty if this is not a history of streaming workers."""
     if (history / manifests.NAME).exists() or not history.is_dir():
         return {}
     named = ((_FOLDER.fullmatch(path.name), path) for path in history.iterdir() if path.is_dir())
@@ -45,7 +45,7 @@ def partition_folders(history: Path) -> dict[int, Path]:
 
 
 def no_state(path: Path, wanted: str) -> UsageError:
-    """What to say where something needs the state, and streaming workers have it."""
+    """Return the error for a command that needs the state, if streaming workers have it."""
     return UsageError(
         f"{path}: this is the history of streaming workers, which hold the state (cards, counters, pools, fees, rules) "
         f"themselves: {wanted} is not there. Without it work: `weir sql` over the tables and views of docs/tables.md, "
@@ -56,9 +56,10 @@ def no_state(path: Path, wanted: str) -> UsageError:
 
 
 class Histories:
-    """What is committed at one place, by partition of the journal; a context manager.
+    """The committed history at a path, by journal partition; a context manager.
 
-    A data directory has partition 0 alone. `streaming` says that streaming workers land it: then there is no state.
+    A data directory has only partition 0. If `streaming` is True, streaming workers land the history, and it has no
+    state.
     """
 
     def __init__(self, path: Path, partitions: dict[int, DataDirectory], *, streaming: bool) -> None:
@@ -69,9 +70,9 @@ class Histories:
 
     @classmethod
     def open(cls, path: Path | DataDirectory) -> Histories:
-        """Open what is there to read; partitions in which nothing is committed yet are left out.
+        """Open a history for reading. Partitions without committed data are left out.
 
-        Raises UsageError where there is nothing to read, StorageError where it is damaged.
+        Raises UsageError if there is nothing to read, StorageError if it is damaged.
         """
         if isinstance(path, DataDirectory):
             return cls(path.path, {0: path}, streaming=False)
@@ -98,12 +99,12 @@ class Histories:
         self.close()
 
     def close(self) -> None:
-        """Let small files be merged again."""
+        """Release the locks, so that small files may be merged again."""
         while self._locks:
             os.close(self._locks.pop())
 
     def files(self, name: str) -> list[Path]:
-        """The committed files of a table, in order of partition and path."""
+        """Return the committed files of a table, in order of partition and path."""
         return [
             directory.locate(entry)
             for directory in self.partitions.values()
@@ -111,11 +112,15 @@ class Histories:
         ]
 
     def rows(self, name: str) -> int:
-        """How many committed rows a table has."""
+        """Return the number of committed rows of a table."""
         return sum(entry.rows for directory in self.partitions.values() for entry in directory.manifest.group(name))
 
     def read(self, use: Callable[[], T], *, vanished: Callable[[Exception], bool] = lambda _: False) -> T:
-        """Call `use`, again with newer manifests where a file has gone meanwhile (DataDirectory.read)."""
+        """Call `use`, and again with newer manifests if a file was replaced meanwhile (as DataDirectory.read).
+
+        `vanished` returns True for an exception of `use` that a replaced file may have caused; a missing file always
+        counts.
+        """
         unchanged = 0
         for attempt in range(READ_ATTEMPTS):
             try:
@@ -136,7 +141,7 @@ class Histories:
         return [directory.manifest.checkpoint for directory in self.partitions.values()]
 
     def _hold(self, folder: Path) -> None:
-        # Where it is not there yet, or may not be read, reading goes on without: it starts over where files vanish.
+        # If the lock file is missing or not readable, read without a lock: `read` starts over if files vanish.
         with suppress(FileNotFoundError, PermissionError):
             lock = os.open(folder / READERS, os.O_RDONLY)
             self._locks.append(lock)

@@ -1,4 +1,4 @@
-"""Rejected records with their raw bytes (F5): what is kept of them, exported for correction and replayed."""
+"""Builds rows of rejected records with their raw bytes, for export, correction and replay (F5)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _NO_ROWS = REJECTED.empty_table()
 
 
 class Lines(Protocol):
-    """The raw lines of a stretch of a source, as pipeline.feeds.decode.Chunk has them."""
+    """The raw lines of a part of a source, as in pipeline.feeds.decode.Chunk."""
 
     @property
     def raw_lines(self) -> Callable[[list[int]], list[bytes]]:
-        """The bytes of source rows."""
+        """A function from row numbers of the source to the bytes of the rows."""
 
     @property
     def header(self) -> bytes | None:
-        """The header line of a CSV source."""
+        """The header line of a CSV source, else None."""
 
 
 def reject_table(rejects: pl.DataFrame, lines: Lines, feed: str, source: Source, received_at_us: int) -> pa.Table:
-    """Rows of schemas.tables.REJECTED for rejects (REJECT_SCHEMA), each with its raw bytes and its source row."""
+    """Return rows of schemas.tables.REJECTED for rejects (REJECT_SCHEMA), with raw bytes and source row."""
     count = len(rejects)
     if not count:
         return _NO_ROWS

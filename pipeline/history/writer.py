@@ -1,9 +1,9 @@
-"""Landing: rated, rejected and gap rows become the Parquet files of the history (Q5).
+"""Writes rated, rejected and other result rows to the Parquet files of the history (Q5).
 
-Within a checkpoint rows are cut into files by count alone, so that the files do not depend on how the stream was cut
+Within a checkpoint, rows are cut into files by their number alone, so the files do not depend on how the stream was cut
 into batches. Rated rows go to `history/rated/cycle=2026-10/day=2026-10-07/<checkpoint>-<part>.parquet`, in journal
-order within a file; the other tables (rejected, gaps, firings, actions, results) to
-`history/<table>/<checkpoint>-<part>.parquet`: a month has few enough of them.
+order within a file. The other tables (rejected, gaps, firings, actions, results) have few rows a month, so they are not
+split: `history/<table>/<checkpoint>-<part>.parquet`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ FILE_ROWS = 1_000_000
 ROW_GROUP_ROWS = 524_288
 LANDED_GROUP_ROWS = 65_536  # small enough that little is left to write when the checkpoint is committed
 
-# Always known of a rated row, whatever the feed and the tariff. Saying so in the file saves a sixth of the writing.
+# The only columns of a rated row that may be null. Declaring the others non-null saves a sixth of the time to write.
 RATED_NULLABLE = frozenset({"zone", "country", "plmn", "volume_up_bytes", "volume_down_bytes", "session_id"})
-# What files are skipped by; statistics on the other columns would cost a third more.
+# Columns with statistics, by which readers skip files. Statistics on all columns would cost a third more time.
 _STATISTICS = ("iccid", "subject", "account_id", "used_at", "cycle", "day", "journal_offset", "fired_at")
-# A larger dictionary is cut down to the words that a file uses.
+# A larger dictionary is reduced to the words that the file uses.
 _DICTIONARY_KEPT = 256
 
 
 class Landing:
-    """Takes the tables of one checkpoint and stages their files, in the background thread.
+    """Stages the files for the tables of one checkpoint, in the background thread.
 
-    Raises, from `add` or `finish`, StorageError where the disk refuses, and ValueError where a table is not what
-    schemas/tables.py says.
+    `add` and `finish` raise StorageError if the disk fails, and ValueError if a table does not match schemas/tables.py.
     """
 
     def __init__(
@@ -58,22 +57,22 @@ class Landing:
         self._files: dict[tuple[str, str], _File] = {}  # by table and folder
 
     def add_later(self, name: str, make: Callable[[], pa.Table]) -> None:
-        """As `add`, of a table that is made in the background thread."""
+        """Like `add`, but `make` builds the table in the background thread."""
         self._background.submit(lambda: self._take_in(name, make()))
 
     def add(self, name: str, table: pa.Table) -> None:
-        """Land these rows of a table of schemas.tables.TABLES, after those added before."""
+        """Append rows to a table of schemas.tables.TABLES."""
         if not table.schema.equals(TABLES[name]):
             raise ValueError(f"not the schema of {name}: {table.schema}")
         if table.num_rows:
             self._background.submit(lambda: self._take_in(name, table))
 
     def flush(self) -> None:
-        """Have all rows added so far staged, in the background."""
+        """Stage all rows added so far, in the background."""
         self._background.submit(self._flush_all)
 
     def finish(self) -> None:
-        """Wait until all rows added are staged; then the checkpoint can be committed."""
+        """Wait until all added rows are staged. Then the checkpoint can be committed."""
         self.flush()
         self._background.finish()
 
@@ -95,7 +94,7 @@ class Landing:
 
 
 class _File:
-    """The file of one folder that rows go to now: row groups of `group_rows`, a next file after `file_rows`."""
+    """The current file of one folder: row groups of `group_rows`, and a new file after `file_rows`."""
 
     def __init__(self, checkpoint: Checkpoint, name: str, folder: str, group_rows: int, file_rows: int) -> None:
         self._checkpoint = checkpoint
@@ -114,7 +113,7 @@ class _File:
         return f"{self._folder}/{self._checkpoint.number:010}-{self._part:03}.parquet"
 
     def add(self, table: pa.Table) -> None:
-        """Take rows in; each time enough have come, a row group is written."""
+        """Append rows. Each time there are enough, a row group is written."""
         while table.num_rows:
             room = min(self._group_rows, self._file_rows - self._rows) - self._waiting_rows
             head = table.slice(0, room)
@@ -127,7 +126,7 @@ class _File:
                     self.close()
 
     def close(self) -> None:
-        """Write what waits and stage the file; rows that come later go to the next one."""
+        """Write the remaining rows and stage the file. Later rows go to the next file."""
         self._write_group()
         writer, self._writer = self._writer, None
         if writer is not None:
@@ -149,7 +148,7 @@ class _File:
 
 
 def stage_table(checkpoint: Checkpoint, name: str, path: str, table: pa.Table) -> FileEntry:
-    """Stage one Parquet file with these rows of the table `name`; the same rows give the same bytes."""
+    """Stage one Parquet file with these rows of the table `name`. The same rows give the same bytes."""
     filed = _as_filed(name, table)
 
     def write(target: Path) -> None:
@@ -166,12 +165,12 @@ def _as_filed(name: str, table: pa.Table) -> pa.Table:
     return table.cast(_RATED_FILE) if name == "rated" and table.schema != _RATED_FILE else table
 
 
-@lru_cache(maxsize=32)  # there are but few tables
+@lru_cache(maxsize=32)  # there are few schemas
 def _options(schema: pa.Schema) -> dict[str, Any]:
-    """How the history is written.
+    """Return the Parquet options of the history.
 
-    Numbers and times are packed as differences and not compressed further; dictionaries are used only where the schema
-    has them, that is, for words that repeat; everything else is zstd at level 1.
+    Integers and times are delta-encoded and not compressed further. Dictionaries are used only for dictionary columns
+    of the schema, which have repeated words. Everything else is zstd-compressed at level 1.
     """
     packed = [field.name for field in schema if field.type == pa.int64() or pa.types.is_timestamp(field.type)]
     others = [_leaf(field) for field in schema if field.name not in packed]
@@ -185,12 +184,12 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _leaf(field: pa.Field) -> str:
-    """The name by which a file knows the values of a column."""
+    """Return the name of a column's values in the file."""
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
 def with_used_words(table: pa.Table) -> pa.Table:
-    """Dictionaries without the words that no row uses, where they are large."""
+    """Return the table with large dictionaries reduced to the words that rows use."""
     for place, field in enumerate(table.schema):
         column = table.column(place)
         if not pa.types.is_dictionary(field.type) or column.num_chunks == 0:

@@ -1,1 +1,1 @@
-"""The data directory: checkpoints that are complete or absent, and the files that they name."""
+"""The data directory: atomic checkpoints, and the files that they contain."""

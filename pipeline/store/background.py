@@ -1,4 +1,4 @@
-"""One thread that does the writing while the next batch is computed."""
+"""A background thread that writes files while the next batch is computed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Task = Callable[[], None]
 
 
 class Background:
-    """Runs tasks one after another in its own thread, in order; a context manager.
+    """Runs tasks in its own thread, one after another, in order; a context manager.
 
-    At most `depth` tasks wait, so memory is bounded: `submit` blocks meanwhile. After a task raised, the others are
-    dropped, and the exception comes out of the next `submit` or `finish`.
+    At most `depth` tasks wait, so memory is bounded; `submit` blocks while the queue is full. After a task has failed,
+    the later ones are dropped, and the next `submit` or `finish` raises its exception.
     """
 
     def __init__(self, depth: int = 2) -> None:
@@ -34,12 +34,12 @@ class Background:
         self._thread.join()
 
     def submit(self, task: Task) -> None:
-        """Have the task run after all earlier ones; raises what an earlier one raised."""
+        """Queue a task to run after all earlier ones. Raises the exception of a failed earlier task."""
         self._raise()
         self._tasks.put(task)
 
     def finish(self) -> None:
-        """Wait for all tasks; raises what one of them raised. The thread stays ready for more."""
+        """Wait for all tasks. Raises the exception of a failed task. The thread stays ready for more."""
         self._tasks.join()
         self._raise()
 
@@ -58,6 +58,6 @@ class Background:
             except BaseException as failure:
                 self._failure = failure
             finally:
-                # A task may hold a whole batch; it must not live until the next one comes.
+                # A task may refer to a whole batch; release it now, not when the next task comes.
                 del task
                 self._tasks.task_done()

@@ -1,14 +1,15 @@
-"""One data directory: everything the embedded driver keeps, changed only by atomic checkpoints.
+"""One data directory: all data of the embedded driver, changed only by atomic checkpoints.
 
-    lock                       held by the one process that writes; readers take no lock
-    manifest.json              what is committed (pipeline/store/manifest.py)
-    staging/                   files of a checkpoint on their way
+    lock                       locked by the one process that writes; readers take no lock
+    manifest.json              the committed files (pipeline/store/manifest.py)
+    staging/                   files of a checkpoint that is being written
     journal/ seen/ state/ history/
-    outbox/                    what has left, with a lock of its own (pipeline/outbox); no part of the checkpoints
+    outbox/                    delivered actions, with a lock of its own (pipeline/outbox); no part of the checkpoints
 
-A checkpoint stages files, then replaces the manifest (the commit), then moves the files to their places. Killed before
-the commit nothing has happened; killed after it, the next writer finishes the moves, and readers look into staging
-meanwhile. docs/decisions/ says why, docs/guarantees.md what follows for readers.
+A checkpoint stages files, then replaces the manifest (the commit), then moves the files to their final paths. If the
+process is killed before the commit, nothing has changed. If it is killed after, the next writer completes the moves,
+and readers look into staging meanwhile. docs/decisions/0021 gives the reasons, docs/guarantees.md the consequences for
+readers.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _ADVICE = {
 
 @contextmanager
 def storage_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn failures of the disk into StorageError that says where, what and what to do."""
+    """Turn disk failures into a StorageError that names the path, the operation and the next action."""
     try:
         yield
     except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as failure:
@@ -64,7 +65,7 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
 def _reason(failure: Exception) -> str:
     code = getattr(failure, "errno", None)
     if code is None:
-        # Polars and pyarrow report the system's error in their text only.
+        # Polars and pyarrow give the system's error only in their message text.
         code = next((number for number in _ADVICE if os.strerror(number) in str(failure)), None)
     if code in _ADVICE:
         return f"{os.strerror(code)}: {_ADVICE[code]}"
@@ -72,7 +73,7 @@ def _reason(failure: Exception) -> str:
 
 
 class DataDirectory:
-    """A data directory, opened to write (one process at a time) or to read; a context manager."""
+    """A data directory, opened for writing (by one process at a time) or for reading; a context manager."""
 
     def __init__(self, path: Path, manifest: Manifest, lock: int | None) -> None:
         self.path = path
@@ -81,10 +82,11 @@ class DataDirectory:
 
     @classmethod
     def open(cls, path: Path | str, *, write: bool) -> DataDirectory:
-        """Open it. To write: make it if need be, lock it, finish or undo what a killed process left.
+        """Open a data directory.
 
-        Raises LockedError where another process writes, StorageError where the disk refuses or the directory is
-        damaged, UsageError where there is nothing to read.
+        For writing: create it if missing, lock it, complete or undo the work of a killed process. Raises LockedError if
+        another process is writing, StorageError if the disk fails or the directory is damaged, UsageError if there is
+        nothing to read or the directory contains something else.
         """
         path = Path(path)
         if not write:
@@ -120,33 +122,37 @@ class DataDirectory:
         self.close()
 
     def close(self) -> None:
-        """Release the lock; the directory must not be used afterwards."""
+        """Release the lock. The directory must not be used afterwards."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def begin(self) -> Checkpoint:
-        """Start the next checkpoint; only one may be open at a time."""
+        """Start the next checkpoint. Only one may be open at a time."""
         if self._lock is None:
             raise ValueError("the data directory is not open to write")
         return Checkpoint(self)
 
     def locate(self, entry: FileEntry) -> Path:
-        """Where a committed file is now: at its place, or still in staging; StorageError where it is gone."""
+        """Return the current path of a committed file: final, or still in staging.
+
+        Raises VanishedError if it is gone.
+        """
         for path in (self.path / entry.path, staged_path(self.path, entry.path), self.path / entry.path):
             if path.exists():
                 return path
         raise _missing(self.path, entry)
 
     def refresh(self) -> None:
-        """Read the manifest again; what this object names is what is committed now."""
+        """Read the manifest again, so that this object shows the files that are committed now."""
         with storage_errors(self.path, "read the data directory"):
             self.manifest = manifests.read(self.path) or self.manifest
 
     def read(self, use: Callable[[Manifest], T], *, vanished: Callable[[Exception], bool] = lambda _: False) -> T:
-        """Call `use` with the manifest, again with a newer one where a file of the older one has gone meanwhile.
+        """Call `use` with the manifest, and again with a newer one if a file was replaced meanwhile.
 
-        `vanished` says of an exception of `use` that it may come from that; a missing file always may.
+        `vanished` returns True for an exception of `use` that a replaced file may have caused; a missing file always
+        counts.
         """
         for attempt in range(READ_ATTEMPTS):
             seen = self.manifest.checkpoint
@@ -157,21 +163,21 @@ class DataDirectory:
                     raise
                 time.sleep(READ_PAUSE_S)
                 self.refresh()
-                # A file that the newest manifest names, and that is nowhere a while later, is lost.
+                # If the newest manifest names a file that is still missing after a while, the file is lost.
                 if attempt + 1 == READ_ATTEMPTS or (attempt > 5 and self.manifest.checkpoint == seen):
                     raise
         raise AssertionError("unreachable")
 
 
 class VanishedError(StorageError):
-    """A file that the manifest names is not there: replaced meanwhile, or lost."""
+    """A file in the manifest is missing: it was replaced meanwhile, or is lost."""
 
 
 class Checkpoint:
-    """A set of files that becomes part of the data directory all at once, or not at all; a context manager.
+    """A set of files that becomes part of the data directory as a whole or not at all; a context manager.
 
-    Files are named by the checkpoint's number, which an undisturbed run and a killed and repeated one share. `stage`
-    may be called from several threads, also for different files at once.
+    Files are named by the checkpoint's number, which is the same in an undisturbed run and in one that was killed and
+    repeated. `stage` may be called from several threads, for different files also at the same time.
     """
 
     def __init__(self, directory: DataDirectory) -> None:
@@ -192,7 +198,7 @@ class Checkpoint:
             self.abandon()
 
     def target(self, path: str) -> Path:
-        """Where a file of this checkpoint is written until it is committed."""
+        """Return the path where a file of this checkpoint is written before the commit."""
         return staged_path(self._directory.path, path)
 
     def stage(
@@ -205,10 +211,10 @@ class Checkpoint:
         facts: dict[str, int | str] | None = None,
         begun: bool = False,
     ) -> FileEntry:
-        """Have `write` write one new file, which `commit` makes part of `group` at `path`; durable on return.
+        """Write one new file with `write`. It is durable on return; `commit` makes it part of `group` at `path`.
 
-        `begun` says that writing to `target(path)` began before, and `write` only ends it.
-        StorageError where the disk refuses; the checkpoint can then only be abandoned.
+        If `begun` is True, writing to `target(path)` has begun before, and `write` only completes it. Raises
+        StorageError if the disk fails; the checkpoint can then only be abandoned. Raises ValueError if the file exists.
         """
         target = staged_path(self._directory.path, path)
         with storage_errors(self._directory.path / path, "write"):
@@ -228,7 +234,7 @@ class Checkpoint:
     def stage_bytes(
         self, group: str, path: str, content: bytes, *, rows: int = 0, facts: dict[str, int | str] | None = None
     ) -> FileEntry:
-        """Stage a file of this content."""
+        """Stage a file with this content."""
 
         def write(target: Path) -> None:
             target.write_bytes(content)
@@ -236,18 +242,18 @@ class Checkpoint:
         return self.stage(group, path, write, rows=rows, facts=facts)
 
     def staged(self, entry: FileEntry) -> Path:
-        """Where a file that this checkpoint staged is until the commit."""
+        """Return the path of a staged file before the commit."""
         return staged_path(self._directory.path, entry.path)
 
     def retire(self, *entries: FileEntry) -> None:
-        """Leave committed files out of the next manifest; they are deleted after the commit."""
+        """Leave committed files out of the next manifest. They are deleted after the commit."""
         self._retired.update(entry.path for entry in entries)
 
     def commit(self, meta: dict[str, Any] | None = None) -> Manifest:
-        """Make it all so: afterwards everything staged is durable and visible, everything retired is gone.
+        """Commit. Afterwards all staged files are durable and visible, and all retired files are deleted.
 
-        `meta` replaces the manifest's; None keeps it. StorageError before the commit leaves everything as it was;
-        after it, the next process that opens the directory to write finishes the moves.
+        `meta` replaces the manifest's; None keeps it. A StorageError before the manifest is replaced leaves everything
+        unchanged. After that, the next process that opens the directory for writing completes the moves.
         """
         directory, old = self._directory, self._directory.manifest
         files: dict[str, list[FileEntry]] = {}
@@ -274,10 +280,10 @@ class Checkpoint:
         return new
 
     def abandon(self) -> None:
-        """Forget what was staged; the data directory stays as it was.
+        """Discard the staged files. The data directory stays unchanged.
 
-        Where an interrupt came between the commit and its end, what was staged belongs to the directory already: it
-        stays, and the next process that opens the directory to write moves it to its place.
+        If the manifest was replaced before an interrupt, the staged files are committed: they stay, and the next
+        process that opens the directory for writing moves them.
         """
         self._open = False
         if self._committing:
@@ -288,14 +294,15 @@ class Checkpoint:
 
 
 def staged_path(directory: Path, path: str) -> Path:
-    """Where a file waits until its checkpoint is committed."""
+    """Return the path of a file until its checkpoint is committed."""
     return directory / STAGING / quote(path, safe="=")
 
 
 def _settle(directory: Path, manifest: Manifest, only: list[FileEntry] | None = None) -> None:
-    """Delete what the checkpoint retired and move what it staged, directory by directory; harmless when repeated.
+    """Delete retired files and move staged ones, folder by folder. Repeating it is harmless.
 
-    Within a directory deleting comes first: who reads it by a glob may miss rows for a moment, never count them twice.
+    Within a folder files are deleted first. Someone who reads the folder by a glob may miss rows for a moment, but
+    never counts rows twice.
     """
     entries = [entry for group in manifest.files.values() for entry in group] if only is None else only
     retired: dict[str, list[str]] = {}
@@ -367,13 +374,16 @@ def _committed(path: Path) -> Manifest:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """A directory that holds anything else is not taken over."""
+    """Raise UsageError if the directory contains anything other than a data directory."""
     if path.exists() and not (path / LOCK).exists() and any(path.iterdir()):
         raise UsageError(f"{path}: the directory is not empty and no data directory; name another with --data")
 
 
 def lock_directory(path: Path) -> int:
-    """The descriptor that holds the lock of a directory until it is closed; LockedError where a process has it."""
+    """Lock a directory and return the descriptor, which keeps the lock until it is closed.
+
+    Raises LockedError if another process has the lock.
+    """
     descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,6 @@
-"""The manifest: the one file that says what a data directory holds.
+"""The manifest: the one file that lists the committed files of a data directory.
 
-Whatever the manifest names is committed; whatever it does not name does not exist. It is replaced whole, by rename.
+A file is committed if and only if the manifest lists it. The manifest is replaced as a whole, by rename.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNFINISHED = NAME + ".new"
 
 
 class FileEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A committed file: its path below the data directory, rows and size, and facts of its kind (offsets, days)."""
+    """A committed file: path below the data directory, size, rows, and facts of its kind (offsets, days)."""
 
     path: str
     size_bytes: int
@@ -40,7 +40,7 @@ class Manifest(msgspec.Struct, frozen=True):
     meta: dict[str, Any] = {}
 
     def group(self, name: str) -> list[FileEntry]:
-        """The files of a group; none where it was never written."""
+        """Return the files of a group; empty if it was never written."""
         return self.files.get(name, [])
 
 
@@ -49,7 +49,7 @@ class _Version(msgspec.Struct):
 
 
 def decode(text: bytes, path: Path) -> Manifest:
-    """Read a manifest; StorageError where it is damaged or of a format this version does not know."""
+    """Decode a manifest. Raises StorageError if it is damaged or has a format unknown to this version."""
     try:
         version = msgspec.json.decode(text, type=_Version).format
         if version != FORMAT:
@@ -66,12 +66,12 @@ def decode(text: bytes, path: Path) -> Manifest:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The manifest as bytes, the same for the same content."""
+    """Encode a manifest. The same content gives the same bytes."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1) + b"\n"
 
 
 def read(directory: Path) -> Manifest | None:
-    """The committed manifest of a data directory; None where there is none yet."""
+    """Read the committed manifest of a data directory; None if there is none."""
     path = directory / NAME
     try:
         return decode(path.read_bytes(), path)
@@ -80,7 +80,7 @@ def read(directory: Path) -> Manifest | None:
 
 
 def replace(directory: Path, manifest: Manifest) -> None:
-    """Make this the manifest, atomically and durably: after the call it is, after a crash it is or is not."""
+    """Replace the manifest atomically and durably. After a crash the directory has either the old or the new one."""
     new = directory / UNFINISHED
     with new.open("wb") as file:
         file.write(encode(manifest))
@@ -91,7 +91,7 @@ def replace(directory: Path, manifest: Manifest) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make the names in a directory durable (fsync)."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,11 +1,12 @@
 """Seen keys on disk: the runs of rating/dedupe/seen.py as files of the checkpoint (F4).
 
-A run file is a header, then the columns lo, hi, content, the filter, the fence and the arrival days, all little
-endian. The columns stay on disk and are mapped; filter and fence, about two bytes a key, are read into memory.
+A run file has a header, then the columns lo, hi and content, the Bloom filter, the fence (here: every FENCE_STEP-th
+value of lo) and the arrival days, all little-endian. The columns stay on disk and are memory-mapped. Filter and fence,
+about two bytes a key, are read into memory. docs/decisions/0020 says why, with measurements.
 
-Each checkpoint adds a run with the keys since the last one. Four runs of about one size, whose keys expire about the
-same time, are merged into one, so their number grows with the logarithm of the keys; runs beyond `MERGED_KEYS` are
-left alone, which bounds the work and memory of a merge.
+Each checkpoint adds a run with the keys since the last one. Four runs of similar size, whose keys expire at about the
+same time, are merged into one, so the number of runs grows with the logarithm of the number of keys. Runs larger than
+`MERGED_KEYS` are not merged, which bounds the time and memory of a merge.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ GROUP = "seen"
 FAN_IN = 4
 SMALLEST_KEYS = 1 << 14
 MERGED_KEYS = 32 << 20
-# Keys of one run are dropped together: a wider bucket means fewer runs, and keys that stay on disk longer.
+# All keys of a run are dropped together. A wider bucket means fewer runs, but keys stay on disk longer.
 BUCKET_DAYS = 8
 
 # Magic, keys, filter words, first and last arrival day, and the name of the digests in ASCII, filled up with zeros.
@@ -40,7 +41,7 @@ _MAGIC = b"WSEEN\x00\x00\x01"  # the last byte is the version of this layout
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the sections of a run file begin, in bytes."""
+    """The byte offsets of the sections of a run file."""
 
     keys: int
     words: int
@@ -89,7 +90,7 @@ class _Source:
 
 
 class _Keyed(Protocol):
-    """Keys with the latest of their arrival days."""
+    """Keys with their latest arrival day."""
 
     @property
     def columns(self) -> Columns:
@@ -104,14 +105,14 @@ Dated = TypeVar("Dated", bound=_Keyed)
 
 
 class _Held(NamedTuple):
-    """A committed run's file, and its pages as they are mapped."""
+    """The file of a committed run, and its mapped pages."""
 
     entry: FileEntry
     pages: mmap.mmap
 
 
 class SeenFiles:
-    """The seen keys of a data directory; `seen` is what the fold looks keys up in.
+    """The seen keys of a data directory. The fold looks keys up in `seen`.
 
     `today` is the latest arrival day (days since 1970 UTC) that the fold has reached. Raises StorageError if a run file
     cannot be read, is damaged, or has digests of an unknown algorithm.
@@ -128,7 +129,7 @@ class SeenFiles:
         self.seen = Seen(runs, today)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Stage the keys since the last checkpoint, merge and drop runs; `seen` goes on with the new runs.
+        """Stage the keys since the last checkpoint, and merge and drop runs. Afterwards `seen` uses the new runs.
 
         If the checkpoint is not committed afterwards, this object must not be used any more.
         """
@@ -136,7 +137,7 @@ class SeenFiles:
         sources = []
         for run in seen.runs:
             held = self._held[id(run)]
-            # What lookups touched since the last checkpoint would otherwise add up to all of it.
+            # Release the pages that lookups touched; otherwise the whole file would end up in memory.
             held.pages.madvise(mmap.MADV_DONTNEED)
             if seen.expired(run):
                 checkpoint.retire(held.entry)
@@ -177,7 +178,7 @@ class SeenFiles:
 
 
 def planned(sources: list[list[Dated]]) -> list[list[Dated]]:
-    """Which sources become one run: FAN_IN of one size and bucket at a time, until no more of them meet."""
+    """Group the sources that become one run: FAN_IN of the same size and bucket at a time, until no more merge."""
     while True:
         alike: dict[tuple[int, int], list[list[Dated]]] = {}
         for group in sources:
@@ -208,10 +209,10 @@ def _level(keys: int) -> int:
 
 
 def write_run(file: BinaryIO, parts: list[Columns], pages: Sequence[mmap.mmap] = ()) -> Run:
-    """Write the keys of parts, each in order of `lo`, as one run file; the run that it holds, without its columns.
+    """Write the keys of `parts`, each sorted by `lo`, as one run file. Returns the run without its columns.
 
-    Memory is bounded by the filter and one slice, whatever the number of keys: `pages` that parts are mapped from are
-    given up slice by slice.
+    Memory is bounded by the filter and one slice, whatever the number of keys: the `pages` from which the parts are
+    mapped are released after each slice.
     """
     keys = sum(len(part) for part in parts)
     layout = _Layout(keys, words_for(keys))
@@ -247,9 +248,9 @@ def write_run(file: BinaryIO, parts: list[Columns], pages: Sequence[mmap.mmap] =
 
 
 def load_run(path: Path) -> tuple[Run, mmap.mmap]:
-    """The run of a file, filter and fence in memory, and the pages its columns are mapped from.
+    """Load filter and fence of a run file and map its columns. Returns the run and the mapped pages.
 
-    StorageError if the file is damaged or its digests are of an unknown algorithm.
+    Raises StorageError if the file is damaged or its digests are of an unknown algorithm.
     """
     with storage_errors(path, "read seen keys"), path.open("rb") as file:
         layout, first_day, last_day = _read_header(file, path)
@@ -261,7 +262,7 @@ def load_run(path: Path) -> tuple[Run, mmap.mmap]:
 
 
 def map_columns(path: Path) -> tuple[Columns, mmap.mmap]:
-    """The columns of a run file, mapped: pages are read when touched, and can be given up at any time."""
+    """Map the columns of a run file. Pages are read on first access, and can be released at any time."""
     with storage_errors(path, "read seen keys"), path.open("rb") as file:
         layout, _, _ = _read_header(file, path)
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

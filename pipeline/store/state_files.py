@@ -1,7 +1,7 @@
 """The state of the fold as files of the data directory, replaced at each checkpoint.
 
-Cards and their histories change only with the catalogue and are written anew only then; counters and sessions are
-written at every checkpoint.
+Cards and their histories change only with the catalogue, and are rewritten only then. Counters and sessions are written
+at every checkpoint.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _STEADY: Final = ("cards", "plan_history", "pool_history")
 
 
 def restore_state(directory: DataDirectory) -> State:
-    """The state of the last checkpoint but for its seen keys; an empty one where there is none.
+    """Return the state of the last checkpoint without its seen keys; an empty state if there is no checkpoint.
 
-    Raises StorageError where it is damaged.
+    Raises StorageError if it is damaged.
     """
     files = {str(entry.facts["name"]): entry for entry in directory.manifest.group(GROUP)}
     if not files:
@@ -42,9 +42,9 @@ def restore_state(directory: DataDirectory) -> State:
 
 
 def stage_state(directory: DataDirectory, checkpoint: Checkpoint, engine: Engine, written: int) -> int:
-    """Stage the state of the engine in the place of the last one.
+    """Stage the state of the engine, replacing the last one.
 
-    `written` is the generation of the catalogue tables already on disk; returns the one that is after the commit.
+    `written` is the generation of the catalogue tables on disk. Returns the generation on disk after the commit.
     """
     facts, tables = engine.snapshot()
     generation = engine.state.generation

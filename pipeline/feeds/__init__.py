@@ -1,1 +1,1 @@
-"""Feeds: mappings, and files decoded into columns of text."""
+"""Feeds: mappings, and decoders of feed files into columns of text."""

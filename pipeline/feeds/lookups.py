@@ -1,4 +1,4 @@
-"""Lists beside a feed file (F2): what a carrier's own id of a card is in ours, as a CSV that the mapping names."""
+"""Lists beside a feed file (F2): a CSV, named by the mapping, that maps a carrier's own card id to ours."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MAX_LIST_BYTES = 64 << 20
 
 
 def with_lists(mapping: Mapping, folder: Path) -> Mapping:
-    """The mapping with the values of its looked-up fields filled from the lists in `folder`; the same without any.
+    """Return the mapping with the values of its looked-up fields read from the lists in `folder`.
 
-    A mapping that has its lists already is returned as it is. Raises MappingError, naming file, line, what was found
-    and what is expected, when a list is missing, lacks a column, or names a key twice with different values.
+    A mapping without lookups, or with its lists already filled in, is returned unchanged. Raises MappingError, naming
+    file, line, found and expected, if a list is missing, lacks a column, or has a key twice with different values.
     """
     if not any(field.lookup is not None and field.values is None for field in _fields(mapping)):
         return mapping

@@ -1,7 +1,6 @@
-"""Feed mappings as files (domain F2): loads a mapping, checks it as a whole, lists the ready ones.
+"""Feed mappings as TOML files: loads a mapping, checks it as a whole, lists the built-in ones (F2).
 
-A wrong mapping is refused before any record is read, by a MappingError that names file, field, what was found and
-what would be right.
+A wrong mapping is rejected before any record is read. The MappingError names file, field, found and expected.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ _CODES: dict[str, frozenset[str]] = {
 
 
 def load_mapping(name_or_path: str | Path) -> Mapping:
-    """The mapping of a ready feed by name, or of a TOML file by path (F2).
+    """Load the mapping of a built-in feed by name, or of a TOML file by path (F2).
 
-    Raises MappingError, naming file, field, found and expected, when there is none or it cannot be used.
+    Raises MappingError, naming file, field, found and expected, if there is none or it is invalid.
     """
     text = str(name_or_path)
     ready = ready_feeds()
@@ -57,12 +56,12 @@ def load_mapping(name_or_path: str | Path) -> Mapping:
 
 
 def ready_mappings() -> list[Mapping]:
-    """The mappings that ship with Weir, by name."""
+    """Return the mappings that ship with Weir, ordered by name."""
     return [_load_file(path) for path in ready_feeds().values()]
 
 
 def parse_mapping(text: str, file: str = "mapping") -> Mapping:
-    """The mapping that TOML `text` holds, checked as load_mapping does; `file` names it in errors."""
+    """Parse a mapping from TOML text and check it as load_mapping does. `file` names it in errors."""
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -95,7 +94,7 @@ def _load_file(path: Path) -> Mapping:
 
 
 def _located(message: str, document: Any) -> str:
-    """`field: found X; expected Y` out of a validation message that carries a `$.path`."""
+    """Rewrite a validation message that has a `$.path` as `field: found X; expected Y`."""
     match = re.fullmatch(r"(.*?)(?: - at `(?:key in )?\$\.?(.*)`)?", message, re.DOTALL)
     what, path = (match.group(1), match.group(2) or "") if match else (message, "")
     if "[...]" in path:
@@ -115,7 +114,7 @@ def _located(message: str, document: Any) -> str:
 
 
 def _named_key(path: str, document: Any) -> str:
-    """`path` with the name of the field table at fault in place of its "[...]"."""
+    """Return `path` with its "[...]" replaced by the name of the field table that is wrong."""
     before, _, after = path.partition("[...]")
     fields: Any = document
     for step in re.findall(r"[^.\[\]]+", before):

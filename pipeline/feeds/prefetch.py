@@ -1,4 +1,4 @@
-"""Reads ahead: the next item is made in another thread while this one is worked on."""
+"""Reads ahead: another thread makes the next item while the caller works on the current one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ _END: Final = object()
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items in the same order, one made ahead; an exception of the source comes where its item would."""
+    """Yield the same items in the same order, one item ahead.
+
+    An exception of the source is raised in place of the item at which it occurred.
+    """
     with ThreadPoolExecutor(1, thread_name_prefix="weir-read") as reader:
         ahead = reader.submit(next, items, _END)
         while (item := ahead.result()) is not _END:
             ahead = reader.submit(next, items, _END)
-            yield item  # type: ignore[misc]  # the sentinel has just been told apart
+            yield item  # type: ignore[misc]  # the sentinel is excluded above

@@ -1,8 +1,9 @@
 """Decodes feed files into chunks of raw text columns (F2, F5): CSV, NDJSON, JSON, Parquet, Arrow IPC.
 
-Text may be plain, gzip or zstd. A record that cannot be decoded is a reject of its chunk, never an exception; a file
-that cannot be read at all is a SourceError, a file that lacks what the mapping reads is a MappingError. The same file,
-start and chunk size always give the same chunks, so that reading can go on at any chunk's end.
+Text may be plain or compressed with gzip or zstd. A record that cannot be decoded becomes a reject of its chunk, never
+an exception. A file that cannot be read raises SourceError; a file that lacks a column that the mapping requires raises
+MappingError. The same file, start and chunk size always give the same chunks, so reading can resume at the end of any
+chunk.
 """
 
 from pipeline.feeds.decode.chunk import Chunk

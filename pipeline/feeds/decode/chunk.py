@@ -1,4 +1,4 @@
-"""What a decoder hands on: raw columns of text, the lines that are no records, and where to go on."""
+"""The result of a decoder: raw columns of text, rejected lines, and the position of the next chunk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from schemas.usage import REJECT_SCHEMA
 
 @dataclass(frozen=True)
 class Chunk:
-    """A stretch of a source, in source order.
+    """A consecutive part of a source, in source order.
 
-    `raw` has one row a source record: String columns named by the mapping's source paths (a column that the source
-    lacks is absent) and `source_row`, Int64. `rejects` (REJECT_SCHEMA) are the lines that are not even records.
-    `raw_lines(rows)` gives the bytes of source rows of this chunk; `header` is the header line of a CSV source. The
-    next chunk starts at `end`.
+    `raw` has one row for each source record: String columns named by the mapping's source paths (columns that the
+    source lacks are absent) and `source_row`, Int64. `rejects` (REJECT_SCHEMA) are lines that could not be decoded as
+    records. `raw_lines(rows)` returns the bytes of source rows of this chunk. `header` is the header line of a CSV
+    source, else None. The next chunk starts at `end`.
     """
 
     raw: pl.DataFrame
@@ -33,7 +33,10 @@ class Chunk:
 def reject_frame(
     rows: Sequence[int] | npt.NDArray[np.int64], reason: str, messages: str | Sequence[str] | pl.Series
 ) -> pl.DataFrame:
-    """REJECT_SCHEMA rows of one reason for whole lines: row numbers, and a message each or one for all."""
+    """Return REJECT_SCHEMA rows of one reason for whole lines.
+
+    `rows` are the row numbers. `messages` is one message for all of them, or one for each.
+    """
     numbers = pl.Series("source_row", rows, dtype=pl.Int64)
     return pl.DataFrame({"source_row": numbers}).select(
         pl.col("source_row"),
@@ -47,7 +50,7 @@ def reject_frame(
 
 
 def merge_rejects(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    """The reject frames as one, in source order."""
+    """Concatenate reject frames in source order."""
     if not parts:
         return pl.DataFrame(schema=REJECT_SCHEMA)
     return pl.concat(parts).sort("source_row", maintain_order=True)

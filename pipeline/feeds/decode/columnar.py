@@ -1,7 +1,7 @@
-"""Decodes Parquet and Arrow IPC (F2, F5): batch by batch, every value as the text that a CSV would hold.
+"""Decodes Parquet and Arrow IPC batch by batch. Each value becomes the text that a CSV file would have (F2, F5).
 
-Times become ISO 8601, decimals keep their digits, floats their shortest exact text. The raw bytes of a row are a JSON
-object of the columns that the mapping reads.
+Times become ISO 8601, decimals keep their digits, floats become their shortest exact text. The raw bytes of a row are a
+JSON object of the columns that the mapping reads.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Ints = npt.NDArray[np.int64]
 
 
 def columnar_chunks(path: Path, mapping: Mapping, start: Position, chunk_bytes: int) -> Iterator[Chunk]:
-    """The rows of the file from row `start.row` (in row group or batch `start.offset`) on.
+    """Yield the rows of a file from row `start.row` on, which is in row group or batch `start.offset`.
 
-    Raises SourceError when the file cannot be read, is damaged, or has a row group too large to decode in bounded
-    memory; MappingError when it lacks a column that the mapping requires, or one holds no text, number or time.
+    Raises SourceError if the file cannot be read, is damaged, or has a row group too large to decode in bounded memory;
+    MappingError if it lacks a column that the mapping requires, or if a column has neither text, numbers nor times.
     """
     rows = max(1, min(BATCH_ROWS, chunk_bytes // 64))
     try:
@@ -56,7 +56,7 @@ def columnar_chunks(path: Path, mapping: Mapping, start: Position, chunk_bytes: 
 
 
 def _batches(path: Path, mapping: Mapping, start: Position, rows: int) -> Iterator[tuple[int, int, pa.RecordBatch]]:
-    """Row group or batch number, number of its first row, and the rows, from group `start.offset` on."""
+    """Yield (row group or batch number, number of its first row, rows) from group `start.offset` on."""
     with ByteStream(path) as stream:
         if not stream.peek(1):
             return
@@ -90,7 +90,7 @@ def _parquet_batches(
     wanted = set(_top_columns(mapping, file.schema_arrow))
     leaves = [file.schema.column(index) for index in range(len(file.schema))]
     used = [index for index, leaf in enumerate(leaves) if leaf.path in wanted or leaf.path.split(".")[0] in wanted]
-    # Repeated long texts stay one text and many indices, however often a hostile file repeats them.
+    # Read text as dictionaries, so that a text that a hostile file repeats takes memory only once.
     texts = [leaves[index].path for index in used if leaves[index].physical_type == "BYTE_ARRAY"]
     content.seek(0)
     file = pq.ParquetFile(content, read_dictionary=texts)
@@ -177,7 +177,7 @@ def _chunk(path: Path, mapping: Mapping, batch: pa.RecordBatch, first: int, grou
         rejects.append(reject_frame(wrong_rows, "encoding", "found bytes that are not UTF-8"))
         raw = whole.filter(~pl.col("source_row").is_in(wrong_rows.tolist()))
     end = Position(group, first + count)
-    lines = shared_table(whole)  # the thread that folds asks for raw lines too
+    lines = shared_table(whole)  # the folding thread also calls raw_lines
     return Chunk(raw, merge_rejects(rejects), lambda wanted: _rows_as_json(lines, wanted, explode), end)
 
 
@@ -195,7 +195,7 @@ def _inside(array: pa.Array, steps: list[str]) -> pa.Array:
 
 
 def _explode(lists: pa.Array, count: int) -> tuple[Ints, Ints, pa.Array, Ints]:
-    """For each element its record, its index in it, the elements; and the records that have too many."""
+    """Return the record, index and value of each element, and the records that have too many elements."""
     if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
         return np.arange(count), np.zeros(count, np.int64), None, np.zeros(0, np.int64)
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -209,7 +209,7 @@ def _explode(lists: pa.Array, count: int) -> tuple[Ints, Ints, pa.Array, Ints]:
 
 
 def _as_text(path: Path, source: str, array: pa.Array) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
-    """The values as text, and which of them are bytes that are not UTF-8."""
+    """Return the values as text, and flags for values that are not UTF-8."""
     kind = array.type
     fine = np.zeros(len(array), np.bool_)
     if pa.types.is_dictionary(kind):
@@ -263,7 +263,7 @@ def _decode_values(array: pa.Array) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
 
 
 def _rows_as_json(rows: pa.Table, wanted: list[int], explode: str) -> list[bytes]:
-    """The mapped columns of source rows as nested JSON objects, so that the same paths read them again."""
+    """Return the mapped columns of source rows as nested JSON objects, which the same paths can read again."""
     found: dict[int, dict[str, Any]] = {row: {} for row in wanted}
     for record in own_frame(rows).filter(pl.col("source_row").is_in(wanted)).iter_rows(named=True):
         target = found[record["source_row"]]

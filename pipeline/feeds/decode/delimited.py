@@ -1,8 +1,9 @@
-"""Decodes delimited text (CSV) into columns of text, one record a physical line (F2, F5).
+"""Decodes delimited text (CSV) into columns of text, one record on each physical line (F2, F5).
 
-Most blocks take the fast lane: Polars parses the whole block once it is proved that each line holds exactly the
-header's number of fields. Where the proof fails, lines are judged one by one, so that a bad line costs only itself:
-a quote that is not closed on its line never swallows the lines after it.
+The plain version is Python's csv module on each line, which makes a Python object of every field. It is used only for
+lines that are hard to judge. Most blocks take the fast path: Polars parses the whole block, once it is certain that
+each line has as many fields as the header. Otherwise each line is judged alone, so a bad line never affects others: a
+quote that is not closed on its line does not swallow the lines after it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ Flags = npt.NDArray[np.bool_]
 
 
 class DelimitedDecoder:
-    """Decodes blocks of one CSV file whose header line is `header` (None: the mapping gives the columns).
+    """Decodes blocks of one CSV file with the header line `header`; None if the mapping gives the columns.
 
-    Raises MappingError when the header lacks a column that the mapping reads.
+    Raises MappingError if the header lacks a column that the mapping requires.
     """
 
     def __init__(self, mapping: Mapping, path: Path, header: bytes | None) -> None:
@@ -45,7 +46,7 @@ class DelimitedDecoder:
         self._schema = {f"column_{index + 1}": pl.String() for index in range(self._width)}
 
     def decode(self, block: LineBlock) -> Chunk:
-        """The records of `block`; every line of it is a row of raw, a reject, or blank."""
+        """Decode the records of `block`. Each line becomes a row of raw or a reject, or is blank."""
         if block.too_long:
             rejects = reject_frame([block.first_row], "too_long", "the line is longer than 1 MiB")
             return self._chunk(block, self._empty(), [rejects])
@@ -66,8 +67,8 @@ class DelimitedDecoder:
         delimiters = int(np.count_nonzero(block.bytes_view == ord(self._delimiter)))
         if delimiters != block.lines * (self._width - 1):
             return None
-        # With the right total, no line can have too many fields unless another has too few: then its last column
-        # is null. Only where the last column has nulls is the place of each delimiter looked at.
+        # If the total is right, a line can have too many fields only if another has too few, and that line's last
+        # column is null. So delimiters need to be checked line by line only if the last column has nulls.
         last = self._width - 1
         if last not in self._columns.values() or self._width == 1:
             if not self._delimiters_in_place(block):
@@ -82,7 +83,7 @@ class DelimitedDecoder:
         return frame
 
     def _delimiters_in_place(self, block: LineBlock) -> bool:
-        """Whether each line has its `width - 1` delimiters, given that the total is right, and none is blank."""
+        """Return True if each line has `width - 1` delimiters and none is blank, given that the total is right."""
         if self._width == 1:
             return not bool(self._blank(block.bytes_view, block.starts, block.newlines).any())
         places = np.flatnonzero(block.bytes_view == ord(self._delimiter)).reshape(block.lines, self._width - 1)
@@ -92,10 +93,10 @@ class DelimitedDecoder:
         return np.arange(block.first_row, block.first_row + block.lines)
 
     def _parse(self, data: bytes, numbers: npt.NDArray[np.int64], quoted: bool = False) -> pl.DataFrame | None:
-        """The needed columns of `data`, good lines of these row numbers; None where Polars refuses."""
+        """Parse the needed columns of well-formed lines with these row numbers; None if Polars fails."""
         try:
             frame = pl.read_csv(
-                # Polars drops one byte order mark at the head of what it is given; here it is part of a field.
+                # Polars drops one leading byte order mark. Here it is part of a field, so add another one.
                 BOM + data if data.startswith(BOM) else data,
                 has_header=False,
                 schema=self._schema,
@@ -137,9 +138,9 @@ class DelimitedDecoder:
         return self._chunk(block, raw, rejects)
 
     def _judge(self, text: TextLines, fields: npt.NDArray[np.int64]) -> tuple[Flags, Flags, Flags]:
-        """Flags per line: certainly well formed; to be judged by the csv module; of a wrong number of fields.
+        """Return flags for each line: well formed; to be judged by the csv module; wrong number of fields.
 
-        `fields` counts those of each line.
+        `fields` has the number of fields of each line. Blank lines have no flag.
         """
         blank = self._blank(text.bytes_view, text.starts, text.newlines)
         fits = fields == self._width
@@ -159,18 +160,21 @@ class DelimitedDecoder:
         return blank
 
     def _field_counts(self, text: TextLines) -> npt.NDArray[np.int64]:
-        """Fields of each line, delimiters inside quotes not counted."""
+        """Return the number of fields of each line. Delimiters inside quotes do not count."""
         is_delimiter = text.bytes_view == ord(self._delimiter)
         if text.has(self._quote):
             inside = np.bitwise_xor.accumulate((text.bytes_view == ord(self._quote)).view(np.uint8))
-            # Parity starts anew on each line: an odd line must not turn its neighbours inside out.
+            # Restart the parity on each line, so that a line with an odd number of quotes does not affect others.
             before = np.concatenate([np.zeros(1, np.uint8), inside[text.newlines[:-1]]])
             is_delimiter &= inside == np.repeat(before, text.lengths)
         before = np.searchsorted(np.flatnonzero(is_delimiter), text.newlines)
         return np.diff(before, prepend=0) + 1
 
     def _judge_quotes(self, text: TextLines) -> tuple[Flags, Flags]:
-        """Per line: has quotes; and each quote opens at a field's start, closes at its end, or is doubled."""
+        """Return flags for each line: has quotes; has well-formed quotes.
+
+        Well formed means that each quote opens at the start of a field, closes at its end, or is doubled.
+        """
         view = text.bytes_view
         quote, delimiter = ord(self._quote), ord(self._delimiter)
         places = np.flatnonzero(view == quote)
@@ -189,7 +193,7 @@ class DelimitedDecoder:
     def _read_odd(
         self, text: TextLines, lines: npt.NDArray[np.int64], first_row: int
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The csv module's judgement of single lines: rows, and rejects."""
+        """Parse single lines with the csv module. Returns rows and rejects."""
         rows: list[int] = []
         columns: list[list[str]] = [[] for _ in self._columns]
         refused: list[int] = []

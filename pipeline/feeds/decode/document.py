@@ -1,7 +1,7 @@
-"""Decodes a JSON document that holds an array of records (F2, F5), such as the reply of a carrier's API.
+"""Decodes a JSON document that contains an array of records, such as the response of a carrier's API (F2, F5).
 
-The document is parsed once for its syntax; its array is then cut into records without building them, so that a large
-or hostile array costs no more memory than its text.
+The document is parsed once to check its syntax. Then its array is cut into records without building them as objects, so
+a large or hostile array takes no more memory than its text.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _BLOCK_BYTES = 1 << 20
 
 
 def document_chunks(path: Path, mapping: Mapping, start: Position, chunk_bytes: int) -> Iterator[Chunk]:
-    """The records of the document, numbered from 1, from record `start.row` on.
+    """Yield the records of the document, numbered from 1, from record `start.row` on.
 
-    A document that is no JSON, or has no array where the mapping says, is one reject. Raises SourceError when the
-    file cannot be read or holds more than MAX_DOCUMENT_BYTES.
+    A document that is not JSON, or lacks an array at the path in the mapping, becomes one reject. Raises SourceError if
+    the file cannot be read or has more than MAX_DOCUMENT_BYTES.
     """
     with ByteStream(path) as stream:
         data = stream.read_all(MAX_DOCUMENT_BYTES)
@@ -80,7 +80,10 @@ def _chunk(records: list[bytes], first: int, shape: RecordShape, around: dict[st
 
 
 def _find_array(data: bytes, records: str) -> tuple[bytes | None, str]:
-    """The text of the record array, or of the one record; else None and what was found."""
+    """Return the text of the record array or of a single record.
+
+    If there is none, return None and what was found instead.
+    """
     kind: Any = msgspec.Raw
     for step in reversed(records.split(".") if records else []):
         kind = msgspec.defstruct("Around", [("inner", kind)], rename={"inner": step})
@@ -103,7 +106,7 @@ def _find_array(data: bytes, records: str) -> tuple[bytes | None, str]:
 
 
 def _around(data: bytes, outer: list[str]) -> dict[str, str | None]:
-    """The text of the `$.` paths, read from the whole document."""
+    """Return the values of the `$.` paths as text, read from the whole document."""
     if not outer:
         return {}
     shape = RecordShape([path.removeprefix(DOCUMENT_PREFIX) for path in outer])
@@ -112,12 +115,12 @@ def _around(data: bytes, outer: list[str]) -> dict[str, str | None]:
 
 
 def _elements(text: bytes) -> Iterator[bytes]:
-    """The elements of the (syntactically valid) array `text`, or `text` itself where it is an object."""
+    """Yield the elements of a syntactically valid array, or `text` itself if it is an object."""
     if text.startswith(b"{"):
         yield text
         return
     plain = text
-    if b"\\" in text:  # take the escapes out of the way: what is left are the quotes that open and close strings
+    if b"\\" in text:  # mask escapes, so that only quotes that open or close strings are left
         plain = text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
     begin, depth, inside = 1, 0, 0
     for offset in range(0, len(plain), _BLOCK_BYTES):

@@ -1,4 +1,4 @@
-"""Decodes NDJSON: one JSON object a physical line (F2, F5)."""
+"""Decodes NDJSON: one JSON object on each physical line (F2, F5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.feeds.decode.shape import RecordShape
 from pipeline.feeds.decode.text import decode_lines
 from schemas.mapping import Mapping
 
-# A line can explode into many records: smaller blocks keep a hostile file from filling the memory.
+# A line can explode into many records. Smaller blocks keep a hostile file from filling the memory.
 EXPLODED_CHUNK_BYTES = 1 << 20
 
 
@@ -22,7 +22,7 @@ class JsonLinesDecoder:
         self._shape = RecordShape(mapping.sources(), mapping.format.explode)
 
     def decode(self, block: LineBlock) -> Chunk:
-        """The records of `block`; every line of it gives rows of raw, a reject, or is blank."""
+        """Decode the records of `block`. Each line becomes rows of raw or a reject, or is blank."""
         if block.too_long:
             raw, _ = self._shape.decode([], [])
             rejects = [reject_frame([block.first_row], "too_long", "the line is longer than 1 MiB")]

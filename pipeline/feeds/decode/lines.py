@@ -1,7 +1,7 @@
-"""Cuts a text source into blocks of whole physical lines, resumable at every block's end.
+"""Cuts a text source into blocks of whole physical lines. Reading can resume at the end of any block.
 
-A physical line is what ends in a newline; the last line may lack it. Where blocks end is a function of the bytes, the
-start and `chunk_bytes` alone.
+A physical line ends in a newline; the last line may lack it. The ends of blocks depend only on the bytes, the start and
+`chunk_bytes`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a source: bytes of the uncompressed stream before it, and the 1-based number of the next row."""
+    """A position in a source: the number of uncompressed bytes before it, and the 1-based number of the next row."""
 
     offset: int = 0
     row: int = 1
@@ -31,9 +31,10 @@ class Position:
 
 @dataclass(frozen=True)
 class LineBlock:
-    """Whole lines, each ending in a newline; `end` is where the next block starts.
+    """Whole lines, each ending in a newline. `end` is the position of the next block.
 
-    A line longer than MAX_LINE_BYTES is a block of its own: `too_long`, with its first KEPT_LINE_BYTES as data.
+    A line longer than MAX_LINE_BYTES is a block of its own: `too_long` is True and `data` has its first
+    KEPT_LINE_BYTES.
     """
 
     data: bytes
@@ -48,7 +49,7 @@ class LineBlock:
 
     @cached_property
     def is_utf8(self) -> bool:
-        """Whether the bytes are UTF-8 text."""
+        """True if the bytes are UTF-8 text."""
         if self.data.isascii():
             return True
         try:
@@ -71,21 +72,22 @@ class LineBlock:
         return starts
 
     def line(self, index: int) -> bytes:
-        """The bytes of line `index` (0-based) without its line end."""
+        """Return the bytes of line `index` (0-based) without its line end."""
         if self.too_long:
             return self.data
         text = self.data[self.starts[index] : self.newlines[index]]
         return text[:-1] if text.endswith(b"\r") else text
 
     def raw_lines(self, rows: list[int]) -> list[bytes]:
-        """The bytes of the lines with the row numbers `rows`, without line ends."""
+        """Return the bytes of the lines with the row numbers `rows`, without line ends."""
         return [self.line(row - self.first_row) for row in rows]
 
 
 def cut_lines(stream: ByteStream, row: int, chunk_bytes: int) -> Iterator[LineBlock]:
-    """The lines of `stream` from where it stands, the first of them being line `row`, in blocks of `chunk_bytes`.
+    """Yield the lines of `stream` from its current offset on, in blocks of about `chunk_bytes`.
 
-    Holds no more than a block, or MAX_LINE_BYTES, at a time. Raises SourceError from the stream.
+    The first line has number `row`. Keeps at most one block, or MAX_LINE_BYTES, in memory. Raises SourceError from the
+    stream.
     """
     while True:
         window = stream.peek(chunk_bytes)
@@ -115,7 +117,7 @@ def cut_lines(stream: ByteStream, row: int, chunk_bytes: int) -> Iterator[LineBl
 
 
 def _before_long_line(window: bytes, cut: int) -> int:
-    """The end of the last line before the first line of window[:cut] that is too long; `cut` where there is none."""
+    """Return the end of the line before the first too long line of window[:cut]; `cut` if no line is too long."""
     start = 0
     while cut - start > MAX_LINE_BYTES:
         newline = window.rfind(b"\n", start, min(cut, start + MAX_LINE_BYTES + 1))

@@ -1,7 +1,7 @@
-"""The part of a JSON record that a mapping reads: decodes many records into columns of text, exactly.
+"""Decodes the mapped paths of JSON records into columns of text, without loss.
 
-Numbers keep their decimal text, so that no quantity passes through a float. Only the mapped paths are built; the
-parser refuses what is nested too deep instead of exhausting the stack.
+Numbers keep their decimal text, so no quantity becomes a float. Only the mapped paths are built as objects. The parser
+rejects JSON that is nested too deeply instead of exhausting the stack.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Node:
         self.is_leaf = False
 
     def type(self) -> Any:
-        """The msgspec type that decodes this step; a leaf, or a step that is both, keeps whatever there is."""
+        """Return the msgspec type that decodes this step. A leaf, even one with children, keeps any value."""
         if self.is_leaf:
             return Any
         if self.elements is not None:
@@ -42,7 +42,7 @@ class _Node:
         return msgspec.defstruct("Step", fields, rename=renamed) | None
 
     def prune(self, value: Any) -> Any:
-        """`value` with None for every step that is not of the mapped kind."""
+        """Return `value` with None for every step that has another kind than the mapped one."""
         if self.is_leaf:
             return value
         if self.elements is not None:
@@ -53,9 +53,9 @@ class _Node:
 
 
 class RecordShape:
-    """Decodes JSON objects into one text column for each of `paths`; `explode` is the path of an array of records.
+    """Decodes JSON objects into one text column for each of `paths`. `explode` is the path of an array of records.
 
-    A step of a path that is a number indexes an array.
+    A numeric step of a path is an array index.
     """
 
     def __init__(self, paths: Iterable[str], explode: str = "") -> None:
@@ -78,14 +78,17 @@ class RecordShape:
         self._decoder = msgspec.json.Decoder(self._root.type(), float_hook=str)
 
     def columns(self) -> dict[str, pl.DataType]:
-        """The schema of the frames that decode gives."""
+        """Return the schema of the frames that `decode` returns."""
         schema: dict[str, pl.DataType] = {path: pl.String() for path in self.paths}
         if self._explode:
             schema[SOURCE_ELEMENT] = pl.String()
         return schema | {"source_row": pl.Int64()}
 
     def decode(self, records: Sequence[bytes], rows: Sequence[int]) -> tuple[pl.DataFrame, dict[int, str]]:
-        """The records, numbered by `rows`, as text columns; and for each row that is no record, what was found."""
+        """Decode records, numbered by `rows`, into text columns.
+
+        Also returns what was found in each row that is not a record.
+        """
         frames: list[pl.DataFrame] = []
         refused: dict[int, str] = {}
         batch: list[Any] = []
@@ -114,7 +117,10 @@ class RecordShape:
         return pl.concat(frames), refused
 
     def _decode_loosely(self, record: bytes) -> tuple[Any, str]:
-        """The record with what does not fit the mapped paths left out, or None and what was found instead."""
+        """Decode a record, ignoring values that do not fit the mapped paths.
+
+        Returns None and what was found if that fails.
+        """
         try:
             value = _ANY.decode(record)
         except RecursionError:

@@ -1,4 +1,4 @@
-"""Opens a source by the format that its mapping names."""
+"""Opens a source with the decoder for the format that its mapping names."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ CHUNK_BYTES = 16 << 20
 def open_source(
     path: Path, mapping: Mapping, *, start: Position | None = None, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[Chunk]:
-    """The chunks of the file at `path`, from `start` (a chunk's `end`) or its beginning, about `chunk_bytes` each.
+    """Return the chunks of a file, each of about `chunk_bytes`, from `start` (the `end` of a chunk) or from its
+    beginning.
 
-    Raises SourceError when the file cannot be read, MappingError when it lacks a column that the mapping requires.
+    Raises SourceError if the file cannot be read, MappingError if it lacks a column that the mapping requires.
     """
     position = start or Position()
     kind = mapping.format.type
@@ -37,10 +38,11 @@ def open_source(
 
 
 def text_start(path: Path, mapping: Mapping, position: Position) -> tuple[bytes | None, Position] | None:
-    """The header line of a text file, where its mapping names one, and where to read from `position` on; None if empty.
+    """Return the header line of a text file (None if the mapping has no header) and the position from which to read.
 
-    At the beginning that is behind the header, or behind a byte order mark, which stays with the header. Raises
-    SourceError when the file cannot be read, MappingError when its header is longer than a line may be.
+    Returns None if the file is empty. At the beginning of the file the position is after the header, or after a byte
+    order mark if there is no header; with a header, the mark stays part of the header line. Raises SourceError if the
+    file cannot be read, MappingError if the header exceeds the largest size of a line.
     """
     form = mapping.format
     with ByteStream(path) as stream:

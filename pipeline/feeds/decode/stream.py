@@ -1,7 +1,7 @@
-"""The bytes of a source file, uncompressed: plain, gzip or zstd by magic number, in bounded memory.
+"""The uncompressed bytes of a source file (plain, gzip or zstd, recognised by magic number), in bounded memory.
 
-A stream is read by looking ahead (`peek`) and consuming (`skip`), so that a reader can cut where a line ends without
-keeping the file.
+A stream is read by looking ahead (`peek`) and consuming (`skip`), so that a reader can cut at line ends without keeping
+the whole file in memory.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _READ_BYTES = 1 << 20
 
 
 def compression_of(head: bytes) -> str | None:
-    """The compression that the first four bytes of a file announce: "gzip", "zstd" or None."""
+    """Return the compression that the first four bytes of a file indicate: "gzip", "zstd" or None."""
     if head.startswith(_GZIP):
         return "gzip"
     return "zstd" if head.startswith(_ZSTD) or _SKIPPABLE.match(head) else None
 
 
 class ByteStream:
-    """The uncompressed bytes of a file from `offset` on; raises SourceError when they cannot be read.
+    """The uncompressed bytes of a file from `offset` on. Raises SourceError if they cannot be read.
 
-    A compressed file that grows beyond BOMB_RATIO times its size (and BOMB_FLOOR_BYTES) is refused.
+    A compressed file that grows beyond both BOMB_RATIO times its size and BOMB_FLOOR_BYTES is rejected.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
@@ -63,7 +63,7 @@ class ByteStream:
             self._seek(offset)
 
     def peek(self, count: int) -> bytes:
-        """The next `count` bytes, fewer only at the end of the stream; they are not consumed."""
+        """Return the next `count` bytes without consuming them; fewer only at the end of the stream."""
         if self._inflate is None:
             return self._read_plain(count)
         if len(self._buffer) < count:
@@ -77,7 +77,7 @@ class ByteStream:
             self._buffer = self._buffer[count:]
 
     def read_all(self, limit: int) -> bytes:
-        """All remaining bytes; SourceError when there are more than `limit`."""
+        """Return and consume all remaining bytes. Raises SourceError if there are more than `limit`."""
         data = self.peek(limit + 1)
         if len(data) > limit:
             raise SourceError(f"{self.path}: holds more than {limit} bytes in one document; split it, or use NDJSON")
@@ -85,7 +85,7 @@ class ByteStream:
         return data
 
     def close(self) -> None:
-        """Release the file; the stream cannot be read any more."""
+        """Close the file. The stream cannot be read any more."""
         if self._inflate is not None:
             self._inflate.close()
             self._inflate = None

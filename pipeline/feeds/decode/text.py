@@ -1,4 +1,4 @@
-"""Text lines of a block as valid UTF-8, with the lines that are none set aside."""
+"""Decodes the text lines of a block to valid UTF-8, and rejects lines that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class TextLines:
-    """Lines of a block in UTF-8 without NUL bytes: as many as the block has, a refused one left blank."""
+    """The lines of a block in UTF-8 without NUL bytes. It has as many lines as the block; rejected lines are blank."""
 
     def __init__(self, data: bytes, rejects: tuple[pl.DataFrame, ...], newlines: Ints | None = None) -> None:
         self.data = data
@@ -27,24 +27,27 @@ class TextLines:
 
     @cached_property
     def lengths(self) -> Ints:
-        """Bytes of each line, its newline included."""
+        """Number of bytes of each line, including its newline."""
         return self.newlines - self.starts + 1
 
     def has(self, character: str) -> bool:
-        """Whether `character` (one ASCII character, or "") is anywhere in the lines."""
+        """Return True if `character` (one ASCII character, or "") occurs in the lines."""
         return bool(character) and character.encode() in self.data
 
     def without(self, left_out: Ints) -> bytes:
-        """The bytes of all lines but those whose numbers (0-based, ascending) are given."""
+        """Return the bytes of all lines except those with these numbers (0-based, ascending)."""
         return b"".join(_spans(self.data, self.starts[left_out], self.newlines[left_out] + 1))
 
     def split(self) -> list[bytes]:
-        """Each line without its line end."""
+        """Return each line without its line end."""
         return [line[:-1] if line.endswith(b"\r") else line for line in self.data.split(b"\n")[:-1]]
 
 
 def decode_lines(block: LineBlock, encoding: str) -> TextLines:
-    """The lines of `block` (not a too long one) in UTF-8; lines that hold NUL or are not `encoding` are rejected."""
+    """Decode the lines of `block` to UTF-8. Lines that contain NUL or are not `encoding` are rejected.
+
+    `block` must not be one with a too long line.
+    """
     data = block.data
     newlines: Ints | None = None
     rejects: list[pl.DataFrame] = []
@@ -70,7 +73,7 @@ def _blanked(block: LineBlock, data: bytes, bad: Ints) -> bytes:
 
 
 def _spans(data: bytes, starts: Ints, ends: Ints) -> Iterator[memoryview]:
-    """What is left of `data` between the stretches from `starts` to `ends`, which are ascending and apart."""
+    """Yield the parts of `data` between the ranges from `starts` to `ends`, which are ascending and do not overlap."""
     view = memoryview(data)
     at = 0
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
@@ -80,7 +83,7 @@ def _spans(data: bytes, starts: Ints, ends: Ints) -> Iterator[memoryview]:
 
 
 def _decode_all(data: bytes, encoding: str) -> bytes | None:
-    """The text in UTF-8, None where it is not `encoding` throughout."""
+    """Return the text in UTF-8, or None if some of it is not `encoding`."""
     try:
         return data.decode(encoding).encode("utf-8")
     except UnicodeDecodeError:
@@ -88,9 +91,10 @@ def _decode_all(data: bytes, encoding: str) -> bytes | None:
 
 
 def _decode_each(data: bytes, newlines: Ints | None, encoding: str) -> tuple[bytes, Ints, Ints]:
-    """The lines in UTF-8, those that are not `encoding` left blank; where each ends; and the numbers of the blank.
+    """Decode lines one by one.
 
-    Only lines that are not ASCII are looked at one by one.
+    Returns their UTF-8 bytes, the end of each line, and the numbers of the undecodable lines. Undecodable lines are
+    left blank. Lines that are ASCII are copied without decoding.
     """
     view = np.frombuffer(data, np.uint8)
     newlines = np.flatnonzero(view == 10) if newlines is None else newlines

@@ -34,7 +34,7 @@ from rating.errors import StorageError, WorldError
 from schemas.cards import Catalogue
 from schemas.tables import REJECTED
 
-LIMIT_BYTES: Final = 900_000  # brokers take 1 MiB with the headers of a batch, and clients 1,000,000 bytes
+LIMIT_BYTES: Final = 900_000  # default limits: 1 MiB with batch headers in brokers, 1,000,000 bytes in clients
 
 MAGIC: Final = b"WMSG\x01"  # the last byte is the version of the layout
 _CHECKSUM: Final = struct.Struct("<I")
@@ -144,7 +144,7 @@ class Message:
 
     fence: Fence | None
     count: int  # by how much the entry advances the offset of the fold
-    parts: int  # what `Fences.take` counts
+    parts: int  # the number of parts, which `Fences.take` counts
     kind: int
     payload: bytes
     where: str

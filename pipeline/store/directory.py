@@ -6,10 +6,9 @@
     journal/ seen/ state/ history/
     outbox/                    delivered actions, with a lock of its own (pipeline/outbox); no part of the checkpoints
 
-A checkpoint stages files, then replaces the manifest (the commit), then moves the files to their final paths. If the
-process is killed before the commit, nothing has changed. If it is killed after, the next writer completes the moves,
-and readers look into staging meanwhile. docs/decisions/0021 gives the reasons, docs/guarantees.md the consequences for
-readers.
+A checkpoint stages files, then replaces the manifest (the commit), then moves the files to their final paths. A process
+killed before the commit has changed nothing. If it is killed after, the next writer completes the moves, and readers
+look into staging meanwhile (reasons: docs/decisions/0021, consequences for readers: docs/guarantees.md).
 """
 
 from __future__ import annotations
@@ -134,10 +133,7 @@ class DataDirectory:
         return Checkpoint(self)
 
     def locate(self, entry: FileEntry) -> Path:
-        """Return the current path of a committed file: final, or still in staging.
-
-        Raises VanishedError if it is gone.
-        """
+        """Return the path of a committed file, final or in staging. Raises VanishedError if the file is gone."""
         for path in (self.path / entry.path, staged_path(self.path, entry.path), self.path / entry.path):
             if path.exists():
                 return path
@@ -151,8 +147,7 @@ class DataDirectory:
     def read(self, use: Callable[[Manifest], T], *, vanished: Callable[[Exception], bool] = lambda _: False) -> T:
         """Call `use` with the manifest, and again with a newer one if a file was replaced meanwhile.
 
-        `vanished` returns True for an exception of `use` that a replaced file may have caused; a missing file always
-        counts.
+        `vanished` returns True for an exception of `use` that a replaced file may cause; a missing file always counts.
         """
         for attempt in range(READ_ATTEMPTS):
             seen = self.manifest.checkpoint
@@ -213,8 +208,8 @@ class Checkpoint:
     ) -> FileEntry:
         """Write one new file with `write`. It is durable on return; `commit` makes it part of `group` at `path`.
 
-        If `begun` is True, writing to `target(path)` has begun before, and `write` only completes it. Raises
-        StorageError if the disk fails; the checkpoint can then only be abandoned. Raises ValueError if the file exists.
+        If `begun` is True, `write` completes a file begun at `target(path)`. Raises ValueError if the file exists,
+        StorageError if the disk fails; the checkpoint can then only be abandoned.
         """
         target = staged_path(self._directory.path, path)
         with storage_errors(self._directory.path / path, "write"):
@@ -250,7 +245,7 @@ class Checkpoint:
         self._retired.update(entry.path for entry in entries)
 
     def commit(self, meta: dict[str, Any] | None = None) -> Manifest:
-        """Commit. Afterwards all staged files are durable and visible, and all retired files are deleted.
+        """Commit the checkpoint: all staged files become durable and visible, and all retired files are deleted.
 
         `meta` replaces the manifest's; None keeps it. A StorageError before the manifest is replaced leaves everything
         unchanged. After that, the next process that opens the directory for writing completes the moves.
@@ -380,10 +375,7 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def lock_directory(path: Path) -> int:
-    """Lock a directory and return the descriptor, which keeps the lock until it is closed.
-
-    Raises LockedError if another process has the lock.
-    """
+    """Lock a directory until the returned descriptor is closed. Raises LockedError if another process has the lock."""
     descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

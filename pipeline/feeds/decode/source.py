@@ -21,8 +21,7 @@ CHUNK_BYTES = 16 << 20
 def open_source(
     path: Path, mapping: Mapping, *, start: Position | None = None, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[Chunk]:
-    """Return the chunks of a file, each of about `chunk_bytes`, from `start` (the `end` of a chunk) or from its
-    beginning.
+    """Return the chunks of a file, about `chunk_bytes` each, from `start` (the `end` of a chunk) or the beginning.
 
     Raises SourceError if the file cannot be read, MappingError if it lacks a column that the mapping requires.
     """

@@ -1,5 +1,6 @@
-"""The mediation process of a worker. It runs all lanes (a lane mediates one raw partition) beside the process that
-folds, because one Python process uses only one CPU core for Python code.
+"""The mediation process of a worker. It runs all lanes; a lane mediates one raw partition.
+
+It runs beside the process that folds, because one Python process uses only one CPU core for Python code.
 
     log of commands -> know -> Registry --+
     raw messages ------------> take -> Lane -> messages of the journal

@@ -85,7 +85,10 @@ class Facts(NamedTuple):
 
 
 def facts_of(message: RawMessage) -> Facts:
-    """Check the headers of a chunk or single record. Raises ValueError with what was found and expected."""
+    """Check and return the headers of a chunk or single record.
+
+    Raises ValueError with the value that was found and what was expected.
+    """
     held = dict(reversed(message.headers))
     feed = _text(held, "feed", needed=True)
     as_of_us = instant_of(held["as-of"]) if "as-of" in held else -1

@@ -181,10 +181,10 @@ def origin(topic: str, partition: int) -> bytes:
 
 
 async def reached(log: Log, place: int, origins: Collection[bytes]) -> dict[bytes, int]:
-    """Return, for each origin, the offset after its last record in this partition of usage.raw; none if there is no
-    record.
+    """Return, for each origin, the offset after its last record in this partition of usage.raw.
 
-    Waits a moment for messages that a killed packer had handed to its operating system.
+    Origins without records are absent. Waits a moment for messages that a killed packer had handed to its operating
+    system.
     """
     topic = log.topics.raw
     end = await log.end_offset(topic, place)

@@ -1,5 +1,4 @@
-"""The Faust tables of a worker, each with its changelog topic: checkpoints of the state, progress of mediation,
-progress of landing.
+"""The Faust tables of a worker, each with a changelog topic: checkpoints, progress of mediation, progress of landing.
 
 A table holds bytes that only the stages understand; see pipeline.streaming.rate.checkpoints. Faust reads the changelogs
 of active and standby partitions into a SegmentStore. `send` writes to the changelog topic only, because nobody reads a

@@ -219,7 +219,7 @@ class Desk:
         return _json(found)
 
     def _bearer(self, request: web.Request) -> Bearer | web.Response:
-        """Return the bearer with all accounts of the token, or the response that refuses the request."""
+        """Return a bearer with all accounts of the request's token, or the response that rejects the request."""
         if not self._bearers:
             return _unauthorised(
                 "live state is not shown without tokens: name them in [worker].tokens of the workers' configuration, "

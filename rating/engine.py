@@ -92,9 +92,9 @@ class Engine:
         )
 
     def command(self, commands: Sequence[Command], at_us: int, baseline: pl.DataFrame | None = None) -> Step:
-        """Commands that came at `at_us`, in their order; each takes one offset.
+        """Apply commands that arrived at `at_us`, in their order; each takes one offset.
 
-        `baseline` (rating.rules.totals.cycle_and_day.BASELINE) is what the history holds for rules that start on a total.
+        `baseline` (rating.rules.totals.cycle_and_day.BASELINE) has the totals of the history for rules that start.
         """
         offset, now_us = self._arrive(at_us)
         found, results = Found(), list[tuple[int, Command, str | None]]()

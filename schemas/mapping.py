@@ -1,8 +1,8 @@
 """How a carrier's feed becomes usage records (domain F2): the document that a mapping file holds.
 
 A mapping names the file format, the volume mode, and one or more `RecordRule`s. Each source record becomes one usage
-record of each rule whose `when` holds. `pipeline.feeds.mappings` loads and checks it, `pipeline.feeds.decode` reads the columns that
-`Mapping.sources` names, `rating.mediation.records` turns them into usage.
+record of each rule whose `when` matches. `pipeline.feeds.mappings` loads and checks the document,
+`pipeline.feeds.decode` reads the columns that `Mapping.sources` names, `rating.mediation.records` turns them into usage.
 """
 
 from __future__ import annotations

@@ -73,7 +73,10 @@ def _no_network() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _polars_objects_stay_in_their_threads() -> Iterator[None]:
-    """A test fails if two threads touched one Polars object, also if the error was caught (tests/support/polars_threads.py)."""
+    """Fail the test if two threads touched one Polars object, even if the error was caught.
+
+    tests/support/polars_threads.py finds it.
+    """
     yield
     found, polars_threads.found[:] = polars_threads.found[:], []
     assert found == []

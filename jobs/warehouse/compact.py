@@ -1,8 +1,8 @@
 """Merge the small files of the history, a folder at a time, without a reader noticing.
 
 Each checkpoint of an ingest adds a file to every folder it touched. Neighbouring files of a folder are merged up to a
-target size (pipeline/history/compaction.py). The swap is a checkpoint of the data directory like any other (docs/guarantees.md says
-what each kind of reader sees meanwhile).
+target size (pipeline/history/compaction.py). The swap is a checkpoint of the data directory like any other;
+docs/guarantees.md says what each kind of reader sees meanwhile.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ _RUNS_ON: list[Broker] = []  # of this process, for all others
 
 
 def _address_of_the_run(folder: Path) -> str:
-    """The broker of the run. Whichever process needs it first starts it; it ends with the run (tests/support/guarded.py)."""
+    """The broker of the run: the process that needs it first starts it, and tests/support/guarded.py ends it."""
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
         fcntl.flock(lock, fcntl.LOCK_EX)

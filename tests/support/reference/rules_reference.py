@@ -1,7 +1,8 @@
 """The rules once more, one record and one SIM at a time in plain Python: slow, obvious, and without arrays.
 
-Worked out from the domain page (L6 to L12). `RuleModel` rates as the slow model of tests/support/reference/reference.py does, and reads
-the rated rows: what it fires and asks for are plain dicts with columns of schemas.tables.FIRINGS and ACTIONS.
+Worked out from the domain page (L6 to L12). `RuleModel` rates as the slow model of
+tests/support/reference/reference.py does, and reads the rated rows: what it fires and asks for are plain dicts with
+columns of schemas.tables.FIRINGS and ACTIONS.
 """
 
 from __future__ import annotations

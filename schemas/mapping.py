@@ -2,7 +2,8 @@
 
 A mapping names the file format, the volume mode, and one or more `RecordRule`s. Each source record becomes one usage
 record of each rule whose `when` matches. `pipeline.feeds.mappings` loads and checks the document,
-`pipeline.feeds.decode` reads the columns that `Mapping.sources` names, `rating.mediation.records` turns them into usage.
+`pipeline.feeds.decode` reads the columns that `Mapping.sources` names, and `rating.mediation.records` turns them into
+usage.
 """
 
 from __future__ import annotations

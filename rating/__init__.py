@@ -1,1 +1,1 @@
-"""The fold: pure functions over whole columns. No I/O, clock, randomness or logging."""
+"""The rating engine: pure functions over whole columns. No I/O, clock, randomness or logging."""

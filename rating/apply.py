@@ -1,4 +1,4 @@
-"""A catalogue entry takes effect: upserts by id, and the histories of plans and pools that follow from them."""
+"""Apply a catalogue change: upsert by id, extend the histories of plans and pools, and compile the result."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ _Entry = TypeVar("_Entry")
 
 
 class Compiled:
-    """What a state's catalogue compiles to: the book of rates, the directory of cards, pools and add-ons.
+    """The compiled catalogue of a state: the table of rates, the card directory, pools and add-ons.
 
-    `cards` is what the change that led to it did to cards, None where none did.
+    `cards` describes the cards that the latest change upserted. It is None if no change led to this catalogue.
     """
 
     def __init__(self, state: State, cards: Upserted | None = None, former: Compiled | None = None) -> None:
-        """`former` is what was compiled before the change: what that left alone is not compiled again.
+        """Compile the catalogue of `state`.
 
-        Its book is taken over where it has the state's vocabulary.
+        `former` is the compiled catalogue before the change. Its parts that the change does not touch are reused.
+        Its table of rates is reused if it was compiled with the state's vocabulary.
         """
         self.cards = cards
         vocabulary = state.vocabulary
@@ -61,10 +62,10 @@ class Compiled:
 
 
 def merge(catalogue: Catalogue, change: Catalogue) -> Catalogue:
-    """The catalogue with `change` in force.
+    """Return the catalogue with `change` upserted.
 
-    Raises PlanError where a plan version that is in force comes with other content: usage was rated by it, so a new
-    price is a new version (P1).
+    Raises PlanError if the change gives other content to a plan version that exists. Usage was rated by that version,
+    so a new price needs a new version (P1).
     """
     return _merge(catalogue, change, upsert_cards(catalogue.cards, change.cards))
 
@@ -82,17 +83,18 @@ def _merge(catalogue: Catalogue, change: Catalogue, cards: pl.DataFrame) -> Cata
 
 
 def check(state: State, change: Catalogue) -> None:
-    """Raise PlanError or RuleError where the state could not take the change; the state stays as it is."""
+    """Validate a change without applying it. Raises PlanError or RuleError if it is invalid."""
     _require_inactive(state, change)
-    merged = _merge(state.catalogue, change, state.catalogue.cards)  # no check looks at cards
+    merged = _merge(state.catalogue, change, state.catalogue.cards)  # the checks do not look at cards
     Book(merged, Vocabulary(state.vocabulary.to_dict()))
 
 
 def apply(state: State, change: Catalogue, former: Compiled | None = None) -> Compiled:
-    """Let `change` take effect on the state and compile what follows from it.
+    """Apply `change` to the state and return the compiled catalogue.
 
-    `former` is what the state compiled to before, so that what the change leaves alone is not compiled again. Raises
-    PlanError where it cannot be compiled, RuleError where it would change an active rule; the state stays as it is.
+    `former` is the compiled catalogue before the change. Its parts that the change does not touch are reused.
+    Raises PlanError if the change cannot be compiled, and RuleError if it would change an active rule. The state is
+    then unchanged.
     """
     _require_inactive(state, change)
     cards = upserted(state.catalogue.cards, change.cards)
@@ -131,7 +133,7 @@ def apply(state: State, change: Catalogue, former: Compiled | None = None) -> Co
 
 
 def _names_more(state: State, change: Catalogue) -> bool:
-    """Whether the change may bring names, or rates: any that is not of cards alone, on devices that are known."""
+    """Return True unless the change only touches cards on known devices; then it can add no names or rates."""
     if any((change.accounts, change.zones, change.plans, change.pools, change.addons, change.rules)):
         return True
     known = state.vocabulary.pools.rows
@@ -139,7 +141,7 @@ def _names_more(state: State, change: Catalogue) -> bool:
 
 
 def _require_inactive(state: State, change: Catalogue) -> None:
-    """An active rule, its filters included, cannot be changed (L6)."""
+    """Raise RuleError if the change gives an active rule other content, filters included (L6)."""
     held = {rule.id: rule for rule in state.catalogue.rules if rule.id in state.rules.active}
     for rule in change.rules:
         if held.get(rule.id, rule) != rule:

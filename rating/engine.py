@@ -1,9 +1,11 @@
-"""The fold: step(state, entry) -> Step. The only place where its stages are composed.
+"""The fold: takes the state and one journal entry, changes the state and returns a Step.
 
-    accept -> growth of sessions -> cycles -> entries -> burn, count, price -> rated rows
+This is the only place where the stages of rating are composed. A batch of usage passes through them in this order:
 
-It reads no clock, file, network or random number: the same journal gives the same bytes, in whatever batches it is
-cut. Drivers feed it entries in journal order and make what comes back durable before they acknowledge.
+    accept -> session deltas -> cycles -> charge items -> allowances, counters, prices -> rated rows -> rules
+
+The fold reads no clock, file, network or random number. The same journal gives the same bytes, however it is cut into
+batches. A driver feeds it entries in journal order, and makes each result durable before it acknowledges the entry.
 """
 
 from __future__ import annotations
@@ -38,11 +40,15 @@ from schemas.cards import Catalogue
 from schemas.commands import Activate, Command, Deactivate, NetworkEvent
 from schemas.usage import REJECT_SCHEMA, RecordType, UsageBatch
 
-BATCH_ROWS: Final = 1 << 17  # larger batches are folded in slices: their working columns stay in the cache
+# Larger batches are folded in slices of this many rows, so that the working columns stay in the CPU cache.
+BATCH_ROWS: Final = 1 << 17
 
 
 class Engine:
-    """The fold over one journal partition: holds the state and what its catalogue compiles to."""
+    """The fold over one journal partition: its state and the compiled catalogue.
+
+    All times are in microseconds since 1970 UTC.
+    """
 
     def __init__(self, state: State, partition: int = 0) -> None:
         self.state = state
@@ -60,11 +66,14 @@ class Engine:
         self.rules = Rules(self.state, self.compiled, self.names, self.partition, self.rules)
 
     def check(self, change: Catalogue) -> None:
-        """Raise PlanError or RuleError where `change` could not take effect; nothing changes."""
+        """Validate `change` without applying it. Raises PlanError or RuleError if it is invalid."""
         check(self.state, change)
 
     def apply(self, change: Catalogue, at_us: int | None = None) -> Step:
-        """A catalogue entry that came at `at_us` (None: at the latest arrival so far): upserts by id from now on."""
+        """Apply a catalogue entry that arrived at `at_us` (None: the latest arrival so far). Upserts by id.
+
+        Raises PlanError or RuleError if the change is invalid; `check` finds this out before anything is applied.
+        """
         offset, now_us = self._arrive(at_us)
         found = Found()
         self._take_notes(offset, now_us, found)
@@ -72,7 +81,7 @@ class Engine:
         return self._close(found, 1, offset, now_us)
 
     def tick(self, now_us: int) -> Step:
-        """A tick of the clock: timers of rules fall due; what can take no more usage is dropped (T5)."""
+        """Apply a clock tick: fire the rules that are due, then drop state that can take no more usage (T5)."""
         offset, now_us = self._arrive(now_us)
         found = Found()
         self._take_notes(offset, now_us, found)
@@ -81,20 +90,22 @@ class Engine:
         return self._close(found, 1, offset, now_us)
 
     def check_commands(self, commands: Sequence[Command]) -> None:
-        """Raise RuleError or UsageError where one of the commands could not take effect; nothing changes."""
+        """Validate commands without applying them. Raises RuleError or UsageError if one of them is invalid."""
         check_commands(self.state, commands)
 
     def wants_baseline(self, commands: Sequence[Command]) -> bool:
-        """Whether one of the commands starts a rule on a total, which is then filled from the history."""
+        """Return True if a command activates a rule on a running total, which must be filled from the history."""
         started = {command.rule for command in commands if isinstance(command, Activate)}
         return any(
             TRIGGERS[rule.trigger].window is not None for rule in self.state.catalogue.rules if rule.id in started
         )
 
     def command(self, commands: Sequence[Command], at_us: int, baseline: pl.DataFrame | None = None) -> Step:
-        """Apply commands that arrived at `at_us`, in their order; each takes one offset.
+        """Apply commands that arrived at `at_us`, in order. Each command takes one journal offset.
 
-        `baseline` (rating.rules.totals.cycle_and_day.BASELINE) has the totals of the history for rules that start.
+        A command whose key was given before changes nothing (F4). `baseline`
+        (rating.rules.totals.cycle_and_day.BASELINE) is the usage so far, read from the history. It fills the totals
+        of the rules that these commands activate.
         """
         offset, now_us = self._arrive(at_us)
         found, results = Found(), list[tuple[int, Command, str | None]]()
@@ -114,26 +125,32 @@ class Engine:
         return replace(step, results=results_table(results, at_us, self.partition))
 
     def _arrive(self, at_us: int | None) -> tuple[int, int]:
-        """The offset of an entry and its moment; the clock never goes back."""
+        """Return the offset and the time of the next entry, and move the state's clock forward to that time.
+
+        The clock never goes back. The time is `at_us`, or that of the clock if `at_us` is None.
+        """
         state = self.state
         state.clock_us = max(state.clock_us, state.clock_us if at_us is None else at_us)
         return state.offset, state.clock_us if at_us is None else at_us
 
     def _close(self, found: Found, entries: int, offset: int, now_us: int) -> Step:
-        """End an entry that is no usage: suspensions that the catalogue has made needless are over (L2)."""
+        """Finish an entry that brings no usage: release suspensions that are no longer due (L2), then count offsets."""
         self.rules.recovered(now_us, offset, found)
         self.state.offset += entries
         outcome = self.rules.outcome(found, now_us)
         return Step(outcomes=(outcome,))
 
     def _take_notes(self, offset: int, now_us: int, found: Found) -> None:
-        """What actions told cards since the last entry that was no usage takes effect (L10)."""
+        """Apply tag and custom-field changes that actions requested since the last non-usage entry (L10)."""
         notes, self.state.rules.notes = self.state.rules.notes, no_notes()
         if len(notes):
             self._put(Catalogue(cards=noted_cards(self.state.catalogue.cards, notes)), offset, now_us, found)
 
     def _put(self, change: Catalogue, offset: int | dict[str, int], now_us: int, found: Found) -> None:
-        """Let a catalogue take effect, and find what it changed in cards; `offset` may be one for each ICCID."""
+        """Apply a catalogue, and add to `found` the rules that fire for the cards it changed.
+
+        `offset` is one journal offset, or one for each ICCID.
+        """
         state = self.state
         cards = state.catalogue.cards
         state.addon_used = self.compiled.addons.usage()
@@ -147,7 +164,7 @@ class Engine:
             self.rules.changes(before, after, at, now_us, found)
 
     def _switch(self, commands: Sequence[Command], now_us: int, baseline: pl.DataFrame | None) -> None:
-        """Start and stop rules; one that starts anew has fired for nobody."""
+        """Activate and deactivate rules. A rule that is activated begins with no firing history."""
         active = self.state.rules.active
         started = []
         for command in commands:
@@ -163,7 +180,10 @@ class Engine:
     def _results(
         self, results: list[tuple[int, Command]], now_us: int, found: Found
     ) -> list[tuple[int, Command, str | None]]:
-        """Let cards follow the results of actions; returns each with why it was refused, or None."""
+        """Change cards by the results of actions.
+
+        Returns (offset, result, reason) for each result. The reason is None unless the result was refused.
+        """
         judged = judge(results, self.state, self.compiled.directory)
         today = days_of_arrival(self.compiled, now_us)
         changes = []
@@ -174,19 +194,19 @@ class Engine:
                 change = change_of(command, day_date(int(today[account])))
                 if change is not None:
                     changes.append((offset, card, change))
-        # Each round changes a card once, so that rules see every change of it.
+        # A round changes each card at most once, so that rules see every single change.
         for part in rounds(changes):
             cards = changed_cards(self.state.catalogue.cards, [(card, change) for _, card, change in part])
             self._put(Catalogue(cards=cards), {card: offset for offset, card, _ in part}, now_us, found)
         return judged
 
     def usage(self, batch: UsageBatch, originals: pa.Table | None = None, prints: Prints | None = None) -> Step:
-        """A batch of usage: every record ends rated, duplicate or rejected.
+        """Fold a batch of usage. Every record ends as rated, duplicate or rejected.
 
-        `prints` are those of the batch, where the driver had them made ahead.
+        `prints` are the digests of the batch, if the driver has computed them in advance.
 
-        `originals` are the rated rows (RATED) so far of the keys that REVERSE and REPLACE records of the batch
-        correct (F6); a batch holds either such records only or none.
+        `originals` is given if the batch consists of corrections (F6): REVERSE and REPLACE records, and no others.
+        It contains all rated rows so far (RATED) of the keys that they correct.
         """
         if batch.rows.is_empty():
             return Step()
@@ -200,7 +220,7 @@ class Engine:
         return join(steps)
 
     def _corrections(self, batch: UsageBatch, originals: pa.Table) -> Step:
-        """Corrections one by one: they are rare, and each depends on what the one before it did."""
+        """Apply corrections one by one. They are rare, and each depends on the effect of the one before."""
         known: dict[str, list[Row]] = {}
         for row in originals.to_pylist():
             known.setdefault(row["record_key"], []).append(row)
@@ -209,13 +229,17 @@ class Engine:
             one = UsageBatch(batch.feed, batch.source, batch.received_at_us, False, batch.rows[place : place + 1])
             rows = outstanding(known.get(correction["corrects_key"] or "", []), batch.feed)
             step = self._correction(one, correction, rows)
-            for row in step.rated.to_pylist():  # what a replacement brought may be corrected by the next of the batch
+            for row in step.rated.to_pylist():  # a later correction of the batch may correct this replacement
                 known.setdefault(row["record_key"], []).append(row)
             steps.append(step)
         return join(steps)
 
     def _correction(self, batch: UsageBatch, correction: Row, originals: list[Row]) -> Step:
-        """One correction, of rated rows that stand."""
+        """Apply one correction to `originals`, the rated rows of the corrected key that are not reversed yet.
+
+        Rejects the correction as `conflict` if its key was accepted with other content, and as `unknown_key` if
+        `originals` is empty.
+        """
         state = self.state
         today = batch.received_at_us // DAY_US
         prints = Prints.of(batch)
@@ -236,7 +260,7 @@ class Engine:
         offset = state.offset
         replaced = Step(records=1, rated_records=1)
         if correction["record_type"] == RecordType.REPLACE:
-            # The new content is judged before the old is taken back, so that a bad replacement changes nothing.
+            # Check the new content before the old record is reversed, so that a bad replacement changes nothing.
             trial = accept(Seen(), self.compiled, _as_event(batch), prints)
             if not len(trial.accepted):
                 state.offset += 1
@@ -247,7 +271,7 @@ class Engine:
             for row in originals
         ]
         if correction["record_type"] == RecordType.REPLACE:
-            # A replacement is new usage under its own key, with the content as it was sent.
+            # A replacement is new usage under its own key. Its digests are those of the content as it was sent.
             replaced = self._usage(_as_event(batch), prints)
         else:
             state.seen.add(high, low, content, today)
@@ -287,7 +311,7 @@ class Engine:
         cycles: Cycles | None = None,
         today: Ints | None = None,
     ) -> RatedBatch:
-        """The outcome of the accepted records of a batch, of which there is one at least; see rate_batch."""
+        """Rate the accepted records of a batch, at least one; see rate_batch."""
         return rate_batch(
             self.state,
             self.compiled,
@@ -302,10 +326,14 @@ class Engine:
         )
 
     def expire(self) -> None:
-        """Drop counters whose cycle takes no more usage, and sessions silent for too long; meaning stays the same."""
+        """Drop counters of cycles that take no more usage, and sessions silent for too long.
+
+        This changes no later result.
+        """
         state, book = self.state, self.compiled.book
         counters = state.counters
-        grace_us = int(book.grace_us.max(initial=0)) + 2 * DAY_US  # any zone's midnight, and an hour ahead
+        # Two days more cover midnight in every time zone, and usage dated an hour ahead.
+        grace_us = int(book.grace_us.max(initial=0)) + 2 * DAY_US
         codes = np.unique(counters.cycle)
         gone = [code for code in codes.tolist() if (cycle_days(book, code)[1] + 1) * DAY_US + grace_us < state.clock_us]
         lasting = counters.meter == TEST_METER
@@ -315,7 +343,7 @@ class Engine:
         state.sessions.drop_silent(state.clock_us // DAY_US)
 
     def snapshot(self) -> tuple[bytes, dict[str, pa.Table]]:
-        """The state as facts and tables; see State.snapshot."""
+        """Return the state as facts and tables; see State.snapshot."""
         self.state.addon_used = self.compiled.addons.usage()
         return self.state.snapshot()
 
@@ -332,7 +360,7 @@ def _refusal(correction: Row, reason: str, field: str, found: str) -> pl.DataFra
 
 
 def slice_of(batch: UsageBatch, start: int) -> UsageBatch:
-    """The batch from row `start`, at most BATCH_ROWS of it."""
+    """Return at most BATCH_ROWS rows of the batch, from row `start` on."""
     if start == 0 and len(batch.rows) <= BATCH_ROWS:
         return batch
     rows = batch.rows.slice(start, BATCH_ROWS)

@@ -1,16 +1,16 @@
 """The errors that Weir raises.
 
     WeirError
-    |-- InputError            what the user gave is wrong; exit status 2
-    |   |-- PlanError         a plan, zone or price that cannot be rated by
-    |   |-- RuleError         a rule that cannot be changed or started as asked
-    |   |-- CatalogueError    a catalogue file that cannot take effect (holds every finding)
-    |   |-- MappingError      a feed mapping that cannot be used
-    |   |-- ConfigError       a configuration file, or a secret that it names, that cannot be used
-    |   `-- UsageError        an argument of a command
-    `-- WorldError            the world failed; nothing was acknowledged; exit status 3
-        |-- LockedError       another process holds the data directory
-        |-- StorageError      the disk refused: full, read-only, no permission, damaged
+    |-- InputError            the user's input is wrong; exit status 2
+    |   |-- PlanError         a plan, zone or price cannot rate a record
+    |   |-- RuleError         a rule cannot be changed, activated or deactivated as requested
+    |   |-- CatalogueError    a catalogue file is invalid (lists every finding)
+    |   |-- MappingError      a feed mapping cannot be used
+    |   |-- ConfigError       a configuration file, or a secret that it names, cannot be used
+    |   `-- UsageError        an argument of a command is wrong
+    `-- WorldError            the environment failed; nothing was acknowledged; exit status 3
+        |-- LockedError       another process has locked the data directory
+        |-- StorageError      the disk failed: full, read-only, no permission, damaged
         `-- SourceError       an input file cannot be read
 
 A bad usage record is data, never an exception: see `schemas.choices.REASONS`.
@@ -22,24 +22,24 @@ from dataclasses import dataclass
 
 
 class WeirError(Exception):
-    """Root of all errors that Weir raises on purpose; its text says what to do next."""
+    """Root of all errors that Weir raises on purpose. The text says what to do next."""
 
 
 class InputError(WeirError):
-    """What the user gave is wrong; nothing took effect."""
+    """The user's input is wrong. Nothing took effect."""
 
 
 class PlanError(InputError):
-    """A plan, zone or price that no record can be rated by."""
+    """A plan, zone or price cannot rate a record."""
 
 
 class RuleError(InputError):
-    """A rule that cannot be changed or started as asked (L6)."""
+    """A rule cannot be changed, activated or deactivated as requested (L6)."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong in a file: where, what was found and what would be right. `line` is 1-based, 0 if unknown."""
+    """One fault in a file: its place, what was found and what would be right. `line` is 1-based, 0 if unknown."""
 
     file: str
     line: int
@@ -53,7 +53,7 @@ class Finding:
 
 
 class CatalogueError(InputError):
-    """A catalogue that cannot take effect; `findings` lists everything that is wrong with it."""
+    """A catalogue is invalid. `findings` lists everything that is wrong with it."""
 
     def __init__(self, findings: list[Finding]) -> None:
         self.findings = findings
@@ -61,27 +61,27 @@ class CatalogueError(InputError):
 
 
 class MappingError(InputError):
-    """A feed mapping that cannot be used."""
+    """A feed mapping cannot be used."""
 
 
 class ConfigError(InputError):
-    """A configuration file, or a secret that it names, that cannot be used."""
+    """A configuration file, or a secret that it names, cannot be used."""
 
 
 class UsageError(InputError):
-    """An argument that a command cannot act on."""
+    """An argument of a command is wrong."""
 
 
 class WorldError(WeirError):
-    """The world failed; what was acknowledged before still holds, and the same command can be given again."""
+    """The environment failed. Everything acknowledged before is safe, and the same command can be run again."""
 
 
 class LockedError(WorldError):
-    """Another process holds the data directory."""
+    """Another process has locked the data directory."""
 
 
 class StorageError(WorldError):
-    """The disk refused: full, read-only, no permission, or damaged."""
+    """The disk failed: full, read-only, no permission, or damaged."""
 
 
 class SourceError(WorldError):

@@ -1,7 +1,7 @@
-"""The state of the fold: everything that earlier entries of the journal have left behind.
+"""The state of the fold: everything that the fold remembers of earlier journal entries.
 
-A snapshot of it changes cost, never meaning: the state read from a snapshot and the state folded from the beginning
-of the journal give the same bytes from then on.
+A snapshot saves time and never changes a result. A state restored from a snapshot and a state folded from the
+beginning of the journal give the same bytes from then on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SNAPSHOT_VERSION = 2
 
 
 class _Facts(msgspec.Struct, forbid_unknown_fields=True):
-    """What a snapshot keeps beside its tables."""
+    """The part of a snapshot that is not a table."""
 
     snapshot_version: int
     offset: int
@@ -48,8 +48,9 @@ class _Facts(msgspec.Struct, forbid_unknown_fields=True):
 class State:
     """What the fold carries from entry to entry.
 
-    `offset` is the journal offset of the next entry, `clock_us` the latest arrival time seen, `generation` counts the
-    catalogue entries applied. `seen` is kept by the driver beside the snapshot (it can be far larger than memory).
+    `offset` is the journal offset of the next entry. `clock_us` is the latest arrival time so far, in microseconds
+    since 1970 UTC. `generation` is the number of catalogue changes applied. `seen` is not part of a snapshot: the
+    driver stores it separately, because it can be far larger than memory.
     """
 
     catalogue: Catalogue = field(default_factory=Catalogue)
@@ -66,7 +67,10 @@ class State:
     generation: int = 0
 
     def snapshot(self) -> tuple[bytes, dict[str, pa.Table]]:
-        """Facts as JSON, and tables: cards, plan_history, pool_history, counters, sessions, and those of the rules."""
+        """Return the facts as JSON and the tables by name.
+
+        The tables are cards, plan_history, pool_history, counters, sessions and those of the rules.
+        """
         catalogue = self.catalogue
         facts = _Facts(
             snapshot_version=SNAPSHOT_VERSION,
@@ -96,9 +100,9 @@ class State:
 
     @classmethod
     def restore(cls, facts_json: bytes, tables: dict[str, pa.Table], seen: Seen) -> State:
-        """The state that `snapshot` wrote, with the seen keys that the driver kept.
+        """Return the state that `snapshot` wrote, with the seen keys that the driver stored.
 
-        Raises ValueError if the snapshot is of another version, or its digests are of another algorithm.
+        Raises ValueError if the snapshot has another version, or digests of another algorithm.
         """
         facts = msgspec.json.decode(facts_json, type=_Facts)
         if facts.snapshot_version != SNAPSHOT_VERSION:

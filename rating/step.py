@@ -1,4 +1,4 @@
-"""Step: what one entry of the journal gave."""
+"""Step: the results of one journal entry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rating.rules.firing.tables import Outcome
 from schemas.tables import ACTIONS, FIRINGS, GAPS, RATED, RESULTS
 from schemas.usage import REJECT_SCHEMA
 
-# Empty tables, each made once: to make one costs more than many a stage of a small batch.
+# Empty tables, each made once. Making one takes longer than some stages take for a small batch.
 _NO_RATED: Final = RATED.empty_table()
 _NO_GAPS: Final = GAPS.empty_table()
 _NO_RESULTS: Final = RESULTS.empty_table()
@@ -23,12 +23,13 @@ _NO_ACTIONS: Final = ACTIONS.empty_table()
 
 @dataclass(frozen=True)
 class Step:
-    """What one entry of the journal gave.
+    """The results of one journal entry.
 
-    `outcomes` are what rules made of it, `firings` and `actions` the rows of all of them; these and `charges` are made
-    when first asked for.
-    `rejects` has the columns of REJECT_SCHEMA, the others those of the table of their name in schemas.tables, each in
-    journal order; records = rated records + duplicates + rejects.
+    `rejects` has the columns of REJECT_SCHEMA. The other tables have the columns of the table of the same name in
+    schemas.tables. All rows are in journal order. `outcomes` are the results of the rules; `firings` and `actions` are
+    the rows of all outcomes. `firings`, `actions` and `charges` are computed at first use.
+
+    records = rated records + duplicates + rejects.
     """
 
     records: int = 0
@@ -37,27 +38,27 @@ class Step:
     rated: pa.Table = field(default_factory=lambda: _NO_RATED)
     rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECT_SCHEMA))
     gaps: pa.Table = field(default_factory=lambda: _NO_GAPS)
-    outcomes: tuple[Outcome, ...] = ()  # of the rules
+    outcomes: tuple[Outcome, ...] = ()  # results of the rules
     results: pa.Table = field(default_factory=lambda: _NO_RESULTS)
 
     @cached_property
     def charges(self) -> dict[str, int]:
-        """Nanos by currency of all rated rows, in order of currency."""
+        """Sum of the charges of all rated rows in nanos, by currency, sorted by currency."""
         return charges_of(self.rated)
 
     @cached_property
     def firings(self) -> pa.Table:
-        """Rows of schemas.tables.FIRINGS."""
+        """Firings of all outcomes, as rows of schemas.tables.FIRINGS."""
         return pa.concat_tables([_NO_FIRINGS, *(outcome.firings for outcome in self.outcomes if len(outcome))])
 
     @cached_property
     def actions(self) -> pa.Table:
-        """Rows of schemas.tables.ACTIONS."""
+        """Actions of all outcomes, as rows of schemas.tables.ACTIONS."""
         return pa.concat_tables([_NO_ACTIONS, *(outcome.actions for outcome in self.outcomes if len(outcome))])
 
 
 def join(steps: list[Step]) -> Step:
-    """The steps of consecutive slices of a batch as one."""
+    """Join the steps of consecutive slices of a batch into one."""
     if len(steps) == 1:
         return steps[0]
     return Step(
@@ -73,7 +74,7 @@ def join(steps: list[Step]) -> Step:
 
 
 def charges_of(rated: pa.Table) -> dict[str, int]:
-    """Nanos by currency of rated rows."""
+    """Return the sum of the charges of rated rows in nanos, by currency, sorted by currency."""
     totals: dict[str, int] = {}
     for chunk in rated.select(["currency", "charge_nanos"]).to_batches():
         code = chunk.column("currency").indices.to_numpy(zero_copy_only=False)

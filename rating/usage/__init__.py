@@ -1,1 +1,1 @@
-"""The path of a usage batch: accept, find the cycle, allocate, price, and write rated rows."""
+"""The path of a usage batch: accept it, find its cycles, allocate allowances, price, and make rated rows."""

@@ -1,8 +1,8 @@
-"""Acceptance: which records of a batch are rated, which are duplicates and which are rejected (F4, F5).
+"""Acceptance: decide which records of a batch are rated, duplicates or rejected (F4, F5).
 
-Each record ends in exactly one of the three, whatever the batch it arrives in: a key that was accepted before is a
-duplicate, or a conflict where its content differs, even if the record could not be rated today; a record that cannot
-be rated leaves no trace of its key, so that it can be corrected and sent again.
+Each record ends as exactly one of the three, whatever batch it arrives in. A record whose key was accepted before is
+a duplicate. If its content differs, it is rejected as a conflict. This is so even if the record could not be rated
+today. The key of a record that cannot be rated is not remembered, so the record can be corrected and sent again.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from rating.dedupe.digests import NUMBERS, Prints
 from rating.dedupe.seen import DAY_US, Seen, first_in_batch, order_of
 from schemas.usage import REJECT_SCHEMA, Direction, Service, UsageBatch
 
-FUTURE_US: Final = 3_600_000_000  # T5: dated at most one hour ahead of arrival
-# What a single record can be of data, SMS and voice: 32 TiB, a million messages or a year of speech; more is a fault
-# of the feed, not usage.
+FUTURE_US: Final = 3_600_000_000  # a record may be dated at most one hour ahead of its arrival (T5)
+# Most units of a single record: 32 TiB of data, 1,048,576 SMS or 2**25 seconds of voice (more than a year). More is a
+# fault of the feed.
 MOST_UNITS: Final = np.array([1 << 45, 1 << 20, 1 << 25], np.int64)
 
-_FEW_DAYS: Final = 1 << 10  # whose midnights in each zone are worth a table
+# `local_days` makes a table of midnights if the range of days is at most this much longer than the number of records.
+_FEW_DAYS: Final = 1 << 10
 
 _FINE, _UNKNOWN_CARD, _TOO_LARGE, _FUTURE, _NO_PLAN, _NO_RATE, _DUPLICATE, _CONFLICT = range(8)
 _REASONS: Final = {
@@ -51,33 +52,33 @@ _FIELDS: Final = {
 
 @dataclass(frozen=True)
 class Accepted:
-    """The records that are rated, in journal order; every column has their length and is int64 unless noted."""
+    """The accepted records, in journal order. Columns are int64 with one element per record unless noted."""
 
-    place: Ints  # row of the batch
+    place: Ints  # row in the batch
     card: Ints
     account: Ints
     plan: Ints
     version: Ints
-    day: Ints  # local day of use
+    day: Ints  # local day of use, days since 1970
     used_us: Ints
     service: Ints
     direction: Ints
-    zone: Ints  # zone slot within the version
-    spot: Ints  # row of `spots`
+    zone: Ints  # zone slot within the plan version, 0: no zone
+    spot: Ints  # where the record was used: row in `spots`
     spots: list[tuple[str, str, str]]  # distinct (PLMN, country, zone named by the feed) of the batch
 
     def __len__(self) -> int:
         return len(self.place)
 
     def take(self, at: Ints) -> Accepted:
-        """The records at the places given, in that order."""
+        """Return the records at these positions, in this order."""
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         return Accepted(**{name: c if name == "spots" else c[at] for name, c in columns.items()})
 
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What became of a batch: `accepted`, `rejects` (REJECT_SCHEMA, source order) and how many were duplicates."""
+    """The outcome of a batch: accepted records, `rejects` (REJECT_SCHEMA, source order), number of duplicates."""
 
     accepted: Accepted
     rejects: pl.DataFrame
@@ -85,7 +86,10 @@ class Acceptance:
 
 
 def local_days(book: Book, account: Ints, us: Ints) -> Ints:
-    """int64[n]: the local day of each instant in the zone of its account (T1), as days since 1970."""
+    """Return the local day of each instant in its account's time zone (T1), int64[n], days since 1970.
+
+    `us` are microseconds since 1970 UTC, `account` the row of the account of each.
+    """
     if not len(us):
         return np.zeros(0, np.int64)
     if len(book.time_zones) == 1:
@@ -98,7 +102,7 @@ def local_days(book: Book, account: Ints, us: Ints) -> Ints:
             at = np.flatnonzero(zone == row)
             day[at] = time_zone.local_day(us[at])
         return day
-    # A local day is the UTC day of the instant or a neighbour of it: no zone is a whole day off.
+    # The local day is the UTC day or one of its neighbours, because no time zone differs from UTC by a whole day.
     midnights = np.stack([one.midnights_us(np.arange(first, last + 1)) for one in book.time_zones])
     day = us // DAY_US
     place = zone * (last - first + 1) + (day - first)
@@ -108,7 +112,7 @@ def local_days(book: Book, account: Ints, us: Ints) -> Ints:
 
 
 def local_day_at(time_zone: ZoneCalendar, us: int) -> int:
-    """The local day of one instant, as `local_days` has it."""
+    """Return the local day of one instant (microseconds since 1970 UTC) in a time zone, as `local_days` does."""
     day = us // DAY_US
     if not FIRST_DAY < day < LAST_DAY:
         return int(time_zone.local_day(np.array([us], np.int64))[0])
@@ -116,7 +120,10 @@ def local_day_at(time_zone: ZoneCalendar, us: int) -> int:
 
 
 def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) -> Acceptance:
-    """Judge every record of a batch, whose prints are given, and mark the keys of the accepted ones as seen."""
+    """Judge every record of a batch, and mark the keys of the accepted records as seen.
+
+    `prints` are the digests of the batch.
+    """
     rows, book, directory = batch.rows, compiled.book, compiled.directory
     count = len(rows)
     today = batch.received_at_us // DAY_US
@@ -174,9 +181,9 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) ->
 def _rated(
     book: Book, version: Ints, service: Ints, direction: Ints, zone: Ints, rows: pl.DataFrame
 ) -> npt.NDArray[np.bool_]:
-    """bool[n]: whether the plan version of each record has a rate for it.
+    """Return whether the plan version of each record has a rate for it, bool[n].
 
-    Where only up and down have rates, a record needs to know how much went which way.
+    If the version has rates for up and down only, a record must give both volumes.
     """
     if not len(book.versions):
         return np.zeros(len(rows), bool)
@@ -195,7 +202,11 @@ _VOLUMES: Final = ("volume_up_bytes", "volume_down_bytes")
 def _judge_repeats(
     verdict: np.ndarray, known: np.ndarray, high: np.ndarray, low: np.ndarray, content: np.ndarray, order: Ints
 ) -> None:
-    """Within the batch, the first record of a key that can be rated stands; what comes after it repeats it."""
+    """Mark repeated keys within the batch, in `verdict`.
+
+    Of several records with one key, the first that can be rated is accepted. Every later one becomes a duplicate, or
+    a conflict if its content differs.
+    """
     first = first_in_batch(high, low, order)
     places = np.arange(len(first))
     repeats = first != places
@@ -254,7 +265,10 @@ def _rejects(
 
 
 def _message(why: int, names: set[str], received_at_us: int) -> pl.Expr:
-    """What was found and what would be right, of records refused for one reason; `names` are the columns there."""
+    """Return the message of records rejected for one reason: what was found and what would be right.
+
+    `names` are the columns that the message can use.
+    """
     number = pl.coalesce(
         *(pl.format(name.upper() + " {}", name) for name in NUMBERS if name in names), pl.lit("no number")
     )

@@ -1,8 +1,9 @@
-"""Burning: how much of each record comes from which allowance, in burn order (P6).
+"""Allowances: how many units of each record come from which allowance, in burn order (P6).
 
-A bucket holds a number of units and gives them to records in journal order until it is empty; what a record still
-wants after one bucket it asks of the next. Test allowance first, then the plan's or the pool's, then add-ons by
-earliest expiry and purchase. What is left is overage, and priced.
+Burn order is the order in which allowances are used up: first the test allowance, then that of the plan or pool, then
+add-ons by earliest expiry and then purchase. A bucket is one allowance of one subject. It gives its units to records
+in journal order until it is empty. A record draws what it still needs from the next bucket. The rest is overage, which
+is priced.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from schemas.cards import Addon
 
 
 def draw(groups: Groups, held: Ints, wanted: Ints, size: Ints) -> tuple[Ints, Ints]:
-    """What each record takes from its bucket, and what each bucket holds afterwards.
+    """Draw units from buckets, one bucket per group.
 
-    `held[g]` units were taken before the batch; `wanted[n]` and `size[n]` are in batch order, size as it is for each
-    record. Returns taken int64[n] in batch order and held int64[g].
+    `held[g]` is the number of units already taken from each bucket. `wanted[n]` are the units that each record needs,
+    `size[n]` is the size of its bucket at that moment; both in batch order. Returns the units that each record takes,
+    int64[n] in batch order, and the new total taken from each bucket, int64[g].
     """
     want, room = wanted[groups.order], size[groups.order]
     if not len(want):
@@ -34,7 +36,7 @@ def draw(groups: Groups, held: Ints, wanted: Ints, size: Ints) -> tuple[Ints, In
     if not changes.any():
         taken = np.clip(room - groups.before(want, held), 0, want)
         return groups.scatter(taken), held + groups.totals(taken)
-    # A bucket that changes size within the batch is drawn on size by size, as if the batch ended at each change.
+    # If a bucket changes its size within the batch, draw size by size, as if the batch ended at each change.
     stretch = np.cumsum(changes)
     stretch -= stretch[groups.starts][groups.segment]
     held, taken = held.copy(), np.zeros_like(want)
@@ -46,9 +48,10 @@ def draw(groups: Groups, held: Ints, wanted: Ints, size: Ints) -> tuple[Ints, In
 
 
 class Addons:
-    """The add-ons of all cards in burn order, and what has been used of each.
+    """The add-ons of all cards, and the units used of each.
 
-    `used[k]` belongs to the k-th add-on of the catalogue, `units` and `expires_day` likewise.
+    Columns have one element per add-on, in the order of the catalogue: `units`, `used`, `purchased_us` (microseconds
+    since 1970 UTC) and `expires_day` (its last local day, days since 1970).
     """
 
     def __init__(
@@ -67,7 +70,10 @@ class Addons:
         self._count = np.bincount(self.card[self.card >= 0], minlength=len(directory))
 
     def draw(self, card: Ints, service: Ints, used_us: Ints, day: Ints, wanted: Ints) -> Ints:
-        """int64[n]: what each record takes from the add-ons of its card that act at its time and day (C5)."""
+        """Return the units that each record takes from the active add-ons of its card, int64[n], and count them (C5).
+
+        An add-on is active from its purchase to the end of its last local day.
+        """
         taken = np.zeros_like(wanted)
         if not len(self.addons):
             return taken
@@ -81,7 +87,10 @@ class Addons:
         return taken
 
     def bought(self, card: Ints, service: int, now_us: int, day: Ints) -> Ints:
-        """int64[n]: units, used or not, of the add-ons of each card that act at a moment and its local day (C5)."""
+        """Return the units, used or not, of each card's add-ons that are active at `now_us`, int64[n] (C5).
+
+        `day` is the local day of that instant for each card.
+        """
         units = np.zeros(len(card), np.int64)
         if len(self.addons):
             asking = np.flatnonzero(self._count[card] > 0)
@@ -91,7 +100,10 @@ class Addons:
         return units
 
     def _acting(self, asking: Ints, card: Ints, service: Ints, at_us: Ints, day: Ints) -> Iterator[tuple[Ints, Ints]]:
-        """Rows of `asking` and the add-on that acts for each, in burn order; a row comes once for each add-on."""
+        """Yield (rows, active add-on of each row) in burn order, one pass per add-on of a card.
+
+        `asking` are the rows to look at. A row is yielded once for each of its active add-ons.
+        """
         for place in range(int(self._count[card[asking]].max(initial=0))):
             at = asking[self._count[card[asking]] > place]
             addon = self._order[self._first[card[at]] + place]
@@ -103,9 +115,9 @@ class Addons:
             yield at[acts], addon[acts]
 
     def give_back(self, card: int, service: int, used_us: int, day: int, units: int) -> None:
-        """Return units to the add-ons of a card that acted at a time and local day, the last to burn first (F6).
+        """Return units to the add-ons of a card that were active at a time and local day, in reverse burn order (F6).
 
-        Rated rows do not say which add-on they drew on, so of several that acted another one may get them back.
+        Rated rows do not say which add-on they drew on. If several were active, another one may get the units.
         """
         if units <= 0:
             return
@@ -118,7 +130,7 @@ class Addons:
                 units -= returned
 
     def usage(self) -> dict[str, int]:
-        """Units used of each add-on that has been drawn on, by id."""
+        """Return the units used of each add-on that has been drawn on, by id."""
         return {addon.id: int(units) for addon, units in zip(self.addons, self.used, strict=True) if units}
 
 
@@ -131,7 +143,10 @@ def _instant_us(moment: dt.datetime) -> int:
 
 
 def trial_days(book: Book, directory: Directory, card: Ints, version: Ints) -> tuple[Ints, Ints]:
-    """First and last local day on which each record's card may burn test allowance (C2); empty where there is none."""
+    """Return the first and last local day on which each card may use its test allowance, int64[n] each (C2).
+
+    The last day is before the first if there is no such day. The test period ends on the day before activation.
+    """
     first = directory.test_from[card]
     months = book.test_months[version]
     begins = first.astype("datetime64[D]")

@@ -1,4 +1,4 @@
-"""The accepted records of a batch, from their growth to their rated rows."""
+"""Rate the accepted records of a batch: from session deltas to rated rows."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _NO_GAPS: Final = GAPS.empty_table()
 
 @dataclass(frozen=True)
 class RatedBatch:
-    """What became of accepted records, and what led to it; columns are of the records, in journal order."""
+    """The results of the accepted records, and how they came about. Columns have one element per record, in order."""
 
     rated: pa.Table  # schemas.tables.RATED
     gaps: pa.Table  # schemas.tables.GAPS
-    rows: pl.DataFrame  # the usage of the records
-    entries: Entries
+    rows: pl.DataFrame  # usage of the records
+    entries: Entries  # the charge items
     rating: Rating
     cycles: Cycles
-    pool: Ints  # the pool drawn on, -1: none
-    connects: Ints  # 1: the first of its session to arrive, or in no session
-    today: Ints  # local day of arrival
+    pool: Ints  # row of the pool that the record draws on, -1: none
+    connects: Ints  # 1 if the record is the first of its session to arrive or has no session, else 0
+    today: Ints  # local day of arrival, days since 1970
 
 
 def rate_batch(
@@ -55,10 +55,10 @@ def rate_batch(
     today: Ints | None = None,
     hears_sessions: bool = False,
 ) -> RatedBatch:
-    """Rate the accepted records of a batch, of which there is one at least, and move counters and sessions on.
+    """Rate the accepted records of a batch, at least one, and update counters and sessions.
 
-    `cycles` and `today` (local day of arrival, int64 a record) are given where they do not follow from the arrival of
-    the batch (P10). With `hears_sessions` sessions are followed even where no plan asks for it.
+    `cycles` and `today` (local day of arrival of each record, int64[n]) are given only if they do not follow from the
+    arrival time of the batch (P10). With `hears_sessions` sessions are tracked even if no plan needs them.
     """
     rows = batch.rows if len(accepted) == len(batch.rows) else batch.rows[accepted.place]
     raw = rows["quantity"].to_numpy()
@@ -86,7 +86,7 @@ def rate_batch(
 
 
 def days_of_arrival(compiled: Compiled, us: int) -> Ints:
-    """int64[accounts]: the local day of an instant in each account."""
+    """Return the local day of an instant (microseconds since 1970 UTC) in each account, int64[accounts]."""
     days = [local_day_at(zone, us) for zone in compiled.book.time_zones]
     return np.array(days, np.int64)[compiled.book.account_zone]
 
@@ -94,10 +94,11 @@ def days_of_arrival(compiled: Compiled, us: int) -> Ints:
 def _sessions(
     state: State, compiled: Compiled, batch: UsageBatch, rows: pl.DataFrame, accepted: Accepted, hears: bool
 ) -> tuple[Ints, Ints, Ints]:
-    """Session row (-1: none needed), units counted before, and whether a connect fee falls due, of each record.
+    """Return the session row of each record, zeros for its units, and whether a connect fee is due; int64[n] each.
 
-    Records that name a session are partials of it, and the fee is due with the first of them to arrive; one that
-    names none is a session of its own.
+    The session row is -1 if no session has to be tracked for the record. Records that name a session are its
+    partials, and the connect fee is due for the first partial to arrive. A record without a session is a session of
+    its own.
     """
     count, sessions = len(rows), state.sessions
     session = np.full(count, -1, np.int64)
@@ -145,7 +146,7 @@ def _gaps(
 
 
 def _running(key: Ints, amounts: Ints, held: Ints) -> Ints:
-    """int64[n]: what each row finds in the total of its key; `held` (one a key) is moved on."""
+    """Return the total of each row's key before the row, int64[n]. Updates `held` (one total per key) in place."""
     groups = Groups.of(key)
     ordered = amounts[groups.order]
     before = groups.scatter(groups.before(ordered, held[groups.keys]))

@@ -1,7 +1,8 @@
-"""Rating: burn, count and price a batch of entries, all columns at once.
+"""Rating: allocate allowances to the charge items of a batch, price the overage, and post both to the counters.
 
-Each entry moves counters from `before` to `after`; what it takes from allowances and what it costs are functions of
-that interval, so charges of a subject sum to F(total) in any order and any batches (T6).
+All items are handled at once, column by column. Each item moves its counters from `before` to `after`. The units it
+takes from allowances and its charge are functions of that interval. So the charges of a subject sum to F(total) in any
+order and any batches, F being a price function of cumulative usage (T6).
 """
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ from rating.usage.cycles import Cycles
 from rating.usage.sessions import Sessions
 from schemas.usage import Service
 
-TEST_METER = 0xFFF  # the meter of test usage, which no plan can name
+TEST_METER = 0xFFF  # the meter of test usage; no plan can have this meter, see MOST_METERS
 
 
 _Number = TypeVar("_Number", int, Ints)
 
 
 def sim_subject(card: _Number) -> _Number:
-    """The subject of cards as billing entities."""
+    """Return the subjects (billing entities) of SIMs, by the rows of their cards. A subject of a SIM is even."""
     return card << 1
 
 
 def pool_subject(pool: _Number) -> _Number:
-    """The subject of pools (and devices) as billing entities."""
+    """Return the subjects (billing entities) of pools and devices, by the rows of the pools. Such a subject is odd."""
     return (pool << 1) | 1
 
 
 @dataclass(frozen=True)
 class Rating:
-    """What each entry cost and why; int64 columns of equal length, in journal order."""
+    """The charge of each charge item and its origin. int64 columns, one element per item, in journal order."""
 
     subject: Ints
     from_test: Ints
@@ -54,7 +55,7 @@ class Rating:
     counter_before: Ints
     counter_after: Ints
     overage_before: Ints
-    price: Ints  # the rate that priced it: the plan's, or the pool's own
+    price: Ints  # row of the rate that priced the item: the plan's, or the pool's own
 
 
 def rate_entries(
@@ -69,10 +70,10 @@ def rate_entries(
     connects: Ints,
     today: Ints,
 ) -> Rating:
-    """Rate entries in journal order and move the counters on.
+    """Rate charge items in journal order and update counters, sessions and add-ons.
 
-    `cycles`, `pool` (-1: none), `session` (row, -1: none), `connects` (1 where a connect fee falls due) and `today`
-    (local day of arrival) are columns of the accepted records.
+    Columns of the accepted records: `cycles`, `pool` (row, -1: none), `session` (row, -1: none), `connects` (1 if a
+    connect fee is due, else 0) and `today` (local day of arrival, days since 1970).
     """
     book = compiled.book
     record = entries.record
@@ -153,7 +154,7 @@ def rate_entries(
 def _regroup(
     counters: Counters, groups: Groups, rows: Ints, subject: Ints, meter: Ints, other: Ints, cycle: Ints
 ) -> tuple[Groups, Ints]:
-    """Groups and counters by another meter; the ones at hand where it is the same throughout."""
+    """Return groups and counter rows by the meter `other`. If it equals `meter`, these are `groups` and `rows`."""
     if np.array_equal(meter, other):
         return groups, rows
     regrouped = counter_groups(subject, other, cycle)
@@ -161,7 +162,10 @@ def _regroup(
 
 
 def _draw_test(counters: Counters, compiled: Compiled, accepted: Accepted, record: Ints, wanted: Ints) -> Ints:
-    """What each entry takes from the test allowance of its card, which lasts for the card's life (C2, P6)."""
+    """Return the units that each item takes from its card's test allowance, int64[n], and count them.
+
+    A card has one test allowance in its whole life (C2, P6).
+    """
     book = compiled.book
     taken = np.zeros_like(wanted)
     if not book.test_units.any():
@@ -192,7 +196,7 @@ def _sizes(
     meter: Ints,
     today: Ints,
 ) -> Ints:
-    """int64[n]: the allowance that each entry may draw on, as large as it is at that moment (P7, P9)."""
+    """Return the current size of the allowance that each item may draw on, int64[n] (P7, P9)."""
     record = entries.record
     size = book.rates.allowance[entries.rate]
     prorated = np.flatnonzero(book.rates.prorate[entries.rate] & (pool_of < 0))
@@ -220,9 +224,10 @@ def _within_cap(
     pooled: np.ndarray,
     rest: Ints,
 ) -> Ints:
-    """int64[n]: what each pooled entry may ask of its pool: usage of the SIM beyond its cap may not (P8).
+    """Return the units that each item may draw from an allowance, int64[n]. A SIM may not draw beyond its cap (P8).
 
-    Counts what the SIM uses in pools in the cycle, so that a card can always be asked for its total.
+    `rest` are the units that test usage has left. Adds pooled usage to the SIM's counter `in_pool`, so that the total
+    of a card in the cycle is always known.
     """
     at = np.flatnonzero(pooled)
     groups = counter_groups(sim_subject(card[at]), meter[at], cycle[at])
@@ -238,10 +243,10 @@ def _within_cap(
 
 
 def _entered(counters: Counters, book: Book, groups: Groups, rows: Ints, rate: Ints, pooled: np.ndarray) -> np.ndarray:
-    """int64[n]: 1 where the price function was entered before the entry, 0 where not, -1 where overage decides.
+    """Return whether each item finds its price function entered, int64[n]: 1 yes, 0 no, -1 if overage decides.
 
-    A rate without any allowance is entered by its first record, even one of zero units; with an allowance, by the
-    first unit of overage.
+    The first record enters a rate that has no allowance, even a record of zero units. If the rate has an allowance,
+    the first unit of overage enters it.
     """
     plain = (book.rates.allowance[rate] == 0) & ~pooled
     if not plain.any():
@@ -264,7 +269,11 @@ def _price(
     session: Ints,
     connects: Ints,
 ) -> Ints:
-    """int64[n]: F(after) - F(before) of each entry on the counter that its price accumulates over, and connect fees."""
+    """Return the charge of each item in nanos, int64[n]: F(after) - F(before) of its counter, plus the connect fee.
+
+    `before` and `after` are those of the total that the price accumulates over: the cycle, the session, the record,
+    or the peak (capacity). Updates the overage of sessions and the peak of counters.
+    """
     before = np.where((entered == 1) | ((entered < 0) & (overage_before > 0)), overage_before, -1)
     after = overage_before + overage
     after[(entered < 0) & (after == 0)] = -1
@@ -294,7 +303,7 @@ def _price(
         after[at] = np.where(groups.scatter(reached)[at] > 0, groups.scatter(reached)[at], -1)
         counters["peak"][rows] = reached[np.append(groups.starts[1:], len(groups.order)) - 1]
     if after.max() > book.prices.unit_limit.min():
-        # Units past what 64 bits can price (some billion of the currency) are free; F stays a function, so T6 holds.
+        # Units beyond what 64 bits can price (some billion of the currency) are free. F is still a function (T6).
         limit = book.prices.unit_limit[price]
         before, after = np.minimum(before, limit), np.minimum(after, limit)
     fee = connects * (book.rates.connect_fee_nanos[price] > 0)
@@ -302,8 +311,9 @@ def _price(
 
 
 def _running_peak(groups: Groups, values: Ints, held: Ints) -> Ints:
-    """int64[n] in group order: the largest value of the group so far, itself and what was held included."""
-    # Ranks keep order and are small, so a group's number on top of them makes one running maximum serve all groups.
+    """Return the peak of its group up to each row, int64[n] in group order. It starts from `held[g]`."""
+    # Ranks keep the order of the values and are small. With the number of the group in front of the rank, one running
+    # maximum serves all groups.
     started = values.copy()
     started[groups.starts] = np.maximum(started[groups.starts], held)
     distinct, rank = np.unique(started, return_inverse=True)

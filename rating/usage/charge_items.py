@@ -1,7 +1,8 @@
-"""Entries: what is rated. A record is one entry, unless its plan prices directions or time bands apart (P4).
+"""Charge items: what is priced. A record is one item, unless its plan prices directions or time bands separately (P4).
 
-A record counted both ways, on a plan with rates for up and down, becomes one entry a direction; an entry that spans a
-boundary of time bands is split at it. The parts of a record are numbered from 0 and their quantities sum to it.
+A data record in both directions becomes one item per direction if its plan has rates for up and down. An item that
+spans a boundary of time bands is split at the boundary. The items of a record are its parts: they are numbered from 0,
+and their quantities sum to that of the record.
 """
 
 from __future__ import annotations
@@ -24,32 +25,32 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 @dataclass(frozen=True)
 class Entries:
-    """Columns of equal length, in journal order. `record` is the place among the accepted records."""
+    """Charge items in journal order. Columns have one element per item; `record` is its row in the accepted records."""
 
     record: Ints
     part: Ints
     direction: Ints
-    raw: Ints  # units as they came
+    raw: Ints  # units as reported
     billable: Ints  # units after increments (P3)
-    rate: Ints
+    rate: Ints  # row of the rate
 
-    split: bool = False  # whether some record became several entries
+    split: bool = False  # True if some record has several items
 
     def __len__(self) -> int:
         return len(self.record)
 
     def of(self, column: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
-        """A column of the accepted records as one of the entries."""
+        """Return a column of the accepted records as a column of the items."""
         return column[self.record] if self.split else column
 
 
 def enter(
     book: Book, accepted: Accepted, raw: Ints, up: Ints, down: Ints, rows: pl.DataFrame, session_units: Ints
 ) -> Entries:
-    """The entries of accepted records with their rates and billable quantities.
+    """Return the charge items of the accepted records, with their rates and billable quantities.
 
-    `raw`, `up`, `down` (-1: unknown) are the units of each record, `rows` the usage of the accepted ones;
-    `session_units` is what its session had counted before it, for increments that run over the session.
+    All arguments have one element or row per accepted record. `raw`, `up` and `down` (-1: unknown) are its units,
+    `rows` is its usage. `session_units` are the units of its session before it, for increments per session.
     """
     record = np.arange(len(accepted))
     part = np.zeros(len(accepted), np.int64)
@@ -88,7 +89,11 @@ def _billable(book: Book, rate: Ints, raw: Ints, session_units: Ints) -> Ints:
 def _split(
     book: Book, accepted: Accepted, whole: Entries, banded: np.ndarray, rows: pl.DataFrame, session_units: Ints
 ) -> Entries:
-    """Entries with those on banded plans split at the boundaries of their bands."""
+    """Split the items on plans with time bands at the boundaries of the bands.
+
+    The increment of a split item is that of its first part's rate. It applies to the whole quantity, and the result
+    is then split.
+    """
     seconds = np.zeros(len(accepted), np.int64)
     np.add.at(seconds, whole.record, whole.raw)
     started, ended = _span(accepted, rows, seconds)
@@ -131,7 +136,11 @@ def _split(
 
 
 def _span(accepted: Accepted, rows: pl.DataFrame, seconds: Ints) -> tuple[Ints, Ints]:
-    """When each accepted record began and ended; from its own time and duration where the feed does not say."""
+    """Return the start and end of each accepted record, int64[n] each, in microseconds since 1970 UTC.
+
+    If the feed gives no start, it is the time of use. If the feed gives no end, it is the start, plus `seconds` for
+    voice. The end is never before the start.
+    """
     used = pl.Series("used_at", accepted.used_us)
 
     def instants(name: str) -> pl.Series:

@@ -1,4 +1,4 @@
-"""Which billing cycle a record counts in (T1, T2, T5)."""
+"""The billing cycle in which each record is charged (T1, T2, T5)."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from rating.columnar.groups import distinct
 from rating.columnar.key_index import Ints
 from rating.usage.accept import Accepted, local_days
 
-_NUMBER_BITS = 14  # of a cycle's code: 6 bits of cycle kind, 14 of its number
+_NUMBER_BITS = 14  # the code of a cycle has 6 bits for its kind and 14 for its number
 
 
 def cycle_code(kind: Ints | int, number: Ints) -> Ints:
-    """One number for the kind of a cycle (row of the vocabulary) and its place in the sequence of such cycles."""
+    """Pack the kind of a cycle (row in the vocabulary) and its number in the sequence of such cycles into one code."""
     return (np.asarray(kind, np.int64) << _NUMBER_BITS) | number
 
 
 def cycle_kind(code: int) -> int:
-    """The kind of a cycle, as a row of the vocabulary."""
+    """Return the kind of a cycle, as a row in the vocabulary."""
     return code >> _NUMBER_BITS
 
 
 def cycle_label(book: Book, code: int) -> str:
-    """2026-10 for the cycle that begins on the first of the month, else its first day."""
+    """Return the label of a cycle: its first day, shortened to 2026-10 if cycles of this kind start on the 1st."""
     return book.cycle_calendars[code >> _NUMBER_BITS].label(code & ((1 << _NUMBER_BITS) - 1))
 
 
 def cycle_days(book: Book, code: int) -> tuple[int, int]:
-    """First and last local day of a cycle, as days since 1970."""
+    """Return the first and last local day of a cycle, as days since 1970."""
     calendar, number = book.cycle_calendars[code >> _NUMBER_BITS], code & ((1 << _NUMBER_BITS) - 1)
     return calendar.start_day(number), calendar.end_day(number)
 
 
 @dataclass(frozen=True)
 class Cycles:
-    """The cycle of each record: its code, its first and last local day, and whether the record is late (T5)."""
+    """The cycle of each record: code, first and last local day (days since 1970), and whether it is late (T5)."""
 
     code: Ints
     start_day: Ints
@@ -46,10 +46,11 @@ class Cycles:
 
 
 def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycles:
-    """Put each record into the cycle of its own time, or into the open one where that cycle takes no more (T5).
+    """Assign each record to the cycle of its time of use, or to the open cycle if it is late (T5).
 
-    The cycle is the pool's where a pool is charged, else the plan's. A record is late once its cycle ended longer ago
-    than the account's grace.
+    A record is late if the cycle of its time of use ended longer ago than the account's grace period. The calendar of
+    cycles is that of the pool if a pool is charged (and has one), otherwise that of the plan. `pool` is the row of each
+    record's pool (-1: none). `received_us` is the arrival time in microseconds since 1970 UTC.
     """
     count = len(accepted)
     kind = book.plan_cycle[accepted.plan]

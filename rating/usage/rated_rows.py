@@ -1,4 +1,4 @@
-"""Rated rows: the outcome of a batch as the table that leaves the engine (schemas.tables.RATED)."""
+"""Rated rows: the result of a batch as a table that leaves the engine (schemas.tables.RATED)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Names:
-    """Arrow arrays of the names that rated rows point to; they change only with the catalogue."""
+    """The names that rated rows refer to by number. They change only with the catalogue."""
 
-    iccids: pl.Series  # of all cards
+    iccids: pl.Series  # string[cards]
     pools: pa.Array  # string: ids of all pools and devices
-    subject_kinds: Ints  # of pools: 1 pool, 2 device
+    subject_kinds: Ints  # int64[pools]: 1 pool, 2 device
     meters: list[str]
     zones: list[str]
-    zone_of: Ints  # [version, zone slot]: place in `zones`, -1 none
+    zone_of: Ints  # int64[versions, zone slots]: position in `zones`, -1: none
     currencies: list[str]
     currency_of_version: Ints
     plan_ids: list[str]
@@ -44,7 +44,7 @@ class Names:
 
     @classmethod
     def of(cls, compiled: Compiled) -> Names:
-        """The names of a compiled catalogue."""
+        """Return the names of a compiled catalogue."""
         book = compiled.book
         pools = book.vocabulary.pools.names
         zones: dict[str, int] = {}
@@ -85,9 +85,9 @@ def rated_table(
     rating: Rating,
     volumes: tuple[Ints, Ints],
 ) -> pa.Table:
-    """The rated rows of a batch, in journal order; a row of schemas.tables.RATED an entry.
+    """Return the rated rows (schemas.tables.RATED) of a batch in journal order, one row per charge item.
 
-    `rows` and `volumes` are of the accepted records.
+    `rows` and `volumes` (bytes up and down, -1: unknown) have one row or element per accepted record.
     """
     book, record = compiled.book, entries.record
     rows = rows[record] if entries.split else rows
@@ -106,7 +106,7 @@ def rated_table(
         owned = kind > 0
         pool_ids = names.pools.take(pa.array(np.where(owned, rating.subject >> 1, 0)))
         subjects = pc.if_else(pa.array(owned), pool_ids, iccids)
-    # A record's volumes stand on its first part, so that they can be summed; quantity_raw is each part's own.
+    # Only the first part of a record carries its volumes, so that they can be summed. quantity_raw is that of each part.
     up, down = (of(volume) for volume in volumes)
     if entries.part.any():
         up, down = (np.where(entries.part == 0, volume, -1) for volume in (up, down))

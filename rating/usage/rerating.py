@@ -1,7 +1,7 @@
-"""Re-rating: history is rated again in order of use, and what differs becomes adjustment rows (P10).
+"""Re-rating: rate the history again in order of use, and turn the differences into adjustment rows (P10).
 
-The records are read back from their rated rows and go through the same fold with fresh counters. An adjustment is new
-minus old of everything that stands for the record so far, former adjustments included: run twice, it yields nothing.
+The records are restored from their rated rows and pass through the same fold with fresh counters. An adjustment is the
+new result minus the sum of all rows of the record so far, former adjustments included. So a second run yields nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from schemas.tables import RATED
 from schemas.usage import INSTANT, USAGE_SCHEMA, Direction, Service, UsageBatch
 
 _KEY: Final = ("feed", "record_key")
-# Rows of a record part with the same of these are one sum; where they change, the old row is taken back in full.
+# Rows of a record's part with equal values in these columns are summed. If one of the values changes, the adjustment
+# takes back the old row in full.
 _IDENTITY: Final = (
     *_KEY, "part", "account_id", "iccid", "subject_kind", "subject", "service", "direction", "cycle", "plan_id",
     "plan_version", "rate", "zone", "currency",
@@ -40,12 +41,14 @@ _FEED: Final = "history"
 
 
 def rerate(history: pa.Table, engine: Engine, received_at_us: int, partition: int = 0, offset: int = 0) -> pa.Table:
-    """The adjustment rows (RATED, kind `rerate`) of rating `history` again by the catalogue of `engine`, as it is now.
+    """Rate `history` again by the current catalogue of `engine`. Returns adjustment rows (RATED, kind `rerate`).
 
-    `history` holds rated rows of all kinds: of each counter (subject, rate, cycle) that it touches all rows, and of
-    each record all rows. Its cycles stay as they are; pools are as large as they were on each record's arrival.
-    A record that could not be rated now stays as it was. The engine and its counters do not change. Rows are in order
-    of use and carry `received_at_us`, `partition` and `offset` as the moment of the adjustment.
+    `history` contains rated rows of all kinds. It must contain all rows of each counter (subject, rate, cycle) that it
+    touches, and all rows of each record. Each record keeps its cycle, and its pool has the size that it had on the day
+    the record arrived. A record that cannot be rated by the current catalogue stays as it is.
+
+    Rows are in order of use. `received_at_us`, `partition` and `offset` are written to them as the arrival and journal
+    position of the adjustment. The engine and its counters do not change.
     """
     old = frame_of(history)
     standing = old.group_by(_KEY).agg(stands=~(pl.col("kind") == "reversal").any() & (pl.col("kind") == "usage").any())
@@ -71,7 +74,7 @@ def rerate(history: pa.Table, engine: Engine, received_at_us: int, partition: in
 
 
 def frame_of(table: pa.Table) -> pl.DataFrame:
-    """Rows of a table as a frame, words as plain text."""
+    """Return the rows of a table as a data frame, with dictionary columns as plain text."""
     plain = [
         column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column for column in table.itercolumns()
     ]
@@ -81,7 +84,7 @@ def frame_of(table: pa.Table) -> pl.DataFrame:
 
 
 def _records(old: pl.DataFrame) -> pl.DataFrame:
-    """The records that stand, one row each, in order of use."""
+    """Return the records that are not reversed, one row each, in order of use."""
     first = ("iccid", "service", "used_at", "cycle", "late", "country", "plmn", "session_id", "received_at", "source")
     return (
         old.filter(pl.col("stands") & (pl.col("kind") == "usage"))
@@ -91,10 +94,10 @@ def _records(old: pl.DataFrame) -> pl.DataFrame:
             *(pl.col(name).first() for name in (*first, "source_row", "journal_partition", "journal_offset")),
             *(pl.col(name).drop_nulls().first() for name in ("volume_up_bytes", "volume_down_bytes")),
             pl.col("quantity_raw").sum().alias("quantity"),
-            # The parts of a record that was rated by direction go different ways.
+            # The parts of a record that was rated by direction have different directions.
             pl.when(pl.col("direction").n_unique() > 1).then(pl.lit("both")).otherwise(pl.col("direction").first())
             .alias("direction"),
-            # Without a place, the zone can only be what the feed said.
+            # If neither country nor PLMN is known, the zone was named by the feed.
             pl.when(pl.col("country").is_null() & pl.col("plmn").is_null()).then("zone").first().alias("zone"),
         )
         .sort("used_at", "journal_partition", "journal_offset")
@@ -102,7 +105,7 @@ def _records(old: pl.DataFrame) -> pl.DataFrame:
 
 
 def _usage(records: pl.DataFrame) -> pl.DataFrame:
-    """The records as usage, keyed by their place; sessions of different feeds stay apart."""
+    """Return the records as usage. The record key is the row; the feed is part of the session id, to keep feeds apart."""
     return records.select(
         pl.int_range(pl.len()).cast(pl.String).alias("record_key"),
         "iccid",
@@ -121,7 +124,10 @@ def _usage(records: pl.DataFrame) -> pl.DataFrame:
 
 
 def _scratch(engine: Engine, rows: pl.DataFrame) -> Engine:
-    """An engine of the same catalogue, its counters fresh, test allowance and add-ons as they were before `rows`."""
+    """Return an engine of the same catalogue with empty counters.
+
+    Test allowances and add-ons are as they were before `rows` used them.
+    """
     state = engine.state
     scratch = Engine(replace(
         state,
@@ -157,7 +163,7 @@ def _scratch(engine: Engine, rows: pl.DataFrame) -> Engine:
 
 
 def _moments(scratch: Engine, accepted: Accepted, records: pl.DataFrame) -> tuple[Cycles, Ints]:
-    """The cycles that the records count in, and the local days they arrived on."""
+    """Return the cycles of the records as they were rated, and the local day of arrival of each record, int64[n]."""
     book = scratch.compiled.book
     pool = scratch.compiled.pools.of(accepted.card, accepted.plan, accepted.service, accepted.day)
     kind = book.plan_cycle[accepted.plan]
@@ -179,8 +185,8 @@ def _moments(scratch: Engine, accepted: Accepted, records: pl.DataFrame) -> tupl
 
 
 def _adjustments(old: pl.DataFrame, new: pl.DataFrame, received_at_us: int, partition: int, offset: int) -> pa.Table:
-    """New minus old by identity, without the rows that come to nothing."""
-    # A record reversed in full stands for nothing, in whatever cycle its reversal fell.
+    """Return new minus old for each identity, without the rows that are all zero."""
+    # A record that was reversed in full needs no adjustment, in whatever cycle its reversal fell.
     gone = old.filter(~pl.col("stands")).group_by(_KEY).agg(pl.col(name).sum() for name in _MEASURES)
     gone = gone.filter(pl.all_horizontal(pl.col(name) == 0 for name in _MEASURES))
     old = old.join(gone, on=_KEY, how="anti").with_columns(-pl.col(name) for name in _MEASURES)

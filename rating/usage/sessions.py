@@ -1,9 +1,9 @@
-"""Sessions: cumulative volumes become deltas, and gaps between partial records are found (F3).
+"""Sessions: convert cumulative volumes to deltas, and find gaps between partial records (F3).
 
-A feed whose volumes run up over a session (or over a billing cycle, for cycle-to-date totals) says how much *so far*.
-What counts is the growth since the last record of the session. A decrease starts a new segment: the counter
-restarted, and all of the new figure is new usage. A record that is older than one already seen has nothing to add,
-so totals do not depend on the order of arrival within a segment (T6).
+The volumes of a cumulative feed are running totals of a session (or of a billing cycle, for cycle-to-date totals).
+Usage is the growth since the last record of the session. A decrease starts a new segment: the network's count has
+restarted, and the whole new figure is usage. A record that is older than one already seen adds nothing, so totals do
+not depend on the order of arrival within a segment (T6).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import pyarrow as pa
 from rating.columnar.key_index import Ints, KeyIndex, reserve
 from rating.dedupe.seen import digest
 
-KEEP_DAYS: Final = 35  # a session that has been silent for longer is over
-_REPORTED: Final = ("quantity", "up", "down", "sequence")  # as last reported by the feed
-_NEWEST: Final = ("newest_sequence", "newest_us")  # the largest so far
+KEEP_DAYS: Final = 35  # a session without a record for more days than this is over
+_REPORTED: Final = ("quantity", "up", "down", "sequence")  # last values that the feed reported
+_NEWEST: Final = ("newest_sequence", "newest_us")  # largest values so far
 _COLUMNS: Final = (*_REPORTED, *_NEWEST, "seen_day", "records", "units", "overage")
 _UNKNOWN: Final = -1
 
 
 class Sessions:
-    """What each session has reported so far, one row a session, found by digest of feed, service and session id."""
+    """The last values and totals of each session, one row per session, by digest of feed, service and session id."""
 
     def __init__(self) -> None:
         self.index = KeyIndex()
@@ -36,11 +36,15 @@ class Sessions:
         return len(self.index)
 
     def __getitem__(self, name: str) -> Ints:
-        """int64[len], writable: one column of all sessions."""
+        """Return one column of all sessions, int64[len], writable."""
         return self._columns[name][: len(self.index)]
 
     def rows(self, feed: str, rows: pl.DataFrame, day: int) -> Ints:
-        """int64[n]: the row of each record's session (its record key where it names none); new rows start empty."""
+        """Return the row of each record's session, int64[n], and mark these sessions as heard of on `day`.
+
+        A record without a session id is a session by its record key. New sessions, and those silent for more than
+        KEEP_DAYS, start empty.
+        """
         session = pl.coalesce(*(name for name in ("session_id", "record_key") if name in rows.columns))
         name = rows.select(pl.col("service").cast(pl.String) + "|" + session).to_series()
         high, low = digest(f"session of {feed}", name)
@@ -69,12 +73,12 @@ class Sessions:
             self.index = KeyIndex(self.index.keys[kept])
 
     def to_table(self) -> pa.Table:
-        """Table of `key` (uint64) and every column (int64), in row order."""
+        """Return a table of `key` (uint64) and every column (int64), in row order."""
         return pa.table({"key": self.index.keys, **{name: self[name] for name in _COLUMNS}})
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Sessions:
-        """The sessions that `to_table` wrote."""
+        """Return the sessions that `to_table` wrote."""
         sessions = cls()
         sessions.index.insert(np.array(table["key"].to_numpy()))
         sessions._columns = {name: np.array(table[name].to_numpy()) for name in _COLUMNS}
@@ -83,21 +87,22 @@ class Sessions:
 
 @dataclass(frozen=True)
 class Deltas:
-    """The growth that each record of a batch brings; `gaps` has a row for each run of missing partials.
+    """The growth of each record of a batch, int64[n], and a row of `gaps` for each run of missing partials.
 
-    gaps: place (row of the batch), after_sequence, before_sequence, missing; all int64.
+    Columns of gaps: place (row in the batch), after_sequence, before_sequence, missing (number of partials). All are
+    int64.
     """
 
     quantity: Ints
-    up: Ints  # -1 where the feed knows no direction
+    up: Ints  # -1 if the record gives no direction
     down: Ints
     gaps: pl.DataFrame
 
 
 def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> Deltas:
-    """Turn the cumulative figures of a batch into growth and remember the last figures of each session.
+    """Convert the cumulative values of a batch to growth, and remember the last values of each session.
 
-    `session[n]` is the row of each record's session, `rows` its usage in journal order.
+    `session[n]` is the row of each record's session. `rows` is the usage of the records, in journal order.
     """
 
     def column(name: str) -> pl.Series:
@@ -127,7 +132,7 @@ def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> Deltas:
     frame = frame.with_columns(pl.col(name).cum_max().over("session") for name in _NEWEST).with_columns(
         pl.col(name).shift(1).over("session").fill_null(_UNKNOWN).alias(f"{name}_before") for name in _NEWEST
     )
-    # A lower number at a later time is a session that numbers its records anew, not an old record.
+    # A record with a lower sequence number at a later time is not old: the session has restarted its numbering.
     frame = frame.with_columns(
         stale=pl.when(numbered & (pl.col("newest_sequence_before") >= 0))
         .then(
@@ -141,7 +146,7 @@ def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> Deltas:
         pl.col(name).shift(1).over("session").fill_null(_UNKNOWN).alias(f"{name}_before")
         for name in ("quantity", "sequence")
     ).with_columns(segment=(pl.col("quantity") < pl.col("quantity_before")).cum_sum().over("session"))
-    # A record that knows no directions says nothing about them: they stand as last reported in the segment.
+    # A record without directions does not change them. They keep the values last reported in the segment.
     fresh = fresh.with_columns(
         pl.when(pl.col(name) >= 0).then(pl.col(name)).forward_fill().over("session", "segment").fill_null(_UNKNOWN)
         .alias(f"{name}_reached")
@@ -185,6 +190,9 @@ def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> Deltas:
 
 
 def _growth(name: str) -> pl.Expr:
-    """What a column grew by since the record before; all of it in a new session or segment; -1 where not reported."""
+    """Return the growth of a column since the record before, -1 if it is not reported.
+
+    In a new session or segment the growth is the whole value.
+    """
     before = pl.when(pl.col("restarted") | (pl.col(f"{name}_before") < 0)).then(0).otherwise(pl.col(f"{name}_before"))
     return pl.when(pl.col(name) < 0).then(_UNKNOWN).otherwise(pl.col(name) - before).alias(f"{name}_growth")

@@ -94,11 +94,11 @@ def days_of_arrival(compiled: Compiled, us: int) -> Ints:
 def _sessions(
     state: State, compiled: Compiled, batch: UsageBatch, rows: pl.DataFrame, accepted: Accepted, hears: bool
 ) -> tuple[Ints, Ints, Ints]:
-    """Return the session row of each record, zeros for its units, and whether a connect fee is due; int64[n] each.
+    """Return session row, units of the session so far, and connect fee due (1 or 0) of each record, int64[n] each.
 
-    The session row is -1 if no session has to be tracked for the record. Records that name a session are its
-    partials, and the connect fee is due for the first partial to arrive. A record without a session is a session of
-    its own.
+    The session row is -1 if no session has to be tracked for the record. The units are zeros; `rate_batch` fills them
+    in. Records that name a session are its partials, and the connect fee is due for the first partial to arrive. A
+    record without a session is a session of its own.
     """
     count, sessions = len(rows), state.sessions
     session = np.full(count, -1, np.int64)

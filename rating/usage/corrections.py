@@ -1,11 +1,15 @@
-"""Corrections: a rated record is reversed or replaced by key; landed rows never change (F6).
+"""Corrections: reverse or replace a rated record by key. Rows that have landed never change (F6).
 
-A reversal gives test units and add-ons back as they were taken. Of allowance and overage it gives back overage first
-where more was counted since: that usage moves into the allowance that comes free. It gives back no overage of usage
-that has another allowance, though one price of a pool may run over both. It costs F(after) - F(before) of the counter
-as it stands now, so that charges of a subject go on summing to F(total). The last record of a counter, one whose
-price does not run over the cycle, one of a counter that several prices (plan versions, or directions of a pool)
-price, and one whose cycle takes no more usage are taken back as they were.
+A reversal gives test units and add-on units back as they were taken. If usage was counted after the record, it gives
+back overage before allowance: later usage moves into the allowance that becomes free. It never gives back overage of
+usage that has another allowance, even if one price of a pool runs over both. The charge is F(after) - F(before) of the
+current counter, so the charges of a subject still sum to F(total).
+
+A record is taken back as it was rated in these cases:
+- it is the last record of its counter;
+- its price does not accumulate over the cycle;
+- several prices apply to its counter: plan versions, or directions of a pool;
+- its cycle takes no more usage.
 """
 
 from __future__ import annotations
@@ -34,9 +38,10 @@ _GIVEN_BACK = ("quantity_raw", "billable_quantity", "from_test", "from_allowance
 
 
 def outstanding(originals: list[Row], feed: str) -> list[Row]:
-    """The rows of one key of a feed that no reversal has taken back yet, last part first.
+    """Return the usage rows of a key and feed that are not reversed yet, last part first.
 
-    A row that was rated again (P10) stands with what its adjustments have made of it.
+    `originals` are all rows of the key, adjustments included. If a row was rated again (P10), its adjustments are
+    added to it.
     """
     rows = [row for row in originals if row["feed"] == feed]
     reversed_parts = {row["part"] for row in rows if row["kind"] == "reversal"}
@@ -51,9 +56,10 @@ def outstanding(originals: list[Row], feed: str) -> list[Row]:
 def reverse(
     counters: Counters, compiled: Compiled, row: Row, batch: UsageBatch, source_row: int, partition: int, offset: int
 ) -> Row:
-    """The adjustment row that takes one rated row back; counters are moved back where they still stand.
+    """Return the adjustment row that reverses one rated row, and reduce its counters.
 
-    `row` is a rated row as a dict of RATED's columns; the result is one too, of kind `reversal`.
+    `row` is a rated row as a dict of RATED's columns. The result is such a dict too, of kind `reversal`. If the cycle
+    of the row takes no more usage, the counters do not change: the adjustment falls into the open cycle and is late.
     """
     adjusted = (
         dict(row)
@@ -80,7 +86,7 @@ def reverse(
 
 
 def reversal_table(rows: list[Row]) -> pa.Table:
-    """Adjustment rows as a table of schemas.tables.RATED."""
+    """Return adjustment rows as a table of schemas.tables.RATED."""
     columns = {name: [row[name] for row in rows] for name in RATED.names}
     return pa.table({field.name: pa.array(columns[field.name], _plain(field.type)) for field in RATED}).cast(RATED)
 
@@ -90,7 +96,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def place_zone(compiled: Compiled, row: Row) -> int:
-    """The row of the time zone of the account that a rated row belongs to."""
+    """Return the row of the time zone of the account that a rated row belongs to."""
     book = compiled.book
     return int(book.account_zone[book.vocabulary.accounts.rows[row["account_id"]]])
 
@@ -103,7 +109,10 @@ def _open_cycle(compiled: Compiled, row: Row, today: int) -> str:
 
 
 def _versions(compiled: Compiled, cards: Ints, first: int, last: int) -> set[int]:
-    """The plan versions that held for any of the cards from one local day to another."""
+    """Return the plan versions that were in force for any of the cards from local day `first` to `last`.
+
+    Only the first and last day of each spell on a plan within that range are looked at.
+    """
     plans = compiled.directory.plans
     held = np.isin(plans.card, cards) & (plans.from_day <= last) & (plans.until_day >= first) & (plans.target >= 0)
     ends = np.maximum(plans.from_day[held], first), np.minimum(plans.until_day[held], last)
@@ -111,14 +120,18 @@ def _versions(compiled: Compiled, cards: Ints, first: int, last: int) -> set[int
 
 
 class _Place:
-    """Where a rated row counted: its counters, and the rate that priced it."""
+    """The counters that a rated row was posted to, and the rate that priced it.
+
+    `total`, `bucket` and `price_row` are rows of the counters of its usage, its allowance and its overage. `price` is
+    the row of the rate. `sim` is the counter of a pooled SIM, `test` that of test usage; None if there is none.
+    """
 
     def __init__(self, total: int, bucket: int, price_row: int, price: int, sim: int | None, test: int | None) -> None:
         self.total, self.bucket, self.price_row, self.price = total, bucket, price_row, price
         self.sim, self.test = sim, test
-        self.one_price = True  # whether all usage of the counter is priced alike
-        self.one_row = True  # whether all overage of what draws on the bucket is counted on the row of the price
-        self.shared_size = False  # whether other counters draw on the bucket too
+        self.one_price = True  # True if one price applies to all usage of the counter
+        self.one_row = True  # True if all overage beyond the bucket is counted on `price_row`
+        self.shared_size = False  # True if other counters draw on the bucket too
 
     @classmethod
     def find(cls, counters: Counters, compiled: Compiled, row: Row, received_us: int) -> _Place | None:
@@ -177,7 +190,7 @@ class _Place:
         return place
 
     def give_back(self, counters: Counters, compiled: Compiled, row: Row) -> Row:
-        """Move the counters back and say what that makes of the adjustment."""
+        """Reduce the counters. Returns the columns of the adjustment that depend on them."""
         book = compiled.book
         units = row["billable_quantity"]
         before = int(counters["billable"][self.total])
@@ -186,10 +199,11 @@ class _Place:
         by_cycle &= self.one_price
         allowance, overage = row["from_allowance"], row["overage"]
         movable = self._movable(counters)
-        # A record may come last by chance, when its overage was given back for another already.
+        # The total can match by chance, after reversals of other records gave this record's overage back. Hence the
+        # second condition.
         last = before == row["counter_after"] and movable >= overage
         if by_cycle and self.one_row and not last:
-            # Usage since then found the allowance smaller by these units; what it paid for takes their place in it.
+            # Later usage found the allowance smaller by these units. Its overage now moves into the allowance.
             overage = min(allowance + overage, movable)
             allowance = row["from_allowance"] + row["overage"] - overage
         card, service = int(compiled.directory.row_of(row["iccid"])), int(SERVICES[row["service"]])
@@ -218,18 +232,18 @@ class _Place:
         }
 
     def _movable(self, counters: Counters) -> int:
-        """Units of overage that may take the place of allowance that comes free: those that draw on the same bucket."""
+        """Return the units of overage that may move into freed allowance: those of usage that draws on this bucket."""
         overage = int(counters["overage"][self.price_row])
         if self.shared_size:
             return overage
-        # A price may run over more than this counter; what its own allowance left over is its own.
+        # The price may accumulate over other counters too. The overage of this counter is what no allowance covered.
         taken = sum(int(counters[name][self.total]) for name in ("test", "allowance", "addon"))
         return min(overage, int(counters["billable"][self.total]) - taken)
 
     def _charge(self, counters: Counters, book: Book, row: Row, overage_now: int, overage: int) -> int:
-        """What comes back: F(after) - F(before) of the counter as it stands, and the connect fee of the record.
+        """Return the charge of the reversal in nanos: F(after) - F(before) of the current counter, less the connect fee.
 
-        A price without allowance stays entered, at the cost of no units, until no record of the counter stands.
+        A price without an allowance stays entered, at the cost of zero units, until no record of the counter is left.
         """
         entered = book.rates.allowance[self.price] == 0 and self.sim is None
 

@@ -106,7 +106,7 @@ def rated_table(
         owned = kind > 0
         pool_ids = names.pools.take(pa.array(np.where(owned, rating.subject >> 1, 0)))
         subjects = pc.if_else(pa.array(owned), pool_ids, iccids)
-    # Only the first part of a record carries its volumes, so that they can be summed. quantity_raw is that of each part.
+    # Only the first part of a record carries its volumes, so that they can be summed. Every part has its quantity_raw.
     up, down = (of(volume) for volume in volumes)
     if entries.part.any():
         up, down = (np.where(entries.part == 0, volume, -1) for volume in (up, down))

@@ -105,7 +105,10 @@ def _records(old: pl.DataFrame) -> pl.DataFrame:
 
 
 def _usage(records: pl.DataFrame) -> pl.DataFrame:
-    """Return the records as usage. The record key is the row; the feed is part of the session id, to keep feeds apart."""
+    """Return the records as usage, with the row number as record key.
+
+    The feed becomes part of the session id, so that sessions of different feeds stay apart.
+    """
     return records.select(
         pl.int_range(pl.len()).cast(pl.String).alias("record_key"),
         "iccid",

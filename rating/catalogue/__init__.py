@@ -1,1 +1,1 @@
-"""The catalogue compiled for a whole batch: rates, cards, pools and the sizes of allowances."""
+"""The compiled catalogue, for whole batches: rates, cards, pools and the sizes of allowances."""

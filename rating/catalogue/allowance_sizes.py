@@ -1,4 +1,4 @@
-"""How large the allowances are that records draw on and limits look at (P7, P9)."""
+"""Sizes of the allowances that records draw on and that limits are compared with (P7, P9)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rating.tariff.fees import prorate_units
 
 
 class PoolSizes(Protocol):
-    """The sizes of all pools, int64[pools], on a meter in a cycle of days start to end, as of a local day."""
+    """A function that returns the sizes of all pools, int64[pools], such as `Pools.sizes`."""
 
     def __call__(self, meter: int, cycle: int, start_day: int, end_day: int, now_day: int, /) -> Ints: ...
 
 
 def version_allowances(book: Book) -> Ints:
-    """int64[versions, meters]: the allowance of each plan version on each meter."""
+    """Return the allowance of each plan version on each meter, int64[versions, meters]."""
     table = np.zeros((len(book.versions), len(book.vocabulary.meters)), np.int64)
     for version in range(len(book.versions)):
         rates = np.unique(book.rate_at[version])
@@ -30,9 +30,9 @@ def version_allowances(book: Book) -> Ints:
 
 
 def first_cycle_units(units: Ints, activated_on: Ints, start_day: Ints, end_day: Ints) -> Ints:
-    """int64[n]: the part of an allowance that counts by days (P9), in a cycle of days start to end inclusive.
+    """Return allowances prorated by days, int64[n], in cycles from `start_day` to `end_day`, inclusive (P9).
 
-    In the cycle of activation by the days from that one on, in any other the whole of it.
+    In the cycle of activation, the days from the activation on count. In any other cycle the allowance counts in full.
     """
     days = end_day - start_day + 1
     served = np.where((activated_on > start_day) & (activated_on <= end_day), end_day - activated_on + 1, days)
@@ -42,9 +42,9 @@ def first_cycle_units(units: Ints, activated_on: Ints, start_day: Ints, end_day:
 def sizes_at(
     sizes: PoolSizes, pool: Ints, meter: Ints, cycle: Ints, start_day: Ints, end_day: Ints, today: Ints
 ) -> Ints:
-    """int64[n]: the size of the pool of each record on a meter, in its cycle, as of its local day of arrival (P7)."""
+    """Return the size of each record's pool on its meter and in its cycle, as of its day of arrival, int64[n] (P7)."""
     size = np.zeros(len(pool), np.int64)
-    # Few distinct combinations of meter, cycle and local day of arrival; each is one look-up for all its records.
+    # Few combinations of meter, cycle and day of arrival are distinct. Each needs one look-up for all its records.
     days, day = distinct(today)
     moments, moment = distinct((distinct(cycle)[1] << METER_BITS | meter) * len(days) + day)
     for place in range(len(moments)):

@@ -1,7 +1,8 @@
-"""The directory of cards: who a record belongs to, and which plan and pool held at the time of use.
+"""The card directory: the card that a record belongs to, and the card's plan and pool at the time of use.
 
-A card's row is its place in order of first appearance and never changes, so counters can name it for ever. Plans and
-pools are kept as histories: a record is rated by what held on its own local day (P1), not by what holds now.
+The row of a card is its position in order of first appearance. It never changes, so counters can refer to it forever.
+Plans and pools are kept as histories of spells. A record is rated by the plan and pool of its own local day (P1), not
+by the current ones.
 """
 
 from __future__ import annotations
@@ -19,25 +20,27 @@ from rating.dedupe.digests import Prints
 from rating.dedupe.seen import digest
 from schemas.cards import CARD_SCHEMA
 
-BEGINNING: Final = -(1 << 30)  # a local day before all days
-END: Final = 1 << 30  # a local day after all days
+BEGINNING: Final = -(1 << 30)  # a local day before all others
+END: Final = 1 << 30  # a local day after all others
 
-# One row a spell: `card` row, days `from_day` to `until_day` inclusive, `target` the id of the plan or pool.
+# One row per spell: a card (its row) is on a plan or in a pool (the id `target`) from `from_day` to `until_day`,
+# inclusive, in days since 1970.
 SPELL_SCHEMA: Final = {"card": pl.Int64(), "from_day": pl.Int64(), "until_day": pl.Int64(), "target": pl.String()}
 
-_MOST_CHUNKS: Final = 64  # of a frame to which rows were added: more make every look at it slow
+_MOST_CHUNKS: Final = 64  # a frame of more chunks is copied into one, because many chunks slow down every access
 
 
 def no_spells() -> pl.DataFrame:
-    """An empty history."""
+    """Return an empty history."""
     return pl.DataFrame(schema=SPELL_SCHEMA)
 
 
 def add_spells(history: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
-    """Spells with the `fresh` ones in force.
+    """Return the history with the `fresh` spells added, sorted by card and day.
 
-    A fresh spell ends an earlier one of its card on the day before it begins, replaces one that begins the same day
-    or later, and counts as nothing new where the card is already on that target then. Sorted by card and day.
+    A fresh spell ends an earlier spell of its card on the day before it begins. It replaces spells that begin on the
+    same day or later. If the card is already on that target on the first day, the existing spell is extended or cut to
+    the last day of the fresh one instead.
     """
     if fresh.is_empty():
         return history
@@ -46,7 +49,7 @@ def add_spells(history: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
         return fresh
     if fresh["card"][0] > history["card"][-1]:
         return _few_chunks(pl.concat([history, fresh]))
-    # Most changes touch few cards: the spells of all others stay as they are.
+    # Most changes touch few cards. The spells of all other cards are not processed.
     named = np.zeros(max(history["card"][-1], fresh["card"][-1]) + 1, bool)
     named[fresh["card"].to_numpy()] = True
     touched = pl.Series(named[history["card"].to_numpy()])
@@ -56,7 +59,7 @@ def add_spells(history: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
 
 
 def _followed(history: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
-    """The spells of the cards that `fresh` names, sorted."""
+    """Return the spells of the cards in `fresh` with the fresh spells added, sorted by card and day."""
     touched = history.join(fresh, on="card", suffix="_new")
     same = (
         (pl.col("target") == pl.col("target_new"))
@@ -81,7 +84,7 @@ def _followed(history: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
 
 
 class Spells:
-    """A history compiled for look-ups: which target held for a card on a day."""
+    """A history compiled for look-ups of the target (row of the plan or pool) of a card on a day."""
 
     def __init__(self, history: pl.DataFrame, cards: int, targets: dict[str, int]) -> None:
         ordered = history if _is_sorted(history) else history.sort("card", "from_day")
@@ -97,12 +100,12 @@ class Spells:
         self._first = np.cumsum(self._count) - self._count
         self._always: Ints | None = None
         if (self.from_day == BEGINNING).all() and (self.until_day == END).all() and self._count.max(initial=0) <= 1:
-            # Most fleets: no card ever changed, so that a look-up is one step and not five.
+            # In most fleets no card ever changed. A look-up is then one step, not five.
             self._always = np.full(cards, -1, np.int64)
             self._always[self.card] = self.target
 
     def at(self, card: Ints, day: Ints) -> Ints:
-        """int64[n]: the target that held for each card on each local day, -1 where none did."""
+        """Return the target of each card on each local day, int64[n]; -1 if there is none."""
         if self._always is not None:
             return self._always[card]
         place = np.minimum(self._first[card], len(self.card) - 1)
@@ -118,9 +121,9 @@ class Spells:
 
 @dataclass(frozen=True)
 class CardIndex:
-    """Finds cards by one of their numbers: 128-bit digest to row of the card.
+    """Index of cards by one of their numbers: from the 128-bit digest of the number to the row of the card.
 
-    It covers the first `cards` cards: those from some row on itself, those before it by the index `older`.
+    The index covers the first `cards` cards. The earlier ones of these are in the index `older`, if there is one.
     """
 
     index: KeyIndex
@@ -131,35 +134,35 @@ class CardIndex:
 
     @classmethod
     def of(cls, name: str, numbers: pl.Series, start: int = 0) -> CardIndex:
-        """Index the non-null numbers of the cards from row `start` on; the last card with a number has it."""
+        """Index the non-null numbers of the cards from row `start` on. The last card with a number owns it."""
         numbers = numbers.slice(start)
         present = numbers.is_not_null().to_numpy().nonzero()[0]
         high, low = digest(name, numbers.drop_nulls())
         card = present + start
         ordered = np.sort(low)
         if (ordered[1:] == ordered[:-1]).any():
-            # A number given to another card later belongs to that card.
+            # If several cards have the same number, it belongs to the last one.
             _, last = np.unique(low[::-1], return_index=True)
             newest = np.sort(len(low) - 1 - last)
             high, low, card = high[newest], low[newest], card[newest]
         return cls(KeyIndex(low), high, card, start + len(numbers))
 
     def grown(self, name: str, numbers: pl.Series) -> CardIndex:
-        """The index of all `numbers`, of which it knows the first; it stays as it is."""
+        """Return an index of all `numbers`. This index, which covers the first of them, does not change."""
         first = self if self.older is None else self.older
         if len(numbers) > 2 * first.cards:
             return CardIndex.of(name, numbers)
         return replace(CardIndex.of(name, numbers, first.cards), older=first)
 
     def find(self, high: Words, low: Words) -> Ints:
-        """int64[n]: the card of each number by its digest, -1 where there is none."""
+        """Return the card of each number, given its digest, int64[n]; -1 if no card has the number."""
         card = np.full(len(low), -1, np.int64)
         if len(self.index):
             row = self.index.find(low)
             found = (row >= 0) & (self.high[row] == high)
             card = np.where(found, self.card[row], -1)
         if self.older is not None:
-            # A number that a later card has is no longer that of an earlier one.
+            # Look in the older index only for numbers that no later card has.
             at = np.flatnonzero(card < 0)
             card[at] = self.older.find(high[at], low[at])
         return card
@@ -167,10 +170,10 @@ class CardIndex:
 
 @dataclass(frozen=True)
 class Upserted:
-    """Cards with a change in force.
+    """Cards after an upsert, and a description of the change.
 
-    `rows` (int64) are the rows of the cards of `change`, in its order; there were `former` cards before, and `columns`
-    are those in which any of these differs now.
+    `cards` are all cards, `change` the upserted ones. `rows` (int64) is the row in `cards` of each row of `change`.
+    `former` is the number of cards before. `columns` are the columns in which a card that existed has changed.
     """
 
     cards: pl.DataFrame
@@ -181,19 +184,20 @@ class Upserted:
 
     @cached_property
     def replaced(self) -> Ints:
-        """int64[k]: the rows of the cards that were there and that the change names, ascending."""
+        """int64[k]: rows of the cards that existed before and that the change upserts, ascending."""
         return np.sort(self.rows[self.rows < self.former])
 
     def keeps(self, column: str) -> bool:
-        """Whether a column is as it was, of the same cards."""
+        """Return True if no card was added and no card changed in this column."""
         return len(self.cards) == self.former and column not in self.columns
 
 
 class Directory:
-    """Cards compiled for whole columns; `len()` cards, rows in order of first appearance.
+    """All cards, compiled for look-ups of whole columns. Rows are in order of first appearance.
 
-    `former` is the directory as it was before `upserted`, and what that left alone is not compiled again. What needs
-    all cards is compiled at its first use: catalogues often come in many entries, one after another.
+    `former` is the directory before a change, with the change. Columns that the change does not touch are not compiled
+    again. Parts that need all cards are compiled at first use, because a catalogue often arrives in many entries, one
+    after another.
     """
 
     def __init__(
@@ -241,19 +245,19 @@ class Directory:
 
     @cached_property
     def plans(self) -> Spells:
-        """Which plan each card is on."""
+        """The plan of each card by day."""
         return Spells(self._histories[0], len(self), self._targets[0])
 
     @cached_property
     def pools(self) -> Spells:
-        """Which pool each card is in, devices aside."""
+        """The pool of each card by day, without the pools of devices."""
         return Spells(self._histories[1], len(self), self._targets[1])
 
     def __len__(self) -> int:
         return len(self.cards)
 
     def _index(self, name: str) -> CardIndex:
-        """The index of one card number, made when a feed first names cards by it."""
+        """Return the index of one kind of card number. It is made when it is first needed."""
         index = self._numbers.get(name)
         if index is None:
             index = CardIndex.of(name, self.cards[name])
@@ -263,17 +267,18 @@ class Directory:
         return index
 
     def row_of(self, iccid: str) -> int:
-        """The row of the card with this ICCID, -1 where there is none."""
+        """Return the row of the card with this ICCID, -1 if there is none."""
         return int(self.rows_of(pl.Series([iccid], dtype=pl.String))[0])
 
     def rows_of(self, iccids: pl.Series) -> Ints:
-        """int64[n]: the row of the card of each ICCID, -1 where there is none."""
+        """Return the row of the card with each ICCID, int64[n]; -1 if there is none."""
         return self._index("iccid").find(*digest("iccid", iccids))
 
     def resolve(self, prints: Prints) -> Ints:
-        """int64[n]: the card of each usage record by ICCID, else IMSI, else MSISDN (F1); -1: unknown.
+        """Return the card of each usage record by ICCID, else IMSI, else MSISDN, int64[n]; -1 if unknown (F1).
 
-        The first number that a record carries decides: one with an unknown ICCID stays unknown whatever its IMSI.
+        The first of these numbers that a record carries decides. If its ICCID is unknown, the card is unknown, whatever
+        the IMSI.
         """
         card = np.full(len(prints), -1, np.int64)
         unnamed = np.ones(len(prints), bool)
@@ -308,9 +313,10 @@ def _days(column: pl.Series, missing: int) -> Ints:
 
 
 def term_ends(cards: pl.DataFrame, plan_months: dict[str, int]) -> Ints:
-    """int64[cards]: the last local day of each card's term (T3); END where nothing sets one.
+    """Return the last local day of each card's term, int64[cards], days since 1970; END if it has no term (T3).
 
-    The term is the card's `term_months`, else that of its plan in `plan_months`, from the month of activation on.
+    The term is the card's `term_months`, else that of its plan in `plan_months`. The month of activation is the first
+    of these months.
     """
     months = pl.coalesce(
         pl.col("term_months").cast(pl.Int64),
@@ -323,12 +329,12 @@ def term_ends(cards: pl.DataFrame, plan_months: dict[str, int]) -> Ints:
 
 
 def upsert_cards(cards: pl.DataFrame, change: pl.DataFrame) -> pl.DataFrame:
-    """Cards with those of `change` in the place of their former rows, new ones after all others, in order."""
+    """Return the cards after an upsert: changed cards keep their rows, new cards follow in the order of `change`."""
     return upserted(cards, change).cards
 
 
 def upserted(cards: pl.DataFrame, change: pl.DataFrame) -> Upserted:
-    """As `upsert_cards`, with what the change did."""
+    """Upsert cards like `upsert_cards`. Returns the cards with a description of the change."""
     change = change.select(*CARD_SCHEMA)
     if cards.is_empty() or change.is_empty():
         whole = change if cards.is_empty() else cards

@@ -1,9 +1,9 @@
 """Check digits of card numbers: Luhn for ICCIDs (ITU-T E.118), modulo 97 for EIDs (GSMA SGP.29).
 
-An ICCID of 19 digits is an E.118 number, and its last digit is a Luhn check digit. One of 20 digits has the structure
-that its operator chose (GSM phase 1): some end in a check digit, some add a digit after it, some have none. The number
-does not say which, so only 19 digits are checked; refusing one in five or four in five good numbers would be worse
-than to meet a mistyped one later, as usage of an unknown card.
+An ICCID of 19 digits is an E.118 number, and its last digit is a Luhn check digit. The structure of an ICCID of 20
+digits is the operator's choice (GSM phase 1): some end in a check digit, some have a digit after it, some have no check
+digit. The number does not say which, so only numbers of 19 digits are checked. Rejecting many good numbers would be
+worse than finding a mistyped one later, as usage of an unknown card.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DOUBLED = np.array([2 * d if 2 * d < 10 else 2 * d - 9 for d in range(10)], dty
 
 
 def luhn_digit(body: str) -> str:
-    """Return the Luhn check digit that belongs after `body`, a text of digits."""
+    """Return the Luhn check digit to append to `body`, a text of digits."""
     total = 0
     for place, character in enumerate(reversed(body)):
         digit = int(character)
@@ -28,19 +28,19 @@ def luhn_digit(body: str) -> str:
 
 
 def luhn_valid(number: str) -> bool:
-    """Say whether `number` is digits of which the last is the Luhn check digit of the others."""
+    """Return True if `number` consists of digits, and the last is the Luhn check digit of the others."""
     return len(number) > 1 and number.isascii() and number.isdigit() and luhn_digit(number[:-1]) == number[-1]
 
 
 def luhn_valid_column(numbers: pl.Series) -> pl.Series:
-    """Return `luhn_valid` for each value of a String column of up to 32 digits each; null stays null.
+    """Return `luhn_valid` for each value of a String column. Null stays null.
 
-    A value that is not 2 to 32 digits is false.
+    A value that does not consist of 2 to 32 digits is false.
     """
     digits = numbers.str.contains(r"^[0-9]{2,32}$")
     usable = numbers.filter(digits).str.zfill(_WIDTH)
     matrix = np.frombuffer(usable.str.join("").item().encode("ascii"), dtype=np.uint8).reshape(-1, _WIDTH) - 48
-    # The check digit is the last column; every second column from it leftwards is doubled.
+    # The check digit is the last column. Every second column to the left of it is doubled.
     total = matrix[:, 1::2].sum(axis=1, dtype=np.int64) + _DOUBLED[matrix[:, 0::2]].sum(axis=1, dtype=np.int64)
     valid = np.zeros(len(numbers), dtype=np.bool_)
     valid[digits.fill_null(False).to_numpy()] = total % 10 == 0
@@ -48,33 +48,33 @@ def luhn_valid_column(numbers: pl.Series) -> pl.Series:
 
 
 def iccid_valid_column(numbers: pl.Series) -> pl.Series:
-    """Say for each value whether it is a good ICCID: 19 digits that pass Luhn, or 20 digits; null stays null."""
+    """Return whether each value is a valid ICCID: 19 digits that pass Luhn, or 20 digits. Null stays null."""
     digits = numbers.str.contains(r"^[0-9]{19,20}$")
     return (digits & ((numbers.str.len_bytes() == 20) | luhn_valid_column(numbers))).alias(numbers.name)
 
 
 def iccid_valid(number: str) -> bool:
-    """Say whether `number` is a good ICCID: 19 digits that pass Luhn, or 20 digits."""
+    """Return True if `number` is a valid ICCID: 19 digits that pass Luhn, or 20 digits."""
     if not (number.isascii() and number.isdigit()):
         return False
     return len(number) == 20 or (len(number) == 19 and luhn_valid(number))
 
 
 def eid_digits(body: str) -> str:
-    """Return the two check digits that belong after the 30 digits of `body`."""
+    """Return the two check digits to append to the 30 digits of `body`."""
     return f"{98 - int(body) * 100 % 97:02d}"
 
 
 def eid_valid(number: str) -> bool:
-    """Say whether `number` is 32 digits that leave 1 when divided by 97."""
+    """Return True if `number` consists of 32 digits that leave remainder 1 when divided by 97."""
     return len(number) == EID_LENGTH and number.isascii() and number.isdigit() and int(number) % 97 == 1
 
 
 def eid_valid_column(numbers: pl.Series) -> pl.Series:
-    """Return `eid_valid` for each value of a String column; null stays null."""
+    """Return `eid_valid` for each value of a String column. Null stays null."""
     digits = numbers.str.contains(r"^[0-9]{32}$")
     usable = pl.select(pl.when(digits).then(numbers)).to_series()
     remainder = pl.select(pl.lit(0, dtype=pl.Int64)).to_series()
-    for start in range(0, EID_LENGTH, 8):  # 8 digits at a time: the whole number does not fit 64 bits
+    for start in range(0, EID_LENGTH, 8):  # 8 digits at a time, because the whole number does not fit 64 bits
         remainder = (remainder * 100_000_000 + usable.str.slice(start, 8).cast(pl.Int64)) % 97
     return pl.select(pl.when(digits).then(remainder == 1).otherwise(digits)).to_series().alias(numbers.name)

@@ -1,6 +1,7 @@
-"""Pools: which one a record draws on, and how large it is at that moment (P7, A1).
+"""Pools: the pool that a record draws on, and its size at that moment (P7, A1).
 
-SIMs of one device on a plan billed by device are a pool too, named `device:<id>`, without a fixed size or prices.
+The SIMs of one device on a plan billed by device are a pool too. It is named `device:<id>` and has neither a fixed size
+nor prices of its own.
 """
 
 from __future__ import annotations
@@ -21,33 +22,38 @@ from rating.tariff.fees import prorate_units
 
 DEVICE_PREFIX: Final = "device:"
 
-# Network statuses (C1) of members whose allowance counts. Suspended ones do (P7); not yet activated ones do not (C3).
+# Network statuses (C1) of members whose allowance counts. Suspended members count (P7), members that are not activated
+# yet do not (C3).
 COUNTING_STATUSES: Final = ("activated", "suspended")
 
 
 def device_pools(cards: pl.DataFrame) -> list[str]:
-    """Names of the implicit pools of devices, in order of first appearance."""
+    """Return the names of the implicit pools of devices, in order of first appearance."""
     devices = cards["device"].drop_nulls().unique(maintain_order=True)
     return [DEVICE_PREFIX + device for device in devices]
 
 
 @dataclass(frozen=True)
 class _Members:
-    """One row a membership, those of devices last."""
+    """The memberships of cards in pools, one row each. Those in pools of devices come last."""
 
     card: Ints
     pool: Ints
     from_day: Ints
     until_day: Ints
     by_device: npt.NDArray[np.bool_]
-    counts: npt.NDArray[np.bool_]  # whether its allowance does
+    counts: npt.NDArray[np.bool_]  # True if the status of the card lets its allowance count
 
 
 class Pools:
-    """Membership and sizes, compiled from the book and the directory. Sizes are remembered for each moment asked."""
+    """Membership and sizes of pools, compiled from rates and cards. Sizes are cached per meter, cycle and day."""
 
     def __init__(self, book: Book, directory: Directory, former: Pools | None = None) -> None:
-        """`former` are pools of the same book whose cards are of the same devices."""
+        """Compile the pools.
+
+        `former` are pools compiled from the same table of rates, with every card in the same device. Their column of
+        devices is reused.
+        """
         self.book = book
         self.directory = directory
         if former is not None and "device_row" in vars(former):
@@ -57,7 +63,7 @@ class Pools:
 
     @cached_property
     def device_row(self) -> Ints:
-        """int64[cards]: the pool of each card's device, -1 where it has none."""
+        """int64[cards]: the pool of each card's device, -1 if the card has no device."""
         device = self.directory.cards["device"]
         if device.null_count() == len(device):
             return np.full(len(device), -1, np.int64)
@@ -67,7 +73,7 @@ class Pools:
 
     @cached_property
     def _members(self) -> _Members:
-        """Made at first use: catalogues often come in many entries, one after another."""
+        """All memberships. Made at first use, because a catalogue often arrives in many entries, one after another."""
         has_device = np.flatnonzero(self.device_row >= 0)
         spells = self.directory.pools
         card = np.concatenate([spells.card, has_device])
@@ -82,7 +88,7 @@ class Pools:
         )
 
     def of(self, card: Ints, plan: Ints, service: Ints, day: Ints) -> Ints:
-        """int64[n]: the pool that each record draws on, -1 where its billing entity is the SIM."""
+        """Return the pool that each record draws on, int64[n]; -1 if its billing entity is the SIM."""
         if not len(self._members.card):
             return np.full(len(card), -1, np.int64)
         pool = self.directory.pools.at(card, day)
@@ -92,11 +98,13 @@ class Pools:
         return np.where(shared, pool, -1)
 
     def sizes(self, meter: int, cycle: int, start_day: int, end_day: int, now_day: int) -> Ints:
-        """int64[pools]: units of every pool on a meter in the cycle of days start to end inclusive, as of `now_day`.
+        """Return the size of every pool in units on a meter, int64[pools], as of `now_day` (P7).
 
-        A member counts from the day it joins, until its term or its membership has ended (P7); in a cycle that is
-        over, as on its last day. Of several plans in the cycle the largest allowance counts: an upgrade at once and
-        for the whole cycle, a downgrade from the next. `prorate` pools count a member by its days in the cycle.
+        The cycle lasts from `start_day` to `end_day`, inclusive; all days are local, in days since 1970. The size of a
+        cycle that is over is that of its last day. A member counts from the day it joins until its term or its
+        membership ends. If it has had several plans in the cycle, the largest allowance counts. So an upgrade counts
+        at once and for the whole cycle, and a downgrade from the next cycle on. If the pool prorates, a member counts
+        by its days in the cycle.
         """
         now = max(min(now_day, end_day), start_day)
         key = (meter, cycle, now)
@@ -106,7 +114,7 @@ class Pools:
         return self._sizes[key]
 
     def sizes_of(self, allowance: Ints, service: int, start_day: int, end_day: int, now_day: int) -> Ints:
-        """int64[pools]: as `sizes`, where `allowance[versions]` is what counts of a service; nothing is remembered."""
+        """Return sizes like `sizes`, for the allowance column of one service (int64[versions]), without the cache."""
         directory, book = self.directory, self.book
         now = max(min(now_day, end_day), start_day)
         per_plan = self._plan_allowances(allowance, start_day, now)
@@ -126,7 +134,7 @@ class Pools:
         return np.where(fixed >= 0, fixed, sizes)
 
     def _plan_allowances(self, allowance: Ints, start_day: int, now: int) -> Ints:
-        """int64[plans]: the largest allowance of the versions in force from start to now."""
+        """Return the largest allowance of each plan's versions in force from `start_day` to `now`, int64[plans]."""
         effective, version_at = self.book.effective, self.book.version_at
         largest = np.zeros(len(effective), np.int64)
         for place in range(effective.shape[1]):
@@ -137,16 +145,19 @@ class Pools:
         return largest
 
     def members(self, now_day: int) -> Ints:
-        """int64[pools]: cards that are in each pool on a local day."""
+        """Return the number of cards in each pool on a local day, int64[pools]."""
         return np.bincount(self._members.pool[self._here(now_day)], minlength=len(self.book.pool_shares))
 
     def cards_of(self, pool: int) -> Ints:
-        """The rows of all cards that are or were in a pool."""
+        """Return the rows of all cards that are, were or will be in a pool."""
         cards: Ints = self._members.card[self._members.pool == pool]
         return cards
 
     def _here(self, day: int) -> npt.NDArray[np.bool_]:
-        """bool[memberships]: whether each holds on a local day; a device's where the card's usage would be its."""
+        """Return whether each membership is in force on a local day, bool[memberships].
+
+        Membership in the pool of a device is in force if the card is on a plan billed by device and in no other pool.
+        """
         here: npt.NDArray[np.bool_] = (self._members.from_day <= day) & (self._members.until_day >= day)
         at = np.flatnonzero(self._members.by_device)
         card, days = self._members.card[at], np.full(len(at), day)

@@ -1,8 +1,8 @@
-"""The rate book: every plan version in force, compiled so that a whole batch finds its rates by indexing.
+"""The table of rates: all plan versions, compiled so that a whole batch finds its rates by indexing.
 
-A plan version is a row; the rate of a record is `rate_at[version, service, direction, zone, band]`, where the most
-specific rate of the plan stands (zone before band before direction). Pools with overage prices of their own have
-their rates in the same book.
+Each plan version is a row. The rate of a record is `rate_at[version, service, direction, zone, band]`. This is the most
+specific rate of the plan: the zone counts more than the band, and the band more than the direction. The overage rates
+of pools are in the same table.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BASES: Final = {"cycle": CYCLE_BASIS, "record": RECORD_BASIS, "session": SESSIO
 
 
 def meter_name(rate: Rate) -> str:
-    """The name of the running total that a rate counts on: its own, or service/direction/zone@band."""
+    """Return the name of the meter (running total) of a rate: its `counter`, or service/direction/zone@band."""
     if rate.counter is not None:
         return rate.counter
     parts: list[str] = [rate.service]
@@ -49,33 +49,33 @@ def meter_name(rate: Rate) -> str:
 
 
 def allowance_units(rate: Rate, data_base: int) -> int:
-    """The allowance in units of the service; several amounts are used up in turn, so they are one sum."""
+    """Return the allowance of a rate in units of its service. Several amounts add up, as they are used one by one."""
     amounts = rate.allowance if isinstance(rate.allowance, tuple) else (rate.allowance,)
     return sum(parse_quantity(amount, rate.service, data_base) for amount in amounts)
 
 
 @dataclass(frozen=True)
 class RateColumns:
-    """One row a rate, of plan versions and of pools."""
+    """The rates of plan versions and pools, one row per rate."""
 
     meter: Ints
     service: Ints
-    allowance: Ints  # units; shared by all rates of a version on one meter
-    prorate: np.ndarray  # bool: the allowance of a first cycle counts by days (P9)
-    sim_cap: Ints  # units one SIM may take from its pool (P8)
-    basis: Ints
+    allowance: Ints  # units; all rates of a version on one meter share it
+    prorate: np.ndarray  # bool: the allowance of the first cycle is prorated by days (P9)
+    sim_cap: Ints  # units that one SIM may use from its pool in a cycle, NO_CAP: no cap (P8)
+    basis: Ints  # CYCLE_BASIS, RECORD_BASIS or SESSION_BASIS: the total that the price accumulates over
     capacity: np.ndarray  # bool: priced by the peak
-    per_session: np.ndarray  # bool: increments count over the session (P3)
+    per_session: np.ndarray  # bool: increments apply to the total of the session (P3)
     connect_fee_nanos: Ints
 
 
 class _Rates:
-    """Collects the rates while plans and pools are compiled."""
+    """The rates collected while plans and pools are compiled."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self.rows: list[tuple[int, int, int, bool, int, int, bool, bool]] = []
-        self.places: list[str] = []  # where each rate stands, for errors
+        self.places: list[str] = []  # the plan or pool and the meter of each rate, for error messages
         self.prices: list[PriceSpec] = []
         self.increments: list[IncrementSpec] = []
 
@@ -100,7 +100,7 @@ class _Rates:
         return len(self.rows) - 1
 
     def compile(self) -> tuple[PriceBook, IncrementBook]:
-        """The books of prices and increments; PlanError names the rate that cannot be used."""
+        """Compile prices and increments. Raises PlanError naming the first rate that cannot be used."""
         try:
             return PriceBook.compile(self.prices), IncrementBook.compile(self.increments)
         except PlanError:
@@ -113,7 +113,7 @@ class _Rates:
             raise
 
     def columns(self, book: PriceBook) -> RateColumns:
-        """All rates as columns."""
+        """Return all rates as columns."""
         table = np.array(self.rows, np.int64).reshape(-1, 8)
         return RateColumns(
             meter=table[:, 0].copy(),
@@ -130,13 +130,16 @@ class _Rates:
 
 @dataclass(frozen=True)
 class ZoneKey:
-    """How a plan version finds the zone of a place: its zones in order, and the zone of places in none of them."""
+    """How a plan version finds the zone of a record: its zones in order, and the zone for all other countries."""
 
     zones: tuple[Zone, ...]
     default_zone: str | None
 
     def slot(self, plmn: str, country: str, named: str) -> int:
-        """0 for no zone, else 1 + the place of the zone; a zone the feed names wins, then PLMN, then country (P5)."""
+        """Return 1 + the position of the zone, 0 for no zone (P5).
+
+        A zone named by the feed comes first, then a zone with the PLMN, then a zone with the country, then the default.
+        """
         for place, zone in enumerate(self.zones, 1):
             if named and zone.name == named:
                 return place
@@ -153,10 +156,14 @@ class ZoneKey:
 
 
 class Book:
-    """All plan versions and pool rates of a catalogue, compiled. Raises PlanError for a plan no record can follow."""
+    """All plan versions and pool rates of a catalogue, compiled. Raises PlanError if one of them is invalid.
+
+    `effective[plan, n]` is the first local day (days since 1970) of the plan's n-th version, and `version_at[plan, n]`
+    the row of that version.
+    """
 
     def __init__(self, catalogue: Catalogue, vocabulary: Vocabulary) -> None:
-        # Without cards: a book outlives changes of them.
+        # Cards are left out, because the table of rates outlives changes of cards.
         self.catalogue = replace(catalogue, cards=catalogue.cards.clear())
         self.vocabulary = vocabulary
         for account in catalogue.accounts:
@@ -166,7 +173,7 @@ class Book:
         for pool in catalogue.pools:
             vocabulary.pools.row(pool.id)
         for service in SERVICES:
-            vocabulary.meters.row(service)  # a fixed pool size counts on the meter of the service
+            vocabulary.meters.row(service)  # usage of a pool of fixed size counts on the meter of the service
         self.time_zones, self.account_zone = self._zones_of_accounts()
         self.grace_us = np.array([account.grace_hours * 3_600_000_000 for account in catalogue.accounts], np.int64)
         self.versions: list[tuple[Plan, PlanVersion]] = []
@@ -235,7 +242,7 @@ class Book:
         self.test_months = np.zeros(len(self.versions), np.int64)
         for row, (plan, version) in enumerate(self.versions):
             self._compile_version(row, plan, version, rates)
-        # Whether a record finds a rate in any band; one counted both ways may be rated up and down.
+        # True if there is a rate in any band. A data record in both directions may also be rated by up and down.
         self.rated_at: np.ndarray = np.any(self.rate_at >= 0, axis=4)
         self.rated_whole = self.rated_at.copy()
         both_ways = self.rated_at[:, Service.DATA, Direction.UP] & self.rated_at[:, Service.DATA, Direction.DOWN]
@@ -248,7 +255,7 @@ class Book:
         for rate in version.rates:
             units = allowance_units(rate, version.data_base)
             shared[meter_name(rate)] = shared.get(meter_name(rate)) or units
-        # From the least to the most specific, so that the most specific rate stands last.
+        # Write the least specific rate first, so that more specific ones overwrite it.
         for rate in sorted(version.rates, key=lambda r: (r.zone is not None, r.band is not None, r.direction != "any")):
             where = f"plan {plan.id} version {version.version}, {meter_name(rate)}"
             if rate.zone is not None and rate.zone not in zones:
@@ -274,7 +281,7 @@ class Book:
             self.test_months[row] = version.test.months
 
     def _check_bands(self, row: int, plan: Plan, version: PlanVersion) -> None:
-        """A record that finds a rate in one band finds one at any time of any day; else PlanError."""
+        """Raise PlanError if there is a rate in some bands, but not at all times of all days."""
         slots = sorted(band + 1 for band in bands_in_use(version.bands, version.holidays))
         rated = self.rate_at[row][..., slots] >= 0
         halves = np.argwhere(rated.any(axis=-1, keepdims=True) & ~rated)
@@ -297,8 +304,8 @@ class Book:
         self.pool_shares = np.ones((len(names), len(Service)), bool)
         self.pool_fixed = np.full((len(names), len(Service)), -1, np.int64)
         self.pool_prorates = np.zeros(len(names), bool)
-        self.pool_cycle = np.full(len(names), -1, np.int64)  # -1: as the plan says
-        self.pool_account = np.full(len(names), -1, np.int64)  # -1: as the card says
+        self.pool_cycle = np.full(len(names), -1, np.int64)  # -1: the cycle of the plan
+        self.pool_account = np.full(len(names), -1, np.int64)  # -1: the account of the card
         for row, pool in enumerate(self.pools):
             if pool is None:
                 continue
@@ -321,7 +328,7 @@ class Book:
         return self.vocabulary.cycles.row(f"{cycle.months}/{cycle.anchor_day}")
 
     def version_of(self, plan: Ints, day: Ints) -> Ints:
-        """int64[n]: the plan version in force on each local day (P1), -1 before the first one or without a plan."""
+        """Return the version of each plan (row, -1: none) in force on each local day, int64[n]; -1 if there is none (P1)."""
         version = np.full(len(plan), -1, np.int64)
         for place in range(self.effective.shape[1]):
             reached = (plan >= 0) & (day >= self.effective[plan, place])
@@ -329,14 +336,14 @@ class Book:
         return version
 
     def zone_slots(self, places: list[tuple[str, str, str]]) -> Ints:
-        """int64[zone keys, places]: the zone slot of each (PLMN, country, zone the feed names) for each zone key."""
+        """Return the zone slot of each (PLMN, country, zone named by the feed), int64[zone keys, places]."""
         for place in places:
             if place not in self._places:
                 self._places[place] = np.array([key.slot(*place) for key in self.zone_keys], np.int64)
         return np.stack([self._places[place] for place in places], axis=1)
 
     def zone_name(self, version: int, slot: int) -> str | None:
-        """The name of a zone slot of a plan version; None for no zone."""
+        """Return the name of a zone slot of a plan version; None for no zone."""
         zones = self.zone_keys[self.version_zone_key[version]].zones
         return zones[slot - 1].name if slot else None
 

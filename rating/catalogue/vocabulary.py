@@ -1,4 +1,4 @@
-"""Names that counters refer to by number, in order of first appearance and kept for ever."""
+"""Numbers for names: counters refer to a name by its number, in order of first appearance. Names are never removed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KINDS: Final = ("accounts", "plans", "pools", "meters", "cycles", "versions", "r
 
 
 class Names:
-    """A list of distinct names; a name's number is its place."""
+    """A list of distinct names. The number of a name is its position."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names: list[str] = []
@@ -21,7 +21,7 @@ class Names:
         return len(self.names)
 
     def row(self, name: str) -> int:
-        """The number of the name, a new one where it was not there."""
+        """Return the number of the name. A new name is added and gets the next number."""
         row = self.rows.setdefault(name, len(self.names))
         if row == len(self.names):
             self.names.append(name)
@@ -29,9 +29,10 @@ class Names:
 
 
 class Vocabulary:
-    """The names of a state: accounts, plans, pools and devices (`device:<id>`), meters, cycles, plan versions, rules.
+    """The names of a state: accounts, plans, pools, meters, cycles, plan versions and rules.
 
-    A cycle is written `<months>/<anchor day>`, a plan version `<plan>@<version>`.
+    Pools include those of devices, named `device:<id>`. A cycle is written `<months>/<anchor day>`, a plan version
+    `<plan>@<version>`.
     """
 
     def __init__(self, names: dict[str, list[str]] | None = None) -> None:
@@ -45,9 +46,9 @@ class Vocabulary:
         self.rules = Names(kept.get("rules", ()))
 
     def to_dict(self) -> dict[str, list[str]]:
-        """Every list of names, for the snapshot."""
+        """Return every list of names, for the snapshot."""
         return {kind: list(getattr(self, kind).names) for kind in KINDS}
 
     def copy(self) -> Vocabulary:
-        """The same names, to be grown apart."""
+        """Return an independent copy of the names."""
         return Vocabulary(self.to_dict())

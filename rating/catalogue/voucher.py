@@ -1,11 +1,11 @@
-"""The plan voucher key (B2): `Carrier_PlanType_BillingCycle_RateVersion_Tier`, or `..._PoolID` at its end.
+"""The plan voucher key: `Carrier_PlanType_BillingCycle_RateVersion_Tier`, or with `..._PoolID` at its end (B2).
 
     example      CMCC_single_1M_v3_500MB        CMCC_dynamic_1M_v1_acme-eu
-    Carrier      letters, digits, '.', '-'      no underscore, which parts the key
+    Carrier      letters, digits, '.', '-'      no underscore, which separates the parts
     PlanType     single, same_tier, dynamic, static
     BillingCycle the months of the cycle and 'M'
     RateVersion  'v' and the number of the plan version
-    last part    a tier for single and same_tier, a pool's id for dynamic and static; may hold underscores
+    last part    a tier for single and same_tier, a pool's id for dynamic and static; may contain underscores
 
 A key has one spelling: `parse_voucher(str(voucher)) == voucher`, and `str(parse_voucher(key)) == key`.
 """
@@ -31,9 +31,9 @@ _VERSION = re.compile(r"v(0|[1-9][0-9]{0,8})")
 
 @dataclass(frozen=True)
 class Voucher:
-    """A plan voucher key in its parts; exactly one of `tier` and `pool` is set, as `type` asks (see the module).
+    """The parts of a plan voucher key. Exactly one of `tier` and `pool` is set, depending on `type` (see the module).
 
-    Raises PlanError, naming the part, for a part that cannot be written.
+    Raises PlanError, naming the part, if a part is invalid.
     """
 
     carrier: str
@@ -65,9 +65,9 @@ _PART = {"tier": "Tier", "pool": "PoolID"}
 
 
 def parse_voucher(key: str) -> Voucher:
-    """Return the parts of a plan voucher key; PlanError names the part that is wrong and what would be right."""
+    """Return the parts of a plan voucher key. Raises PlanError naming the wrong part and what would be right."""
     carrier, _, rest = key.partition("_")
-    # "same_tier" holds the very sign that parts the key.
+    # "same_tier" contains the separator of the parts.
     type_ = "same_tier" if rest.startswith("same_tier_") else rest.partition("_")[0]
     parts = [carrier, type_, *rest.removeprefix(type_).removeprefix("_").split("_", 2)]
     if len(parts) < 5:
@@ -89,9 +89,9 @@ def parse_voucher(key: str) -> Voucher:
 
 
 def voucher_of(plan: Plan, version: int, pool: str | None = None) -> Voucher:
-    """Return the voucher key of one version of `plan`; `pool` for dynamic and static plans.
+    """Return the voucher key of one version of `plan`. `pool` is the pool's id for dynamic and static plans.
 
-    Raises PlanError where the plan names no carrier, or no tier where its type needs one.
+    Raises PlanError if the plan has no carrier, or has no tier although its type needs one.
     """
     if plan.carrier is None:
         raise PlanError(f"plan {plan.id}: found no carrier, expected one: it is the first part of a voucher key")
@@ -107,7 +107,10 @@ def voucher_of(plan: Plan, version: int, pool: str | None = None) -> Voucher:
 
 
 def voucher_contradictions(voucher: Voucher, plan: Plan) -> list[tuple[str, str, str]]:
-    """Return where key and plan disagree, as (part, what the key says, what the plan says); fields not given agree."""
+    """Return the differences between key and plan as (part, value in the key, value in the plan).
+
+    A carrier or tier that is missing on one side counts as equal.
+    """
     months = plan.cycle.months
     numbers = [version.version for version in plan.versions]
     checks = [

@@ -241,7 +241,7 @@ class _Place:
         return min(overage, int(counters["billable"][self.total]) - taken)
 
     def _charge(self, counters: Counters, book: Book, row: Row, overage_now: int, overage: int) -> int:
-        """Return the charge of the reversal in nanos: F(after) - F(before) of the current counter, less the connect fee.
+        """Return the charge of a reversal in nanos: F(after) - F(before) of the current counter, less the connect fee.
 
         A price without an allowance stays entered, at the cost of zero units, until no record of the counter is left.
         """

@@ -328,7 +328,7 @@ class Book:
         return self.vocabulary.cycles.row(f"{cycle.months}/{cycle.anchor_day}")
 
     def version_of(self, plan: Ints, day: Ints) -> Ints:
-        """Return the version of each plan (row, -1: none) in force on each local day, int64[n]; -1 if there is none (P1)."""
+        """Return the version of each plan (row; -1: no plan) in force on each local day, int64[n]; -1: none (P1)."""
         version = np.full(len(plan), -1, np.int64)
         for place in range(self.effective.shape[1]):
             reached = (plan >= 0) & (day >= self.effective[plan, place])

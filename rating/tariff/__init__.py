@@ -1,4 +1,4 @@
-"""Price models (P2): one file a model, each compiling a price into segments that the book evaluates all at once."""
+"""Price models, one file each. A model compiles a price to segments; PriceBook evaluates all prices at once (P2)."""
 
 from __future__ import annotations
 

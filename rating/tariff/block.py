@@ -1,6 +1,6 @@
-"""block: a connect fee a record, and `price` for each started block of `per` units.
+"""block: a connect fee per record, and `price` for each started block of `per` units.
 
-The connect fee is no function of the counter, so it is not part of F: the book keeps it aside for every model.
+The connect fee is not a function of the counter, so it is not part of F. PriceBook stores it separately, for any model.
 """
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
 """All prices at once: cumulative cost and charges of whole columns of records, exact to the last digit.
 
-Every price is laid out as the same power of two of segments, so the segment of each row is found by a few
-comparisons whatever the mix of prices. Cost is kept as whole nanos and a remainder over the price's own common
-denominator L. A product steps * (a + b/L) is split as steps*a + (steps // L)*b + (steps % L)*b/L: with L below
-MAX_DENOMINATOR no intermediate value leaves 64 bits, up to `unit_limit` of the price.
+The plain version: find the segment of each record in a loop, and compute `Segment.cost` with Fraction. That takes 15 µs
+per record, and the whole engine has 1 µs; here a million records over 300 prices take 0.10 s
+(docs/decisions/0010-prices-as-segments.md). tests/property/test_tariff.py compares charges with a slow reference.
+
+All prices have the same number of segments, a power of two, some of them padding. So a few comparisons find the segment
+of each row, whatever the mix of prices. Cost is whole nanos and a remainder over the common denominator L of the price.
+A product steps * (a + b/L) is split as steps*a + (steps // L)*b + (steps % L)*b/L. With L up to MAX_DENOMINATOR no
+intermediate value leaves 64 bits, for units up to the `unit_limit` of the price.
 """
 
 from __future__ import annotations
@@ -22,20 +26,20 @@ from rating.units.money import DECIMALS, MAX_NANOS, ROUND_MODES, Ints, rounding_
 
 PriceIndex = npt.NDArray[np.integer]
 
-MAX_DENOMINATOR = 3_000_000_000  # its square, plus itself, stays below 2**63
+MAX_DENOMINATOR = 3_000_000_000  # its square plus itself is below 2**63
 _NEVER = np.iinfo(np.int64).max
-_CHUNK = 1 << 14  # rows at a time: the working columns stay in the cache
+_CHUNK = 1 << 14  # rows per pass, so that the working columns stay in the CPU cache
 
 
 @dataclass(frozen=True)
 class PriceBook:
-    """Prices compiled by `compile`; a price is its position in the list given there. Immutable."""
+    """Prices compiled by `compile`. A price is identified by its position in the list given there. Immutable."""
 
     specs: tuple[PriceSpec, ...]
     segments: tuple[tuple[Segment, ...], ...]
-    connect_fee_nanos: Ints  # due once a record, or with a session's first partial
+    connect_fee_nanos: Ints  # due once per record, or with the first partial of a session
     denominator: Ints  # L of each price
-    unit_limit: Ints  # the most units that each price can rate
+    unit_limit: Ints  # most units that each price can rate
     _stride: int
     _above: Ints
     _origin: Ints
@@ -44,17 +48,17 @@ class PriceBook:
     _base_part: Ints
     _step: Ints
     _step_part: Ints
-    _unit: Ints  # nanos of the last decimal that is kept
-    _raise_from: Ints  # a rest of so many L-ths of a nano is rounded up
-    _tie: Ints  # ... and of just so many to the even neighbour
+    _unit: Ints  # nanos of one unit in the last decimal kept
+    _raise_from: Ints  # a rest of at least this many L-ths of a nano is rounded up
+    _tie: Ints  # a rest of exactly this many L-ths is rounded to the even neighbour, -1: never
     _by_record: npt.NDArray[np.bool_]
 
     @classmethod
     def compile(cls, specs: Sequence[PriceSpec]) -> PriceBook:
-        """The book of `specs`, in their order.
+        """Compile `specs`, in their order.
 
-        Raises PlanError naming the field where a price contradicts its model, a figure cannot be read, a price is
-        finer than the book can hold exactly, or so high that everyday usage (LEAST_UNITS) would leave 64 bits.
+        Raises PlanError naming the field if a price contradicts its model, a number cannot be read, a price is too
+        fine to be exact in 64 bits, or so high that the cost of everyday usage (LEAST_UNITS) would leave 64 bits.
         """
         segments = [price_segments(spec) for spec in specs]
         limits = [_checked_limit(spec, own) for spec, own in zip(specs, segments, strict=True)]
@@ -68,7 +72,7 @@ class PriceBook:
             scale = denominators[number]
             for place, segment in enumerate(own, number * stride):
                 if segment.above >= limits[number]:
-                    break  # never reached, and its figures need not fit
+                    break  # the segment is never reached, so its numbers need not fit
                 above[place], origin[place], sizes[place] = segment.above, segment.origin, segment.size
                 base[place], base_part[place] = divmod(int(segment.base * scale), scale)
                 step[place], step_part[place] = divmod(int(segment.step * scale), scale)
@@ -101,24 +105,26 @@ class PriceBook:
         return len(self.specs)
 
     def cumulative(self, price: PriceIndex, units: Ints) -> tuple[Ints, Ints]:
-        """F(units) of each row before rounding: whole nanos, and the rest in parts of `denominator[price]`.
+        """Return F(units) of each row before rounding, as whole nanos and a rest in parts of `denominator[price]`.
 
-        Units below zero mean "not entered": F is 0. Raises OverflowError where a row is above its `unit_limit`.
+        Units below zero mean that the price is not entered: F is 0. Raises OverflowError if a row is above its
+        `unit_limit`.
         """
         place = price.astype(np.int64)
         self._refuse_excess(place, units)
         return self._evaluate(place, units)
 
     def charge(self, price: PriceIndex, before: Ints, after: Ints, connects: Ints | None = None) -> Ints:
-        """Nanos that each row costs as its counter moves from `before` to `after`, rounded once (P3).
+        """Return the charge of each row in nanos, int64[n], as its counter moves from `before` to `after` (P3).
 
-        With rounding at the cycle R(F(after)) - R(F(before)), so that charges sum to R(F(total)) in any split; with
-        rounding at the record R(F(after) - F(before)). Units below zero mean "not entered", with F = 0; `after` <
-        `before` is a reversal and costs just the opposite. `connects` (1 due, -1 taken back, 0 none) adds the
-        connect fee: inside the rounding of the record, or as it is where the cycle is rounded.
+        The charge is rounded once. With R for the rounding of the price, rounding at the cycle gives
+        R(F(after)) - R(F(before)), so that charges sum to R(F(total)) in any split. Rounding at the record gives
+        R(F(after) - F(before)). Units below zero mean that the price is not entered: F is 0. If `after` < `before`, the
+        row is a reversal and costs exactly the opposite. `connects` (1 due, -1 taken back, 0 none) adds the connect
+        fee: before rounding if the record is rounded, unrounded if the cycle is rounded.
 
-        `price` is any integer column, the others int64, all of length n; the result is int64[n]. Raises
-        OverflowError where a row is above its `unit_limit`; no row is ever rated wrong instead.
+        `price` is any integer column, the others are int64, all of length n. Raises OverflowError if a row is above its
+        `unit_limit`; no row is ever rated wrong instead.
         """
         charged = np.zeros(len(price), np.int64)
         moved = before != after
@@ -146,7 +152,7 @@ class PriceBook:
         return charged
 
     def _round_signed(self, price: Ints, nanos: Ints, part: Ints) -> Ints:
-        """R of nanos + part / L of any sign, symmetric about zero."""
+        """Return R(nanos + part / L), for any sign and symmetric about zero."""
         negative = (nanos < 0) | ((nanos == 0) & (part < 0))
         sign = np.where(negative, np.int64(-1), np.int64(1))
         nanos, part = nanos * sign, part * sign
@@ -174,7 +180,7 @@ class PriceBook:
         return nanos, part
 
     def _round(self, price: Ints, nanos: Ints, part: Ints) -> Ints:
-        """R of nanos + part / L, both zero or more."""
+        """Return R(nanos + part / L), both zero or more."""
         unit = self._unit[price]
         over = nanos % unit
         rest = over * self.denominator[price] + part
@@ -233,7 +239,7 @@ def _connect_fee(spec: PriceSpec) -> int:
 
 
 def _thresholds(mode: str, whole: int) -> tuple[int, int]:
-    """From what rest of `whole` on to round up, and at what rest to round to even (-1: never)."""
+    """Return the smallest rest of `whole` that is rounded up, and the rest that is rounded to even (-1: never)."""
     if mode == "up":
         return 1, -1
     if mode == "down":

@@ -1,7 +1,7 @@
-"""capacity: a price by the peak that is reached.
+"""capacity: a price by the peak in the cycle.
 
-Its units are the highest level seen in the cycle, not a sum: `before` and `after` of a record are the peak before
-and after it. As a function of the peak it is the tier that the peak falls into, as in `volume`.
+Its units are the highest level seen in the cycle, not a sum. `before` and `after` of a record are the peak before and
+after it. All units of the peak are charged at the price of the tier that the peak reaches, as in `volume`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a price as a catalogue writes it to its segments: the table of models, and what each may be given."""
+"""Compile a price of a catalogue to segments: the table of price models, and the fields that each allows."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ MODELS: dict[str, Callable[[PriceSpec], list[Segment]]] = {
 }
 _TIERED = frozenset({"graduated", "volume", "capacity"})
 MAX_UNITS_RATED = 2**62
-# Every price must be able to rate at least so much; below that a figure is a slip, not a tariff.
+# Every price must be able to rate at least this many units. A price that cannot is a typing error.
 LEAST_UNITS = {"data": 10**6, "sms": 10**5, "voice": 10**5}
 
 
 def price_segments(spec: PriceSpec) -> list[Segment]:
-    """The segments of F, in ascending order of `above`, the first from unit 0, with bounds and free units applied.
+    """Return the segments of F in ascending order of `above`, starting at unit 0. Bounds and free units are applied.
 
-    F(u) of the price is `cost(u)` of the last segment with above < u. Raises PlanError naming the field where the
-    price contradicts its model or a figure cannot be read.
+    F(u) is `cost(u)` of the last segment with above < u. Raises PlanError naming the field if the price contradicts its
+    model or a number cannot be read.
     """
     price = spec.price
     if price.model not in MODELS:
@@ -52,7 +52,7 @@ def price_segments(spec: PriceSpec) -> list[Segment]:
 
 
 def unit_limit(segments: Sequence[Segment]) -> int:
-    """The most units up to which every F is at most MAX_NANOS, but not more than MAX_UNITS_RATED; -1 if not even 0."""
+    """Return the most units (up to MAX_UNITS_RATED) to which F never exceeds MAX_NANOS; -1 if F(0) exceeds it."""
     for segment, following in pairwise([*segments, None]):
         assert segment is not None
         end = MAX_UNITS_RATED if following is None else following.above

@@ -1,4 +1,4 @@
-"""Fees that are not usage, and proration by days (P9). Days are counted inclusively: the 14th to the 31st are 18."""
+"""Fees beside usage, and proration by days. Days are counted inclusively: the 14th to the 31st are 18 days (P9)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.plans import Fee, RoundMode
 
 @dataclass(frozen=True)
 class FeeTerms:
-    """A fee read into integers."""
+    """A fee of a plan or pool, with its amount in nanos."""
 
     name: str
     amount_nanos: int
@@ -24,7 +24,7 @@ class FeeTerms:
 
     @classmethod
     def compile(cls, fee: Fee) -> FeeTerms:
-        """The terms of a fee; PlanError where its amount cannot be read. An amount below zero is a credit."""
+        """Return the terms of a fee. An amount below zero is a credit. Raises PlanError if a field cannot be read."""
         if fee.per not in ("activation", "cycle"):
             raise PlanError(f"fee {fee.name!r}, per: found {fee.per!r}; expected activation or cycle")
         try:
@@ -37,9 +37,9 @@ class FeeTerms:
 def prorate(
     amount_nanos: int, days: int, of_days: int, *, decimals: int = DECIMALS, mode: RoundMode = "half_even"
 ) -> int:
-    """Nanos of `days` of `of_days` of an amount: exactly amount * days / of_days, rounded once.
+    """Return an amount prorated by days, in nanos: exactly amount * days / of_days, rounded once.
 
-    Raises ValueError unless 0 <= days <= of_days and of_days > 0, PlanError for rounding that there is not.
+    Raises ValueError unless 0 <= days <= of_days and of_days > 0. Raises PlanError if the rounding is unknown.
     """
     if not 0 <= days <= of_days or of_days <= 0:
         raise ValueError(f"{days} of {of_days} days are no share of a cycle")
@@ -47,10 +47,10 @@ def prorate(
 
 
 def prorate_units(units: Ints, days: Ints, of_days: Ints) -> Ints:
-    """Whole units of `days` of `of_days` of an allowance, rounded down: shares of a cycle never exceed the whole.
+    """Return allowances prorated by days, in whole units rounded down, so that shares never exceed the whole.
 
-    int64 columns, broadcast against each other; exact for any allowance of 64 bits. Raises ValueError unless
-    units >= 0 and 0 <= days <= of_days with of_days > 0, in every row.
+    All columns are int64 and broadcast against each other. The result is exact for any allowance of 64 bits. Raises
+    ValueError unless units >= 0, 0 <= days <= of_days and of_days > 0 in every row.
     """
     if np.any(days > of_days):
         raise ValueError("more days than a cycle has are no share of it")

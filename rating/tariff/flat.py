@@ -1,4 +1,4 @@
-"""flat: `price` for each `per` units, in proportion."""
+"""flat: `price` per `per` units, in proportion."""
 
 from __future__ import annotations
 

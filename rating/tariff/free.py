@@ -1,4 +1,4 @@
-"""free: usage costs nothing (a connect fee or a minimum may still be due)."""
+"""free: usage costs nothing. A connect fee or a minimum may still be due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""graduated: each tier's part of the units at that tier's own price, with an optional flat fee as a tier is entered."""
+"""graduated: the units in each tier cost that tier's price. A tier may have a flat fee, due when it is entered."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rating.tariff.segments import BEFORE_FIRST_UNIT, PriceSpec, Segment, consta
 
 
 def graduated(spec: PriceSpec) -> list[Segment]:
-    """F(u) = the flat fees of the tiers entered + each tier's units at its price.
+    """F(u) = the flat fees of the tiers entered + the units in each tier at its price.
 
-    The first tier is entered with the first record, even one of no units. Packages count from the tier's start.
-    Past a last tier that has an end, units are free, or with `last_tier` "extend" cost as in it.
+    The first record enters the first tier, even a record of zero units. Packages count from the start of the tier.
+    Beyond a last tier that has an end, units are free, or cost as in that tier if `last_tier` is "extend".
     """
     segments: list[Segment] = []
     spent = Fraction(0)

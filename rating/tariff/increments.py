@@ -1,8 +1,8 @@
-"""Increments: how a quantity becomes a billable quantity (P3), for whole columns with mixed increments.
+"""Increments: round quantities to billable quantities, for whole columns with mixed increments (P3).
 
-The first `minimum` units are billed as one; after them usage counts in steps of `step`. At a rate group start the
-step changes: the step under way is finished first, so the billable quantity never falls as the quantity grows.
-"30/6" is minimum 30, step 6; "60, from second 60 on 1" is step 60 with a start at 60 of step 1.
+Any usage is billed as at least `minimum` units. Beyond them it counts in steps of `step`. At the start of a rate group
+the step changes. The step under way is finished first, so the billable quantity never falls as the quantity grows.
+"30/6" is minimum 30 and step 6. "60, from second 60 on 1" is step 60 with a start at 60 of step 1.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ _ROUNDS = {"up": _UP, "down": _DOWN, "nearest": _NEAREST, "none": _NONE}
 
 @dataclass(frozen=True)
 class IncrementSpec:
-    """An increment of a plan with what its figures are to be read by."""
+    """An increment of a plan, with the service and data base by which its quantities are read."""
 
     increment: Increment
     service: str = "data"
     data_base: int = 1024
 
     def units(self, quantity: Quantity, name: str, at_least: int = 0) -> int:
-        """Whole units of the quantity in field `name`; PlanError where it cannot be read or is below `at_least`."""
+        """Return the quantity in field `name` in whole units. Raises PlanError if it is invalid or below `at_least`."""
         return units_of_field(quantity, name, self.service, self.data_base, at_least)
 
 
 @dataclass(frozen=True)
 class IncrementBook:
-    """Increments compiled by `compile`; an increment is its position in the list given there. Immutable."""
+    """Increments compiled by `compile`, each identified by its position in the list given there. Immutable."""
 
     specs: tuple[IncrementSpec, ...]
     _stride: int
-    _edge: Ints  # [increment * stride + group]: where the group's steps begin
+    _edge: Ints  # [increment * stride + group]: quantity from which the steps of the group count
     _step: Ints
     _round: npt.NDArray[np.int8]
-    _plain: npt.NDArray[np.bool_]  # the billable quantity is the quantity
+    _plain: npt.NDArray[np.bool_]  # True if the billable quantity always equals the quantity
 
     @classmethod
     def compile(cls, specs: Sequence[IncrementSpec]) -> IncrementBook:
-        """The book of `specs`, in their order. Raises PlanError naming the field that cannot be used."""
+        """Compile `specs`, in their order. Raises PlanError naming the field if an increment is invalid."""
         groups = [_groups(spec) for spec in specs]
         stride = max((len(own) for own in groups), default=1)
         edge, step = np.full(len(specs) * stride, _NEVER), np.ones(len(specs) * stride, np.int64)
@@ -68,11 +68,12 @@ class IncrementBook:
         return len(self.specs)
 
     def billable(self, increment: npt.NDArray[np.integer], quantity: Ints) -> Ints:
-        """Billable units of each row, int64[n]; 0 stays 0, and a negative quantity (a reversal) mirrors its opposite.
+        """Return the billable units of each row, int64[n].
 
-        At least the minimum, then whole steps counted from it: the started one counts in full (`up`), not at all
-        (`down`), or from its half on (`nearest`); with `none` every unit counts for itself. Quantities are exact up
-        to 2**62 either way.
+        The result is at least the minimum, plus whole steps counted from the minimum. A started step counts in full
+        (`up`), not at all (`down`), or in full from its half on (`nearest`). With `none` every unit counts by itself.
+        Zero stays zero, and a negative quantity (a reversal) gives exactly the opposite. Quantities are exact from
+        -2**62 to 2**62.
         """
         book = increment.astype(np.int64)
         rows = np.flatnonzero(~self._plain[book] & (quantity != 0))
@@ -100,7 +101,7 @@ class IncrementBook:
 
 
 def _groups(spec: IncrementSpec) -> list[tuple[int, int]]:
-    """(where steps begin, their size) of each rate group, ascending."""
+    """Return (quantity from which steps count, size of a step) of each rate group, ascending."""
     increment = spec.increment
     if increment.round not in _ROUNDS:
         raise PlanError(f"round: found {increment.round!r}; expected one of {', '.join(_ROUNDS)}")

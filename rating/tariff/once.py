@@ -1,4 +1,4 @@
-"""once: `price` as the first unit is used, and nothing more."""
+"""once: `price` for the first unit, and nothing for further units."""
 
 from __future__ import annotations
 

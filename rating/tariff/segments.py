@@ -1,8 +1,9 @@
-"""A price as segments: the cumulative price function F in the one form that the book evaluates.
+"""A price as segments: the cumulative price function F in the form that PriceBook evaluates.
 
-In the segment that units u fall into, F(u) = base + ceil((u - origin) / size) * step, in nanos. A linear price has
-size 1 and a step that may be a fraction of a nano; started packages have the size of a package. A segment holds for
-u above `above` (so a tier's `to` belongs to the tier), up to the next segment's; the first holds from u = 0.
+F(u) is the total cost in nanos of the first u units. In the segment that u falls into,
+F(u) = base + ceil((u - origin) / size) * step. A linear price has size 1, and its step may be a fraction of a nano.
+Started packages have the size of a package. A segment applies to u > above, up to and including the next segment's
+`above`. So the `to` of a tier belongs to the tier. The first segment applies from u = 0.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from rating.units.money import NANOS, parse_decimal
 from rating.units.quantity import units_of_field
 from schemas.plans import Amount, Price, Quantity, Rounding, Tier
 
-BEFORE_FIRST_UNIT = -1  # `above` of a first segment, and "not entered" among units
+BEFORE_FIRST_UNIT = -1  # `above` of a first segment. As a number of units, -1 means that the price is not entered
 
 
 class Segment(NamedTuple):
-    """F(u) = base + ceil((u - origin) / size) * step for u > above; base and step in nanos, exact."""
+    """F(u) = base + ceil((u - origin) / size) * step for u > above. Base and step are exact, in nanos."""
 
     above: int
     origin: int
@@ -30,13 +31,13 @@ class Segment(NamedTuple):
     step: Fraction
 
     def cost(self, units: int) -> Fraction:
-        """F(units), for units that fall into this segment."""
+        """Return F(units) in nanos, for units that fall into this segment."""
         return self.base - ((self.origin - units) // self.size) * self.step
 
 
 @dataclass(frozen=True)
 class PriceSpec:
-    """A price of a plan with what its figures are to be read by: service, data base, and its rounding."""
+    """A price of a plan, with its rounding, and the service and data base by which its quantities are read."""
 
     price: Price
     rounding: Rounding = field(default_factory=Rounding)
@@ -44,7 +45,7 @@ class PriceSpec:
     data_base: int = 1024
 
     def nanos(self, text: Amount, name: str) -> Fraction:
-        """Nanos of the amount in field `name`; PlanError where it is no decimal number or below zero."""
+        """Return the amount in field `name` in nanos. Raises PlanError if it is not a decimal number or below zero."""
         try:
             value = parse_decimal(text) * NANOS
         except PlanError as error:
@@ -54,12 +55,15 @@ class PriceSpec:
         return value
 
     def units(self, quantity: Quantity, name: str, at_least: int = 0) -> int:
-        """Whole units of the quantity in field `name`; PlanError where it cannot be read or is below `at_least`."""
+        """Return the quantity in field `name` in whole units. Raises PlanError if it is invalid or below `at_least`."""
         return units_of_field(quantity, name, self.service, self.data_base, at_least)
 
 
 class TierTerms(NamedTuple):
-    """A tier read into integers: units above `start` up to and including `to` (None: no end)."""
+    """A tier for units above `start` up to and including `to` (None: no end).
+
+    A step of `size` units costs `step` nanos. `flat` is the flat fee in nanos.
+    """
 
     start: int
     to: int | None
@@ -69,7 +73,7 @@ class TierTerms(NamedTuple):
 
 
 def tier_terms(spec: PriceSpec) -> list[TierTerms]:
-    """The tiers of a price, at least one, in ascending order, none of them empty; PlanError where they are not so."""
+    """Return the tiers of a price. Raises PlanError unless there is a tier, and each ends above the one before."""
     if not spec.price.tiers:
         raise PlanError(f"tiers: found none; expected at least one tier for model {spec.price.model!r}")
     terms: list[TierTerms] = []
@@ -88,18 +92,18 @@ def tier_terms(spec: PriceSpec) -> list[TierTerms]:
 
 
 def tier_step(spec: PriceSpec, tier: Tier, name: str) -> tuple[int, Fraction]:
-    """Size and cost in nanos of one step within a tier: a started package of `per`, or a single unit."""
+    """Return the size and cost in nanos of one step in a tier: a started package of `per` units, or a single unit."""
     price, per = spec.nanos(tier.price, f"{name}.price"), spec.units(tier.per, f"{name}.per", at_least=1)
     return (per, price) if tier.package else (1, price / per)
 
 
 def constant(above: int, base: Fraction) -> Segment:
-    """A segment in which further units cost nothing."""
+    """Return a segment in which further units cost nothing."""
     return Segment(above, max(above, 0), 1, base, Fraction(0))
 
 
 def shifted(segments: Sequence[Segment], free_units: int) -> list[Segment]:
-    """F(u - free_units), and F(0) up to there: the units left out before pricing."""
+    """Return the segments of F(u - free_units), with F(0) for the free units themselves."""
     if free_units == 0:
         return list(segments)
     moved = [
@@ -110,7 +114,7 @@ def shifted(segments: Sequence[Segment], free_units: int) -> list[Segment]:
 
 
 def bounded(segments: Sequence[Segment], minimum: Fraction | None, maximum: Fraction | None) -> list[Segment]:
-    """max(minimum, min(maximum, F)): each segment cut where it crosses a bound, and level beyond."""
+    """Return the segments of max(minimum, min(maximum, F)). A segment is cut at the point where it crosses a bound."""
     pieces: list[Segment] = []
     for segment, following in _pairs(segments):
         end = None if following is None else following.above
@@ -127,7 +131,7 @@ def _bounded_one(
         return
     above = segment.above
     if minimum is not None:
-        steps = (minimum - segment.base) // segment.step  # the last step that is not dearer than the minimum
+        steps = (minimum - segment.base) // segment.step  # last step whose cost is at most the minimum
         reaches = segment.origin + steps * segment.size
         if reaches > above:
             yield constant(above, minimum)
@@ -135,7 +139,7 @@ def _bounded_one(
             if end is not None and above >= end:
                 return
     if maximum is not None:
-        steps = -((segment.base - maximum) // segment.step)  # the first step that costs the maximum or more
+        steps = -((segment.base - maximum) // segment.step)  # first step whose cost is the maximum or more
         capped = max(above, segment.origin + (steps - 1) * segment.size)
         if end is None or capped < end:
             if capped > above:

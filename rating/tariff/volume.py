@@ -1,7 +1,7 @@
-"""volume: all units at the price of the tier that they reach.
+"""volume: all units cost the price of the tier that the total reaches.
 
-F may fall where a cheaper tier is entered, so the charge of a record can be negative and depends on the units
-before it; the sum over a cycle is still F(total).
+F may fall at the start of a cheaper tier. So the charge of a record can be negative, and it depends on the units before
+it. The charges of a cycle still sum to F(total).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from rating.tariff.segments import BEFORE_FIRST_UNIT, PriceSpec, Segment, consta
 
 
 def volume(spec: PriceSpec) -> list[Segment]:
-    """F(u) = flat + u * price / per of the tier that u falls into (started packages where it says so).
+    """F(u) = flat + u * price / per of the tier that u falls into, or by started packages if the tier says so.
 
-    Past a last tier that has an end F stays as it is there, or with `last_tier` "extend" goes on as in it.
+    Beyond a last tier that has an end, F stays constant, or continues as in that tier if `last_tier` is "extend".
     """
     segments: list[Segment] = []
     tiers = tier_terms(spec)

@@ -1,1 +1,1 @@
-"""Days, cycles, terms and time bands in the time zone of an account."""
+"""Days, billing cycles, terms and time bands in the time zone of an account."""

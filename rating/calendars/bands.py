@@ -1,8 +1,12 @@
-"""Time bands (P4): which band a record lies in, and how one that spans a boundary is split at it.
+"""Time bands: find the band of a record, and split a record that spans a boundary of bands (P4).
 
-Bands are local wall clock times, so the boundaries move with the zone's clocks: in an hour that clocks show twice a
-band applies twice, in one that they skip not at all. Charges by band are not a function of one counter; each band's
-part is, over the counter of its own rate.
+Bands are local wall clock times, so their boundaries move with the clocks of the zone. In an hour that clocks show
+twice, a band applies twice. In an hour that they skip, it does not apply. The charge of a record with several bands is
+not a function of one counter, but the charge of each part is a function of the counter of its rate.
+
+The plain version looks up the wall clock of every instant. Here a table of the instants at which the band changes is
+made once per zone and plan version, and a batch is searched in it. tests/unit/test_bands.py compares the parts with the
+wall clock.
 """
 
 from __future__ import annotations
@@ -37,11 +41,12 @@ _TIME = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?\Z", re.ASCII)
 
 
 class Parts(NamedTuple):
-    """Parts of records in record order, columns of equal length.
+    """The parts of records, in the order of the records. Columns have one element per part.
 
-    `record` (int64) is the row of the record, `part` (int16) counts its parts from 0, `band` (int16) is the position
-    in the list of bands or NO_BAND, `quantity` (int64) the part's share; a record's shares sum to its quantity. A
-    part lasts from `start_us` to `end_us` (int64), the end not included.
+    `record` (int64) is the row of the record, and `part` (int16) numbers its parts from 0. `band` (int16) is the
+    position in the list of bands, or NO_BAND. `quantity` (int64) is the part's share of the quantity; the shares of a
+    record sum to its quantity. A part lasts from `start_us` to `end_us` (int64, microseconds since 1970 UTC), the end
+    not included.
     """
 
     record: Ints
@@ -60,14 +65,15 @@ def split(
     end_us: Ints,
     quantity: Ints,
 ) -> Parts:
-    """`Timetable.split` for the timetable of these bands; timetables are kept from call to call."""
+    """Split records by `Timetable.split`, with the cached timetable of these bands and holidays."""
     return timetable(zone, tuple(bands), tuple(holidays)).split(start_us, end_us, quantity)
 
 
 def bands_in_use(bands: Sequence[Band], holidays: Sequence[dt.date]) -> set[int]:
-    """Positions in `bands` of those that hold at some time of some day; NO_BAND where none does at some time.
+    """Return the positions in `bands` of those that apply at some time of some day.
 
-    Raises PlanError naming the band whose times cannot be read.
+    The result contains NO_BAND if there is a time at which no band applies. Raises PlanError naming a band with
+    invalid times.
     """
     pieces = [piece for number, band in enumerate(bands) for piece in _pieces(number, band)]
     kinds = (_WEEKDAY, _WEEKEND, *((_HOLIDAY,) if holidays else ()))
@@ -76,16 +82,17 @@ def bands_in_use(bands: Sequence[Band], holidays: Sequence[dt.date]) -> set[int]
 
 @lru_cache(maxsize=512)
 def timetable(zone: ZoneCalendar, bands: tuple[Band, ...], holidays: tuple[dt.date, ...]) -> Timetable:
-    """The Timetable of a zone, bands and holidays; raises PlanError naming the band whose times cannot be read."""
+    """Return the cached Timetable of a zone, bands and holidays. Raises PlanError naming a band with invalid times."""
     return Timetable(zone, bands, holidays)
 
 
 class Timetable:
-    """Which band holds when, in one zone.
+    """The times at which bands apply, in one time zone.
 
-    Of bands that overlap the one of the highest weight holds, then the one that starts later in the day, then the
-    one listed first. A band whose end is before its start, as 22:00 to 06:00, is the night's two pieces, each judged
-    by the day it lies in. A holiday counts as a holiday and neither as a weekday nor as weekend; `all` is every day.
+    If bands overlap, the one with the highest weight applies, then the one that starts later in the day, then the one
+    listed first. A band that ends before it starts, such as 22:00 to 06:00, has two pieces: one before midnight and one
+    after it. Each piece applies by the kind of its own day. A holiday is neither a weekday nor weekend; `all` is every
+    day.
     """
 
     def __init__(self, zone: ZoneCalendar, bands: Sequence[Band], holidays: Sequence[dt.date]) -> None:
@@ -99,12 +106,13 @@ class Timetable:
         self._bands: npt.NDArray[np.int16] = np.empty(0, np.int16)
 
     def split(self, start_us: Ints, end_us: Ints, quantity: Ints) -> Parts:
-        """Each record cut where its band changes; most records lie in one band and stay whole.
+        """Split each record at the instants at which its band changes. Most records are in one band and stay whole.
 
-        A part's share of the quantity is in proportion to time, cumulatively rounded down to whole units, so that a
-        call's seconds are split to the second. A record that ends before it starts, or at once, belongs to the band
-        at its start. So does one of more than MAX_PARTS parts. Instants outside 1900 to 2199 count as those years'
-        first or last.
+        `start_us`, `end_us` and `quantity` are int64[n]; times are in microseconds since 1970 UTC. The quantity is
+        split in proportion to time. Cumulative shares are rounded down to whole units, so that the seconds of a call
+        are split to the second. A record stays whole, in the band at its start, if it has no length, ends before it
+        starts, or would have more than MAX_PARTS parts. Instants outside the years 1900 to 2199 count as the first or
+        last instant of these years.
         """
         count = len(start_us)
         end = np.maximum(start_us, end_us)
@@ -137,7 +145,7 @@ class Timetable:
         return Parts(record, part.astype(np.int16), self._bands[place], share, starts, ends)
 
     def band_at(self, us: Ints) -> npt.NDArray[np.int16]:
-        """The band that holds at each instant, or NO_BAND."""
+        """Return the band that applies at each instant, int16[n], or NO_BAND."""
         if not len(us) or self._plain:
             return np.full(len(us), NO_BAND, np.int16)
         self._cover(us, us)
@@ -177,7 +185,7 @@ class Timetable:
         return np.where(np.isin(days, self._holidays), _HOLIDAY, np.where(weekend, _WEEKEND, _WEEKDAY))
 
     def _changes_us(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """(instant, band) at the start and at each change within a day on which the clocks are changed."""
+        """Yield (instant, band) at the start of a day and at each change of band, for a day on which clocks change."""
         for since, until, offset in _clock_spans(self._zone, start, end):
             wall_days = np.arange((since + offset) // DAY_US, (until + offset - 1) // DAY_US + 1, dtype=np.int64)
             walls = [
@@ -190,7 +198,10 @@ class Timetable:
 
 
 def _clock_spans(zone: ZoneCalendar, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(from, until, offset) of the spans between `start` and `end` in which the clocks run on without a change."""
+    """Yield (from, until, offset from UTC) of the spans between `start` and `end` without a change of clocks.
+
+    All are in microseconds; the end of a span is not included.
+    """
     since, offset = start, zone.offset_us(start)
     while since < end:
         until = since
@@ -235,7 +246,10 @@ def _pieces(number: int, band: Band) -> Iterator[_Piece]:
 
 
 def _day(pieces: Sequence[_Piece], kind: int) -> list[tuple[int, int]]:
-    """(second of the day, band from then on) of a day without clock changes, from second 0, without repeats."""
+    """Return (second of the day, band from then on) of a day without clock changes, from second 0 on.
+
+    Consecutive elements have different bands.
+    """
     own = [piece for piece in pieces if kind in piece.kinds]
     changes: list[tuple[int, int]] = []
     for second in sorted({0, *(piece.start_s for piece in own), *(piece.end_s for piece in own)} - {_DAY_S}):

@@ -1,7 +1,7 @@
 """Money as integers of 10^-9 of the currency (nanos), and exact products of integer columns.
 
-Nothing here is a float: amounts come in and go out as decimal text, shares are computed with a remainder that is
-kept until the one rounding that the plan names (P3).
+No amount is ever a float. Amounts are read and written as decimal text. Shares are computed with a remainder, which is
+kept until the single rounding that the plan names (P3).
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ Ints = npt.NDArray[np.int64]
 
 NANOS = 1_000_000_000
 DECIMALS = 9
-MAX_NANOS = 2**62  # a little over 4.6 billion of a currency; leaves room for one sum of two
+MAX_NANOS = 2**62  # a little over 4.6 billion of a currency; the sum of two such amounts almost fits 64 bits
 
 _DECIMAL = re.compile(r"([+-]?)(\d{1,30})(?:\.(\d{1,30}))?\Z", re.ASCII)
 ROUND_MODES: tuple[RoundMode, ...] = ("half_even", "half_up", "up", "down")
 
 
 def parse_decimal(text: str) -> Fraction:
-    """The exact value of decimal text such as "0.0125" or "-3".
+    """Return the exact value of decimal text such as "0.0125" or "-3".
 
-    Raises PlanError for anything else: an exponent, a thousands separator, NaN, more than 30 digits on a side.
+    Raises PlanError for anything else: an exponent, a thousands separator, NaN, or more than 30 digits before or after
+    the point.
     """
     match = _DECIMAL.match(text) if isinstance(text, str) else None
     if match is None:
@@ -39,10 +40,10 @@ def parse_decimal(text: str) -> Fraction:
 
 
 def parse_amount(text: str) -> int:
-    """Nanos of the amount that `text` gives, exactly.
+    """Return the amount in `text` in nanos, exactly.
 
-    Raises PlanError where the text is no decimal number, has more than nine decimals that matter, or is larger
-    than `MAX_NANOS` either way.
+    Raises PlanError if the text is not a decimal number, has more than nine significant decimals, or is outside
+    -MAX_NANOS to MAX_NANOS.
     """
     nanos = parse_decimal(text) * NANOS
     if nanos.denominator != 1:
@@ -53,17 +54,17 @@ def parse_amount(text: str) -> int:
 
 
 def format_amount(nanos: int) -> str:
-    """Decimal text of an amount: no exponent, no trailing zeros, "0" for nothing; `parse_amount` reads it back."""
+    """Return an amount as decimal text, without exponent and trailing zeros. `parse_amount` reads it back."""
     whole, rest = divmod(abs(int(nanos)), NANOS)
     decimals = f"{rest:0{DECIMALS}d}".rstrip("0")
     return ("-" if nanos < 0 else "") + str(whole) + ("." + decimals if decimals else "")
 
 
 def round_nanos(value: Fraction, decimals: int, mode: RoundMode) -> int:
-    """Nanos of `value` nanos rounded to `decimals` places of the currency.
+    """Round `value` nanos to `decimals` decimals of the currency. Returns nanos.
 
-    Rounding is symmetric about zero: `up` goes away from it, `down` towards it, `half_up` away from it at a half.
-    Raises PlanError where `decimals` is not 0 to 9 or `mode` is none of ROUND_MODES.
+    Rounding is symmetric about zero: `up` rounds away from zero, `down` towards zero, and `half_up` rounds a half away
+    from zero. Raises PlanError if `decimals` is not 0 to 9 or `mode` is not one of ROUND_MODES.
     """
     unit = rounding_unit(decimals)
     if mode not in ROUND_MODES:
@@ -82,17 +83,17 @@ def round_nanos(value: Fraction, decimals: int, mode: RoundMode) -> int:
 
 
 def rounding_unit(decimals: int) -> int:
-    """Nanos of one unit in the last of `decimals` places; PlanError where that is not 0 to 9."""
+    """Return the nanos of one unit in the last of `decimals` decimals. Raises PlanError unless they are 0 to 9."""
     if not isinstance(decimals, int) or isinstance(decimals, bool) or not 0 <= decimals <= DECIMALS:
         raise PlanError(f"found {decimals!r} decimals; expected 0 to {DECIMALS}")
     return int(10 ** (DECIMALS - decimals))
 
 
 def muldiv(a: Ints, b: Ints, c: Ints) -> tuple[Ints, Ints]:
-    """Quotient and remainder of a * b / c, exact although the product may need 126 bits.
+    """Return quotient and remainder of a * b / c, exactly, although the product may need 126 bits.
 
-    All three are int64, broadcast against each other, with a >= 0, b >= 0 and 0 < c <= 2**61. Raises
-    OverflowError where a quotient does not fit, ValueError for arguments out of range.
+    All three are int64 and broadcast against each other, with a >= 0, b >= 0 and 0 < c <= 2**61. Raises OverflowError
+    if a quotient does not fit 64 bits, and ValueError if an argument is out of range.
     """
     a, b, c = (np.asarray(value, np.int64) for value in (a, b, c))
     if not a.size or not b.size or not c.size:
@@ -100,13 +101,13 @@ def muldiv(a: Ints, b: Ints, c: Ints) -> tuple[Ints, Ints]:
         return np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     if a.min() < 0 or b.min() < 0 or c.min() <= 0 or c.max() > 2**61:
         raise ValueError("muldiv needs a >= 0, b >= 0 and 0 < c <= 2**61")
-    # The float only separates "fits with certainty" from "look closer"; no result is taken from it.
+    # The float only finds quotients that might not fit. No result is computed from it.
     near = a.astype(np.float64) * b / c
     if np.any(near > 2.0**62):
         raise OverflowError("a quotient does not fit a 64-bit integer")
     whole, part = np.divmod(a, c)
     quotient = whole * b
-    # part * b / c, digit by digit of b: each digit small enough that two products of it with c fit 63 bits.
+    # Compute part * b / c digit by digit of b. Each digit is so small that two products of it with c fit 63 bits.
     width = max(1, 62 - int(c.max()).bit_length())
     digits = -(-int(b.max()).bit_length() // width)
     share, remainder = np.zeros_like(quotient + c), np.zeros_like(quotient + c)

@@ -1,4 +1,4 @@
-"""Quantities as a catalogue writes them, read into whole units: bytes, messages, seconds."""
+"""Quantities of a catalogue, read into whole units: bytes, messages, seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from rating.errors import PlanError
 
-MAX_UNITS = 10**18  # of one figure in a plan; an exabyte, or thirty billion years of speech
+MAX_UNITS = 10**18  # largest quantity in a plan: an exabyte, or some thirty billion years of voice
 
 _TEXT = re.compile(r"(\d{1,24})(?:\.(\d{1,24}))?\s*([A-Za-z]*)\Z", re.ASCII)
 _DATA_POWERS = {"b": 0, "byte": 0, "bytes": 0, "kb": 1, "mb": 2, "gb": 3, "tb": 4, "pb": 5}
@@ -23,11 +23,11 @@ _EXPECTED = {
 
 
 def parse_quantity(quantity: str | int, service: str, data_base: int) -> int:
-    """Whole units of `service` that `quantity` stands for: bytes, messages or seconds.
+    """Return `quantity` in whole units of `service`: bytes, messages or seconds.
 
-    KB to PB are powers of `data_base` (1000 or 1024), KiB to PiB of 1024 always; a bare number counts units.
-    Raises PlanError where the text cannot be read, is negative, is no whole number of units, has a unit of another
-    service, or is above MAX_UNITS.
+    KB to PB are powers of `data_base` (1000 or 1024). KiB to PiB are always powers of 1024. A number without a unit
+    counts units. Raises PlanError if the text cannot be read, is negative, is not a whole number of units, has a unit
+    of another service, or is above MAX_UNITS.
     """
     if service not in _EXPECTED:
         raise PlanError(f"found service {service!r}; expected one of {', '.join(_EXPECTED)}")
@@ -42,7 +42,7 @@ def parse_quantity(quantity: str | int, service: str, data_base: int) -> int:
 
 
 def units_of_field(quantity: str | int, name: str, service: str, data_base: int, at_least: int = 0) -> int:
-    """Whole units of the quantity in field `name`; PlanError where it cannot be read or is below `at_least`."""
+    """Return the quantity in field `name` in whole units. Raises PlanError if it is invalid or below `at_least`."""
     try:
         value = parse_quantity(quantity, service, data_base)
     except PlanError as error:

@@ -144,7 +144,7 @@ def zone_calendar(name: str) -> ZoneCalendar:
 
 
 def day_windows(zone: ZoneCalendar, first: dt.date, last: dt.date) -> list[DayWindow]:
-    """Return the local days from `first` to `last`, inclusive. Each starts at midnight, where the last one ends (T1)."""
+    """Return the local days from `first` to `last`, inclusive: contiguous windows, each from local midnight (T1)."""
     numbers = range(day_number(first), day_number(last) + 1)
     edges = [zone.midnight_us(number) for number in (*numbers, numbers.stop)]
     return [DayWindow(day_date(number), *edges[place : place + 2]) for place, number in enumerate(numbers)]

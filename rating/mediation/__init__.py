@@ -1,1 +1,1 @@
-"""Mediation: text columns of a feed become usage records or rejects (F1, F2, F5)."""
+"""Mediation: convert text columns of a feed to usage records or rejects (F1, F2, F5)."""

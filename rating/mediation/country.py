@@ -1,4 +1,4 @@
-"""Networks to countries: the ISO 3166 country of a mobile country code (F1)."""
+"""Countries of networks: the ISO 3166 country of a PLMN or mobile country code (F1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rating.mediation.network_countries import COUNTRY_BY_MCC, COUNTRY_BY_NETWOR
 
 @lru_cache(maxsize=4096)
 def country_of(plmn: str) -> str | None:
-    """ISO 3166 alpha-2 code of a PLMN or a bare MCC; None for test, international and unknown networks.
+    """Return the ISO 3166 alpha-2 code of a PLMN or of an MCC alone; None for test, international and unknown networks.
 
     A network counts to the country of its MCC, unless it is known to serve another that shares the MCC. An MNC of two
     digits and one of three are the same network if they are the same number.
@@ -24,7 +24,7 @@ def country_of(plmn: str) -> str | None:
 
 
 def distinct(text: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """The distinct values of `text` in order of appearance, and for each row the index of its value (null for null)."""
+    """Return the distinct values of `text` in order of appearance, and each row's index in them (null for null)."""
     encoded = text.to_arrow().dictionary_encode()
     indices = pl.Series(pl.from_arrow(encoded.indices)).cast(pl.Int64)
     return pl.Series(pl.from_arrow(encoded.dictionary)).cast(pl.String), indices

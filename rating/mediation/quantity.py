@@ -1,4 +1,9 @@
-"""Decimal text to whole units, exactly (F2): bytes from B to TB, seconds from ms to h, rounded half-up."""
+"""Convert decimal text to whole units, exactly: bytes from B to TB, seconds from ms to h, rounded half-up (F2).
+
+The plain version is `_scale_one`: one Decimal per text. It is too slow for whole columns, so most texts are converted
+column by column, and only odd ones (exponents, signs, many decimals) one by one. Few texts are cheaper one by one.
+tests/unit/test_mediate.py compares the results with exact fractions, and the column-wise ways with each other.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,11 @@ import polars as pl
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-LIMIT = 10**15  # the largest believable quantity of one record: a petabyte
+LIMIT = 10**15  # the largest plausible quantity of one record: a petabyte
 
 _DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?\s*")
 _MAX_DIGITS = 64
-_FEW = 100  # texts that cost less one by one than in columns
+_FEW = 100  # up to this many texts are cheaper to convert one by one
 _POWER = np.array([10**n for n in range(19)], np.int64)
 _POWERS = {"B": 0, "BYTE": 0, "BYTES": 0, "KB": 1, "MB": 2, "GB": 3, "TB": 4}
 _SECONDS = {"S": (1, 1), "MIN": (60, 1), "H": (3600, 1), "MS": (1, 1000)}
@@ -25,15 +30,15 @@ _SECONDS = {"S": (1, 1), "MIN": (60, 1), "H": (3600, 1), "MS": (1, 1000)}
 
 @dataclass(frozen=True)
 class Scaled:
-    """Whole units, Int64, null where the text is null or refused; and flags of what was refused and why."""
+    """Whole units (Int64; null if the text is null or rejected), and flags of rejected texts (None if there are none)."""
 
     units: pl.Series
-    bad: pl.Series | None = None  # no decimal number, or above the limit
+    bad: pl.Series | None = None  # not a decimal number, or above the limit
     negative: pl.Series | None = None
 
 
 def unit_factor(unit: str, base: int) -> tuple[int, int] | None:
-    """Whole units per `unit` as a fraction (numerator, denominator); None for an unknown unit. Any case."""
+    """Return the whole units per `unit` as (numerator, denominator); None for an unknown unit. Ignores case."""
     name = unit.strip().upper()
     if name in _POWERS:
         return base ** _POWERS[name], 1
@@ -41,9 +46,9 @@ def unit_factor(unit: str, base: int) -> tuple[int, int] | None:
 
 
 def scale(text: pl.Series, numerator: int, denominator: int = 1, limit: int = LIMIT) -> Scaled:
-    """Decimal `text` (String, nulls allowed) times numerator/denominator, rounded half-up to whole units.
+    """Multiply decimal `text` (String, nulls allowed) by numerator/denominator, and round half-up to whole units.
 
-    Above `limit` (at most 10^17) a number is refused as bad.
+    A result above `limit` (at most 10^17) is rejected as bad.
     """
     whole = text.cast(pl.Int64, strict=False)
     if whole.null_count() == text.null_count():
@@ -80,7 +85,10 @@ def scale(text: pl.Series, numerator: int, denominator: int = 1, limit: int = LI
 
 
 def _scale_decimals(text: pl.Series, numerator: int, denominator: int, limit: int) -> tuple[Ints, Flags, Flags]:
-    """Units of decimals, none null, of up to 18 places column-wise, of others one by one; which are bad; negative."""
+    """Scale decimals, none of them null. Returns units, and flags of bad and of negative ones.
+
+    Plain decimals of up to 18 places are scaled column-wise, all others one by one.
+    """
     parts = text.str.splitn(".", 2).struct.unnest()
     head, tail = parts["field_0"], parts["field_1"].fill_null("")
     digits = tail.str.len_bytes().fill_null(0).to_numpy()
@@ -109,7 +117,7 @@ def _scale_decimals(text: pl.Series, numerator: int, denominator: int, limit: in
 
 
 def _scale_fraction(fraction: Ints, numerator: int) -> Ints:
-    """round_half_up(fraction * numerator / 10^18) with numerator up to 2^30, in two limbs of nine digits."""
+    """Return round_half_up(fraction * numerator / 10^18) for a numerator up to 2^30, in two limbs of nine digits."""
     billion, half = 10**9, 5 * 10**17
     high, low = fraction // billion * numerator, fraction % billion * numerator
     remainder = high % billion * billion + low
@@ -118,13 +126,13 @@ def _scale_fraction(fraction: Ints, numerator: int) -> Ints:
 
 
 def _judge_one(text: str, numerator: int, denominator: int, limit: int) -> tuple[int, bool, bool]:
-    """Units; whether it is no number, or one beyond limit; and whether it is negative."""
+    """Return (units, True if it is not a number or above the limit, True if it is negative)."""
     result = _scale_one(text, numerator, denominator, limit)
     return result or 0, result is None, result is not None and result < 0
 
 
 def _scale_one(text: str, numerator: int, denominator: int, limit: int) -> int | None:
-    """Whole units; -1 for any number below zero; None for no number, or one beyond limit."""
+    """Return whole units; -1 for any number below zero; None if it is not a number or is above the limit."""
     if len(text) > _MAX_DIGITS or not _DECIMAL.fullmatch(text):
         return None
     number = Decimal(text.strip())

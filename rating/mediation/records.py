@@ -1,7 +1,7 @@
-"""Mediation: raw text columns of a feed become usage records (F1, F2), or rejects with field and reason (F5).
+"""Mediation: convert raw text columns of a feed to usage records (F1, F2), or to rejects with field and reason (F5).
 
-Column by column, for a whole batch: every rule of the mapping is applied to the source records for which it holds. A
-record that is bad in several fields is rejected once, for the first of them in the order key, rule, TARGETS.
+This works column by column, for a whole batch. Each rule of the mapping is applied to the source records that match its
+conditions. A record with several bad fields is rejected once, for the first of them in the order key, rule, TARGETS.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from schemas.mapping import (
 )
 from schemas.usage import REJECT_SCHEMA, USAGE_REQUIRED, USAGE_SCHEMA, Direction, RecordType, Service
 
-# Names by code: those of each kind are 0, 1, 2 …
+# Names by code: the codes of each enumeration are 0, 1, 2 …
 _SERVICES = tuple(service.name.lower() for service in Service)
 _DIRECTIONS = tuple(direction.name.lower() for direction in Direction)
 _RECORD_TYPES = tuple(kind.name.lower() for kind in RecordType)
@@ -38,11 +38,12 @@ _NETWORK = re.compile(r"[0-9]{5,6}")
 
 
 def mediate(raw: pl.DataFrame, mapping: Mapping, source: str = "") -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The usage records of `raw`, and its rejects (REJECT_SCHEMA), both in source order.
+    """Return the usage records of `raw` and its rejects (REJECT_SCHEMA), both in source order.
 
-    `raw` has String columns named by source path (absent: empty for all) and `source_row`, Int64, ascending. Usage has
-    columns of USAGE_SCHEMA: the required ones, and those optional ones that any record fills. `source` names the file,
-    for keys made of @source. Every row of `raw` gives at least one usage record or reject; nothing is raised.
+    `raw` has String columns named by source path (an absent column is empty for all records) and `source_row`, Int64,
+    ascending. Usage has the required columns of USAGE_SCHEMA, and the optional ones in which a record has a value.
+    `source` is the name of the file, for record keys that contain @source. Every row of `raw` gives at least one usage
+    record or reject. Bad data raises no error.
     """
     usages: list[pl.DataFrame] = []
     rejects: list[pl.DataFrame] = []
@@ -73,7 +74,7 @@ def _in_order(parts: list[pl.DataFrame], schema: dict[str, pl.DataType]) -> pl.D
 
 
 def _holds(rule: RecordRule, texts: SourceText) -> pl.Series | None:
-    """Which records the rule applies to; None for all."""
+    """Return whether the rule applies to each record; None if it applies to all."""
     held: pl.Series | None = None
     for condition in rule.conditions:
         test = _test(condition, texts)
@@ -207,7 +208,7 @@ def _direction(
 
 
 def _is(service: pl.Series, kind: Service) -> Flags:
-    """bool[n]: which records are of a service; none of those without one."""
+    """Return whether each record is of a service, bool[n]; False if it has none."""
     flags: Flags = (
         (service == int(kind)).fill_null(False).to_numpy()
         if service.null_count()
@@ -229,7 +230,7 @@ def _named_code(
 
 
 def _field(target: str, spec: Field, texts: SourceText, faults: Faults) -> pl.Series | None:
-    """The typed column of one target field; None where no record has a value."""
+    """Return the typed column of one target field; None if no record has a value."""
     if target == "record_type":
         return _named_code(target, spec, _RECORD_TYPES, texts, faults)
     text = texts.of(target, spec)
@@ -282,7 +283,10 @@ def _scaled(spec: Field, text: pl.Series, unit: str, faults: Faults) -> pl.Serie
 
 
 def _quantity(fields: dict[str, Field], columns: dict[str, pl.Series], service: pl.Series, faults: Faults) -> pl.Series:
-    """The total where the feed gives one; else up + down for data, 1 for SMS, 0 for a reversal; else missing."""
+    """Return the quantity of each record, and report records without one as missing.
+
+    It is the total if the feed gives one. Otherwise it is up + down for data, 1 for SMS, and 0 for a reversal.
+    """
     total = columns.get("quantity")
     if total is not None and not total.null_count():
         return total

@@ -1,4 +1,4 @@
-"""Source text of the target fields: picked, joined, defaulted, matched, mapped by value (F2); and its faults."""
+"""Source text of the target fields: pick, join, default, match and map it by value, and collect its faults (F2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass
 class Faults:
-    """The first fault of each record of a batch of `count`, in the order in which they are added."""
+    """The first fault of each record of a batch of `count` records, in the order in which faults are added."""
 
     count: int
     taken: Flags = field(init=False)
@@ -32,7 +32,11 @@ class Faults:
         self.taken = np.zeros(self.count, np.bool_)
 
     def add(self, mask: pl.Series | Flags, reason: str, name: str, found: pl.Series | None, expected: str) -> None:
-        """Records under `mask` (nulls do not count) that have no fault yet get this one."""
+        """Add a fault to the records in `mask` (null counts as False) that have none yet.
+
+        `reason` is a code of REASONS and `name` the field. `found` is the text of each record, None if nothing was
+        found. `expected` says what would be right.
+        """
         if isinstance(mask, pl.Series):
             mask = (mask.fill_null(False) if mask.null_count() else mask).to_numpy()
         rows = np.flatnonzero(mask)
@@ -44,29 +48,29 @@ class Faults:
         if found is None:
             messages = [f"found nothing; expected {expected}"] * len(rows)
         else:
-            shown = found[rows].str.slice(0, _SHOWN_CHARS)  # rows may share a text that would fill the memory
+            shown = found[rows].str.slice(0, _SHOWN_CHARS)  # many rows may share one long text, which would fill memory
             messages = [f"found '{text}'; expected {expected}" for text in shown]
         self._parts.append((rows, reason, name, messages))
 
     def missing(self, text: pl.Series | None, name: str, expected: str) -> None:
-        """Records without a text (or number) that have no fault yet miss it; all of them where there is no column."""
+        """Add the fault `missing` to records without a value in `text`, or to all records if `text` is None."""
         if text is None:
             self.add(np.ones(self.count, np.bool_), "missing", name, None, expected)
         elif text.null_count():
             self.add(text.is_null(), "missing", name, None, expected)
 
     def unread(self, column: pl.Series, text: pl.Series, reason: str, name: str, expected: str) -> None:
-        """Records with a text that gave no value in `column` have this fault, where they have none yet."""
+        """Add a fault to records that have a text, but no value in the `column` read from it."""
         if column.null_count() > text.null_count():
             self.add(column.is_null() & text.is_not_null(), reason, name, text, expected)
 
     def frame(self, source_row: pl.Series, key: pl.Series | None) -> pl.DataFrame:
-        """The faults as REJECT_SCHEMA rows, in source order."""
+        """Return the faults as rows of REJECT_SCHEMA, in source order."""
         if not self._parts:
             return pl.DataFrame(schema=REJECT_SCHEMA)
         order = np.concatenate([rows for rows, _, _, _ in self._parts])
         faults = [(reason, name or None, text) for _, reason, name, texts in self._parts for text in texts]
-        place = np.argsort(order)  # no record has two
+        place = np.argsort(order)  # no record has two faults
         rows = order[place]
         reasons, names, messages = zip(*(faults[at] for at in place.tolist()), strict=True)
         keys = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows)) if key is None else key[rows]
@@ -75,9 +79,9 @@ class Faults:
 
 
 class SourceText:
-    """The raw columns of a batch; an empty text is null, an absent column is None.
+    """The raw columns of a batch. An empty text is null; an absent column is None.
 
-    A text of more than MAX_TEXT_BYTES is a fault of its record, found as its column is first read.
+    A text of more than MAX_TEXT_BYTES is a fault of its record. It is found when its column is first read.
     """
 
     def __init__(self, raw: pl.DataFrame, source: str) -> None:
@@ -88,17 +92,17 @@ class SourceText:
 
     @property
     def count(self) -> int:
-        """Records in the batch."""
+        """Number of records in the batch."""
         return self.raw.height
 
     def column(self, path: str) -> pl.Series | None:
-        """The text of one source path, or pseudo path, with null for empty."""
+        """Return the text of one source path or pseudo path (@row), null for empty; None if absent or all null."""
         if path not in self._known:
             self._known[path] = self._read(path)
         return self._known[path]
 
     def constant(self, text: str | None) -> pl.Series:
-        """`text` once for each record."""
+        """Return a column with `text` for every record."""
         return pl.Series([text], dtype=pl.String).new_from_index(0, self.count)
 
     def _read(self, path: str) -> pl.Series | None:
@@ -123,11 +127,11 @@ class SourceText:
 
     @cached_property
     def _lengths(self) -> pl.DataFrame:
-        """The bytes of each text: one look at all columns takes less than one at each."""
+        """Bytes of each text. Measuring all columns in one call is faster than one call per column."""
         return self.raw.select(pl.col(pl.String).str.len_bytes())
 
     def of(self, target: str, spec: Field) -> pl.Series | None:
-        """The text of a target field before its pattern and values are applied; None where no record has any."""
+        """Return the text of a target field before its pattern and values are applied; None if no record has text."""
         text = self._picked(target, spec)
         if text is not None and spec.empty:
             text = text.zip_with(~text.is_in(spec.empty).fill_null(False), self.constant(None))
@@ -159,13 +163,13 @@ class SourceText:
 
 
 def without_empty(text: pl.Series) -> pl.Series:
-    """`text` with null for ""."""
+    """Return `text` with null in place of ""."""
     empty = (text == "").fill_null(False)
     return text.zip_with(~empty, pl.Series([None], dtype=pl.String)) if empty.any() else text
 
 
 def match_pattern(text: pl.Series, spec: Field, faults: Faults) -> pl.Series:
-    """The part of `text` that the field's pattern names; a text that does not match is a fault."""
+    """Return the part of `text` that the field's pattern captures. A text that does not match is a fault."""
     if spec.pattern is None:
         return text
     part = text.str.extract(spec.pattern, 1 if _has_groups(spec.pattern) else 0)
@@ -179,9 +183,9 @@ def _has_groups(pattern: str) -> bool:
 
 
 def map_values(text: pl.Series, spec: Field, faults: Faults, reason: str = "bad_value", target: str = "") -> pl.Series:
-    """`text` through the field's value map; a text that it does not name is a fault of `reason`.
+    """Map `text` by the field's value map. A text that is not in the map is a fault with this `reason`.
 
-    A card that the field's list does not hold is an unknown card.
+    If the map comes from a list file and `target` is a card number, the reason is `unknown_card`.
     """
     if spec.values is None:
         return text
@@ -201,6 +205,6 @@ def map_values(text: pl.Series, spec: Field, faults: Faults, reason: str = "bad_
 
 
 def to_codes(text: pl.Series, names: tuple[str, ...]) -> pl.Series:
-    """UInt8 places in `names` (at most 255) of the texts; null for null and for any other text."""
-    # An Enum has its names as a series, which belongs to this thread: it cannot be kept for the next batch.
+    """Return the position in `names` (at most 255) of each text, UInt8; null for null and for any other text."""
+    # An Enum contains its names as a series, which belongs to this thread. So it cannot be cached for the next batch.
     return text.cast(pl.Enum(names), strict=False).to_physical()

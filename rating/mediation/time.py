@@ -1,4 +1,9 @@
-"""Time text to instants (F2): ISO 8601, epochs and strptime formats, in microseconds since 1970 UTC."""
+"""Convert time text to instants: ISO 8601, epochs and strptime formats, in microseconds since 1970 UTC (F2).
+
+The plain version matches `_ISO` and makes a datetime for each text, which is too slow for whole columns. Here all texts
+with the layout of the first one are read at once, as columns of bytes. tests/unit/test_mediate.py writes times in any
+ISO layout and reads them back.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +34,7 @@ _LAST_US = 10**16
 
 
 def _month_table() -> tuple[Ints, Ints]:
-    """Days since 1970 of the first of each month from FIRST_YEAR on, and the lengths of those months."""
+    """Return the first day of each month from FIRST_YEAR on (days since 1970), and the length of each month."""
     months = np.arange((FIRST_YEAR - 1970) * 12, (LAST_YEAR + 1 - 1970) * 12 + 1).astype("datetime64[M]")
     days = months.astype("datetime64[D]").astype(np.int64)
     return days[:-1], np.diff(days)
@@ -39,10 +44,11 @@ _MONTH_START, _MONTH_DAYS = _month_table()
 
 
 def parse_times(text: pl.Series, forms: tuple[str, ...], zone: str) -> pl.Series:
-    """The instants of `text` (String), as Datetime[us, UTC]; null where it is null or no form of `forms` reads it.
+    """Return the instants of `text` (String) as Datetime[us, UTC], read by the first of `forms` that fits.
 
-    Text without an offset is local time in `zone`: the earlier of two where a clock goes back; null where the clock
-    skips it, and outside of FIRST_YEAR to LAST_YEAR. Fractions beyond microseconds are cut.
+    Text without an offset is local time in `zone`. If the clock shows that time twice, it is the earlier instant. The
+    result is null if the text is null, if no form fits, if the clock skips that time, or outside FIRST_YEAR to
+    LAST_YEAR. Fractions beyond microseconds are cut.
     """
     parsed = _parse_form(text, forms[0], zone)
     for form in forms[1:]:
@@ -79,7 +85,10 @@ def _local(us: pl.Series, zone: str) -> pl.Series:
 
 
 def _parse_iso(text: pl.Series, zone: str) -> pl.Series:
-    """Rows that share the length and layout of the first open row are read at once, layout by layout."""
+    """Parse ISO 8601 text, layout by layout.
+
+    Each pass reads all rows with the length and layout of the first row that is not read yet.
+    """
     array = text.to_arrow()
     count = len(text)
     offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + count + 1]
@@ -88,7 +97,7 @@ def _parse_iso(text: pl.Series, zone: str) -> pl.Series:
     lengths = np.diff(offsets)
     us = np.zeros(count, np.int64)
     known = np.zeros(count, np.bool_)
-    fixed = np.zeros(count, np.bool_)  # an offset was given
+    fixed = np.zeros(count, np.bool_)  # True if the text has an offset
     rest = np.arange(count) if not text.null_count() else text.is_not_null().arg_true().to_numpy()
     for _ in range(_MAX_LAYOUTS):
         if not len(rest):
@@ -111,7 +120,7 @@ def _parse_iso(text: pl.Series, zone: str) -> pl.Series:
         fixed[rows] = match.group(8) is not None or match.group(9) is not None
         leader = rest[0]
         rest = rest[~known[rest]]
-        if len(rest) and rest[0] == leader:  # laid out well, but no real time
+        if len(rest) and rest[0] == leader:  # the layout fits, but it is not a real time
             rest = rest[1:]
     for row in rest.tolist():
         match = _ISO.fullmatch(text[row])
@@ -130,8 +139,11 @@ def _parse_iso(text: pl.Series, zone: str) -> pl.Series:
 
 
 def _read_layout(block: Bytes, layout: re.Match[str]) -> tuple[Ints, Flags]:
-    """Microseconds of rows laid out like `layout`, uint8[n, size]; and which of them are so, and real times."""
-    lines = np.ascontiguousarray(block.T)  # one line a place: every step below is over neighbouring bytes
+    """Return the time of each row in microseconds, int64[n], and whether the row is valid, bool[n].
+
+    `block` is the text of the rows, uint8[n, size]. A row is valid if it has the layout and is a real time.
+    """
+    lines = np.ascontiguousarray(block.T)  # one line per position, so that every step below reads neighbouring bytes
     digits = lines - np.uint8(48)
     spans = [layout.span(group) for group in (1, 2, 3, 4, 5, 6, 7, 10, 11) if layout.group(group) is not None]
     numeric = np.zeros(len(lines), np.bool_)

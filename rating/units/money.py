@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 
 NANOS = 1_000_000_000
 DECIMALS = 9
-MAX_NANOS = 2**62  # a little over 4.6 billion of a currency; the sum of two such amounts almost fits 64 bits
+MAX_NANOS = 2**62  # a little over 4.6 billion of a currency; leaves room in 64 bits for adding amounts
 
 _DECIMAL = re.compile(r"([+-]?)(\d{1,30})(?:\.(\d{1,30}))?\Z", re.ASCII)
 ROUND_MODES: tuple[RoundMode, ...] = ("half_even", "half_up", "up", "down")
@@ -93,7 +93,7 @@ def muldiv(a: Ints, b: Ints, c: Ints) -> tuple[Ints, Ints]:
     """Return quotient and remainder of a * b / c, exactly, although the product may need 126 bits.
 
     All three are int64 and broadcast against each other, with a >= 0, b >= 0 and 0 < c <= 2**61. Raises OverflowError
-    if a quotient does not fit 64 bits, and ValueError if an argument is out of range.
+    if a quotient is above 2**62, and ValueError if an argument is out of range.
     """
     a, b, c = (np.asarray(value, np.int64) for value in (a, b, c))
     if not a.size or not b.size or not c.size:
@@ -101,7 +101,7 @@ def muldiv(a: Ints, b: Ints, c: Ints) -> tuple[Ints, Ints]:
         return np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     if a.min() < 0 or b.min() < 0 or c.min() <= 0 or c.max() > 2**61:
         raise ValueError("muldiv needs a >= 0, b >= 0 and 0 < c <= 2**61")
-    # The float only finds quotients that might not fit. No result is computed from it.
+    # The float only finds quotients that are too large. No result is computed from it.
     near = a.astype(np.float64) * b / c
     if np.any(near > 2.0**62):
         raise OverflowError("a quotient does not fit a 64-bit integer")

@@ -1,1 +1,1 @@
-"""Columns, quickly: hash tables, running totals in groups, and the way between Arrow, NumPy and Polars."""
+"""Fast operations on columns: hash tables, running totals in groups, and conversion between Arrow, NumPy and Polars."""

@@ -1,4 +1,4 @@
-"""Numbers out of frames, and Arrow columns out of codes, numbers and text, as the tables that leave the engine have."""
+"""Read numbers from data frames, and make Arrow columns for the tables that leave the engine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rating.columnar.key_index import Ints
 
 
 def has(rows: pl.DataFrame, name: str) -> bool:
-    """Whether a frame has the column, and some row a value in it."""
+    """Return True if a data frame has the column, and the column has a value."""
     return name in rows.columns and rows[name].null_count() < len(rows)
 
 
 def numbers(rows: pl.DataFrame, name: str, null: int) -> npt.NDArray[Any]:
-    """A column of whole numbers or instants as its integers, [n], `null` for null and where the frame lacks it.
+    """Return a column of whole numbers or instants as integers, [n], with `null` for null.
 
-    Read-only, and no copy, where it has no nulls.
+    If the data frame has no such column, every element is `null`. If the column has no nulls, the result is read-only
+    and shares its memory.
     """
     if not has(rows, name):
         return np.full(len(rows), null, np.int64)
@@ -29,36 +30,36 @@ def numbers(rows: pl.DataFrame, name: str, null: int) -> npt.NDArray[Any]:
     if not column.null_count():
         values = column.to_numpy()
         return values.view(np.int64) if values.dtype.kind == "M" else values
-    held = column.to_arrow()  # whose calls cost less than those of Polars
+    held = column.to_arrow()  # calls of Arrow cost less than those of Polars
     whole = held.view(pa.int64()) if pa.types.is_temporal(held.type) else held
     return np.asarray(whole.fill_null(null))
 
 
 def words(codes: Ints, texts: Sequence[str]) -> pa.Array:
-    """A dictionary column of `texts`, which are distinct, by code; -1 is null."""
+    """Return a dictionary column of the distinct `texts` by code; -1 is null."""
     indices = codes.astype(np.int32)
     indices = pa.array(indices, mask=indices < 0) if indices.min(initial=0) < 0 else pa.array(indices)
     return pa.DictionaryArray.from_arrays(indices, pa.array(texts, pa.string()), safe=False)
 
 
 def spelled(codes: Ints, texts: Sequence[str | None]) -> pa.Array:
-    """A dictionary column of texts that may repeat in `texts`; None and the empty text are null."""
+    """Return a dictionary column of `texts` by code. Texts may repeat; None and the empty text are null."""
     distinct = sorted({text for text in texts if text})
     place: dict[str | None, int] = {text: row for row, text in enumerate(distinct)}
     return words(np.array([place.get(text, -1) for text in texts], np.int64)[codes], distinct)
 
 
 def text(column: pl.Series) -> pa.Array:
-    """A column of plain strings."""
+    """Return a column as plain Arrow strings."""
     return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
 
 
 def known(values: Ints, null: int) -> pa.Array:
-    """An int64 column in which `null` stands for null."""
+    """Return an int64 column in which values equal to `null` are null."""
     missing = values == null
     return pa.array(values, mask=missing) if missing.any() else pa.array(values)
 
 
 def instant(us: int, count: int) -> pa.Array:
-    """A column of one instant, microseconds since 1970 UTC."""
+    """Return a column that repeats one instant `count` times; `us` is in microseconds since 1970 UTC."""
     return pa.array(np.full(count, us)).view(pa.timestamp("us", "UTC"))

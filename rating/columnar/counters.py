@@ -1,7 +1,7 @@
-"""Counters: running totals of a billing entity in a billing cycle, one row a counter.
+"""Counters: the running totals of a billing entity in a billing cycle, one row per counter.
 
-A counter is keyed by subject (a SIM or a pool), meter (a named total of a plan, such as `data` or `sms/mo`) and
-billing cycle. Rows appear at first use and leave once their cycle can take no more usage (T5).
+The key of a counter is its subject (a SIM, a pool or a device), meter (a named total of a plan, such as `data` or
+`sms/mo`) and billing cycle. A row is added at first use, and removed when its cycle takes no more usage (T5).
 """
 
 from __future__ import annotations
@@ -16,42 +16,43 @@ from rating.columnar.groups import Groups, distinct
 from rating.columnar.key_index import Ints, KeyIndex, reserve
 
 METER_BITS: Final = 12
-CYCLE_BITS: Final = 20  # 6 bits of cycle kind, 14 of the cycle's number
+CYCLE_BITS: Final = 20  # 6 bits for the kind of cycle, 14 for the number of the cycle
 
 COLUMNS: Final = (
     "records",  # rated rows
-    "raw",  # units as they came
+    "raw",  # units as reported
     "billable",  # units after increments (P3)
-    "test",  # of these, burned from the test allowance, the plan or pool allowance, and add-ons (P6)
-    "allowance",
-    "addon",
-    "overage",  # and priced
-    "in_pool",  # units of a SIM that its pool or device is charged for, beside its own
-    "peak",  # largest billable quantity of one record (capacity prices)
+    "test",  # billable units from the test allowance (P6)
+    "allowance",  # billable units from the allowance of the plan or pool
+    "addon",  # billable units from add-ons
+    "overage",  # billable units that were priced
+    "in_pool",  # units of a SIM for which its pool or device is charged, in addition to `billable`
+    "peak",  # largest overage of one charge item (capacity prices)
     "charge_nanos",
-    "size",  # the allowance as last seen
-    "plan_version",  # row of the plan version that rated last
+    "size",  # size of the allowance at the last use
+    "plan_version",  # row of the plan version that rated the last item
     "account",  # row of the account
 )
 
 
 def counter_key(subject: Ints, meter: Ints, cycle: Ints) -> Ints:
-    """int64[n]: one number for subject (< 2**31), meter (< 2**12) and cycle (< 2**20)."""
+    """Pack subject (< 2**31), meter (< 2**12) and cycle (< 2**20) into one key, int64[n]."""
     return (subject << (METER_BITS + CYCLE_BITS)) | (meter << CYCLE_BITS) | cycle
 
 
 def counter_groups(subject: Ints, meter: Ints, cycle: Ints) -> Groups:
-    """Group by counter; `keys` are counter keys, in ascending order of subject within a batch's meters and cycles."""
+    """Group rows by counter. The `keys` of the groups are counter keys, in ascending order of subject, meter, cycle."""
     meters, by_meter = distinct(meter)
     cycles, by_cycle = distinct(cycle)
-    # Few meters and cycles on top of a subject leave room to sort key and place as one number.
+    # A batch has few meters and cycles. With their ranks in place of their numbers the key is so short that Groups can
+    # sort key and position as one number.
     groups = Groups.of((subject * len(meters) + by_meter) * len(cycles) + by_cycle)
     first = groups.order[groups.starts]
     return replace(groups, keys=counter_key(subject[first], meter[first], cycle[first]))
 
 
 class Counters:
-    """Columns of int64, one row a counter; a row is found by its key."""
+    """All counters: columns of int64 with one row per counter, found by its key."""
 
     def __init__(self) -> None:
         self.index = KeyIndex()
@@ -61,11 +62,11 @@ class Counters:
         return len(self.index)
 
     def __getitem__(self, name: str) -> Ints:
-        """int64[len], writable: one column of all counters."""
+        """Return one column of all counters, int64[len], writable."""
         return self._columns[name][: len(self.index)]
 
     def rows(self, keys: Ints) -> Ints:
-        """int64[n]: the row of each of the distinct keys; new ones start at zero."""
+        """Return the row of each of the distinct keys, int64[n]. Keys that are new get a row of zeros."""
         rows = self.index.insert(keys.view(np.uint64))
         reserve(self._columns, len(self.index))
         return rows
@@ -91,19 +92,19 @@ class Counters:
         return self.keys & ((1 << CYCLE_BITS) - 1)
 
     def keep(self, mask: np.ndarray) -> None:
-        """Drop the counters where `mask` (bool[len]) is false; the others keep their order."""
+        """Keep the counters whose `mask` (bool[len]) is True, in their order, and drop all others."""
         kept = np.flatnonzero(mask)
         columns = {name: column[kept] for name, column in self._columns.items()}
         self.index = KeyIndex(self.index.keys[kept])
         self._columns = columns
 
     def to_table(self) -> pa.Table:
-        """Table of `key` and every column, int64, in row order."""
+        """Return a table of `key` and every column, int64, in row order."""
         return pa.table({"key": self.keys, **{name: self[name] for name in COLUMNS}})
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Counters:
-        """The counters that `to_table` wrote."""
+        """Return the counters that `to_table` wrote."""
         counters = cls()
         counters.rows(np.array(table["key"].to_numpy()))
         for name in COLUMNS:

@@ -1,7 +1,9 @@
 """Running totals inside groups of a batch, for all groups at once.
 
-A batch is ordered by group (stable: journal order inside a group); a running total is then one cumulative sum, less
-the sum before the group began, plus what the group's counter held before the batch.
+The plain version adds up records one by one in a dict of counters, which is too slow for whole batches. Here a batch is
+ordered by group, stably, so that each group stays in journal order. A running total is then one cumulative sum, minus
+the sum before the group begins, plus the value of the group's counter before the batch. tests/unit/test_index.py
+compares it with plain addition.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ from rating.columnar.key_index import Ints
 
 
 def distinct(values: Ints) -> tuple[Ints, Ints]:
-    """The distinct values in ascending order, and for each of `values[n]` its place among them (np.unique).
+    """Return the distinct values in ascending order, and the position of each of `values[n]` among them, int64[n].
 
-    Values that lie close together, as codes do, are ranked by a table in place of a sort.
+    The result is that of np.unique. Values in a small range, such as codes, are ranked by a table, without a sort.
     """
     if not len(values):
         return values, np.zeros(0, np.int64)
@@ -34,10 +36,10 @@ def distinct(values: Ints) -> tuple[Ints, Ints]:
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows of a batch ordered by key.
+    """The rows of a batch, grouped by key. All columns are int64.
 
-    `order[n]` lists the rows group by group, `starts[g]` is where each group begins in it, `keys[g]` its key and
-    `segment[n]` the group of each place of the order.
+    `order[n]` are the rows, group by group. `starts[g]` is the position in `order` at which each group begins, and
+    `keys[g]` is its key. `segment[n]` is the group of each position in `order`.
     """
 
     order: Ints
@@ -47,11 +49,11 @@ class Groups:
 
     @classmethod
     def of(cls, keys: Ints) -> Groups:
-        """Group equal keys (int64[n], not negative), groups in ascending order of key."""
+        """Group rows with equal keys (int64[n], not negative). Groups are in ascending order of key."""
         count = len(keys)
         bits = max(count - 1, 1).bit_length()
         if count and int(keys.max()) < 1 << (63 - bits):
-            # One sort of key and place together is stable and half the price of a stable argsort.
+            # One sort of key and position together is stable, and takes half the time of a stable argsort.
             packed = (keys << bits) | np.arange(count)
             packed.sort()
             order = packed & ((1 << bits) - 1)
@@ -66,27 +68,28 @@ class Groups:
         return cls(order, starts, ordered[starts], np.cumsum(first) - 1)
 
     def before(self, amounts: Ints, held: Ints) -> Ints:
-        """int64[n] in group order: what each row finds in its counter.
+        """Return the counter value before each row, int64[n] in group order.
 
-        `amounts[n]` (in group order) is what each row adds, `held[g]` what the counter of each group held.
+        `amounts[n]` (in group order) is the amount that each row adds. `held[g]` is the value of the counter of each
+        group before the batch.
         """
         running = np.cumsum(amounts)
         running -= amounts
         return running + (held - running[self.starts])[self.segment]
 
     def last(self) -> Ints:
-        """int64[g]: the row of the batch that is the last of each group."""
+        """Return the last row of each group, as a row of the batch, int64[g]."""
         rows: Ints = self.order[np.append(self.starts[1:], len(self.order)) - 1]
         return rows
 
     def totals(self, amounts: Ints) -> Ints:
-        """int64[g]: the sum of `amounts[n]` (in group order) of each group."""
+        """Return the sum of `amounts[n]` (in group order) of each group, int64[g]."""
         if not len(self.starts):
             return np.zeros(0, np.int64)
         return np.add.reduceat(amounts, self.starts)
 
     def scatter(self, values: Ints) -> Ints:
-        """int64[n] in batch order from values in group order."""
+        """Return values in batch order, int64[n], from values in group order."""
         placed = np.empty_like(values)
         placed[self.order] = values
         return placed

@@ -1,7 +1,10 @@
-"""Dense numbers for keys: a vectorised open-addressing hash table over 64-bit keys.
+"""Rows for keys: a vectorised hash table with open addressing over 64-bit keys.
 
-A column of keys becomes a column of rows 0, 1, 2 … in order of first insertion, so that everything else in the fold
-is an array. The order of insertion, and nothing else, decides the rows: the same journal gives the same numbers.
+The plain version is a dict that numbers its keys as they come. It takes a Python object and a call per key, which is
+too slow for whole columns. tests/unit/test_index.py compares the rows with those of a dict.
+
+A column of keys becomes a column of rows 0, 1, 2 … in order of first insertion. So everything else in the fold can be
+an array. Only the order of insertion decides the rows, so the same journal gives the same rows.
 """
 
 from __future__ import annotations
@@ -16,19 +19,22 @@ Words = npt.NDArray[np.uint64]
 
 _EMPTY: Final = np.int32(-1)
 _SMALLEST: Final = 1 << 10
-_FEW: Final = 1024  # keys that are looked up several slots ahead at once
-_AHEAD: Final = 8  # so many slots
+_FEW: Final = 1024  # up to this many keys are looked up in several slots at once
+_AHEAD: Final = 8  # this many slots
 
 
 def mix(keys: Words) -> Words:
-    """Spread 64-bit keys evenly (the finaliser of splitmix64); a bijection, so distinct keys stay distinct."""
+    """Spread 64-bit keys evenly, uint64[n] (the finaliser of splitmix64). Distinct keys stay distinct."""
     mixed = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
 
 
 def reserve(columns: dict[str, Ints], count: int) -> None:
-    """Make room for `count` rows in columns of one length, new ones zero; they at least double when they grow."""
+    """Make room for at least `count` rows in columns, which are replaced in the dict. New rows are zero.
+
+    A column that grows at least doubles its length.
+    """
     for name, column in columns.items():
         if count > len(column):
             grown = np.zeros(max(count, 2 * len(column)), np.int64)
@@ -37,7 +43,7 @@ def reserve(columns: dict[str, Ints], count: int) -> None:
 
 
 class KeyIndex:
-    """Maps 64-bit keys to dense rows; `keys[row]` is the key of a row, `len()` the number of rows."""
+    """A map from 64-bit keys to consecutive rows. `keys[row]` is the key of a row, `len()` the number of rows."""
 
     def __init__(self, keys: Words | None = None) -> None:
         self._keys: Words = np.empty(_SMALLEST, np.uint64)
@@ -55,16 +61,17 @@ class KeyIndex:
         return self._keys[: self._count]
 
     def find(self, keys: Words) -> Ints:
-        """int64[n]: the row of each key, -1 where the key is not there. Keys may repeat."""
+        """Return the row of each key, int64[n]; -1 if there is no such key. Keys may repeat."""
         mask = len(self._slots) - 1
         slots = (mix(keys) & np.uint64(mask)).view(np.int64)
         rows = self._slots[slots].astype(np.int64)
-        # A key is in its slot or after it, before the next free one, whose row is that of no key (-1).
+        # A key is in its slot or in a later one, before the next free slot. The row in a free slot is -1.
         found: Ints = np.where(self._keys[rows] == keys, rows, -1)
         active = np.flatnonzero(found != rows)
         keys, slots = keys[active], slots[active]
         while len(active):
-            # One slot at a time costs least where many keys are left, several at once where only calls count.
+            # With many keys left, it is fastest to look at one slot at a time. With few keys the number of calls
+            # decides, and it is faster to look at several slots at once.
             ahead = 1 if len(active) > _FEW else _AHEAD
             near = (slots[:, None] + np.arange(1, ahead + 1)) & mask
             rows = self._slots[near].astype(np.int64)
@@ -77,7 +84,7 @@ class KeyIndex:
         return found
 
     def insert(self, keys: Words) -> Ints:
-        """int64[n]: the row of each key, new rows in order of the keys where they were not there.
+        """Return the row of each key, int64[n]. Keys that are new get new rows, in their order.
 
         The keys of one call must be distinct.
         """
@@ -103,7 +110,7 @@ class KeyIndex:
             self._place(0)
 
     def _place(self, first: int) -> None:
-        """Give a slot to each row from `first` on."""
+        """Assign a slot to each row from `first` on."""
         pending = np.arange(first, self._count, dtype=np.int32)
         mask = len(self._slots) - 1
         slots = (mix(self._keys[first : self._count]) & np.uint64(mask)).view(np.int64)

@@ -1,1 +1,1 @@
-"""Exactly-once by record key: digests, and the keys that have been seen (F4)."""
+"""Exactly-once by record key: digests of records, and the keys that have been seen (F4)."""

@@ -1,7 +1,7 @@
-"""Prints of a batch: what acceptance needs that follows from the rows alone.
+"""Digests of a batch, computed before the fold: of record keys, contents and card numbers.
 
-Digests of keys, contents and card numbers, and the distinct places of use. They take no state, so a driver may have
-them made in the thread that reads, while the fold works on the batch before.
+They depend on the rows alone and need no state. So a driver may compute them in the thread that reads, while the fold
+works on the batch before.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from rating.columnar.key_index import Ints, Words
 from rating.dedupe.seen import content_of, content_texts, digests
 from schemas.usage import UsageBatch
 
-NUMBERS = ("iccid", "imsi", "msisdn")  # of a card, in the order in which they decide whose a record is (F1)
-PLACE = ("plmn", "country", "zone")  # where it was used, the zone as the feed names it
+NUMBERS = ("iccid", "imsi", "msisdn")  # card numbers; the first that a record carries decides its card (F1)
+PLACE = ("plmn", "country", "zone")  # where a record was used; the zone is the one that the feed names
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _TABLE_BITS = 16
 
 
 @dataclass(frozen=True)
 class Number:
-    """Digests of one card number of each record; `present` says which records carry it, None: all of them."""
+    """Digests of one card number of each record. `present` says which records carry it; None if all do."""
 
     high: Words
     low: Words
@@ -34,10 +34,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Prints:
-    """Columns of one length, the batch's.
+    """Digests of a batch. Columns have one element per record.
 
-    `key_high`, `key_low` and `content` are digests (F4); `numbers` the card numbers that some record carries. `spot` is
-    the place of use as a row of `spots`, the distinct (PLMN, country, zone the feed names).
+    `key_high` and `key_low` are the halves of the 128-bit digest of the record key, `content` is the digest of the
+    content (F4). `numbers` contains the card numbers that at least one record carries. `spot` is the place of use, as a
+    row of `spots`: the distinct (PLMN, country, zone named by the feed).
     """
 
     key_high: Words
@@ -52,12 +53,12 @@ class Prints:
 
     @classmethod
     def of(cls, batch: UsageBatch) -> Prints:
-        """The prints of a batch."""
+        """Compute the digests of a batch."""
         rows = batch.rows
         names = [name for name in NUMBERS if has(rows, name)]
         content = content_texts(rows)
         places = [name for name in PLACE if has(rows, name)]
-        # All of them at once: a call of Polars has its price, whatever the size of the batch.
+        # One call of Polars for all columns, because each call has a cost, whatever the size of the batch.
         digests_of, texts = digests(
             rows, {"record_key": batch.feed} | {name: name for name in names}, dict.fromkeys(content + places)
         )
@@ -67,7 +68,7 @@ class Prints:
         return cls(high, low, content_of(rows, {name: texts[name] for name in content}), numbers, spot, spots)
 
     def slice(self, start: int, count: int) -> Prints:
-        """The prints of `count` rows from `start` on; `spots` stay those of the batch."""
+        """Return the digests of `count` rows from `start` on. `spots` stay those of the whole batch."""
         part = slice(start, start + count)
         numbers = {
             name: Number(number.high[part], number.low[part], None if number.present is None else number.present[part])
@@ -81,7 +82,7 @@ def _present(numbers: pl.Series) -> npt.NDArray[np.bool_] | None:
 
 
 def _spots(rows: pl.DataFrame, digested: dict[str, Words]) -> tuple[Ints, list[tuple[str, str, str]]]:
-    """The distinct places of a batch, and which one each record was used in."""
+    """Return the row of each record's place of use, int64[n], and the distinct places of the batch."""
     if not digested:
         return np.zeros(len(rows), np.int64), [("", "", "")]
     whole = np.zeros(len(rows), np.uint64)
@@ -96,9 +97,9 @@ def _spots(rows: pl.DataFrame, digested: dict[str, Words]) -> tuple[Ints, list[t
 
 
 def _alike(digests: Words) -> tuple[Ints, Ints]:
-    """A row of each distinct digest, and which of them each row has.
+    """Return one row of each distinct digest, and the position of each row's digest among them.
 
-    There are few: most have a place of their own in a table by their highest bits.
+    There are few distinct digests, so most have a slot of their own in a table by their highest bits.
     """
     rows = np.arange(len(digests))
     table = np.empty(1 << _TABLE_BITS, np.int64)

@@ -1,8 +1,12 @@
-"""Where seen keys are held: sorted pieces of recent ones, and immutable sorted runs of all others (F4).
+"""Storage of seen keys: sorted pieces of recent keys, and immutable sorted runs of all others (F4).
 
-A key is 128 bits, `hi` and `lo`, evenly spread. With it go the digest of its content and its arrival day (days
-since 1970 UTC), which says until when the key counts as seen. All columns of a run may lie on disk (memory-mapped);
-only the filter and every 256th `lo` are meant to be held in memory.
+The plain version is a dict of keys. It needs over 100 bytes of memory per key. Here 100 million keys take 2.06 bytes
+each in filters and fences (docs/decisions/0020-seen-keys-in-runs.md). tests/property/test_seen_keys.py compares the
+look-ups with those of a dict.
+
+A key is 128 bits, `hi` and `lo`, evenly spread. Stored with it are the digest of its content and its arrival day (days
+since 1970 UTC), which says how long the key counts as seen. All columns of a run may be on disk (memory-mapped). Only
+the filter and every 256th `lo` need memory.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ FIRST_CAPACITY = 1 << 15
 
 @dataclass(frozen=True)
 class Columns:
-    """Keys with what is known of them, one element each: lo, hi and content uint64[n], arrival day uint16[n]."""
+    """Keys with their data, one element per key: lo, hi and content uint64[n], arrival day uint16[n]."""
 
     lo: U64
     hi: U64
@@ -37,21 +41,21 @@ class Columns:
         return len(self.lo)
 
     def take(self, at: npt.NDArray[np.intp] | slice) -> Columns:
-        """The rows at these positions, in this order."""
+        """Return the rows at these positions, in this order."""
         return Columns(self.lo[at], self.hi[at], self.content[at], self.day[at])
 
 
 def order_of(lo: U64) -> npt.NDArray[np.intp]:
-    """The stable sorting order of digests: a radix pass over the high 16 bits, then a merge sort of the nearly sorted.
+    """Return the stable sorting order of digests: a radix pass over the high 16 bits, then a merge sort.
 
-    Four times as fast as one argsort where the digests are evenly spread, and right where they are not.
+    This is four times as fast as one argsort if the digests are evenly spread. It is correct for all digests.
     """
     rough = np.argsort((lo >> np.uint64(48)).astype(np.uint16), kind="stable")
     return rough[np.argsort(lo[rough], kind="stable")]
 
 
 def joined(parts: Sequence[Columns]) -> Columns:
-    """All rows of parts that are each in order of `lo`, in order of `lo`; equal ones in order of the parts."""
+    """Merge parts that are each in order of `lo`. The result is in order of `lo`, equal keys in order of the parts."""
     if len(parts) == 1:
         return parts[0]
     count = sum(len(part) for part in parts)
@@ -68,9 +72,9 @@ def joined(parts: Sequence[Columns]) -> Columns:
 
 
 def slices_joined(parts: Sequence[Columns], slice_keys: int) -> Iterator[Columns]:
-    """The rows of `joined(parts)` cut by ranges of `lo`, so that a slice has about `slice_keys` rows.
+    """Yield the rows of `joined(parts)` in slices by ranges of `lo`, of about `slice_keys` rows each.
 
-    Memory is bounded by the slice as long as keys are evenly spread.
+    If keys are evenly spread, the size of a slice bounds the memory needed.
     """
     slices = max(1, -(-sum(len(part) for part in parts) // slice_keys))
     bounds = np.array([(i << 64) // slices for i in range(1, slices)], np.uint64)
@@ -90,9 +94,10 @@ def slices_joined(parts: Sequence[Columns], slice_keys: int) -> Iterator[Columns
 def match_from(
     columns: Columns, row: Positions, asked: Positions, hi: U64, lo: U64, since_day: int
 ) -> tuple[Positions, Positions]:
-    """The live entries of keys, given the first row whose `lo` is not below theirs: (index in `asked`, row).
+    """Return the live rows of keys, as (element of `asked`, row).
 
-    An entry is live with an arrival day of `since_day` or later; a key has at most one.
+    `row` is the first row of each key whose `lo` is not below that of the key; `asked` identifies the key for the
+    caller. A row is live if its arrival day is `since_day` or later. A key has at most one live row.
     """
     hits: list[Positions] = []
     rows: list[Positions] = []
@@ -111,10 +116,10 @@ def match_from(
 
 
 class Recent:
-    """Keys since the last checkpoint: sorted pieces in memory under one filter.
+    """Keys since the last checkpoint: sorted pieces in memory, with one filter for all.
 
-    Pieces of about the same age are joined eight at a time, so there are few; a lookup that many keys pass the filter
-    of joins them all first.
+    Eight pieces of about the same age are merged into one, so there are few. If many keys of a look-up pass the filter,
+    all pieces are merged first.
     """
 
     def __init__(self) -> None:
@@ -127,14 +132,14 @@ class Recent:
 
     @property
     def memory_bytes(self) -> int:
-        """What the keys and their filter occupy now."""
+        """Bytes of memory of the keys and their filter."""
         return self._count * 26 + self._filter.nbytes
 
     def _pieces(self) -> list[Columns]:
         return [piece for level in reversed(self._levels) for piece in level]
 
     def find(self, hi: U64, lo: U64, bits: U64, since_day: int) -> tuple[Positions, U64]:
-        """Which keys it holds with an arrival day of `since_day` or later: (their index, their content digest)."""
+        """Find keys with an arrival day of `since_day` or later. Returns (index of the key, its content digest)."""
         asked = np.flatnonzero(may_hold(self._filter, lo, bits))
         if len(asked) * 16 > self._count:
             self._levels = [[], [self.entries()]]
@@ -143,7 +148,7 @@ class Recent:
         for piece in self._pieces() if len(asked) else ():
             row = np.searchsorted(piece.lo, lo)
             if not (piece.lo[np.minimum(row, len(piece) - 1)] == lo).any():
-                continue  # as nearly always: what passed the filter is new all the same
+                continue  # nearly always: keys that pass the filter are usually new too
             at, row = match_from(piece, row, asked, hi, lo, since_day)
             found.append((at, piece.content[row]))
         if not found:
@@ -151,7 +156,10 @@ class Recent:
         return np.concatenate([at for at, _ in found]), np.concatenate([content for _, content in found])
 
     def insert(self, new: Columns, ordered: bool = False) -> None:
-        """Enter keys that no live entry holds yet, each once; in any order, or in that of `lo` where `ordered`."""
+        """Add keys of which no live one is stored yet, each once.
+
+        `ordered` says that they are in order of `lo`.
+        """
         if len(new) == 0:
             return
         new = new if ordered else new.take(order_of(new.lo))
@@ -174,7 +182,7 @@ class Recent:
             self._add_piece(joined(pieces), level + 1)
 
     def entries(self) -> Columns:
-        """All entries in order of `lo`."""
+        """Return all keys in order of `lo`."""
         pieces = self._pieces()
         if not pieces:
             none = np.empty(0, np.uint64)
@@ -182,7 +190,7 @@ class Recent:
         return joined(pieces)
 
     def drain(self) -> Columns:
-        """All entries in order of `lo`; none are left afterwards."""
+        """Return all keys in order of `lo`, and remove them."""
         columns = self.entries()
         self._levels = [[]]
         self._count = 0
@@ -192,9 +200,9 @@ class Recent:
 
 @dataclass(frozen=True)
 class Run:
-    """Immutable keys in order of `lo` with their filter; `fence[i]` is `lo[256 * i]`.
+    """Immutable keys in order of `lo`, with their filter. `fence[i]` is `lo[256 * i]`.
 
-    `first_day` and `last_day` bound the arrival days of its keys.
+    `first_day` and `last_day` are the first and last arrival day of the keys.
     """
 
     columns: Columns
@@ -208,17 +216,17 @@ class Run:
 
     @property
     def memory_bytes(self) -> int:
-        """What has to be held in memory for it: the filter and the fence."""
+        """Bytes of memory that the run needs, for its filter and fence."""
         return self.filter_words.nbytes + self.fence.nbytes
 
     def find(self, hi: U64, lo: U64, bits: U64, since_day: int) -> tuple[Positions, Positions]:
-        """Which of the keys it holds with an arrival day of `since_day` or later: (their index, their row)."""
+        """Find keys with an arrival day of `since_day` or later. Returns (index of the key, its row in the run)."""
         asked = np.flatnonzero(may_hold(self.filter_words, lo, bits))
         lo, hi = lo[asked], hi[asked]
         return match_from(self.columns, self._first_not_below(lo), asked, hi, lo, since_day)
 
     def _first_not_below(self, lo: U64) -> Positions:
-        """Row of the first key whose `lo` is not below the one asked for, by binary search between two fences."""
+        """Return the first row whose `lo` is not below each given one, int64[n]: binary search between two fences."""
         block = np.searchsorted(self.fence, lo, side="left").astype(np.int64)
         low = np.maximum(block - 1, 0) * FENCE_STEP
         high = np.minimum(block * FENCE_STEP, len(self))
@@ -233,7 +241,7 @@ class Run:
 
 
 def run_of(columns: Columns) -> Run:
-    """A run in memory over columns that are in order of `lo` and not empty."""
+    """Return a run in memory over columns that are in order of `lo` and not empty."""
     words = np.zeros(words_for(len(columns)), np.uint64)
     enter(words, columns.lo, columns.hi)
     fence = columns.lo[::FENCE_STEP].copy()

@@ -1,8 +1,9 @@
-"""Exactly-once by key (F4): a record whose key was accepted before changes nothing.
+"""Exactly-once by key: a record whose key was accepted before changes nothing (F4).
 
-A key is (feed, record_key), taken as a digest of 128 bits; two different keys never meet in practice (2^-64 at four
-billion keys). Along with it a digest of the content is kept, which tells a duplicate from a conflict. Keys stay seen
-for `KEEP_DAYS` days after their arrival day, exactly, however the stream is cut into batches and checkpoints.
+A key is (feed, record_key), stored as a digest of 128 bits. In practice two different keys never have the same digest
+(a chance of 2^-64 at four billion keys). A digest of the content is stored too. It distinguishes a duplicate from a
+conflict. Keys count as seen for exactly `KEEP_DAYS` days after their arrival day, however the stream is cut into
+batches and checkpoints.
 
     hi, lo = digest(feed, keys)
     first = first_in_batch(hi, lo)               # duplicates inside the batch
@@ -47,16 +48,16 @@ def require_digests(found: str) -> None:
 
 
 def digest(feed: str, record_key: pl.Series) -> tuple[U64, U64]:
-    """Digests (hi, lo), each uint64[n], of keys of one feed. `record_key` holds no nulls."""
+    """Return the digests (hi, lo), uint64[n] each, of the keys of one feed. `record_key` contains no nulls."""
     return digests(record_key.alias("key").to_frame(), {"key": feed})[0]["key"]
 
 
 def digests(
     rows: pl.DataFrame, feeds: Mapping[str, str], texts: Iterable[str] = ()
 ) -> tuple[dict[str, tuple[U64, U64]], dict[str, U64]]:
-    """What `digest` gives of each column in `feeds`, and digests of 64 bits of those in `texts`, uint64[n].
+    """Return `digest` of each column in `feeds`, and a digest of 64 bits of each column in `texts`, uint64[n].
 
-    Nulls count as the empty text in the first, and are 0 in the others.
+    `feeds` maps a column to the feed of its keys. A null counts as empty text in the former, and gives 0 in the latter.
     """
     words = {f"{name}/64": plh.col(name).nchash.xxh3_64() for name in texts}
     wide = {}
@@ -83,9 +84,9 @@ def _seed_of(feed: str) -> int:
     return int(pl.DataFrame({"feed": [feed]}).select(plh.col("feed").nchash.xxh3_64()).item())
 
 
-# Content is what the rating depends on and what a vendor may restate. The odd factors are the fractional bits of
-# square roots of primes; a sum of column times factor tells apart any two contents that differ in one column, and
-# contents that differ in several collide once in about 2^64.
+# Content is everything that rating depends on and that a vendor may change in a second version of a record. The odd
+# factors are the fractional bits of square roots of primes. The digest is a sum of column times factor. It differs for
+# any two contents that differ in one column. Contents that differ in several columns collide once in about 2^64.
 _TEXT_FACTORS = {
     "iccid": 0x6A09E667F3BCC909,
     "imsi": 0xBB67AE8584CAA73B,
@@ -106,26 +107,27 @@ _KIND_FACTORS = {
     "direction": 0x67332667FFC00B31,
     "record_type": 0x8EB44A8768581511,
 }
-# Added to numbers, so that 0 and null differ; null itself counts as nothing, like an absent column.
+# Added to numbers, so that 0 and null differ. A null adds nothing to the sum, like an absent column.
 _NUMBER_OFFSET = 0x0DB0C2E0D64F98FA
 
 
 def content_digest(rows: pl.DataFrame) -> U64:
-    """Digest of the content of USAGE_SCHEMA rows, uint64[n]: what makes a repeated key a duplicate or a conflict.
+    """Return the digest of the content of rows (USAGE_SCHEMA), uint64[n].
 
-    Covers who, what, when and how much; not the position in the source, nor RAT, APN, cell and IMEI. A column that is
-    absent counts like one that is null throughout; a null record type counts as EVENT.
+    By it a repeated key is a duplicate or a conflict. It covers who used what, when and how much. It does not cover the
+    position in the source, RAT, APN, cell and IMEI. An absent column counts like a column of nulls, and a null record
+    type counts as EVENT.
     """
     return content_of(rows, digests(rows, {}, content_texts(rows))[1])
 
 
 def content_texts(rows: pl.DataFrame) -> list[str]:
-    """The texts of USAGE_SCHEMA rows that are content, those that some row has."""
+    """Return the text columns of rows (USAGE_SCHEMA) that are part of the content and have a value."""
     return [name for name in _TEXT_FACTORS if has(rows, name)]
 
 
 def content_of(rows: pl.DataFrame, texts: Mapping[str, U64]) -> U64:
-    """`content_digest` of rows, whose texts have been digested."""
+    """Return `content_digest` of rows, given the digests of their text columns."""
     total = np.zeros(rows.height, np.uint64)
     part = np.empty(rows.height, np.uint64)
     for name, factor in _TEXT_FACTORS.items():
@@ -144,9 +146,9 @@ def content_of(rows: pl.DataFrame, texts: Mapping[str, U64]) -> U64:
 
 
 def first_in_batch(hi: U64, lo: U64, order: Positions | None = None) -> Positions:
-    """For each key the index of its first occurrence in the batch, int64[n]; its own index where it is the first.
+    """Return the index of the first occurrence of each key in the batch, int64[n]. The first has its own index.
 
-    `order` is that of `order_of(lo)`, where the caller has it.
+    `order` is `order_of(lo)`, if the caller has computed it.
     """
     first = np.arange(len(lo), dtype=np.int64)
     order = order_of(lo) if order is None else order
@@ -166,11 +168,11 @@ def first_in_batch(hi: U64, lo: U64, order: Positions | None = None) -> Position
 
 
 class Seen:
-    """The keys accepted so far, exact on 128 bits.
+    """The keys accepted so far, exact to 128 bits.
 
-    Keys since the last checkpoint are in memory, older ones in runs, whose columns may lie on disk.
-    `day` is always the arrival day (days since 1970 UTC); the latest one given so far is `today`, and a key is known
-    while `today - its day <= KEEP_DAYS`.
+    Keys since the last checkpoint are in memory. Older keys are in runs, whose columns may be on disk. Every `day` is
+    an arrival day (days since 1970 UTC). `today` is the latest day given so far. A key is known while
+    `today - its day <= KEEP_DAYS`.
     """
 
     def __init__(self, runs: Sequence[Run] = (), today: int = 0) -> None:
@@ -180,24 +182,24 @@ class Seen:
 
     @property
     def today(self) -> int:
-        """The latest arrival day so far."""
+        """The latest arrival day so far, in days since 1970 UTC."""
         return self._today
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """The runs that are looked up, oldest first."""
+        """The runs in which keys are looked up, oldest first."""
         return tuple(self._runs)
 
     @property
     def memory_bytes(self) -> int:
-        """What the keys occupy in memory now: recent keys, filters and fences."""
+        """Bytes of memory of the keys: recent keys, filters and fences."""
         return self._recent.memory_bytes + sum(run.memory_bytes for run in self._runs)
 
     def __len__(self) -> int:
         return len(self._recent) + sum(len(run) for run in self._runs)
 
     def lookup(self, hi: U64, lo: U64, day: int) -> tuple[npt.NDArray[np.bool_], U64]:
-        """Whether each key is known, bool[n], and the digest of the content it came with, uint64[n] (0: unknown)."""
+        """Return whether each key is known, bool[n], and the digest of its content, uint64[n] (0 if unknown)."""
         self._today = max(self._today, day)
         since = max(0, self._today - KEEP_DAYS)
         known = np.zeros(len(lo), np.bool_)
@@ -215,30 +217,33 @@ class Seen:
         return known, content
 
     def add(self, hi: U64, lo: U64, content: U64, day: int, ordered: bool = False) -> None:
-        """Enter keys that are unknown so far, each once; from now on `lookup` knows them.
+        """Add keys that are unknown so far, each once. From now on `lookup` knows them.
 
-        They come in order of `lo` where `ordered`.
+        `ordered` says that they are in order of `lo`.
 
-        Keys of usage that is taken in as of an earlier day are kept from `today` on, so that taking it in again
-        changes nothing either.
+        If `day` is earlier than `today`, as when usage is ingested as of an earlier day, the keys are kept from `today`
+        on. So a second ingest of that usage changes nothing.
         """
         self._today = max(self._today, day)
         self._recent.insert(Columns(lo, hi, content, np.full(len(lo), self._today, np.uint16)), ordered)
 
     def recent(self) -> Columns:
-        """The keys since the last checkpoint in order of `lo`; nothing changes."""
+        """Return the keys since the last checkpoint, in order of `lo`. Nothing changes."""
         return self._recent.entries()
 
     def seal(self) -> Columns:
-        """Take the keys since the last checkpoint out, in order of `lo`; give them back as a run by `replace_runs`."""
+        """Remove and return the keys since the last checkpoint, in order of `lo`.
+
+        The caller makes a run of them and adds it with `replace_runs`.
+        """
         return self._recent.drain()
 
     def replace_runs(self, runs: Sequence[Run]) -> None:
-        """Look keys up in these runs from now on; together they hold all keys sealed so far that are still kept."""
+        """Look up keys in these runs from now on. Together they must contain all sealed keys that are still kept."""
         self._runs = list(runs)
 
     def expired(self, run: Run) -> bool:
-        """Whether no key of the run is known any more, so that it can be dropped."""
+        """Return True if no key of the run is known any more, so that the run can be dropped."""
         return run.last_day < self._today - KEEP_DAYS
 
 

@@ -30,7 +30,7 @@ _SECONDS = {"S": (1, 1), "MIN": (60, 1), "H": (3600, 1), "MS": (1, 1000)}
 
 @dataclass(frozen=True)
 class Scaled:
-    """Whole units (Int64; null if the text is null or rejected), and flags of rejected texts (None if there are none)."""
+    """Whole units (Int64; null if the text is null or rejected), and flags of rejected texts (None if none is)."""
 
     units: pl.Series
     bad: pl.Series | None = None  # not a decimal number, or above the limit

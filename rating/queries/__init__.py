@@ -1,1 +1,1 @@
-"""Questions about the state: cards, pools, fees, rules, and why a record cost what it cost."""
+"""Queries on the state: cards, counters, pools, fees and rules, and explanations of charges."""

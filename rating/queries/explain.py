@@ -1,4 +1,4 @@
-"""Explain a rated record: the steps that led to its charge, recomputed from its row and the plan version (P12)."""
+"""Explain a rated record: the steps to its charge, computed again from its row and its plan version (P12)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNITS = {"data": "bytes", "sms": "messages", "voice": "seconds"}
 
 @dataclass(frozen=True)
 class ExplainedStep:
-    """One step: what was decided, in a sentence, and the figures behind it (plain JSON values)."""
+    """One step of an explanation: the decision as a sentence, and its figures as plain JSON values."""
 
     step: str
     text: str
@@ -27,7 +27,7 @@ class ExplainedStep:
 
 
 def explain(compiled: Compiled, row: dict[str, Any]) -> list[ExplainedStep]:
-    """The steps from the record to its charge, for one rated row (a dict of RATED's columns)."""
+    """Return the steps from the record to its charge, for one rated row (a dict of RATED's columns)."""
     unit = _UNITS[row["service"]]
     version = f"{row['plan_id']} version {row['plan_version']}"
     steps = [
@@ -89,7 +89,10 @@ def _facts(row: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def rates_of(compiled: Compiled, row: dict[str, Any]) -> tuple[int | None, int | None]:
-    """The plan's rate that counted a rated row, and the rate that priced it (the pool's own, where it has one)."""
+    """Return the rows of the plan's rate of a rated row, and of the rate that priced it.
+
+    The latter is that of the pool, if the pool has one. Both are None if the plan version or its rate is unknown.
+    """
     book = compiled.book
     version = book.vocabulary.versions.rows.get(f"{row['plan_id']}@{row['plan_version']}")
     meter = book.vocabulary.meters.rows.get(row["rate"])
@@ -122,7 +125,7 @@ def _increment_step(compiled: Compiled, row: dict[str, Any], unit: str) -> Expla
 
 
 def describe_increment(spec: Increment) -> str:
-    """An increment in words, such as "at least 60 s, in steps of 1 s, rounded up, per record"."""
+    """Describe an increment in words, such as "at least 60 s, in steps of 1 s, rounded up, per record"."""
     if spec.round == "none":
         return "as it came"
     least = [f"at least {spec.minimum}"] if str(spec.minimum) != "0" else []
@@ -167,7 +170,7 @@ def _cumulative(compiled: Compiled, price: int, units: int) -> str:
 
 
 def describe_price(price: Price) -> str:
-    """A price in words, such as "flat 0.01 per 1 MB"."""
+    """Describe a price in words, such as "flat 0.01 per 1 MB"."""
     if price.model == "free":
         return "free"
     if price.tiers:

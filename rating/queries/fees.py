@@ -1,4 +1,4 @@
-"""Fees of a cycle: what each card and pool owes beside its usage (P1, P9)."""
+"""Fees of a cycle: the amounts that cards and pools owe in addition to usage (P1, P9)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rating.usage.cycles import cycle_days, cycle_kind, cycle_label
 
 
 def fees_view(compiled: Compiled, cycles: list[int]) -> pl.DataFrame:
-    """FEES_VIEW rows of the cycles given (codes), for every card on a plan with fees and every pool with fees.
+    """Return the fees of cycles (given by their codes) as rows of FEES_VIEW, for all cards and pools with fees.
 
-    A card owes a cycle's fee for the days that it was on the plan, from its activation until its term ended; an
-    activation fee in the cycle of its activation. A card in service without a date of activation counts as active
-    throughout; one not yet in service owes nothing.
+    A card owes the fee of a cycle for the days on which it was on the plan, from its activation to the end of its term.
+    It owes an activation fee in the cycle of its activation. A card in service without an activation date counts as
+    active at all times. A card that is not in service yet owes nothing.
     """
     frames = [frame for code in cycles for frame in (*_card_fees(compiled, code), _pool_fees(compiled, code))]
     return pl.concat([pl.DataFrame(schema=FEES_VIEW), *frames])
@@ -69,7 +69,7 @@ def _card_fees(compiled: Compiled, code: int) -> list[pl.DataFrame]:
 
 
 def _in_force(compiled: Compiled, plan: int, version: int) -> tuple[int, int]:
-    """First and last local day on which a version of a plan is in force."""
+    """Return the first and last local day on which a version of a plan is in force."""
     effective, version_at = compiled.book.effective[plan], compiled.book.version_at[plan]
     place = int(np.flatnonzero(version_at == version)[0])
     further = place + 1 < len(effective) and version_at[place + 1] >= 0

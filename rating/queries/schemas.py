@@ -1,7 +1,8 @@
-"""The state as people ask for it: whole polars frames, a row a card, counter, pool, fee, account or rule (Q1 to Q6).
+"""Schemas of the views of the state: data frames of cards, counters, pools, fees, accounts, add-ons, rules (Q1 to Q6).
 
-Only cycles that the state still holds, the open one and those within their grace period (T5), have counters, pools
-and fees; usage of older cycles is in the history. Quantities are whole units of the service: bytes, messages, seconds.
+Counters, pools and fees exist only for cycles that are still in the state: the open cycle, and those within their grace
+period (T5). Usage of older cycles is in the history. Quantities are in whole units of the service: bytes, messages or
+seconds.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ POOLS_VIEW: dict[str, pl.DataType] = {
     "cycle": pl.String(),
     "size": pl.Int64(),
     "used": pl.Int64(),
-    "percent": pl.String(),  # decimal text; null where the size is 0
+    "percent": pl.String(),  # decimal text; null if the size is 0
     "overage": pl.Int64(),
     "charge_nanos": pl.Int64(),
     "currency": pl.String(),
@@ -70,7 +71,7 @@ FEES_VIEW: dict[str, pl.DataType] = {
     "cycle": pl.String(),
     "name": pl.String(),
     "days": pl.Int32(),  # days charged
-    "of_days": pl.Int32(),  # of the days of the cycle
+    "of_days": pl.Int32(),  # days of the cycle
     "amount_nanos": pl.Int64(),
     "currency": pl.String(),
 }
@@ -89,8 +90,8 @@ RULES_VIEW: dict[str, pl.DataType] = {
     "name": pl.String(),
     "owner": pl.String(),  # account; null: root
     "trigger": pl.String(),
-    "measure": pl.String(),  # used | over | remaining | hard_cut; null where the trigger compares nothing
-    "threshold": pl.String(),  # the levels as the rule writes them, separated by commas; null: none
+    "measure": pl.String(),  # used | over | remaining | hard_cut; null if the trigger has no threshold to compare with
+    "threshold": pl.String(),  # the levels as written in the rule, separated by commas; null: none
     "repetition": pl.String(),
     "status": pl.String(),  # ACTIVE | INACTIVE
     "active_since": pl.Datetime("us", "UTC"),
@@ -113,7 +114,7 @@ def _empty(schema: dict[str, pl.DataType]) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class StateViews:
-    """The frames of one state, all of the same moment; each has the columns of the schema of its name."""
+    """The views of one state, all as of the same moment. Each has the columns of the schema of its name."""
 
     cards: pl.DataFrame = field(default_factory=lambda: _empty(CARDS_VIEW))
     counters: pl.DataFrame = field(default_factory=lambda: _empty(COUNTERS_VIEW))

@@ -1,4 +1,4 @@
-"""The state as whole frames (rating.queries.schemas), computed from the columns of the fold."""
+"""Views of the state as data frames (rating.queries.schemas), computed from the columns of the fold."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _SERVICE_NAMES = list(SERVICES)
 
 
 def state_views(engine: Engine, cycle: str | None = None) -> StateViews:
-    """All views of the state of an engine, as of the latest arrival that it has seen.
+    """Return all views of an engine's state, as of the latest arrival.
 
-    Fees are those of every cycle that counters are held for, of the open ones, and of cycles labelled `cycle`.
+    Fees are those of the open cycles, of all cycles that have counters, and of cycles with the label `cycle`.
     """
     today = todays(engine)
     return StateViews(
@@ -49,13 +49,13 @@ def state_views(engine: Engine, cycle: str | None = None) -> StateViews:
 
 
 def todays(engine: Engine) -> Ints:
-    """int64[accounts]: the local day of each account at the latest arrival seen."""
+    """Return the local day of each account at the latest arrival, int64[accounts], days since 1970."""
     accounts = np.arange(len(engine.state.catalogue.accounts))
     return local_days(engine.compiled.book, accounts, np.full(len(accounts), engine.state.clock_us))
 
 
 def _cycles(engine: Engine, today: Ints, label: str | None) -> list[int]:
-    """Codes of the cycles held, open now, or labelled so."""
+    """Return the codes of the cycles that have counters, are open, or have this label, in ascending order."""
     book = engine.compiled.book
     counters = engine.state.counters
     codes = set(np.unique(counters.cycle[counters.meter != TEST_METER]).tolist())
@@ -99,7 +99,7 @@ def _cards(engine: Engine, today: Ints) -> pl.DataFrame:
 
 
 def _named(rows: Ints, names: list[str]) -> pl.Series:
-    """String column of names by row; -1 is null."""
+    """Return a String column of names by row; -1 is null."""
     table = pl.Series([*names, None], dtype=pl.String)
     return table.gather(np.where(rows < 0, len(names), rows))
 
@@ -151,7 +151,7 @@ def _counters(engine: Engine) -> pl.DataFrame:
 
 
 def pool_accounts(engine: Engine) -> Ints:
-    """int64[pools]: the account that each pool belongs to; of a device, that of its first card."""
+    """Return the account of each pool, int64[pools]. The account of a device is that of its first card."""
     book, directory = engine.compiled.book, engine.compiled.directory
     owner = book.pool_account.copy()
     cards = np.flatnonzero(engine.compiled.pools.device_row >= 0)[::-1]
@@ -160,7 +160,7 @@ def pool_accounts(engine: Engine) -> Ints:
 
 
 def _pools(engine: Engine, today: Ints) -> pl.DataFrame:
-    """One row a pool, service and cycle: the open cycle, and those that counters are held for."""
+    """Return one row per pool, service and cycle, for the open cycle and all cycles that have counters."""
     book, pools, counters = engine.compiled.book, engine.compiled.pools, engine.state.counters
     names = book.vocabulary.pools.names
     if not names:
@@ -234,7 +234,7 @@ def _addons(engine: Engine) -> pl.DataFrame:
 
 
 def rules_view(engine: Engine) -> pl.DataFrame:
-    """The rules of the catalogue by id, with the columns of RULES_VIEW."""
+    """Return the rules of the catalogue with the columns of RULES_VIEW, sorted by id."""
     active = engine.state.rules.active
     rows = [
         (

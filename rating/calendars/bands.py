@@ -5,8 +5,8 @@ twice, a band applies twice. In an hour that they skip, it does not apply. The c
 not a function of one counter, but the charge of each part is a function of the counter of its rate.
 
 The plain version looks up the wall clock of every instant. Here a table of the instants at which the band changes is
-made once per zone and plan version, and a batch is searched in it. tests/unit/test_bands.py compares the parts with the
-wall clock.
+made once per zone and set of bands, and the records of a batch are searched in it. tests/unit/test_bands.py compares
+the parts with the wall clock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What data looks like: records, plans, cards and the tables that leave the engine.
+"""Shapes of the data: usage records, plans, cards, rules, commands, actions and the tables that leave the engine.
 
-Nothing here computes; every other package imports from here and nothing here imports from them.
+This package computes nothing. Every other package may import from it; it imports from none of them.
 """

@@ -1,7 +1,9 @@
-"""Messages: how an action leaves (domain L5, L10, L12); docs/actions.md explains them.
+"""Messages in which actions leave Weir (domain L5, L10, L12). docs/actions.md explains them.
 
-A message is one JSON object; `action` says which of the types below it is. Every field is always there, null where
-it does not apply. Fields are only ever added within a `version`.
+A message is one JSON object. Its field `action` names one of the types below. Every field is always present, and null
+if it does not apply. Within a `version`, fields are added but never removed or changed.
+
+The docstrings of these classes are the descriptions in docs/action.schema.json.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SuspendParameters(_Part, frozen=True):
-    """Why the SIM is suspended, and until when; a resume that follows of its own accord is an action again (L1, L2)."""
+    """Why the SIM is suspended, and until when. An automatic resume is a separate action (L1, L2)."""
 
     reason: Reason = "manual"
     until: Literal["released", "window_end", "recovered"] = "released"
@@ -35,7 +37,7 @@ class ResumeParameters(_Part, frozen=True):
 
 
 class ThrottleParameters(_Part, frozen=True):
-    """The most that the SIM may transfer, in bits per second."""
+    """The highest rate at which the SIM may transfer data, in bits per second."""
 
     rate_bps: int | None = None
 
@@ -53,20 +55,20 @@ class ChangePlanParameters(_Part, frozen=True):
 
 
 class AddTagParameters(_Part, frozen=True):
-    """The tag that the card has got."""
+    """The tag that was added to the card."""
 
     tag: str | None = None
 
 
 class SetAttributeParameters(_Part, frozen=True):
-    """The custom field of the card that has got a value."""
+    """The custom field of the card that was set, and its new value."""
 
     attribute: str | None = None
     value: str | None = None
 
 
 class Notice(_Part, frozen=True, rename="camel"):
-    """What a device is told of the end of its term (L5).
+    """Notice to a device that its term ends (L5).
 
     serviceName: 1 SIM, 2 RTK, 3 device. serviceStatus: 1 = 30 days before the end, 2 = 7 days, 3 = the last day.
     """
@@ -76,16 +78,16 @@ class Notice(_Part, frozen=True, rename="camel"):
 
 
 class DevicePayload(_Part, frozen=True):
-    """What is sent to the device as it stands (L5); the name is spelled as devices know it."""
+    """Payload to send to the device unchanged (L5). The field name is spelled as devices expect it."""
 
     q_retain_device_sevice_notice: Notice
 
 
 class NotifyParameters(_Part, frozen=True, kw_only=True):
-    """Whom to tell what, and by which channels; the texts are ready to be sent.
+    """Recipients, channels and texts of a notification. The texts are ready to be sent.
 
-    `by` has the channels that this destination is asked for, which are not always all that the rule names. `device`
-    is the payload for the channel "device"; null where the channel is not asked for or no term ends.
+    `by` contains the channels that this destination serves; the rule may name more. `device` is the payload for the
+    channel "device". It is null if this channel is not in `by`, or if the rule is not about the end of a term.
     """
 
     by: tuple[Channel, ...] = ()
@@ -96,20 +98,23 @@ class NotifyParameters(_Part, frozen=True, kw_only=True):
 
 
 class WebhookParameters(_Part, frozen=True):
-    """Where the rule wants the message sent, and a text if it has one."""
+    """URL to which the rule sends the message, and the text of the rule, if any."""
 
     url: str | None = None
     text: str | None = None
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
-    """`id` is the same in every repeat and every replay: who has acted on it need not act again.
+    """Fields that all actions share.
 
-    The card: `iccid`, its `account`, and `pool` where a pool rule fired. The firing (L12): `rule`, its `owner`
-    (null: root), `trigger`, and `kind`, "released" where the condition of a suspension is over. Values, `size` (quota
-    or size of the pool) and `threshold` are in `unit`; `levels` are those crossed, as the rule writes them; `window` is
-    the cycle or the local day; `from_value` and `to_value` are of what changed. `used_at` is of the record that met
-    the condition. `fired_at` is the arrival of the record, tick or command.
+    `id` is the same in every repeat and every replay, so a receiver that has acted on it need not act again.
+
+    The card: `iccid`, its `account`, and `pool` if a pool rule fired. The firing (L12): `rule`, its `owner` (null:
+    root), `trigger`, and `kind`, which is "released" if the condition of a suspension is over. `value_before`,
+    `value_now`, `size` (quota or pool size) and `threshold` are in `unit`. `levels` are the levels crossed, as the rule
+    writes them. `window` is the billing cycle, the local day, or the last day of the term. `from_value` and `to_value`
+    are the old and new value of what changed. `used_at` is the time of use of the record that met the condition.
+    `fired_at` is the arrival of the record, tick, command or catalogue.
     """
 
     version: Literal[1] = 1
@@ -138,55 +143,55 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
 
 
 class Suspend(_Message, frozen=True, tag="suspend"):
-    """Suspend the SIM; answer with `suspended` or `failed`."""
+    """Suspend the SIM. Answer with the command `suspended` or `failed`."""
 
     parameters: SuspendParameters
 
 
 class Resume(_Message, frozen=True, tag="resume"):
-    """Resume the SIM; answer with `resumed` or `failed`."""
+    """Resume the SIM. Answer with the command `resumed` or `failed`."""
 
     parameters: ResumeParameters
 
 
 class Throttle(_Message, frozen=True, tag="throttle"):
-    """Limit the speed of the SIM; answer with `done` or `failed`."""
+    """Limit the data rate of the SIM. Answer with the command `done` or `failed`."""
 
     parameters: ThrottleParameters
 
 
 class ChangeStatus(_Message, frozen=True, tag="change_status"):
-    """Set the network status of the SIM; answer with `status_changed` or `failed`."""
+    """Set the network status of the SIM. Answer with the command `status_changed` or `failed`."""
 
     parameters: ChangeStatusParameters
 
 
 class ChangePlan(_Message, frozen=True, tag="change_plan"):
-    """Move the SIM to another plan; answer with `plan_changed` or `failed`."""
+    """Move the SIM to another plan. Answer with the command `plan_changed` or `failed`."""
 
     parameters: ChangePlanParameters
 
 
 class AddTag(_Message, frozen=True, tag="add_tag"):
-    """The card has got a tag in Weir's own records; no answer is needed."""
+    """Weir has added a tag to its own record of the card. No answer is needed."""
 
     parameters: AddTagParameters
 
 
 class SetAttribute(_Message, frozen=True, tag="set_attribute"):
-    """A custom field of the card has got a value in Weir's own records; no answer is needed."""
+    """Weir has set a custom field in its own record of the card. No answer is needed."""
 
     parameters: SetAttributeParameters
 
 
 class Notify(_Message, frozen=True, tag="notify"):
-    """Tell somebody, or the device; answer with `done` or `failed` if the outcome is to be kept."""
+    """Notify people or the device. Answer with the command `done` or `failed` if Weir should record the outcome."""
 
     parameters: NotifyParameters
 
 
 class Webhook(_Message, frozen=True, tag="webhook"):
-    """The message itself is what the rule asks for; no answer is needed."""
+    """Deliver this message: that is all the rule asks for. No answer is needed."""
 
     parameters: WebhookParameters
 

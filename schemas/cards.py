@@ -1,4 +1,4 @@
-"""Accounts, pools, cards and add-ons as a catalogue file writes them, and the catalogue that holds them."""
+"""Accounts, pools, cards and add-ons as a catalogue file writes them, and the catalogue that contains them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
 
 
 class Account(_Document, frozen=True):
-    """A tenant that owns SIMs (T1, T5). `time_zone` is an IANA name; all its windows are cut in it."""
+    """A tenant that owns SIMs (T1, T5).
+
+    `time_zone` is an IANA name. It determines the days and billing cycles of the account.
+    """
 
     id: str
     name: str = ""
@@ -37,7 +40,10 @@ class PoolSize(_Document, frozen=True):
 
 
 class Pool(_Document, frozen=True):
-    """SIMs that share an allowance (P7). `overage` are the rates past it; without one the member's plan prices."""
+    """SIMs that share an allowance (P7).
+
+    `overage` contains the rates for usage past the allowance. If there is none, the plan of the member prices it.
+    """
 
     id: str
     account: str
@@ -53,7 +59,7 @@ class Pool(_Document, frozen=True):
 
 
 class Addon(_Document, frozen=True):
-    """A bought add-on of one card (C5): acts from `purchased_at`, ends with the local day `expires_on`."""
+    """An add-on bought for one card (C5). It is valid from `purchased_at` to the end of the local day `expires_on`."""
 
     id: str
     iccid: str
@@ -64,7 +70,7 @@ class Addon(_Document, frozen=True):
     price: Amount = "0"
 
 
-# One row a card. Dates are days since 1970 in the account's zone; nullable unless said otherwise.
+# One row per card. Dates are local days in the account's time zone. A column may be null unless its comment says not.
 CARD_SCHEMA: dict[str, pl.DataType] = {
     "iccid": pl.String(),  # not null
     "imsi": pl.String(),
@@ -77,13 +83,13 @@ CARD_SCHEMA: dict[str, pl.DataType] = {
     "plan_from": pl.Date(),  # null: from the beginning of time
     "pool": pl.String(),
     "pool_from": pl.Date(),  # null: from the beginning of time
-    "pool_until": pl.Date(),  # the last day in the pool; null: open
+    "pool_until": pl.Date(),  # last day in the pool; null: no end
     "device": pl.String(),
     "status": pl.String(),  # network status (C1); null: activated
-    "status_reason": pl.String(),  # why it is suspended (C1); null: not said
+    "status_reason": pl.String(),  # reason of the suspension (C1); null: not stated
     "activated_on": pl.Date(),
     "test_from": pl.Date(),  # first day of the test period; null: none
-    "term_months": pl.Int32(),  # null: the plan's
+    "term_months": pl.Int32(),  # null: as the plan says
     "tags": pl.List(pl.String()),
     "custom": pl.String(),  # JSON object of the custom fields; null: none
 }
@@ -91,9 +97,9 @@ CARD_SCHEMA: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A validated set of catalogue entries: what one `weir apply` puts into the journal, as one command.
+    """A validated set of catalogue entries. One `weir apply` puts it into the journal as one entry.
 
-    Entries are upserts by id (ICCID for cards). `cards` has the columns of CARD_SCHEMA, ICCIDs unique.
+    Entries are upserts by id (by ICCID for cards). `cards` has the columns of CARD_SCHEMA; its ICCIDs are unique.
     """
 
     accounts: tuple[Account, ...] = ()

@@ -1,7 +1,8 @@
-"""Commands: what reaches the journal beside usage, catalogues and ticks (domain L6, L7, L10).
+"""Commands: entries of the journal other than usage, catalogues and ticks (domain L6, L7, L10).
 
-Results of actions come back as commands, and the card follows them; what the network tells of a SIM without usage
-(sessions, attachments, blocks) comes as commands too. A file of commands is NDJSON, one object with a `type` a line.
+Three things arrive as commands: the activation of rules, the results of actions (which change the card), and network
+events of a SIM that are not usage (sessions, attachments, blocks). A file of commands is NDJSON: one object with a
+`type` per line.
 """
 
 from __future__ import annotations
@@ -16,20 +17,23 @@ from schemas.rules import Reason
 
 
 class _Command(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
-    """`at` is when it happened, the arrival of the command where it does not say. `key` makes a repeat harmless."""
+    """Fields that all commands share.
+
+    `at` is the time of the event; None means the arrival of the command. `key` makes a repeat harmless.
+    """
 
     at: dt.datetime | None = None
     key: str | None = None
 
 
 class Activate(_Command, frozen=True, tag="activate"):
-    """The rule watches from here on (L6)."""
+    """Activate the rule (L6)."""
 
     rule: str
 
 
 class Deactivate(_Command, frozen=True, tag="deactivate"):
-    """The rule watches no longer, and can be changed (L6)."""
+    """Deactivate the rule. It can then be changed (L6)."""
 
     rule: str
 
@@ -43,14 +47,14 @@ class Suspended(_Command, frozen=True, tag="suspended"):
 
 
 class Resumed(_Command, frozen=True, tag="resumed"):
-    """The SIM was resumed: it is activated again."""
+    """The SIM was resumed. Its status is "activated" again."""
 
     iccid: str
     action_id: str | None = None
 
 
 class StatusChanged(_Command, frozen=True, tag="status_changed"):
-    """The network status of the SIM is another one (C1)."""
+    """The network status of the SIM changed (C1)."""
 
     iccid: str
     status: CardStatus
@@ -58,7 +62,7 @@ class StatusChanged(_Command, frozen=True, tag="status_changed"):
 
 
 class PlanChanged(_Command, frozen=True, tag="plan_changed"):
-    """The SIM is on another plan from the local day `from`; from the day of the command where it does not say."""
+    """The plan of the SIM changed on the local day `from`; None means the local day of the command."""
 
     iccid: str
     plan: str
@@ -67,14 +71,14 @@ class PlanChanged(_Command, frozen=True, tag="plan_changed"):
 
 
 class Done(_Command, frozen=True, tag="done"):
-    """An action that changes nothing in the card was carried out: notify, webhook, throttle."""
+    """An action that does not change the card (notify, webhook, throttle) was carried out."""
 
     action_id: str
     iccid: str | None = None
 
 
 class Failed(_Command, frozen=True, tag="failed"):
-    """An action could not be carried out; the card stays as it is."""
+    """An action could not be carried out. The card does not change."""
 
     action_id: str
     message: str = ""
@@ -96,7 +100,7 @@ class SessionStopped(_Command, frozen=True, tag="session_stopped"):
 
 
 class Connected(_Command, frozen=True, tag="connected"):
-    """The SIM attached to a network, perhaps in another device or cell."""
+    """The SIM attached to a network, possibly in another device or cell."""
 
     iccid: str
     imei: str | None = None
@@ -106,7 +110,7 @@ class Connected(_Command, frozen=True, tag="connected"):
 
 
 class Blocked(_Command, frozen=True, tag="blocked"):
-    """A service of the SIM was blocked for a violation of its security profile."""
+    """A service of the SIM was blocked because it violated the security profile."""
 
     iccid: str
     service: ServiceName

@@ -1,9 +1,9 @@
-"""How a carrier's feed becomes usage records (domain F2): the document that a mapping file holds.
+"""Mapping of a carrier's feed to usage records (domain F2): the structure of a mapping file.
 
-A mapping names the file format, the volume mode, and one or more `RecordRule`s. Each source record becomes one usage
-record of each rule whose `when` matches. `pipeline.feeds.mappings` loads and checks the document,
-`pipeline.feeds.decode` reads the columns that `Mapping.sources` names, and `rating.mediation.records` turns them into
-usage.
+A mapping names the file format, the volume mode, and one or more `RecordRule`s. Each source record gives one usage
+record for each rule whose conditions (`when`) are true. `pipeline.feeds.mappings` loads and checks the mapping,
+`pipeline.feeds.decode` reads the columns that `Mapping.sources` names, and `rating.mediation.records` converts them to
+usage records.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
 
 
 class Format(_Document, frozen=True):
-    """What the bytes of a source are; gzip and zstd around them are found by their magic number.
+    """File format of a source. gzip and zstd compression is detected by its magic number.
 
-    `delimiter`, `quote`, `header` and `columns` are of CSV; `records` is the path of the record array of a JSON
-    document; `explode` the path of an array inside a record whose elements are records of their own.
+    `delimiter`, `quote`, `header` and `columns` apply to CSV. `records` is the path of the record array in a JSON
+    document. `explode` is the path of an array inside a record; each of its elements is a record of its own.
     """
 
     type: Literal["csv", "ndjson", "json", "parquet", "arrow"]
@@ -67,13 +67,13 @@ class Format(_Document, frozen=True):
 
 
 class Volumes(_Document, frozen=True):
-    """Whether quantities are the usage of the record, or running totals of its session (F3)."""
+    """Volume mode: a quantity is the usage of the record ("delta") or a running total of its session (F3)."""
 
     mode: Literal["delta", "cumulative"] = "delta"
 
 
 class Condition(_Document, frozen=True):
-    """A test of one source field, compared as text; every test that is given must hold."""
+    """Tests of one source field, compared as text. The condition is true if every given test is true."""
 
     field: str
     in_: tuple[str, ...] | None = msgspec.field(default=None, name="in")
@@ -82,7 +82,7 @@ class Condition(_Document, frozen=True):
 
 
 class Lookup(_Document, frozen=True):
-    """A list that turns the source text into another: a CSV of that name beside the source, two of its columns."""
+    """A lookup list that replaces the source text: the CSV `file` and its columns `key` and `value`."""
 
     file: str
     key: str
@@ -90,7 +90,7 @@ class Lookup(_Document, frozen=True):
 
 
 class Field(_Document, frozen=True):
-    """Where one target field comes from and how its text is read; exactly one of `from`, `join`, `value` is given."""
+    """Source of one target field, and how its text is read. Exactly one of `from`, `join` and `value` is given."""
 
     from_: str | tuple[str, ...] | None = msgspec.field(default=None, name="from")
     join: tuple[str, ...] | None = None
@@ -112,7 +112,7 @@ class Field(_Document, frozen=True):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The source paths that the text is made of, in order."""
+        """The source paths that form the text, in order; empty for a constant `value`."""
         if self.join is not None:
             return self.join
         if self.from_ is None:
@@ -121,19 +121,20 @@ class Field(_Document, frozen=True):
 
     @property
     def label(self) -> str:
-        """The name under which a rejected record names this field: its first source path."""
+        """The name of this field in a rejected record: its first source path, or "" if it has none."""
         return self.paths[0] if self.paths else ""
 
     @property
     def times(self) -> tuple[str, ...]:
-        """The time formats, tried in turn."""
+        """The time formats, in the order in which they are tried."""
         return (self.time,) if isinstance(self.time, str) else self.time
 
 
 class RecordRule(_Document, frozen=True):
-    """One usage record out of each source record for which every condition of `when` holds.
+    """Rule that makes one usage record from each source record for which every condition of `when` is true.
 
-    Its key is the texts of `key`, which must have a value, then of `key_optional`, then `key_suffix`, joined with "|".
+    The record key joins with "|": the texts of `key`, which must have a value, those of `key_optional`, and
+    `key_suffix`. Without `key`, it joins with ":" the source name, the row and, in an exploded record, the element.
     """
 
     when: Condition | tuple[Condition, ...] = ()
@@ -146,12 +147,12 @@ class RecordRule(_Document, frozen=True):
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """All conditions, which must hold together; none means that the rule always applies."""
+        """The conditions, all of which must be true. Without any, the rule always applies."""
         return (self.when,) if isinstance(self.when, Condition) else self.when
 
 
 class Mapping(_Document, frozen=True):
-    """A feed: its name in every record, its format, and the rules that make usage of it."""
+    """Mapping of one feed: its name, its format, and the rules that make usage records from it."""
 
     name: str
     format: Format
@@ -162,22 +163,22 @@ class Mapping(_Document, frozen=True):
 
     @property
     def lookups(self) -> tuple[Lookup, ...]:
-        """The lists that its fields are looked up in, each once, in order."""
+        """The lookup lists that the fields use, each once, in order of first use."""
         fields = [field for rule in self.records for field in self.rule_fields(rule).values()]
         return tuple(dict.fromkeys(field.lookup for field in fields if field.lookup is not None))
 
     @property
     def cumulative(self) -> bool:
-        """Whether quantities are running totals of their session (F3)."""
+        """True if quantities are running totals of their session (F3)."""
         return self.volumes.mode == "cumulative"
 
     def rule_fields(self, rule: RecordRule) -> dict[str, Field]:
-        """The fields of `rule`: the common ones, overridden by its own, in the order of TARGETS."""
+        """Return the fields of `rule` in the order of TARGETS: the common fields, overridden by its own."""
         merged = {**self.fields, **rule.fields}
         return {target: merged[target] for target in TARGETS if target in merged}
 
     def sources(self) -> dict[str, bool]:
-        """Every source path that mediation reads, in order, and whether the source must have it."""
+        """Return every source path that mediation reads, in order, and whether the source must have it."""
         found: dict[str, bool] = {}
 
         def need(path: str, required: bool) -> None:

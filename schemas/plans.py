@@ -1,7 +1,7 @@
 """Plans, zones and prices as a catalogue file writes them (domain P1 to P9).
 
-These are documents: quantities are text with a unit ("30 MB", "1 h") or whole numbers of the service's unit, money
-is decimal text ("0.01"). `rating` compiles them to integers. All structs refuse unknown fields.
+A quantity is text with a unit ("30 MB", "1 h") or a whole number in the unit of the service. Money is decimal text
+("0.01"). `rating` compiles both to integers. All structs reject unknown fields.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
 
 
 class Tier(_Document, frozen=True):
-    """One tier of a graduated, volume or capacity price: up to and including `to` (cumulative; None: no end).
+    """One tier of a graduated, volume or capacity price, up to and including `to` (cumulative; None: no end).
 
-    Within it a unit costs `price` for each `per` units; `package` charges started packages of `per` instead. `flat`
-    is added once, as the tier is entered.
+    In the tier, `per` units cost `price`, pro rata; with `package`, each started package of `per` units costs `price`.
+    `flat` is charged once, when usage enters the tier.
     """
 
     to: Quantity | None = None
@@ -37,14 +37,16 @@ class Tier(_Document, frozen=True):
 
 
 class Price(_Document, frozen=True):
-    """A price model (P2), a cumulative function F of overage units; a record costs F(after) - F(before).
+    """A price model (P2): a cumulative function F of overage units. A record costs F(after) - F(before).
 
-    flat: `price` for each `per`. package: `price` for each started `per`. block: `connect_fee` and started `per`
-    blocks. once: `price` at the first unit and nothing more. graduated, volume, capacity: by `tiers`. free: 0.
-    `basis` is what F accumulates over: the billing cycle, each record alone, or the session. `minimum` and
-    `maximum` bound F. `connect_fee` is due once a record (a session's first partial), with any model.
-    `free_units` are left out before pricing. `last_tier` says whether units past a last tier that has an end are
-    free ("stop") or cost as in that tier ("extend").
+    Models: flat is `price` per `per` units. package is `price` per started `per` units. block is `connect_fee` and
+    `price` per started block of `per` units. once is `price` at the first unit and nothing more. graduated, volume and
+    capacity follow `tiers`. free is 0.
+
+    F accumulates over `basis`: the billing cycle, each record alone, or the session. `minimum` and `maximum` bound F.
+    `connect_fee` is charged once per record (in a session, with the first partial record), with any model. `free_units`
+    are not priced. `last_tier` applies if the last tier has an end: units past it are free ("stop") or cost as in that
+    tier ("extend").
     """
 
     model: Literal["flat", "package", "block", "once", "graduated", "volume", "capacity", "free"]
@@ -60,14 +62,14 @@ class Price(_Document, frozen=True):
 
 
 class IncrementStart(_Document, frozen=True):
-    """From `start` units of the record (or session) on, usage is counted in steps of `step` (P3 rate group start)."""
+    """A rate group start: from `start` units of the record (or session) on, usage counts in steps of `step` (P3)."""
 
     start: Quantity
     step: Quantity
 
 
 class Increment(_Document, frozen=True):
-    """How a quantity becomes a billable quantity (P3): at least `minimum`, then whole steps of `step`."""
+    """Rounding of a quantity to the billable quantity (P3): at least `minimum`, then whole steps of `step`."""
 
     minimum: Quantity = 0
     step: Quantity = 1
@@ -77,7 +79,7 @@ class Increment(_Document, frozen=True):
 
 
 class Rounding(_Document, frozen=True):
-    """Where cost is rounded, once (P3): cumulative cost of the cycle, or the cost of each record."""
+    """Rounding of the cost, done once (P3): `at` the cumulative cost of the cycle, or the cost of each record."""
 
     decimals: int = 9
     mode: RoundMode = "half_even"
@@ -85,11 +87,12 @@ class Rounding(_Document, frozen=True):
 
 
 class Rate(_Document, frozen=True):
-    """Allowance, increment and price of one service, direction, zone and time band within a plan version.
+    """Allowance, increment and price of one service, direction, zone and time band in a plan version.
 
-    `zone` None: any zone; `band` None: any time. Rates that give the same `counter` share one running total and
-    one allowance (the allowance of the first of them that has one). `allowance` may be several amounts, used up
-    in turn. `sim_cap` bounds what one SIM takes from its pool (P8). `hard_limit` is shown, and acted on by rules.
+    `zone` None: any zone; `band` None: any time. Rates with the same `counter` share one running total and one
+    allowance: that of the first rate that has one. `allowance` may be several amounts, used up one after another.
+    `sim_cap` limits the units that one SIM takes from its pool (P8). `hard_limit` is information for people: it is
+    checked when the catalogue is loaded, and has no effect on rating.
     """
 
     service: ServiceName
@@ -107,9 +110,9 @@ class Rate(_Document, frozen=True):
 
 
 class Band(_Document, frozen=True):
-    """A named time band (P4) in the account's zone: from `start` to `end` local time on `days`.
+    """A named time band (P4): from `start` to `end` on `days`, in the local time of the account.
 
-    Higher `weight` wins where bands overlap. `end` "24:00" is the end of the day.
+    If bands overlap, the one with the higher `weight` applies. `end` "24:00" is the end of the day.
     """
 
     name: str
@@ -120,7 +123,7 @@ class Band(_Document, frozen=True):
 
 
 class Fee(_Document, frozen=True):
-    """A fee that is not usage: once at activation, or each cycle, by days where `prorate` (P9)."""
+    """A fee other than usage: once at activation, or each cycle. With `prorate` it is charged by days (P9)."""
 
     name: str
     amount: Amount
@@ -129,21 +132,21 @@ class Fee(_Document, frozen=True):
 
 
 class TestAllowance(_Document, frozen=True):
-    """Test usage before activation (P6, C2): `amount` of data or `months`, whichever ends first."""
+    """Test allowance before activation (P6, C2): `amount` of data or `months`, whichever ends first."""
 
     amount: Quantity = "30 MB"
     months: int = 3
 
 
 class PlanVersion(_Document, frozen=True):
-    """A plan as in force from the local day `effective` (in the account's zone) on (P1)."""
+    """A version of a plan (P1). Its effective date is the local day `effective` in the time zone of the account."""
 
     version: int
     effective: dt.date
     rates: tuple[Rate, ...]
     data_base: Literal[1000, 1024] = 1024
     zones: str | None = None  # id of a ZoneSet
-    default_zone: str | None = None  # where no zone matches; None: reject as no_rate, unless a rate has no zone
+    default_zone: str | None = None  # used if no zone matches; None: reject as no_rate, unless a rate has no zone
     bands: tuple[Band, ...] = ()
     holidays: tuple[dt.date, ...] = ()
     fees: tuple[Fee, ...] = ()
@@ -151,14 +154,14 @@ class PlanVersion(_Document, frozen=True):
 
 
 class Cycle(_Document, frozen=True):
-    """The billing cycle (T2): `months` long, beginning on day `anchor_day` (1 to 28)."""
+    """A billing cycle (T2) of `months` months that begins on day `anchor_day` (1 to 28) of a month."""
 
     months: int = 1
     anchor_day: int = 1
 
 
 class Plan(_Document, frozen=True):
-    """A rate plan with its versions (P1). `voucher` is the plan voucher key (B2), where the operator uses one."""
+    """A rate plan with its versions (P1). `voucher` is the plan voucher key (B2), if the operator uses one."""
 
     id: str
     currency: str
@@ -173,7 +176,7 @@ class Plan(_Document, frozen=True):
 
 
 class Zone(_Document, frozen=True):
-    """A named list of countries (ISO alpha-2) and PLMNs; a PLMN wins over its country (P5)."""
+    """A named list of countries (ISO alpha-2) and PLMNs. A PLMN takes precedence over its country (P5)."""
 
     name: str
     countries: tuple[str, ...] = ()
@@ -182,7 +185,7 @@ class Zone(_Document, frozen=True):
 
 
 class ZoneSet(_Document, frozen=True):
-    """The zones that plans refer to by `id`; exactly one may be home."""
+    """A set of zones, which plan versions refer to by `id`. At most one zone is the home zone."""
 
     id: str
     zones: tuple[Zone, ...]

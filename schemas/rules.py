@@ -1,6 +1,6 @@
 """Rules as a catalogue file writes them (domain L6 to L11): a trigger, its threshold, filters and ordered actions.
 
-`rating.rules.triggers` says of each trigger what it watches and which of these fields it takes.
+`rating.rules.triggers` defines what each trigger watches and which of these fields it takes.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
 
 
 class Filter(_Document, frozen=True):
-    """One filter (L9): the SIM or record matches where its `type` has one of `values`.
+    """One filter (L9). The SIM or record matches if its property `type` is one of `values`.
 
-    `name` is the custom field that `custom_attribute` looks at. Filters of one type are joined by OR, types by AND.
+    `name` is the custom field of a `custom_attribute` filter. Filters of one type are joined by OR, types by AND.
     """
 
     type: FilterType
@@ -60,14 +60,17 @@ class Filter(_Document, frozen=True):
 
 
 class Action(_Document, frozen=True):
-    """What is asked for when a rule fires (L10); actions run in ascending `sequence`, which is unique in a rule.
+    """An action that a rule requests when it fires (L10).
 
-    Fields by type. suspend: `reason`, and `until`: "released" (by whoever resumes it), "window_end" (a resume follows
-    by itself when the window of the rule is over, L1) or "recovered" (that, or earlier, once an add-on or another plan
-    puts the SIM under the threshold again, L2). throttle: `rate_bps`. change_status: `status`. change_plan: `plan`.
-    add_tag: `tag`. set_attribute: `attribute`, `value`. notify: `by`, `to`, `subject`, `text`; for the channel
-    "device" `service_name` (L5). webhook: `url`. Texts may hold {iccid}, {account}, {rule}, {value}, {threshold},
-    {unit}, {percent} and {window}.
+    Actions run in ascending `sequence`, which is unique in a rule. The fields by type:
+
+    suspend: `reason`, and `until`: "released" (until somebody resumes the SIM), "window_end" (Weir resumes it when the
+    window of the rule is over, L1) or "recovered" (like "window_end", or earlier, when an add-on or another plan puts
+    the SIM below the threshold again, L2). throttle: `rate_bps`. change_status: `status`. change_plan: `plan`.
+    add_tag: `tag`. set_attribute: `attribute`, `value`. notify: `by`, `to`, `subject`, `text`, and for the channel
+    "device" `service_name` (L5). webhook: `url`, `text`.
+
+    Texts may contain {iccid}, {account}, {rule}, {value}, {threshold}, {unit}, {percent} and {window}.
     """
 
     sequence: int
@@ -89,16 +92,21 @@ class Action(_Document, frozen=True):
 
 
 class Rule(_Document, frozen=True):
-    """A rule (L6). It is made inactive, and cannot be changed while it is active.
+    """A rule (L6). A new rule is inactive. An active rule cannot be changed.
 
-    `owner` is an account, whose SIMs and those of its sub-accounts it watches; None is root, which watches every SIM.
-    `threshold` is one level or several, in the order in which they are met: quantities ("1 GB", 20, "5 min"), percent
-    ("80 %") of the quota or of the pool's size now, or days before the end of the term. `measure` says what is
-    compared: "used" usage itself, "over" usage beyond the quota (L1), "remaining" what is left of it (L3), "hard_cut"
-    usage with the cut of the plan's tier (L2; no threshold). The quota is the plan's allowance and the add-ons that
-    act. `at` is "exceeded" (strictly) or "reached"; None: as L11 says for the trigger. `window` is of the 24-hour
-    triggers (T4). `sims` is individual scope, `pools` the pools of a pool rule; none: all in context. Of the rules
-    that watch a SIM under one `nearest` name only those of the nearest setting hold for it: SIM, plan, account, root.
+    `owner` is an account: the rule watches the SIMs of this account and of its sub-accounts. None is root: the rule
+    watches every SIM. `sims` restricts a rule to individual SIMs, `pools` a pool rule to these pools; empty: all SIMs
+    or pools of the owner.
+
+    `threshold` is one level, or several in the order in which they are met. A level is a quantity ("1 GB", 20,
+    "5 min"), a percentage ("80 %") of the quota or of the current pool size, or a number of days before the end of the
+    term. `measure` is the compared value: "used" is usage, "over" is usage beyond the quota (L1), "remaining" is the
+    rest of the quota (L3), "hard_cut" compares usage with the cut of the plan's tier (L2; no threshold). The quota is
+    the allowance of the plan plus the add-ons that are valid. `at` is "exceeded" (strictly) or "reached"; None means
+    the default of the trigger (L11). `window` applies to the 24-hour triggers (T4).
+
+    If several rules with the same `nearest` name watch a SIM, only those of the nearest setting apply to it. The order
+    is SIM, plan, account, root.
     """
 
     id: str
@@ -113,13 +121,11 @@ class Rule(_Document, frozen=True):
     data_base: Literal[1000, 1024] = 1024
     country: str | None = None
     zone: str | None = None
-    attribute: str | None = None  # of custom_attribute_changed; None: any
-    from_: str | None = msgspec.field(default=None, name="from")  # of the changed triggers; None: any
+    attribute: str | None = None  # for custom_attribute_changed; None: any
+    from_: str | None = msgspec.field(default=None, name="from")  # for triggers on changes; None: any
     to: str | None = None
-    by: Literal["any", "data", "time"] = "any"  # of price_plan_expired
-    across: Literal["any", "during", "across"] = (
-        "any"  # of location_changed: within one data session, or from one to another
-    )
+    by: Literal["any", "data", "time"] = "any"  # for price_plan_expired
+    across: Literal["any", "during", "across"] = "any"  # for location_changed: within one data session, or between two
     sims: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()
     filters: tuple[Filter, ...] = ()
@@ -128,17 +134,20 @@ class Rule(_Document, frozen=True):
 
     @property
     def levels(self) -> tuple[Quantity, ...]:
-        """The threshold as a tuple of its levels."""
+        """The levels of the threshold, as a tuple even if there is only one."""
         return self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
 
 
 class Limit(_Document, frozen=True):
-    """A ready-made rule (L1 to L5), which `weir apply` turns into a rule; at most one of `sims`, `plan`, `account`, and
-    none of them for every SIM. Of one kind, the setting nearest to a SIM holds for it.
+    """A predefined limit or alert (L1 to L5), which `weir apply` turns into a rule.
 
-    overage_suspension: `margin` over the quota, "off" for none (L1). hard_cut: by plan tier (L2). balance_alert: up to
-    three `levels` of what is left, in % or MB (L3). usage_alert: two `levels` in MB, expiry_alert: two in days (L4); 0
-    is off. expiry_notice: to the device, 30, 7 and 0 days before the end (L5). `by` and `to` as in an Action.
+    A limit has at most one of `sims`, `plan` and `account`; without any it applies to every SIM. Of several limits of
+    one kind, the one nearest to a SIM applies to it.
+
+    overage_suspension: `margin` over the quota, or "off" (L1). hard_cut: by plan tier (L2). balance_alert: up to three
+    `levels` of the remaining quota, in % or MB (L3). usage_alert: up to two `levels` in MB; expiry_alert: up to two in
+    days; 0 is off (L4). expiry_notice: a notice to the device 30, 7 and 0 days before the end of the term (L5). `by`
+    and `to` are as in an Action.
     """
 
     id: str

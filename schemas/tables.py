@@ -1,6 +1,6 @@
-"""Arrow schemas of the tables that leave the engine (docs/tables.md describes each column for analysts).
+"""Arrow schemas of the tables that leave the engine. docs/tables.md describes each column for analysts.
 
-A change of a schema is a new `TABLES_VERSION` and a line in the change log; columns are only ever added.
+A change of a schema needs a new `TABLES_VERSION` and a line in the change log. Columns are added, never removed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _INSTANT = pa.timestamp("us", "UTC")
 RATED = pa.schema(
     [
         ("record_key", pa.string()),
-        ("part", pa.int16()),  # 0, or 1.. for the further parts of a record split at a boundary (P4)
+        ("part", pa.int16()),  # 0; 1, 2, ... for the further parts of a record that was split at a boundary (P4)
         ("kind", _WORD),  # usage | reversal | rerate
         ("feed", _WORD),
         ("account_id", _WORD),
@@ -27,7 +27,7 @@ RATED = pa.schema(
         ("service", _WORD),
         ("direction", _WORD),
         ("used_at", _INSTANT),
-        ("cycle", _WORD),  # first day of the billing cycle, 2026-10 where that is the 1st, else 2026-10-15
+        ("cycle", _WORD),  # first day of the billing cycle: 2026-10 if that is the 1st, else 2026-10-15
         ("day", pa.date32()),  # local day of used_at in the account's zone
         ("plan_id", _WORD),
         ("plan_version", pa.int32()),
@@ -46,21 +46,21 @@ RATED = pa.schema(
         ("charge_nanos", pa.int64()),
         ("currency", _WORD),
         ("late", pa.bool_()),
-        ("counter_before", pa.int64()),  # billable units of the subject in the cycle before and after the record
-        ("counter_after", pa.int64()),
-        ("overage_before", pa.int64()),  # overage units before it: what the price function starts from
+        ("counter_before", pa.int64()),  # billable units of the subject in the cycle before this row
+        ("counter_after", pa.int64()),  # billable units of the subject in the cycle after this row
+        ("overage_before", pa.int64()),  # overage units before this row: the price function starts from them
         ("session_id", pa.string()),
         ("received_at", _INSTANT),
         ("source", _WORD),
         ("source_row", pa.int64()),
         ("journal_partition", pa.int32()),
-        ("journal_offset", pa.int64()),  # ordinal of the usage record in its partition; unique with `kind` and `part`
+        ("journal_offset", pa.int64()),  # number of the usage record in its partition; unique with `kind` and `part`
     ]
 )
 
 REJECTED = pa.schema(
     [
-        ("reject_id", pa.string()),  # <source digest>:<row>[:<record key>], the same each time it is refused
+        ("reject_id", pa.string()),  # <source digest>:<row>[:<record key>], the same each time the record is rejected
         ("feed", _WORD),
         ("source", _WORD),
         ("source_row", pa.int64()),
@@ -69,8 +69,8 @@ REJECTED = pa.schema(
         ("field", _WORD),
         ("message", pa.string()),
         ("record_key", pa.string()),
-        ("raw", pa.binary()),  # the line as it came, without its line end
-        ("raw_header", pa.binary()),  # the header line of a CSV source, else null
+        ("raw", pa.binary()),  # the line as received, without its line end
+        ("raw_header", pa.binary()),  # header line of a CSV source, else null
     ]
 )
 
@@ -93,24 +93,24 @@ FIRINGS = pa.schema(
     [
         ("firing_id", pa.string()),  # <partition>.<offset>.<iccid>.<rule>, the same in every replay
         ("rule_id", _WORD),
-        ("kind", _WORD),  # fired | released: the condition that suspended the SIM is over (L1, L2)
+        ("kind", _WORD),  # fired | released (the condition that suspended the SIM is over: L1, L2)
         ("trigger", _WORD),
         ("owner", _WORD),  # account; null: root
         ("account_id", _WORD),  # of the SIM
         ("iccid", pa.string()),  # the SIM that met the condition
         ("pool_id", _WORD),  # of a pool rule
-        ("window", _WORD),  # label of the cycle, or the local day; null where the trigger has none
-        ("unit", _WORD),  # bytes, messages, seconds, sessions, days; null where nothing is counted
+        ("window", _WORD),  # cycle label, local day, or last day of the term; null if the trigger has no window
+        ("unit", _WORD),  # bytes, messages, seconds, sessions, days; null if nothing is counted
         ("value_before", pa.int64()),
         ("value_now", pa.int64()),
-        ("size", pa.int64()),  # the quota or the pool's size at that moment, where it was looked at
-        ("threshold", pa.int64()),  # the highest level that holds, in units
+        ("size", pa.int64()),  # quota or pool size at that moment; null if the rule does not use it
+        ("threshold", pa.int64()),  # highest level met, in `unit`
         ("levels", pa.list_(pa.string())),  # every level crossed, as the rule writes them
-        ("from_value", pa.string()),  # of what changed
-        ("to_value", pa.string()),
-        ("used_at", _INSTANT),  # of the record that met it; null for ticks and catalogues
+        ("from_value", pa.string()),  # what changed: the old value
+        ("to_value", pa.string()),  # what changed: the new value
+        ("used_at", _INSTANT),  # time of use of the record that met the condition; null if no record did
         ("record_key", pa.string()),
-        ("fired_at", _INSTANT),  # arrival of the batch, the tick or the command
+        ("fired_at", _INSTANT),  # arrival of the batch, tick, command or catalogue
         ("journal_partition", pa.int32()),
         ("journal_offset", pa.int64()),
     ]
@@ -125,7 +125,7 @@ ACTIONS = pa.schema(
         ("action", _WORD),  # suspend, resume, throttle, notify …
         ("account_id", _WORD),
         ("iccid", pa.string()),
-        ("parameters", _WORD),  # JSON object: the fields of the action as the rule writes them
+        ("parameters", _WORD),  # JSON object of the fields of the action, as the rule writes them
         ("created_at", _INSTANT),
         ("journal_partition", pa.int32()),
         ("journal_offset", pa.int64()),
@@ -136,7 +136,7 @@ RESULTS = pa.schema(
     [
         ("action_id", pa.string()),
         ("iccid", pa.string()),
-        ("outcome", _WORD),  # type of the command: suspended, resumed, done, failed …
+        ("outcome", _WORD),  # type of the command (suspended, resumed, done, failed …), or refused
         ("message", pa.string()),
         ("at", _INSTANT),
         ("journal_partition", pa.int32()),

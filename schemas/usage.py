@@ -1,8 +1,8 @@
-"""The internal usage record (domain F1): the one shape that every feed is mediated into.
+"""The internal usage record (domain F1), to which mediation converts every feed.
 
-A batch of usage is a polars frame with the columns of `USAGE_SCHEMA` plus the facts that hold for the whole batch.
-Columns outside `USAGE_REQUIRED` may be absent from a frame, which means that every value is null; that keeps
-batches of lean feeds lean.
+A batch of usage is a Polars frame with the columns of `USAGE_SCHEMA`, plus the facts that apply to the whole batch.
+Columns outside `USAGE_REQUIRED` may be absent; then every value counts as null. So the batches of a feed with few
+fields stay small.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import polars as pl
 
 
 class Service(IntEnum):
-    """What was used. The unit of `quantity` follows from it: bytes, messages, seconds."""
+    """The service used. It determines the unit of `quantity`: bytes, messages, seconds."""
 
     DATA = 0
     SMS = 1
@@ -22,7 +22,9 @@ class Service(IntEnum):
 
 
 class Direction(IntEnum):
-    """Which way. `BOTH` is data counted up and down together; `UP`/`DOWN` are data, `MO`/`MT` SMS and voice."""
+    """Direction of the usage. `BOTH`, `UP` and `DOWN` are for data (`BOTH`: counted together), `MO` and `MT` for SMS
+    and voice.
+    """
 
     BOTH = 0
     UP = 1
@@ -32,7 +34,7 @@ class Direction(IntEnum):
 
 
 class RecordType(IntEnum):
-    """Where in its session a record stands; the last two are corrections (F6)."""
+    """Type of a usage record: an event of its own, or a part of a session; the last two are corrections (F6)."""
 
     EVENT = 0
     START = 1
@@ -51,19 +53,19 @@ USAGE_SCHEMA: dict[str, pl.DataType] = {
     "msisdn": pl.String(),
     "service": pl.UInt8(),  # Service
     "direction": pl.UInt8(),  # Direction
-    "volume_up_bytes": pl.Int64(),  # data only; null where the feed knows only the total
+    "volume_up_bytes": pl.Int64(),  # data only; null if the feed has only the total
     "volume_down_bytes": pl.Int64(),
     "quantity": pl.Int64(),  # bytes up + down, messages, or seconds; never negative
     "used_at": INSTANT,  # the record's own time (T5)
     "started_at": INSTANT,  # session or call start
     "ended_at": INSTANT,
-    "session_id": pl.String(),  # unique within feed and service; what cumulative volumes run over (F3)
+    "session_id": pl.String(),  # unique within feed and service; cumulative volumes run over a session (F3)
     "sequence": pl.Int64(),  # number of this partial within its session
     "record_type": pl.UInt8(),  # RecordType; absent: all EVENT
-    "corrects_key": pl.String(),  # F6: the key that a REVERSE or REPLACE record corrects
+    "corrects_key": pl.String(),  # key of the record that a REVERSE or REPLACE record corrects (F6)
     "plmn": pl.String(),  # MCC and MNC, 5 or 6 digits
     "country": pl.String(),  # ISO 3166 alpha-2, upper case
-    "zone": pl.String(),  # only where the feed itself names a zone
+    "zone": pl.String(),  # only if the feed itself names a zone
     "rat": pl.String(),
     "apn": pl.String(),
     "cell_id": pl.String(),
@@ -75,9 +77,9 @@ USAGE_REQUIRED = ("record_key", "service", "direction", "quantity", "used_at", "
 
 REJECT_SCHEMA: dict[str, pl.DataType] = {
     "source_row": pl.Int64(),
-    "record_key": pl.String(),  # null where it could not be read
+    "record_key": pl.String(),  # null if it could not be read
     "reason": pl.String(),  # a schemas.choices.RejectReason
-    "field": pl.String(),  # the offending field of the source; null where the whole line is bad
+    "field": pl.String(),  # the wrong field of the source; null if the whole line is wrong
     "message": pl.String(),  # what was found and what would be right
 }
 
@@ -86,8 +88,9 @@ REJECT_SCHEMA: dict[str, pl.DataType] = {
 class UsageBatch:
     """Usage of one feed and one source file (or topic partition), in source order.
 
-    `rows` has the columns of USAGE_SCHEMA; `cumulative` says that quantities are running totals of their session
-    (F3). `received_at_us` is the arrival time in microseconds since 1970 UTC; all times of the fold come from it.
+    `rows` has columns of USAGE_SCHEMA. If `cumulative` is True, quantities are running totals of their session (F3).
+    `received_at_us` is the arrival time in microseconds since 1970 UTC. The fold takes the current time from it and
+    never reads a clock.
     """
 
     feed: str

@@ -1,4 +1,4 @@
-"""A rule that is active: what the evaluation of a batch, a tick or a command loops over."""
+"""One active rule. The evaluation of a batch, tick or command loops over them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from schemas.rules import Rule
 
 @dataclass(frozen=True)
 class Watch:
-    """An active rule with its number in the vocabulary (`row`) and its place among the active ones."""
+    """An active rule with its number in the vocabulary (`row`) and its index among the active rules (`place`)."""
 
     row: int
     place: int
     rule: Rule
     trigger: Trigger
-    since_us: int  # active since
+    since_us: int  # time of activation, microseconds since 1970 UTC
 
     @property
     def holds_back(self) -> bool:
-        """Whether a suspension that it asks for is followed by a resume of its own accord (L1, L2)."""
+        """True if the rule requests a suspension that is lifted automatically (L1, L2)."""
         return any(action.type == "suspend" and action.until != "released" for action in self.rule.actions)

@@ -1,4 +1,4 @@
-"""The rules that are active, compiled from the state: what the evaluation of an entry reads and never changes."""
+"""The active rules, compiled from the state. The evaluation of an entry reads them and never changes them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rating.state import State
 
 
 class RuleSet:
-    """Active rules by number, their filters and limits, and the catalogue that they look at.
+    """The active rules in order of their number, with their filters, limits and the catalogue that they use.
 
-    `zones` are the zone names of all plans, which Traffic.zone points to. It is made anew whenever the catalogue
-    changes or a rule starts or stops.
+    `zones` are the zone names of all plans; `Traffic.zone` contains indices into this list. A new RuleSet is made
+    whenever the catalogue changes or a rule is activated or deactivated.
     """
 
     def __init__(self, state: State, compiled: Compiled, zones: list[str], former: RuleSet | None = None) -> None:
-        """`former` are the rules as they were before a change: what it left alone is not compiled again."""
+        """Compile the active rules. `former` is the rule set before a change; its unchanged parts are used again."""
         names = state.vocabulary.rules
         for rule in state.catalogue.rules:
             names.row(rule.id)

@@ -1,4 +1,4 @@
-"""The rules at work on the entries of the journal: the only place where their stages are composed."""
+"""Evaluation of the rules on journal entries: the only place where their stages are composed."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ from schemas.usage import Service, UsageBatch
 
 
 class Found:
-    """What has fired over one entry, with the rules as they were when it did."""
+    """Collects the firings of one entry, with the rules as they were when they fired."""
 
     def __init__(self) -> None:
         self.fires: list[Fires] = []
         self.watches: dict[int, Watch] = {}
 
     def add(self, ruleset: RuleSet, fires: list[Fires]) -> None:
-        """Add what a set of rules found."""
+        """Add the firings of a rule set."""
         if fires:
             self.fires += fires
             self.watches |= ruleset.by_row
 
 
 class Rules:
-    """The rules of a state, and what they make of each kind of entry.
+    """The rules of a state, with one method for each kind of entry.
 
-    Every method moves the rules' state on and returns or adds what fired. Offsets are of the journal.
+    Every method updates the state of the rules, and returns the firings or adds them to a Found. Offsets are journal
+    offsets.
     """
 
     def __init__(
@@ -58,13 +59,13 @@ class Rules:
             state.rules.sightings.follow(wanted, compiled.directory.cards["imei"], state.clock_us)
         drop_unwatched(self.set, state.rules)
         self._home_meters = self.set.quota.home_meters(Service.DATA, None)
-        # Nobody asks whether a session is new but these.
+        # Only these rules need to know whether a session is new.
         self.hears_sessions = any(
             watch.rule.trigger in ("data_session_started", "data_session_count_24h") for watch in self.set.watches
         )
 
     def usage(self, batch: UsageBatch, accepted: Accepted, result: RatedBatch, offset: int) -> Outcome:
-        """The outcome of a batch of usage."""
+        """Evaluate a batch of usage and return its outcome."""
         if not self.set.watches:
             return self.outcome(Found(), batch.received_at_us)
         traffic = traffic_of(
@@ -85,40 +86,48 @@ class Rules:
         return self.outcome(found, batch.received_at_us, keys)
 
     def take_back(self, rows: Sequence[Row]) -> None:
-        """Rated rows were reversed: what they counted counts no longer (F6); nothing fires."""
+        """Subtract reversed rated rows from the totals of the rules (F6). Nothing fires."""
         if self.set.watches:
             for row in rows:
                 take_back(self.set, self.state.rules, row, self.state.clock_us)
 
     def tick(self, now_us: int, offset: int, found: Found) -> None:
-        """Timers that fall due."""
+        """Add the firings of timers that are due, then drop totals whose window is over."""
         if self.set.watches:
             found.add(self.set, tick_fires(self.set, self.state.rules, now_us, offset))
             expire(self.set, self.state.rules, now_us)
 
     def recovered(self, now_us: int, offset: int, found: Found) -> None:
-        """SIMs that the catalogue has put under their threshold again (L2)."""
+        """Add the releases of SIMs that the catalogue has put below their threshold again (L2)."""
         if self.set.watches:
             found.add(self.set, release_fires(self.set, self.state.rules, now_us, offset))
 
     def changes(self, before: pl.DataFrame, after: pl.DataFrame, offset: Ints | int, now_us: int, found: Found) -> None:
-        """Cards (CARD_SCHEMA, of the same ICCIDs in the same order) that the catalogue or a result changed."""
+        """Add the firings of cards that a catalogue or the result of an action changed.
+
+        `before` and `after` have the columns of CARD_SCHEMA and one row per card. `offset` is one offset, or one for
+        each row of `after`.
+        """
         if self.set.watches:
             found.add(self.set, change_fires(self.set, self.state.rules, before, after, offset, now_us))
 
     def events(self, events: Sequence[NetworkEvent], offsets: Ints, now_us: int, found: Found) -> None:
-        """What the network told, each event with its offset."""
+        """Add the firings of network events. `offsets` (int64[n]) has the offset of each event."""
         if self.set.watches:
             found.add(self.set, event_fires(self.set, self.state.rules, events, offsets, now_us))
 
     def backfill(self, rules: Sequence[str], baseline: pl.DataFrame | None) -> None:
-        """Count what the history holds for rules that have just become active."""
+        """Fill the totals of newly activated rules from the usage in the history (BASELINE columns)."""
         watches = [watch for watch in self.set.watches if watch.rule.id in rules]
         if baseline is not None and watches:
             backfill(self.set, self.state.rules, baseline, watches)
 
     def outcome(self, found: Found, at_us: int, record_keys: pl.Series | None = None) -> Outcome:
-        """What was found as it leaves; what actions tell a card is noted for the next entry that is no usage."""
+        """Return the outcome of the collected firings.
+
+        Changes of tags and custom fields that actions request are noted in the state. The next entry other than usage
+        applies them to the cards.
+        """
         outcome = Outcome(
             found.watches, found.fires, self.set.directory, self.set.vocabulary, record_keys, at_us, self.partition
         )

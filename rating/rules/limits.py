@@ -1,4 +1,4 @@
-"""Limits (L1 to L5) as the rules that they stand for."""
+"""Translation of limits (L1 to L5) into rules."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rating.units.quantity import parse_quantity
 from schemas.plans import Quantity
 from schemas.rules import Action, Channel, Filter, Limit, LimitKind, Rule
 
-RULE_PREFIX: Final = "limit."  # of the ids of these rules, and of no others
+RULE_PREFIX: Final = "limit."  # of the ids of rules made from limits, and of no other rules
 OFF: Final = "off"
 
-# How each kind may tell people (L1 to L5).
+# The channels that each kind may use (L1 to L5).
 CHANNELS: Final[dict[LimitKind, tuple[Channel, ...]]] = {
     "overage_suspension": ("email", "sms", "system"),
     "hard_cut": ("email", "sms", "system"),
@@ -24,7 +24,7 @@ CHANNELS: Final[dict[LimitKind, tuple[Channel, ...]]] = {
     "expiry_notice": ("device",),
 }
 
-# Most levels of each kind that has levels, and the unit of a bare number.
+# The largest number of levels, for each kind that has levels.
 MOST_LEVELS: Final[dict[LimitKind, int]] = {"balance_alert": 3, "usage_alert": 2, "expiry_alert": 2}
 MOST_DAYS: Final = 36_500
 
@@ -57,19 +57,20 @@ _TEXTS: Final[dict[LimitKind, str]] = {
 
 
 def limit_rule_id(limit: Limit) -> str:
-    """The id of the rule that a limit stands for."""
+    """Return the id of the rule that a limit becomes: `limit.<kind>.<id>`."""
     return f"{RULE_PREFIX}{limit.kind}.{limit.id}"
 
 
 def rules_of(limit: Limit) -> tuple[Rule, ...]:
-    """The rules that a limit stands for: one, inactive as any when it is made, with the id `limit.<kind>.<id>`.
+    """Return the rules that a limit becomes: always one, inactive like every new rule, with id `limit.<kind>.<id>`.
 
-    Its `nearest` name is the kind. A limit that is off is a rule with neither threshold nor actions: it never fires,
-    but stands before the wider settings of its kind. Raises PlanError where the margin or the levels cannot be read.
+    The `nearest` name of the rule is the kind. A limit that is off becomes a rule with neither threshold nor actions.
+    It never fires, but takes precedence over wider limits of its kind. Raises PlanError if the margin or a level cannot
+    be read.
     """
     scope: dict[str, Any] = {"sims": limit.sims, "owner": limit.account}
     if limit.plan is not None:
-        # L9 leaves the plan filter to accounts; that one limit holds for a plan, whoever is on it, is L1's.
+        # L9 allows plan filters for account rules only. L1 lets a limit apply to a plan, whatever the account.
         scope["filters"] = (Filter(type="plan", values=(limit.plan,)),)
     suspend: tuple[Action, ...] = ()
     watched: dict[str, Any]
@@ -104,7 +105,7 @@ def rules_of(limit: Limit) -> tuple[Rule, ...]:
 
 
 def channels_of(limit: Limit) -> tuple[Channel, ...]:
-    """How a limit tells people: as it says, otherwise as its addresses want; none where it tells nobody."""
+    """Return the channels of a limit: its `by`, else the channels that fit its addresses; () if it notifies nobody."""
     if limit.by:
         return limit.by
     if limit.kind == "expiry_notice":
@@ -120,11 +121,11 @@ def channels_of(limit: Limit) -> tuple[Channel, ...]:
 
 
 def levels_of(limit: Limit) -> tuple[Quantity, ...]:
-    """The threshold of an alert in the order in which its levels are met; () where it is off.
+    """Return the levels of an alert in the order in which they are met; () if the alert is off.
 
-    A bare number counts level 1's unit, or percent, of a balance alert (L3), MB of a usage alert and days of an expiry
-    alert (L4). Raises PlanError where a level cannot be read, has another unit, or is not below the one before (L3),
-    and where there are none or too many.
+    The unit of a bare number: in a balance alert that of level 1, else percent (L3); in a usage alert MB, in an expiry
+    alert days (L4). Raises PlanError if a level cannot be read or has another unit, if a level of a balance alert is
+    not below the one before (L3), if both levels of another alert are equal, or if there are no or too many levels.
     """
     if limit.kind == "expiry_notice":
         return _NOTICE_DAYS
@@ -137,7 +138,7 @@ def levels_of(limit: Limit) -> tuple[Quantity, ...]:
     units = [read(limit, place) for place in range(len(limit.levels))]
     if len({value for value, _ in units if value}) < sum(bool(value) for value, _ in units):
         raise PlanError(f"levels[1]: found {limit.levels[1]!r}; expected another level than the first, or 0 for none")
-    # The source names two thresholds in no order (L4): both are met as usage grows, or as the end comes nearer.
+    # L4 gives no order of the two levels. Sort them in the order in which they are met: ascending usage, fewer days.
     return tuple(level for _, level in sorted(filter(_is_on, units), reverse=limit.kind == "expiry_alert", key=_first))
 
 
@@ -213,7 +214,7 @@ def _data(level: str, limit: Limit, place: int) -> int:
 
 
 def _notice(limit: Limit) -> tuple[Action, ...]:
-    """The action that tells people, the second where the limit suspends too."""
+    """Return the notify action, second in sequence if the limit also suspends; () if the limit notifies nobody."""
     by = channels_of(limit)
     if not by:
         return ()

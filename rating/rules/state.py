@@ -1,4 +1,4 @@
-"""What the rules carry from entry to entry: which are active, what they have counted, heard and fired."""
+"""State of the rules from one journal entry to the next: active rules, totals, last-seen facts, and past firings."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from rating.rules.totals.rolling import Rolling
 
 @dataclass
 class RuleState:
-    """`active` is since when each active rule is, by id, in microseconds since 1970 UTC; `notes` (NOTE_SCHEMA) are
-    what cards will be told at the next entry that is no usage."""
+    """State of the rules.
+
+    `active` maps the id of each active rule to the time of its activation, in microseconds since 1970 UTC. `notes`
+    (NOTE_SCHEMA) are changes of tags and custom fields that the next entry other than usage will apply to the cards.
+    """
 
     active: dict[str, int] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
@@ -27,7 +30,7 @@ class RuleState:
     notes: pl.DataFrame = field(default_factory=no_notes)
 
     def tables(self) -> dict[str, pa.Table]:
-        """All but `active`, as tables of a snapshot."""
+        """Return all of the state except `active`, as tables of a snapshot."""
         return {
             "rule_memory": self.memory.to_table(),
             "rule_totals": self.totals.to_table(),
@@ -38,7 +41,7 @@ class RuleState:
 
     @classmethod
     def restore(cls, active: dict[str, int], tables: dict[str, pa.Table]) -> RuleState:
-        """The rules' state that `tables` wrote."""
+        """Return the state from `active` and the tables that `tables` returned."""
         notes = pl.from_arrow(tables["rule_notes"])
         assert isinstance(notes, pl.DataFrame)
         return cls(

@@ -1,4 +1,4 @@
-"""The triggers (L7, L8): what each of them watches, and what a rule may say with it."""
+"""The triggers: what each of them watches, and which fields of a rule it takes (L7, L8)."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ _UNITS: Final[dict[Service, Unit]] = {Service.DATA: "bytes", Service.SMS: "messa
 
 @dataclass(frozen=True)
 class Trigger:
-    """What a trigger watches.
+    """Definition of a trigger.
 
-    kind: "usage" and "pool" compare a running total with a threshold; "event" is something that happened to a SIM;
-    "silence" that nothing did; "change" that the catalogue now says something else of it; "term" its end.
-    `service` is what is counted or heard (None: any), `direction` MO or MT of it (None: all). `place` is the slice,
-    `window` what the total runs over (None: nothing is totalled). `fields` are the fields of a rule that it takes
-    beside those that every rule has, `measures` those it can compare, of which "percent" stands for a threshold in
-    percent. `reached` is the default of L11: at the threshold (True) or strictly above.
+    `kind`: "usage" and "pool" compare a running total with a threshold. "event" is an event of a SIM, "silence" is the
+    absence of events, "change" is a change of card data, "term" is the end of the term or plan.
+
+    `service` is the service that is counted or watched (None: any), `direction` its MO or MT part (None: all). `place`
+    restricts usage to a country, a zone or the home zone. `window` is the period of the total (None: no total).
+    `fields` are the rule fields that the trigger takes in addition to those of every rule. `measures` are the measures
+    that it can compare; "percent" among them means that thresholds in percent are allowed. `reached` is the default
+    for L11: True fires at the threshold, False only strictly above it.
     """
 
     name: TriggerName
     kind: Kind
-    text: str  # the condition in a line, for lists and documents
+    text: str  # the condition in one line, for lists and documents
     service: Service | None = None
     direction: Direction | None = None
     place: Place = "anywhere"
@@ -146,9 +148,10 @@ TRIGGERS: Final[dict[str, Trigger]] = {trigger.name: trigger for trigger in _ALL
 
 
 def reached(trigger: Trigger, at: str | None, measure: Measure) -> bool:
-    """Whether a rule fires at its threshold (True) or strictly above (False).
+    """Return True if a rule fires at its threshold, False if only strictly above it.
 
-    L11: usage exceeds; pools and what remains are reached; so is a hard cut (L2). A rule may name the other.
+    By default usage must exceed the threshold. Pool usage, the home allowance, the remaining quota, a hard cut (L2) and
+    terms must reach it. `at`, the field of the rule, overrides the default (L11).
     """
     if at is not None:
         return at == "reached"

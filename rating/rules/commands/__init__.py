@@ -1,1 +1,1 @@
-"""Commands in the fold, and the changes of cards that they and actions make."""
+"""Commands in the fold, and the card changes that commands and actions cause."""

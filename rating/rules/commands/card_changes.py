@@ -1,4 +1,4 @@
-"""What commands and actions change in a card: its status, its plan, its tags and custom fields (L10)."""
+"""Changes of cards by commands and actions: status, plan, tags and custom fields (L10)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from schemas.cards import CARD_SCHEMA
 from schemas.commands import Command, PlanChanged, Resumed, StatusChanged, Suspended
 from schemas.rules import Action
 
-Change = dict[str, Any]  # columns of CARD_SCHEMA that become another value
+Change = dict[str, Any]  # new values, by column of CARD_SCHEMA
 
-# What a card is told by actions that are Weir's own to carry out, until the next entry that is no usage.
+# Notes: changes of cards by actions that Weir carries out itself. The next entry other than usage applies them.
 NOTE_SCHEMA: Final = {
     "iccid": pl.String(),
     "tag": pl.String(),  # to add; null: none
@@ -28,17 +28,17 @@ _OWN: Final = ("add_tag", "set_attribute")
 
 
 def is_own(action: Action) -> bool:
-    """Whether an action changes nothing but Weir's own record of a card."""
+    """Return whether an action changes only Weir's own record of a card."""
     return action.type in _OWN
 
 
 def no_notes() -> pl.DataFrame:
-    """An empty list of notes."""
+    """Return an empty frame of notes (NOTE_SCHEMA)."""
     return pl.DataFrame(schema=NOTE_SCHEMA)
 
 
 def notes_of(actions: pa.Table) -> pl.DataFrame:
-    """The notes (NOTE_SCHEMA) of the actions (ACTIONS) that change nothing but Weir's own record of a card."""
+    """Return the notes (NOTE_SCHEMA) of those actions (ACTIONS) that change only Weir's own record of a card."""
     own = actions.filter(pc.is_in(actions["action"].cast(pa.string()), pa.array(_OWN)))
     if not own.num_rows:
         return no_notes()
@@ -52,9 +52,9 @@ _PLAIN: Final = pa.schema([("iccid", pa.string()), ("parameters", pa.string())])
 
 
 def noted_cards(cards: pl.DataFrame, notes: pl.DataFrame) -> pl.DataFrame:
-    """The cards (CARD_SCHEMA) that notes change, with the tags and custom fields they then have.
+    """Return the cards (CARD_SCHEMA) that the notes name, with the noted tags and custom fields applied.
 
-    A tag that a card has stays one tag; of several values for one field the last stands.
+    A tag that a card already has is not added twice. If a field gets several values, the last one applies.
     """
     touched = cards.join(notes.select("iccid").unique(), on="iccid", how="semi", maintain_order="left")
     tags = notes.filter(pl.col("tag").is_not_null()).group_by("iccid", maintain_order=True).agg(told="tag")
@@ -80,7 +80,7 @@ def _with_fields(custom: str | None, values: dict[str, str]) -> str:
 
 
 def change_of(command: Command, today: dt.date) -> Change | None:
-    """What a result changes in its card; None where nothing. `today` is the local day of the command."""
+    """Return the change of the card that a result causes, or None. `today` is the local day of the command."""
     if isinstance(command, Suspended):
         return {"status": "suspended", "status_reason": command.reason}
     if isinstance(command, Resumed):
@@ -93,7 +93,7 @@ def change_of(command: Command, today: dt.date) -> Change | None:
 
 
 def changed_cards(cards: pl.DataFrame, changes: Iterable[tuple[str, Change]]) -> pl.DataFrame:
-    """The cards (CARD_SCHEMA) of the ICCIDs given with their changes, one after another; unknown ones are left out."""
+    """Return the cards (CARD_SCHEMA) with these ICCIDs after their changes, applied in order; skip unknown ICCIDs."""
     merged: dict[str, Change] = {}
     for iccid, change in changes:
         merged.setdefault(iccid, {}).update(change)
@@ -103,7 +103,7 @@ def changed_cards(cards: pl.DataFrame, changes: Iterable[tuple[str, Change]]) ->
 
 
 def rounds(changes: list[tuple[int, str, Change]]) -> list[list[tuple[int, str, Change]]]:
-    """Changes as (offset, ICCID, change) in rounds, in order; each card is once in a round."""
+    """Split changes (offset, ICCID, change) into consecutive rounds in which each card occurs at most once."""
     found: list[list[tuple[int, str, Change]]] = []
     named: set[str] = set()
     for one in changes:

@@ -1,4 +1,4 @@
-"""Commands in the fold: which can take effect, which were given before, and what is recorded of results (L6, L10)."""
+"""Commands in the fold: validation, deduplication by key, and the table of results (L6, L10)."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from rating.state import State
 from schemas.commands import Activate, Command, Deactivate, Failed, NetworkEvent, PlanChanged
 from schemas.tables import RESULTS
 
-REFUSED: Final = "refused"  # the outcome of a result that names a card or plan that is not there
+REFUSED: Final = "refused"  # outcome of a result that names a card or plan that does not exist
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 RULE_COMMANDS: Final = (Activate, Deactivate)
 EVENTS: Final = get_args(NetworkEvent)
 
 
 def kind_of(command: Command) -> str:
-    """What a command is about: "rule", "result" or "event"."""
+    """Return the kind of a command: "rule", "result" or "event"."""
     if isinstance(command, RULE_COMMANDS):
         return "rule"
     return "event" if isinstance(command, EVENTS) else "result"
 
 
 def check_commands(state: State, commands: Sequence[Command]) -> None:
-    """Raise RuleError or UsageError where a command, after those before it, could not take effect.
+    """Validate commands in order. Raises RuleError or UsageError if one cannot take effect after those before it.
 
-    Nothing is asked of a command whose key was given before: it is a repeat, and changes nothing.
+    A command whose key was given before is not validated: it is a repeat and changes nothing.
     """
     fresh, _ = _fresh(state.seen, commands, state.clock_us // DAY_US)
     commands = [command for command, takes in zip(commands, fresh, strict=True) if takes]
@@ -72,7 +72,10 @@ def _refuse(name: str, found: str, expected: str) -> NoReturn:
 
 
 def unseen(seen: Seen, commands: Sequence[Command], today: int) -> list[bool]:
-    """Whether each command takes effect: not one whose key was given before (F4). The keys are seen from now on."""
+    """Return for each command whether it takes effect, and record the keys as seen.
+
+    A command does not take effect if its key was given before (F4). `today` is a day since 1970.
+    """
     fresh, keys = _fresh(seen, commands, today)
     if keys is not None:
         high, low = keys
@@ -81,7 +84,7 @@ def unseen(seen: Seen, commands: Sequence[Command], today: int) -> list[bool]:
 
 
 def _fresh(seen: Seen, commands: Sequence[Command], today: int) -> tuple[list[bool], tuple[Words, Words] | None]:
-    """Whether each command is none that was given before, and the digests of the keys that are new."""
+    """Return for each command whether it is new, and the digests (high, low) of the new keys; None without any key."""
     at = [place for place, command in enumerate(commands) if command.key is not None]
     fresh = [True] * len(commands)
     if not at:
@@ -97,7 +100,10 @@ def _fresh(seen: Seen, commands: Sequence[Command], today: int) -> tuple[list[bo
 def judge(
     results: Iterable[tuple[int, Command]], state: State, directory: Directory
 ) -> list[tuple[int, Command, str | None]]:
-    """(offset, result, why it is refused or None) of each (offset, result): it may name no card or no plan."""
+    """Return (offset, result, reason) for each result.
+
+    `reason` is None if the result is accepted. A result is rejected if its card or plan does not exist.
+    """
     plans = {plan.id for plan in state.catalogue.plans}
     judged: list[tuple[int, Command, str | None]] = []
     for offset, command in results:
@@ -112,12 +118,12 @@ def judge(
 
 
 def moment_us(command: Command, at_us: int) -> int:
-    """When what a command tells happened, in microseconds since 1970 UTC; `at_us` where it does not say."""
+    """Return the time of the event of a command in microseconds since 1970 UTC; `at_us` if the command has none."""
     return at_us if command.at is None else (command.at - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 def results_table(results: Iterable[tuple[int, Command, str | None]], at_us: int, partition: int) -> pa.Table:
-    """Rows of schemas.tables.RESULTS of (offset, result, why it was refused or None)."""
+    """Return rows of schemas.tables.RESULTS for tuples (offset, result, reason for the rejection or None)."""
     rows = []
     for offset, command, refused in results:
         message = command.message if isinstance(command, Failed) else None

@@ -1,1 +1,1 @@
-"""What follows when a rule's condition is met: firings, their repetition, and the tables of actions."""
+"""Steps after the condition of a rule is met: firings, their repetition, and the tables of firings and actions."""

@@ -1,4 +1,4 @@
-"""Firings: what each rule found, as columns, and the tables of firings and actions that leave the engine (L10, L12)."""
+"""Firings of each rule as columns (L12)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ NONE: Final = np.iinfo(np.int64).min  # null in an integer column
 
 
 def nothing() -> Ints:
-    """int64[0]: the column of what a rule does not have."""
+    """int64[0]: the value of a column that does not apply to a rule."""
     return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Names by code, `code` int64[n]: a column of text that is written out only where it leaves."""
+    """A dictionary-encoded text column: `names[code[i]]` is row i, with `code` int64[n].
+
+    The text is materialised only when it leaves the engine.
+    """
 
     names: list[str]
     code: Ints
@@ -29,20 +32,21 @@ class Labels:
         return replace(self, code=self.code[at])
 
     def text(self) -> pl.Series:
-        """String[n]."""
+        """String[n]: the text of each row."""
         return pl.Series(self.names, dtype=pl.String).gather(self.code)
 
 
 @dataclass(frozen=True)
 class Fires:
-    """The firings of one rule over one entry of the journal; int64[n] unless noted, NONE is null.
+    """The firings of one rule in one journal entry. Columns are int64[n] unless noted; NONE is null.
 
-    `level` is how many levels of the threshold hold, `known` how many had fired before. `threshold` is the highest one
-    that holds, in units. `window` is the code that the memory knows it by. `place` is the row of the batch.
+    `level` is the number of threshold levels that are met, `known` the number that had fired before. `threshold` is the
+    highest level met, in units. `window` is the code of the window in the memory. `place` is the row in the batch. A
+    column given with length 0 becomes a column of NONE.
     """
 
     rule: int  # number of the rule in the vocabulary
-    card: Ints
+    card: Ints  # row of the card directory
     offset: Ints  # journal offset
     window: Ints
     level: Ints
@@ -57,7 +61,7 @@ class Fires:
     from_value: pl.Series | None = None  # String[n]
     to_value: pl.Series | None = None
     label: pl.Series | Labels | None = None  # String[n]: name of the window; None: no window
-    released: bool = False  # the condition that suspended the SIM is over
+    released: bool = False  # True: the suspension of the SIM ends
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -69,7 +73,7 @@ class Fires:
         return len(self.card)
 
     def take(self, at: Ints) -> Self:
-        """The firings at the places given, in that order."""
+        """Return the firings at the given indices, in that order."""
         columns: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
         kinds = (np.ndarray, pl.Series, Labels)
         taken: dict[str, Any] = {name: c[at] for name, c in columns.items() if isinstance(c, kinds)}

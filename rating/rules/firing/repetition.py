@@ -1,8 +1,8 @@
-"""Memory: which rule has fired for which SIM, so that each repeats as it should and no more (L8, L10).
+"""Memory of firings: which rule has fired for which SIM, so that each rule repeats as `repetition` says (L8, L10).
 
-A row is a rule, a SIM and a window: the billing cycle or the day that a total runs over, the term that ends, the
-silence that goes on; 0 for rules that fire once for ever. It is kept by SIM for pool rules too, so that every SIM that
-goes on using is a target, each once.
+A row is a combination of rule, SIM and window. The window is the billing cycle or day of a total, the term that ends,
+or the ongoing silence; it is 0 for rules that fire only once ever. Pool rules, too, have one row per SIM, so that each
+SIM that goes on using becomes a target once.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ MOST_CARDS: Final = 1 << (63 - RULE_BITS - WINDOW_BITS)
 _NEVER: Final = -(1 << 30)
 
 _COLUMNS: Final = (
-    "level",  # how many levels of the threshold have fired
-    "day",  # local day of arrival on which it fired last
-    "held",  # 1 while a suspension that the rule asked for is to be followed by a resume
+    "level",  # number of threshold levels that have fired
+    "day",  # local day of arrival of the last firing
+    "held",  # 1 while a suspension that the rule requested still awaits its automatic resume
 )
 
 
 def memory_key(rule: Ints | int, card: Ints, window: Ints) -> Ints:
-    """int64[n]: one number for rule (< 2**16), window (< 2**20) and card (< 2**27)."""
+    """int64[n]: the key that packs card (< 2**27), rule (< 2**16) and window (< 2**20)."""
     return (card << (RULE_BITS + WINDOW_BITS)) | (rule << WINDOW_BITS) | window
 
 
 class Memory:
-    """Columns of int64, one row a rule, SIM and window that fired."""
+    """Columns of int64, one row per combination of rule, SIM and window that fired."""
 
     def __init__(self) -> None:
         self.index = KeyIndex()
@@ -46,7 +46,7 @@ class Memory:
         return len(self.index)
 
     def __getitem__(self, name: str) -> Ints:
-        """int64[len], writable: one column of all rows."""
+        """int64[len], writable: the column `name`."""
         return self._columns[name][: len(self.index)]
 
     @property
@@ -70,7 +70,7 @@ class Memory:
         return self.keys & ((1 << WINDOW_BITS) - 1)
 
     def levels(self, rule: int, card: Ints, window: Ints) -> Ints:
-        """int64[n]: how many levels of the rule have fired for each SIM in each window."""
+        """int64[n]: number of levels of the rule that have fired for each pair of SIM and window."""
         if not len(self):
             return np.zeros(len(card), np.int64)
         rows = self.index.find(memory_key(rule, card, window).view(np.uint64))
@@ -86,12 +86,13 @@ class Memory:
         day: Ints,
         held: npt.NDArray[np.bool_] | bool = False,
     ) -> tuple[npt.NDArray[np.bool_], Ints]:
-        """Which candidates fire, and the level that had fired for each before it (bool[n], int64[n]).
+        """Decide which candidates fire; return (fires bool[n], level that had fired before each candidate int64[n]).
 
-        Candidates meet the condition of their rule; those of each rule come in journal order. `level` (from 1) is how
-        many levels hold, `day` the local day of arrival. once, once_per_window: where a level holds that has not fired
-        yet. daily: the first of its SIM, window and day. always: each. What fires is remembered, and as held where
-        `held`.
+        A candidate has met the condition of its rule. The candidates of a rule come in journal order. `level` (from 1)
+        is the number of levels met, `day` the local day of arrival. once and once_per_window: a candidate fires if it
+        meets a level that has not fired yet. daily: the first candidate of its SIM, window and day fires. always: every
+        candidate fires. The memory records the firings. If `held` is true, it also records that a suspension awaits
+        its automatic resume.
         """
         count = len(card)
         if not count:
@@ -105,7 +106,7 @@ class Memory:
         if repetition == "always":
             fires = np.ones(count, bool)
         elif repetition == "daily":
-            # One batch, tick or command has one arrival, and so each SIM one local day.
+            # All candidates have the same arrival time, so each SIM has one local day.
             first = np.zeros(count, bool)
             first[groups.order[groups.starts]] = True
             fires = first & (day > groups.scatter(self["day"][rows][groups.segment]))
@@ -120,26 +121,26 @@ class Memory:
         return fires, known
 
     def forget(self, rules: list[int]) -> None:
-        """Nothing of these rules has fired; a suspension that one of them holds is still to be followed by a resume."""
+        """Reset these rules to "never fired". Rows of suspensions that still await their automatic resume are kept."""
         own = np.isin(self.rule, rules)
         self["level"][own] = 0
         self["day"][own] = _NEVER
         self.keep(~own | (self["held"] == 1))
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> None:
-        """Drop the rows where `mask` (bool[len]) is false; the others keep their order."""
+        """Drop the rows whose `mask` (bool[len]) is false. The others keep their order."""
         kept = np.flatnonzero(mask)
         if len(kept) < len(self):
             self._columns = {name: column[kept] for name, column in self._columns.items()}
             self.index = KeyIndex(self.index.keys[kept])
 
     def to_table(self) -> pa.Table:
-        """Table of `key` and every column, int64, in row order."""
+        """Return a table of `key` and every column, all int64, in row order."""
         return pa.table({"key": self.keys, **{name: self[name] for name in _COLUMNS}})
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Memory:
-        """The memory that `to_table` wrote."""
+        """Return the memory from a table that `to_table` returned."""
         memory = cls()
         memory.index.insert(np.array(table["key"].to_numpy()).view(np.uint64))
         memory._columns = {name: np.array(table[name].to_numpy()) for name in _COLUMNS}
@@ -147,10 +148,10 @@ class Memory:
 
 
 def _reached_before(groups: Groups, levels: Ints, held: Ints) -> Ints:
-    """int64[n] in group order: the highest level of the group before each row, what was held included."""
+    """int64[n] in group order: the highest level in the group before each row, including `held`, the initial level."""
     most = int(max(levels.max(initial=0), held.max(initial=0))) + 1
     shifted = np.zeros_like(levels)
     shifted[1:] = levels[:-1]
     shifted[groups.starts] = held
-    # A group's number on top of the level makes one running maximum serve all groups.
+    # Adding group number * most separates the groups, so one running maximum serves all of them.
     return np.maximum.accumulate(groups.segment * most + shifted) - groups.segment * most

@@ -1,4 +1,4 @@
-"""The outcome of rules: the tables of firings and actions that leave the engine (L10, L12)."""
+"""Outcome of the rules: the tables of firings and actions that leave the engine (L10, L12)."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _RELEASED: Final = ".released"
 
 
 class Outcome:
-    """What the rules made of one entry: `firings` and `actions` are made when they are first asked for, by any thread.
+    """Firings and actions of one journal entry. Any thread may build the tables, when it first reads them.
 
-    To make them takes as long as to find them, so a driver asks in the thread that writes. `watches` are the active
-    rules by number, `record_keys` the keys of the batch that `Fires.place` points to.
+    Building the tables takes as long as finding the firings, so a driver reads them in the thread that writes.
+    `watches` maps rule numbers to active rules. `record_keys` are the keys of the batch; `Fires.place` indexes them.
     """
 
     def __init__(
@@ -58,27 +58,27 @@ class Outcome:
         self._partition = partition
 
     def __len__(self) -> int:
-        """How many firings there are."""
+        """Return the number of firings."""
         return self._count
 
     @property
     def actions_count(self) -> int:
-        """How many actions there are."""
+        """The number of actions."""
         return self._actions_count
 
     @property
     def firings(self) -> pa.Table:
-        """Rows of schemas.tables.FIRINGS, in order of offset, rule and SIM."""
+        """Rows of schemas.tables.FIRINGS, in order of offset, rule, SIM and release."""
         return self._tables[0]
 
     @property
     def actions(self) -> pa.Table:
-        """Rows of schemas.tables.ACTIONS, in the order of the firings and of their sequences."""
+        """Rows of schemas.tables.ACTIONS, in the order of the firings and of `sequence`."""
         return self._tables[1]
 
     @property
     def notes(self) -> pl.DataFrame:
-        """What cards are told (NOTE_SCHEMA) by the actions that are Weir's own."""
+        """Changes of tags and custom fields (NOTE_SCHEMA) that the actions request."""
         return notes_of(self.actions) if self._has_own else no_notes()
 
     @cached_property
@@ -90,10 +90,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Found:
-    """The firings of an entry in order of offset, rule, SIM and release, for any thread (rating.columnar.sharing).
+    """The firings of an entry in order of offset, rule, SIM and release, safe for any thread (rating.columnar.sharing).
 
-    Columns have a row a firing. `rule` is a row of `rules`, the rules that fired, and of their `triggers`; `columns`
-    are those of `_NUMBERS`, `texts` those of `_TEXTS`. `pool_names` is empty if no firing is of a pool.
+    Columns have one row per firing. `rule` indexes `rules`, the rules that fired, and `triggers`. `columns` has the
+    columns of `_NUMBERS`, `texts` those of `_TEXTS`. `pool_names` is empty if no firing belongs to a pool.
     """
 
     rules: list[Rule]
@@ -116,7 +116,7 @@ class _Found:
         vocabulary: Vocabulary,
         record_keys: pl.Series | None,
     ) -> _Found:
-        """Gather the firings of one or more rules, each with one firing at least."""
+        """Gather the firings of one or more rules, each with at least one firing."""
         number = np.concatenate([np.full(len(one), one.rule, np.int64) for one in fires])
         released = np.concatenate([np.full(len(one), one.released) for one in fires])
         columns = {name: np.concatenate([getattr(one, name) for one in fires]) for name in _NUMBERS}
@@ -204,7 +204,7 @@ def _actions(
     at_us: int,
     partition: int,
 ) -> pa.Table:
-    """A row of ACTIONS for each action of each firing, in the order of firings and sequences."""
+    """Return a row of ACTIONS for each action of each firing, in the order of the firings and of `sequence`."""
     asked = [_asked(rule, end) for end in (False, True) for rule in rules]
     flat = [(one, name) for own in asked for one, name in map(_named, own)]
     first = np.cumsum([0, *(len(own) for own in asked)])
@@ -235,7 +235,7 @@ def _actions(
 
 
 def _asked(rule: Rule, released: bool) -> list[Action]:
-    """The actions of a firing in their order; of a release, the resumes that follow suspensions of their own accord."""
+    """Return the actions of a firing by `sequence`; of a release, a resume for each automatically lifted suspension."""
     actions = sorted(rule.actions, key=lambda action: action.sequence)
     if not released:
         return actions
@@ -247,17 +247,17 @@ def _asked(rule: Rule, released: bool) -> list[Action]:
 
 
 def _named(action: Action) -> tuple[Action, str]:
-    """The action, and its own fields as JSON."""
+    """Return the action, and its fields other than `sequence` and `type` as JSON."""
     fields: dict[str, Any] = msgspec.to_builtins(action)
     own = {name: value for name, value in fields.items() if name not in ("sequence", "type")}
     if action.type in ("suspend", "resume"):
-        own["reason"] = action.reason  # said even where it is the default
+        own["reason"] = action.reason  # written even if it is the default
     return action, msgspec.json.encode(own, order="sorted").decode()
 
 
 def _ends(offset: Ints, rule: Ints, card: Ints, released: np.ndarray) -> pl.Series:
-    """String[n]: what an id ends with: which of several firings of a rule for a SIM at one offset, and that it is a
-    release. The firings come in order of offset, rule, card and release.
+    """String[n]: the suffix of each firing id. It numbers several firings of a rule for a SIM at one offset (from the
+    second on), and marks a release. The firings must be in order of offset, rule, card and release.
     """
     again = np.zeros(len(offset), bool)
     again[1:] = (offset[1:] == offset[:-1]) & (rule[1:] == rule[:-1]) & (card[1:] == card[:-1])
@@ -281,7 +281,7 @@ def _joined(
 
 
 def _levels(place: Ints, fired: Ints, level: Ints, written: list[list[str]]) -> pa.Array:
-    """list<string>[n]: every level that was crossed; where none is new, the highest that holds."""
+    """list<string>[n]: every level that was crossed; if none is new, the highest level met."""
     from_level = np.where(level > fired, fired, np.maximum(level - 1, 0))
     most = int(level.max(initial=0)) + 1
     combinations, code = distinct((place * most + from_level) * most + level)

@@ -1,4 +1,4 @@
-"""Quotas: how much a SIM or a pool may use, as large as it is when a rule looks at it (L1 to L3, L8, P7, P9)."""
+"""Quotas of SIMs and sizes of pools, at the time when a rule is evaluated (L1 to L3, L8, P7, P9)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _NO_HOME: Final = -1
 
 @dataclass(frozen=True)
 class _Share:
-    """What plan versions allow on some of their meters: `whole[versions]` units, of which `by_day[versions, k]` count
-    by days in a first cycle, each meter's by itself (P9).
+    """Allowance of plan versions over some of their meters.
+
+    `whole` (int64[versions]) is the sum in units. `by_day` (int64[versions, k]) has the parts that are prorated by days
+    in the first cycle, one column per meter (P9).
     """
 
     whole: Ints
@@ -30,14 +32,14 @@ class _Share:
 
     @classmethod
     def of(cls, units: Ints, prorates: Flags) -> _Share:
-        """The share of `units[versions, meters]`, of which those under `prorates` count by days."""
+        """Return the share of `units[versions, meters]`. The mask `prorates` marks the units prorated by days."""
         by_day = np.where(prorates, units, 0)
         most = int((by_day > 0).sum(axis=1).max(initial=0))
-        # Few meters of a version count by days; the others need no column.
+        # Few meters of a version are prorated. Sorting moves them to the front, so only as many columns are kept.
         return cls(units.sum(axis=1), -np.sort(-by_day, axis=1)[:, :most])
 
     def units(self, version: Ints, activated_on: Ints, start_day: Ints, end_day: Ints) -> Ints:
-        """int64[n]: units of each version in a cycle; 0 for version -1."""
+        """int64[n]: units of each version in a cycle (first and last local day, inclusive); 0 for version -1."""
         if not len(self.whole):
             return np.zeros(len(version), np.int64)
         size = np.where(version >= 0, self.whole[version], 0)
@@ -50,7 +52,7 @@ class _Share:
 
 
 class Quota:
-    """Sizes for whole columns. Cycles are given by their first and last local day, inclusive."""
+    """Quotas and pool sizes for whole columns. A cycle is given by its first and last local day, inclusive."""
 
     def __init__(self, book: Book, directory: Directory, pools: Pools, addons: Addons) -> None:
         self._book = book
@@ -73,21 +75,21 @@ class Quota:
         now_us: int,
         day: Ints,
     ) -> Ints:
-        """int64[n]: the quota of each SIM on a service: its plan's allowance and the add-ons that act (C5).
+        """int64[n]: the quota of each SIM for a service: the allowance of its plan plus its valid add-ons (C5).
 
-        An add-on acts at the moment `now_us`, of which `day` is the local day of each. 0 for version -1.
+        Add-ons count if they are valid at `now_us`; `day` is the local day of `now_us` for each SIM. 0 for version -1.
         """
         allowance = self.allowance(service, card, version, cycle_start, cycle_end)
         return np.where(version >= 0, allowance + self.addons(service, card, now_us, day), 0)
 
     def addons(self, service: Service, card: Ints, now_us: int, day: Ints) -> Ints:
-        """int64[n]: units of the add-ons of each SIM on a service that act now, used up or not (C5)."""
+        """int64[n]: units of the add-ons of each SIM for a service that are valid at `now_us`, used up or not (C5)."""
         return self._addons.bought(card, service, now_us, day)
 
     def allowance(self, service: Service, card: Ints, version: Ints, cycle_start: Ints, cycle_end: Ints) -> Ints:
-        """int64[n]: what the plan version of each SIM allows on a service in a cycle, in all zones and bands.
+        """int64[n]: the allowance of the plan version of each SIM for a service in a cycle, over all zones and bands.
 
-        By days in a first cycle where the rate says so (P9). 0 for version -1.
+        In the first cycle it is prorated by days if the rate says so (P9). 0 for version -1.
         """
         if service not in self._shares:
             meters = self._book.meter_service == service
@@ -96,7 +98,7 @@ class Quota:
         return self._shares[service].units(version, active, cycle_start, cycle_end)
 
     def home(self, card: Ints, version: Ints, cycle_start: Ints, cycle_end: Ints) -> Ints:
-        """int64[n]: as `allowance`, of data on the meters of the home zone."""
+        """int64[n]: like `allowance`, for data on the meters of the home zone."""
         if None not in self._shares:
             units = self._allowances * self.home_meters(Service.DATA, None)
             self._shares[None] = _Share.of(units, self._prorates)
@@ -114,7 +116,8 @@ class Quota:
     ) -> Ints:
         """int64[n]: the size of each pool in the home zone for a service and direction (None: all) as of `today` (P7).
 
-        The sum over the meters of the home zones of its members' plans; the fixed size of a static pool.
+        It is the fixed size of a static pool, else the sum of the members' allowances on the home-zone meters of their
+        plans.
         """
         home = self.home_meters(service, direction)
         counting = np.flatnonzero((home & (self._allowances > 0)).any(axis=0)).tolist()
@@ -133,7 +136,7 @@ class Quota:
         return sizes_at(sizes, pool, np.zeros_like(pool), cycle, start, end, today)
 
     def home_slot(self) -> Ints:
-        """int64[versions]: the zone slot of the home zone; 0 for a version without zones, -1 for one without a home."""
+        """int64[versions]: the zone slot of the home zone; 0 if the version has no zones, -1 if none is home."""
         if self._home_slot is None:
             slots = []
             for key in self._book.zone_keys:
@@ -143,7 +146,7 @@ class Quota:
         return self._home_slot
 
     def home_meters(self, service: Service, direction: Direction | None) -> Flags:
-        """bool[versions, meters]: what usage of a service and direction (None: all) in the home zone counts on."""
+        """bool[versions, meters]: the meters that count home-zone usage of a service and direction (None: all)."""
         book = self._book
         meters = np.zeros((len(book.versions), len(book.vocabulary.meters)), bool)
         for version, slot in enumerate(self.home_slot().tolist()):
@@ -155,7 +158,7 @@ class Quota:
 
 
 def _prorates(book: Book) -> Flags:
-    """bool[versions, meters]: whether the allowance of a meter counts by days, as the first of its rates says (P9)."""
+    """bool[versions, meters]: whether the allowance of a meter is prorated, as the first of its rates says (P9)."""
     table = np.zeros((len(book.versions), len(book.vocabulary.meters)), bool)
     for row, (_, version) in enumerate(book.versions):
         for rate in reversed(version.rates):

@@ -1,4 +1,7 @@
-"""Thresholds of rules, read into limits that a value has to be above (L1 to L4, L8, L11)."""
+"""Thresholds of rules, compiled into limits (L1 to L4, L8, L11).
+
+A limit is the value that must be strictly exceeded for a level to be met.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from rating.units.quantity import MAX_UNITS, parse_quantity
 from schemas.plans import Quantity
 from schemas.rules import Measure, Rule
 
-NEVER: Final = np.iinfo(np.int64).max  # a limit that nothing is above
+NEVER: Final = np.iinfo(np.int64).max  # a limit that no value exceeds
 
 Size = Literal["", "quota", "home", "pool", "tier"]
 
@@ -29,31 +32,31 @@ _PERCENT: Final = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?\s*%\Z", re.ASCII)
 _WHOLE: Final = re.compile(r"\d{1,18}\Z", re.ASCII)
 _MOST_PERCENT: Final = 1_000_000
 _MOST_LEVELS: Final = 16
-_LARGEST: Final = 1 << 61  # of a size and of a share of it; a sum of two stays within 64 bits
+_LARGEST: Final = 1 << 61  # largest size and largest share of a size; the sum of two fits into 64 bits
 
 
 @dataclass(frozen=True)
 class Threshold:
     """The levels of a rule, in the order in which they are met.
 
-    `levels` are whole units (sessions, days), or shares of the size where `percent`; none where nothing is compared.
-    `at` says that reaching a level is enough.
+    `levels` are whole units (or sessions, or days), or with `percent` shares of the size; empty if nothing is compared.
+    If `at` is True, reaching a level is enough; else it must be exceeded.
     """
 
     levels: tuple[Fraction, ...]
     percent: bool
     measure: Measure
     at: bool
-    size: Size  # what has to be known beside the value
+    size: Size  # the size that the comparison needs besides the value
     days: bool = False  # days before the end of the term
 
 
 def parse_threshold(rule: Rule, trigger: Trigger) -> Threshold:
-    """The threshold of a rule. A limit that is off (no threshold, no actions, `nearest`) has no levels.
+    """Return the threshold of a rule. A limit that is off (no threshold, no actions, `nearest`) has no levels.
 
-    Raises RuleError "rule <id>, <field>: found …; expected …" where the trigger does not compare that measure, a level
-    cannot be read, levels are too few or many, mix percent and units, or are not in the order in which they are met:
-    ascending, or descending where they are what remains or days.
+    Raises RuleError "rule <id>, <field>: found …; expected …" if the trigger does not compare the measure, if a level
+    cannot be read, if there are too few or too many levels, if they mix percent and units, or if they are not in the
+    order in which they are met. That order is ascending, but descending for "remaining" and for days.
     """
     measures = [measure for measure in trigger.measures if measure != "percent"] or ["used"]
     if rule.measure not in measures:
@@ -85,29 +88,35 @@ def parse_threshold(rule: Rule, trigger: Trigger) -> Threshold:
 
 
 class Limits:
-    """The limits of rules, compiled from their thresholds. Raises RuleError as `parse_threshold` does."""
+    """The limits of rules, compiled from their thresholds. Raises RuleError as `parse_threshold` does.
+
+    A rule is given by its index (`place`) in the sequence of rules.
+    """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._thresholds = [parse_threshold(rule, TRIGGERS[rule.trigger]) for rule in rules]
         self._pooled = [TRIGGERS[rule.trigger].kind == "pool" for rule in rules]
 
     def needs_size(self, place: int) -> Size:
-        """Which size `of` takes for a rule: none, the quota or the home allowance of the SIM, the size of the pool, or
-        the allowance of the plan as its tier (L2), with the add-ons beside.
+        """Return which size the method `of` needs for a rule.
+
+        "": none. "quota": the quota of the SIM. "home": its home allowance. "pool": the size of the pool. "tier": the
+        allowance of the plan, which is its tier; the add-ons are a separate argument then (L2).
         """
         return self._thresholds[place].size
 
     def days(self, place: int) -> Ints:
-        """int64[levels]: of a rule on the end of the term, at how many days before it each level is met."""
+        """int64[levels]: the days before the end of the term at which each level of a rule on terms is met."""
         levels = self._thresholds[place].levels
         return np.array([int(level) for level in levels], np.int64)
 
     def of(self, place: int, size: Ints | None, addons: Ints | None = None) -> Ints:
-        """int64[levels, n]: what the value has to be above for each level to hold; [levels, 1] where no size counts.
+        """int64[levels, n]: the value that must be exceeded for each level; [levels, 1] if the rule needs no size.
 
-        NEVER where nothing is watched: a quota of 0 and a threshold that is a share of it, what remains of it, or a
-        hard cut; a plan tier without a cut. The size of a pool may be 0. `addons` are units on top of a hard cut. Of a
-        rule on the end of the term the value is the days left, negated.
+        NEVER if the rule does not watch the subject: its quota is 0 and the threshold is in percent, on the remaining
+        quota, or a hard cut; or the plan tier has no cut. A pool of size 0 is watched. `addons` are units on top of a
+        hard cut. For a rule on the end of the term, the value to compare is the number of days left, negated. Raises
+        ValueError if the rule needs a size and `size` is None.
         """
         threshold = self._thresholds[place]
         if threshold.size and size is None:
@@ -127,8 +136,10 @@ class Limits:
         return limits
 
     def units(self, place: int, level: Ints, size: Ints | None, addons: Ints | None = None) -> Ints:
-        """int64[n]: the highest level that holds, where `level` (from 1) of them do: the value of usage that had to be
-        exceeded or reached, or days before the end of the term. Of level 0 that of the first.
+        """int64[n]: the highest level met, given the number `level` of levels met.
+
+        It is the usage that had to be exceeded or reached, or the days before the end of the term. `level` 0 gives the
+        value of the first level.
         """
         if self._thresholds[place].days:
             left: Ints = self.days(place)[np.maximum(level, 1) - 1]
@@ -136,17 +147,17 @@ class Limits:
         return self.reached(place, level, self.of(place, size, addons))
 
     def reached(self, place: int, level: Ints, limits: Ints) -> Ints:
-        """int64[n]: as `units`, of a rule on usage, from limits that `of` gave."""
+        """int64[n]: like `units`, for a rule on usage, from the limits that `of` returned."""
         row = np.maximum(level, 1) - 1
         limit = limits[row, np.arange(len(row)) if limits.shape[1] == len(row) else 0]
         return np.where(limit < NEVER, limit + self._thresholds[place].at, NEVER)
 
 
 def _limit(threshold: Threshold, level: Fraction, size: Ints) -> Ints:
-    """int64[n]: what the value has to be above for one level, from the size as it is."""
+    """int64[n]: the value that must be exceeded for one level, for each current size."""
     base = np.minimum(size, _LARGEST)
     if threshold.measure == "remaining":
-        # value >= size - part: the less remains, the higher; so that the part is rounded the other way.
+        # The level is met if value >= size - part. The part is subtracted, so it is rounded the other way.
         part = _share(level, base, up=not threshold.at) if threshold.percent else np.full_like(base, int(level))
         return base - part - threshold.at
     part = _share(level, base, up=threshold.at) if threshold.percent else np.full_like(base, int(level))
@@ -156,18 +167,18 @@ def _limit(threshold: Threshold, level: Fraction, size: Ints) -> Ints:
 
 
 def _share(share: Fraction, size: Ints, up: bool) -> Ints:
-    """int64[n]: a share of each size in whole units, rounded down or up; NEVER where it is above all that is used."""
+    """int64[n]: a share of each size in whole units, rounded down or up; NEVER if it is too large to be reached."""
     top, bottom = share.numerator, share.denominator
     largest = int(size.max(initial=0))
     if largest * top < _LARGEST:
-        return (size * top + (bottom - 1 if up else 0)) // np.int64(bottom)  # of one width: several times as fast
+        return (size * top + (bottom - 1 if up else 0)) // np.int64(bottom)  # 64-bit arithmetic is several times faster
     fits = min(_LARGEST * bottom // top, _LARGEST)
     whole, rest = muldiv(np.minimum(size, fits), np.int64(top), np.int64(bottom))  # type: ignore[arg-type]
     return np.where(size > fits, NEVER, whole + (rest > 0 if up else 0))
 
 
 def _cut(tier: Ints, addons: Ints | None, at: bool) -> Ints:
-    """int64[n]: what usage has to be above to be cut (L2); NEVER where the tier has no cut, or is nothing."""
+    """int64[n]: usage above which the card is cut; NEVER if the tier has no cut or is empty (L2)."""
     cut = hard_cut_units(tier)
     over = np.zeros_like(tier) if addons is None else np.minimum(addons, _LARGEST)
     return np.where((cut == NO_CUT) | (tier <= 0), NEVER, cut + over - at)
@@ -186,7 +197,7 @@ def _is_percent(level: Quantity) -> bool:
 
 
 def _level(rule: Rule, trigger: Trigger, place: int) -> Fraction:
-    """One level as whole units, or as a share of the size."""
+    """Return one level as whole units or, if it is in percent, as a share of the size. Raises RuleError."""
     level = rule.levels[place]
     field = _field(rule, place)
     if _is_percent(level):

@@ -1,1 +1,1 @@
-"""What rules react to: usage, events, and the passing of time."""
+"""Detection of the conditions of rules: usage, events, changes of cards, and the passing of time."""

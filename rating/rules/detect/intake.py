@@ -1,4 +1,4 @@
-"""From the rated records of a batch to the traffic that rules see."""
+"""Conversion of the rated records of a batch into the traffic that rules evaluate."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def traffic_of(
     offset: int,
     clock_us: int,
 ) -> Traffic:
-    """The traffic of the accepted records of a batch.
+    """Return the traffic of the accepted records of a batch.
 
-    `home_slot[version]` is the zone slot of the home zone (0: the plan has no zones, -1: none of them is home),
-    `home_meters[version, meter]` whether a counter is that of its data, `meters[rate]` the counter of a rate.
+    `home_slot[version]` is the zone slot of the home zone (0: the plan has no zones, -1: none of them is home).
+    `home_meters[version, meter]` says whether a counter counts home-zone data. `meters[rate]` is the counter of a rate.
     """
     entries, rating, cycles = result.entries, result.rating, result.cycles
     counted = entries.billable - rating.from_test
@@ -71,7 +71,7 @@ def traffic_of(
 
 
 def _stops(rows: pl.DataFrame) -> Flags:
-    """bool[n]: whether a record ends its session: the last partial, or a record that is a whole session."""
+    """bool[n]: whether a record ends its session: it is the last partial record, or a whole session by itself."""
     count = len(rows)
     kind = rows["record_type"].fill_null(0).to_numpy() if "record_type" in rows.columns else np.zeros(count, np.int64)
     alone = rows["session_id"].is_null().to_numpy() if "session_id" in rows.columns else np.ones(count, bool)

@@ -1,4 +1,4 @@
-"""Traffic: what the rules see of the accepted records of a batch, one row a record however it was split."""
+"""Traffic: the accepted records of a batch as the rules see them. A record that rating split is one row."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Traffic:
-    """Accepted records in journal order; int64[n] unless noted.
+    """Accepted records in journal order. Columns are int64[n] unless noted.
 
-    `units` is what counts: the billable quantity less what the test allowance gave (C2). `home_units` is the part of
-    it on the counter of the plan's home zone, or all where the plan has no zones. `zone` is a place in the list of
-    zone names of all plans, -1 for none; `country` likewise of the batch's `countries`. `today` is the local day of
-    arrival. `started` and `stopped` are data sessions that began and ended with the record.
+    `units` is the billable quantity less the part that the test allowance covered (C2). `home_units` is the part of
+    `units` on the home-zone data counter of the plan, or all of it if the plan has no zones. `zone` is an index into
+    the zone names of all plans, `country` an index into `countries`; -1 is none. `day` is the local day of use, `today`
+    the local day of arrival. `started` and `stopped` (bool[n]) mark records with which a data session began or ended.
     """
 
     received_us: int
-    clock_us: int  # the latest arrival so far, this one included
+    clock_us: int  # the latest arrival so far, including this batch
     offset: Ints
     place: Ints  # row of the batch
     card: Ints
@@ -44,7 +44,7 @@ class Traffic:
     cycle_end: Ints
     units: Ints
     home_units: Ints
-    home: Flags  # bool[n]: used in the home zone, or the plan has no zones
+    home: Flags  # bool[n]: used in the home zone, or on a plan without zones
     started: Flags
     stopped: Flags
     rows: pl.DataFrame  # the usage of these records: USAGE_SCHEMA

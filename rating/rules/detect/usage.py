@@ -1,4 +1,9 @@
-"""Rules on usage: totals of SIMs and pools move with each batch, and rules fire past their thresholds (L7, L8, L11)."""
+"""Rules on usage: each batch adds to the totals of SIMs and pools, and rules fire past their thresholds (L7, L8, L11).
+
+Plain version: for each record and each rule, add the record to the total and compare it with the limit. A Python loop
+over records times rules is too slow, so totals move by slice for the whole batch, and only groups of records that may
+fire are examined record by record. `test_rules_fire_as_record_by_record_and_in_any_cut` compares both.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +36,16 @@ if TYPE_CHECKING:
     from rating.rules.state import RuleState
     from rating.usage.corrections import Row
 
-_MARGIN_US: Final = 2 * DAY_US  # any zone's midnight, and an hour ahead
+_MARGIN_US: Final = 2 * DAY_US  # covers midnight in any time zone, and records dated up to an hour ahead
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _QUARTER: Final = dt.timedelta(minutes=15)
 
 
 def usage_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fires]:
-    """The firings of rules on usage over a batch, one Fires a rule, in journal order; totals have moved on.
+    """Add a batch to the totals and return the firings of rules on usage, one Fires per rule, in journal order.
 
-    A rule fires for a record that adds to its slice and leaves the total past the limit, unless its repetition says
-    that it has. Totals move for each slice that an active rule looks at; other slices are dropped.
+    A rule fires for a record that adds to its slice and leaves the total above the limit, unless `repetition` forbids
+    another firing. Only slices that an active rule needs are totalled; other slices are dropped.
     """
     by_slice = _watched(ruleset)
     _drop_unused(state, by_slice)
@@ -60,7 +65,7 @@ def usage_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fi
 
 
 def _watched(ruleset: RuleSet) -> dict[Slice, list[Watch]]:
-    """The slices that active rules look at, and the rules of each."""
+    """Return the slices that active rules need, with the rules of each."""
     found: dict[Slice, list[Watch]] = {}
     for watch in ruleset.watches:
         one = Slice.of(watch.rule, watch.trigger)
@@ -70,12 +75,12 @@ def _watched(ruleset: RuleSet) -> dict[Slice, list[Watch]]:
 
 
 def drop_unwatched(ruleset: RuleSet, state: RuleState) -> None:
-    """Drop slices that no active rule looks at. To be called whenever rules start or stop."""
+    """Drop slices that no active rule needs. Call this whenever rules are activated or deactivated."""
     _drop_unused(state, _watched(ruleset))
 
 
 def _drop_unused(state: RuleState, slices: Iterable[Slice]) -> None:
-    """Forget slices that no active rule looks at: they no longer move, and so would be wrong."""
+    """Drop slices other than `slices`. Their totals are no longer updated, so keeping them would be wrong."""
     used = {one.text for one in slices}
     for text in state.totals.slices - used:
         state.totals.drop(text)
@@ -84,10 +89,10 @@ def _drop_unused(state: RuleState, slices: Iterable[Slice]) -> None:
 
 
 def expire(ruleset: RuleSet, state: RuleState, clock_us: int) -> None:
-    """Drop totals whose window can take no more usage, what fired in it, and slices that no active rule looks at.
+    """Drop totals whose window takes no more usage, the firings of such windows, and slices that no active rule needs.
 
-    What rules find stays the same. To be called at ticks, after suspensions whose window is over have ended: until
-    then their totals are still looked at.
+    This changes no later firing. Call it at ticks, after the release of suspensions whose window is over: the release
+    still needs their totals.
     """
     drop_unwatched(ruleset, state)
     book = ruleset.book
@@ -98,14 +103,14 @@ def expire(ruleset: RuleSet, state: RuleState, clock_us: int) -> None:
         if not len(windows):
             continue
         days = windows if family == "sim/day" else np.array([cycle_days(book, code)[1] for code in windows.tolist()])
-        # A rule that is stopped keeps its suspensions, and looks at their totals once it starts again.
+        # A deactivated rule keeps its suspensions, and needs their totals when it is activated again.
         state.totals.keep(family, ((days + 1) * DAY_US >= last_us)[rank] | np.isin(windows, held)[rank])
     _forget_past(ruleset, state, last_us)
     state.rolling.expire(int(floor_quarter(clock_us, book.grace_us.max(initial=0, keepdims=True))[0]))
 
 
 def _forget_past(ruleset: RuleSet, state: RuleState, last_us: int) -> None:
-    """Forget what fired in cycles and days that were over before an instant, unless a suspension is held for it."""
+    """Forget firings in cycles and days that ended before `last_us`, except those that await an automatic resume."""
     memory = state.memory
     numbers, gone = memory.rule, np.zeros(len(memory), bool)
     for watch in ruleset.watches if len(memory) else ():
@@ -124,10 +129,10 @@ def _forget_past(ruleset: RuleSet, state: RuleState, last_us: int) -> None:
 
 
 def take_back(ruleset: RuleSet, state: RuleState, row: Row, clock_us: int) -> None:
-    """A rated row was reversed: what it counted counts no longer (F6); nothing fires.
+    """Subtract a reversed rated row from the totals (F6). Nothing fires.
 
-    `row` (a dict of RATED's columns) is the adjustment, whose units are below zero, or the row that it takes back.
-    Sessions that began stay begun.
+    `row` (a dict of the columns of RATED) is the adjustment, whose units are negative, or the original row. Counts of
+    sessions do not change.
     """
     watched = _watched(ruleset)
     _drop_unused(state, watched)
@@ -147,10 +152,10 @@ def take_back(ruleset: RuleSet, state: RuleState, row: Row, clock_us: int) -> No
 
 
 def backfill(ruleset: RuleSet, state: RuleState, rows: pl.DataFrame, watches: Sequence[Watch]) -> None:
-    """Start the slices that `watches` look at, and that are not kept yet, from what history holds.
+    """Fill the slices that `watches` need and that have no totals yet from the history.
 
-    `rows` has the columns of BASELINE and holds all usage up to this entry of the journal. Of cards, plans and cycles
-    that the catalogue no longer has, nothing is counted.
+    `rows` has the columns of BASELINE and contains all usage up to this journal entry. Rows of cards, plans and cycles
+    that the catalogue no longer has are skipped.
     """
     kept = state.totals.slices | state.rolling.slices
     slices = {one for watch in watches if (one := Slice.of(watch.rule, watch.trigger)) is not None}
@@ -162,9 +167,9 @@ def backfill(ruleset: RuleSet, state: RuleState, rows: pl.DataFrame, watches: Se
 
 
 def baseline_scope(ruleset: RuleSet, memory: Memory, clock_us: int) -> dict[str, Any]:
-    """The parameters of `baseline_sql`: labels of the cycles that can still take usage, and the first day of windows.
+    """Return the parameters of `baseline_sql`: labels of the cycles that still take usage, and the first day needed.
 
-    There may be some more than needed. Of windows that are over it covers those for which a suspension is held.
+    They may cover more than needed. They include past windows whose suspension still awaits its automatic resume.
     """
     book, held = ruleset.book, list(_held_windows(ruleset, memory))
     latest = clock_us // DAY_US + 2
@@ -181,7 +186,7 @@ def baseline_scope(ruleset: RuleSet, memory: Memory, clock_us: int) -> dict[str,
 
 
 def _held_windows(ruleset: RuleSet, memory: Memory) -> Iterator[tuple[Slice, list[int]]]:
-    """The windows for which rules, active or not, hold suspensions, and the slices that they look at."""
+    """Yield the slice and the windows of each rule, active or not, whose suspensions await their automatic resume."""
     held = memory["held"] == 1
     numbers = ruleset.vocabulary.rules.rows
     for rule in ruleset.catalogue.rules if held.any() else ():
@@ -192,7 +197,7 @@ def _held_windows(ruleset: RuleSet, memory: Memory) -> Iterator[tuple[Slice, lis
 
 
 class _History:
-    """Sums of rated rows (BASELINE) as columns of numbers."""
+    """Sums of rated rows (BASELINE), converted to numeric columns."""
 
     def __init__(self, ruleset: RuleSet, rows: pl.DataFrame) -> None:
         book, vocabulary, quota = ruleset.book, ruleset.vocabulary, ruleset.quota
@@ -219,7 +224,7 @@ class _History:
         self.at_home = (slot == 0) | ((slot > 0) & (self.rows["zone"] == named).fill_null(False).to_numpy())
 
     def add(self, state: RuleState, one: Slice) -> None:
-        """Add what the rows hold of a slice to its totals."""
+        """Add the rows that belong to a slice to its totals."""
         subject = self.pool if one.pooled else self.card
         window = {"cycle": self.cycle, "day": self.day, "rolling": self.quarter}[one.window]
         at = np.flatnonzero(self._which(one) & (subject >= 0) & (window >= 0))
@@ -234,7 +239,7 @@ class _History:
         state.totals.column(one.text)[rows] += groups.totals(units[groups.order])
 
     def _which(self, one: Slice) -> Flags:
-        """bool[n]: the rows that are of a slice."""
+        """bool[n]: the rows that belong to a slice."""
         which: Flags = self.service == one.service
         if one.direction is not None:
             which &= self.direction == one.direction
@@ -247,13 +252,13 @@ class _History:
 
 
 def _codes(names: pl.Series, numbers: dict[str, int]) -> Ints:
-    """int64[n]: the number of each name, -1 where it has none."""
+    """int64[n]: the number of each name; -1 if it has none."""
     codes = names.replace_strict(numbers, default=-1, return_dtype=pl.Int64).fill_null(-1)
     return codes.to_numpy().astype(np.int64)
 
 
 def _cycles(book: Book, plan: Ints, pool: Ints, labels: pl.Series) -> Ints:
-    """int64[n]: the code of each cycle by its label and the plan or pool whose it is, -1 where there is none such."""
+    """int64[n]: the code of each cycle, given its label and its plan or pool; -1 if there is no such cycle."""
     kind = np.where(plan >= 0, book.plan_cycle[plan], 0)
     if (pool >= 0).any():
         kind = np.where((pool >= 0) & (book.pool_cycle[pool] >= 0), book.pool_cycle[pool], kind)

@@ -1,1 +1,1 @@
-"""Which SIMs and records a rule watches: owner, scope, filters, and the nearest setting."""
+"""Selection of the SIMs and records that a rule watches: owner, scope, filters, and the nearest setting."""

@@ -1,4 +1,4 @@
-"""The tree of accounts: who is below whom, for whole columns (L6, L9)."""
+"""The tree of accounts, with membership of a subtree for whole columns (L6, L9)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from schemas.cards import Account
 
 
 class AccountTree:
-    """Accounts by number, each numbered once more so that an account and all below it are one range.
+    """Accounts numbered in depth-first order, so that an account and all accounts below it form one range.
 
-    `order[accounts]` is that number, `last[accounts]` the largest one below each account or its own, `depth[accounts]`
-    how many are above it.
+    `order` (int64[accounts]) is the depth-first number of each account, `last` the largest number in its subtree, and
+    `depth` the number of accounts above it.
     """
 
     def __init__(self, accounts: tuple[Account, ...]) -> None:
@@ -30,7 +30,7 @@ class AccountTree:
         pending = [(row, 0) for row in reversed(np.flatnonzero(self.parent < 0).tolist())]
         while pending:
             row, depth = pending.pop()
-            if row < 0:  # all below this account have their numbers
+            if row < 0:  # the subtree of account ~row is complete
                 self.last[~row] = entered - 1
                 continue
             self.order[row], self.depth[row] = entered, depth
@@ -43,12 +43,12 @@ class AccountTree:
         return self.numbered_within(self.order[account], top)
 
     def numbered_within(self, order: Ints, top: int) -> Flags:
-        """bool[n]: as `within`, of accounts that are given by `order`."""
+        """bool[n]: like `within`, for accounts given by their depth-first number (`order`)."""
         inside: Flags = (order >= self.order[top]) & (order <= self.last[top])
         return inside
 
     def at_depth(self, depth: int) -> Ints:
-        """int64[accounts]: which account of a depth each one is or is below; -1 where it is above that depth."""
+        """int64[accounts]: the account at `depth` whose subtree contains each account; -1 if it is above that depth."""
         found = np.where(self.depth == depth, np.arange(len(self.depth)), -1)
         for level in range(depth + 1, int(self.depth.max(initial=0)) + 1):
             rows = np.flatnonzero(self.depth == level)

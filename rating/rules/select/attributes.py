@@ -1,4 +1,4 @@
-"""Which cards have a status, a tag or a value of a custom field: what filters on cards look up (L9)."""
+"""Index of cards by status, tag or custom-field value, for filters on cards (L9)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rating.columnar.key_index import Ints
 from rating.rules.detect.traffic import Flags
 from schemas.rules import FilterType
 
-_MASKED: Final = 64  # a text that one card of so many has gets a mask; there can be few such texts
+_MASKED: Final = 64  # a text that at least 1 of 64 cards has gets a mask; only few texts can be that frequent
 
 
 class Holders:
-    """The cards that have each of some texts; a text that no card has has none.
+    """The cards that have each text.
 
-    Memory goes by the cards that have a text, not by texts times cards.
+    Memory grows with the number of pairs of card and text, not with texts times cards.
     """
 
     def __init__(self, pairs: pl.DataFrame, cards: int) -> None:
-        """`pairs` has the columns card (Int64) and text, each card once a text; there are `cards` cards."""
+        """Index `pairs`, with columns card (Int64) and text, each pair once. `cards` is the number of all cards."""
         grouped = pairs.group_by("text", maintain_order=True).agg("card")
         self._count = cards
         self._rows = {text: row for row, text in enumerate(grouped["text"])}
@@ -33,7 +33,7 @@ class Holders:
 
     @classmethod
     def of(cls, cards: pl.DataFrame, kind: FilterType, name: str | None, wanted: set[str]) -> Self:
-        """Who has which of the `wanted` texts as status, as tag, or in the custom field `name`."""
+        """Index the cards that have one of the `wanted` texts as status, as tag, or in the custom field `name`."""
         if kind == "sim_tag":
             texts = cards.select(text=pl.col("tags").list.unique()).with_row_index("card")
             texts = texts.explode("text", empty_as_null=False, keep_nulls=False)
@@ -60,15 +60,16 @@ class Holders:
 
 
 def among(card: Ints, some: Ints) -> Flags:
-    """bool[n]: whether each card is one of `some`, which come in any number and order."""
+    """bool[n]: whether each card is one of `some` (int64[k], in any order)."""
     found: Flags = card == some[0] if len(some) == 1 else np.isin(card, some, kind="table")
     return found
 
 
 def custom_texts(custom: pl.Series, name: str) -> Iterator[str | None]:
-    """The text of the custom field `name` in each JSON object: of numbers and booleans as the object writes them.
+    """Yield the value of the custom field `name` in each JSON object, as text.
 
-    None where there is no such field, or it holds null, an object or an array.
+    Numbers and booleans are spelled as in the JSON. The value is None if the field is absent, or is null, an object or
+    an array.
     """
     field = msgspec.defstruct("Field", [("value", msgspec.Raw, msgspec.Raw())], rename={"value": name})
     decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(field)

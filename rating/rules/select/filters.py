@@ -1,4 +1,4 @@
-"""Which SIMs and records a rule watches: owner, scope, filters and the nearest setting (L1, L6, L9)."""
+"""Filters: which SIMs and records a rule watches, by owner, scope, filters and nearest setting (L1, L6, L9)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.rules import Filter, FilterType, Rule
 
 Context = Literal["root", "account"]
 
-# Which rules may have a filter (L9): those of root, of an account, or both.
+# The contexts in which a filter type is allowed (L9): rules of root, rules of an account, or both.
 LEGAL: Final[dict[FilterType, tuple[Context, ...]]] = {
     "account": ("root",),
     "account_status": ("root",),
@@ -40,22 +40,22 @@ LEGAL: Final[dict[FilterType, tuple[Context, ...]]] = {
 _RECORD: Final = ("zone", "rat")
 _ACCOUNT: Final = ("account", "account_status", "account_tag", "sub_account", "sub_account_status")
 _PLAN: Final = ("plan", "plan_type")
-_KEPT_DAYS: Final = 4  # local days of arrival of which the plans of all cards are kept
+_KEPT_DAYS: Final = 4  # number of local days of arrival for which the plans of all cards are cached
 
 _Key = tuple[FilterType, str | None]
 
 
 def context(rule: Rule) -> Context:
-    """The context of a rule: that of root, or of an account."""
+    """Return the context of a rule: "root", or "account" if an account owns it."""
     return "root" if rule.owner is None else "account"
 
 
 class Filters:
-    """The owner, scope and filters of rules over whole columns; what a rule asks for is compiled at its first use.
+    """Owner, scope and filters of rules, evaluated over whole columns. Each part is compiled at its first use.
 
-    Filters of one type are joined by OR, types by AND (L9). A filter is looked at in whatever context it stands:
-    `LEGAL` is for those who check a catalogue. `former` are filters of before a change: of what the change left alone
-    nothing is compiled again.
+    Filters of one type are joined by OR, types by AND (L9). The context of a filter is not checked here: the check of
+    a catalogue does so, with `LEGAL`. `former` are the filters before a change; their unchanged parts are used again.
+    A rule is given by its index (`place`) in `rules`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Filters:
         self.rules = rules
         self.tree = AccountTree(catalogue.accounts)
         self.account = directory.account
-        self._order = self.tree.order[directory.account]  # int64[cards]: what is below an account, in one look-up
+        self._order = self.tree.order[directory.account]  # int64[cards]: saves one look-up per card in `in_scope`
         self._catalogue = catalogue
         self._book = book
         self._directory = directory
@@ -92,10 +92,10 @@ class Filters:
         self._positions: dict[str, tuple[list[str], int, dict[str, list[int]]]] = {}
 
     def cards(self, place: int, card: Ints, day: Ints) -> Flags:
-        """bool[n]: whether a rule watches each card: by owner, scope, filters on cards, and nearest setting.
+        """bool[n]: whether a rule watches each card, by owner, scope, filters on cards, and nearest setting.
 
-        `day` is the local day of arrival, by which a card is on a plan. Filters on the record (`places`) have no say
-        in which setting is the nearest. Of several equally near settings each watches.
+        `day` is the local day of arrival. It determines the plan of the card. Filters on the record (`places`) do not
+        affect which setting is the nearest. If several settings are equally near, all of them apply.
         """
         watched = self.in_scope(place, card, day)
         rule = self.rules[place]
@@ -108,9 +108,9 @@ class Filters:
         return watched
 
     def places(self, place: int, zone: Ints, zones: list[str], rat: Ints, rats: list[str]) -> Flags:
-        """bool[n]: whether the filters on zone and RAT of a rule let it look at each record.
+        """bool[n]: whether each record passes the filters on zone and RAT of a rule.
 
-        `zone` and `rat` point to `zones` and `rats`; -1, unknown, is none that a filter asks for.
+        `zone` and `rat` are indices into `zones` and `rats`. -1 means unknown and matches no filter value.
         """
         watched = np.ones(len(zone), bool)
         for kind, some in self._of(place):
@@ -120,11 +120,11 @@ class Filters:
         return watched
 
     def looks_at(self, place: int, name: Literal["zone", "rat"]) -> bool:
-        """Whether a rule has a filter on the zone, or on the RAT, of a record."""
+        """Return whether a rule has a filter of type `name`, zone or RAT of the record."""
         return any(one.type == name for one in self.rules[place].filters)
 
     def in_scope(self, place: int, card: Ints, day: Ints) -> Flags:
-        """bool[n]: whether owner, scope and filters on cards let a rule watch each card, other settings aside."""
+        """bool[n]: whether owner, scope and filters on cards let a rule watch each card, ignoring nearer settings."""
         rule = self.rules[place]
         watched = np.ones(len(card), bool)
         if rule.owner is not None:
@@ -144,9 +144,9 @@ class Filters:
         return watched
 
     def scope(self, place: int) -> Ints:
-        """int64[k]: the cards that a rule of individual scope names, ascending, those that there are."""
+        """int64[k], ascending: the existing cards that a rule of individual scope names."""
         if self._scopes is None:
-            # The numbers of all rules at once: a look-up has its price, and thousands of rules may name one SIM each.
+            # Look up the cards of all rules at once: one look-up per rule is slow if thousands of rules name one SIM.
             lengths = np.array([len(rule.sims) for rule in self.rules], np.int64)
             iccids = pl.Series([iccid for rule in self.rules for iccid in rule.sims], dtype=pl.String)
             named = self._directory.rows_of(iccids)
@@ -155,7 +155,7 @@ class Filters:
         return np.unique(rows[rows >= 0])
 
     def plan(self, card: Ints, day: Ints) -> Ints:
-        """int64[n]: the plan in force for each card on each local day, -1 where it is on none."""
+        """int64[n]: the plan of each card on its local day; -1 if it has none."""
         spells = self._directory.plans
         days, of_day = distinct(day)
         if len(days) > _KEPT_DAYS or not len(days):
@@ -174,7 +174,7 @@ class Filters:
         return found
 
     def plans(self, some: tuple[Filter, ...]) -> Ints:
-        """int64[k]: the plans that filters of one type, plan or plan_type, name between them."""
+        """int64[k]: the plans that match any of these filters, which are all of type plan or all of type plan_type."""
         if some not in self._plans:
             values = _values(some)
             rows = self._book.vocabulary.plans.rows
@@ -183,7 +183,7 @@ class Filters:
         return self._plans[some]
 
     def _of(self, place: int) -> list[tuple[FilterType, tuple[Filter, ...]]]:
-        """The filters of a rule by type."""
+        """Return the filters of a rule, grouped by type."""
         if place not in self._kinds:
             by_type: dict[FilterType, list[Filter]] = {}
             for one in self.rules[place].filters:
@@ -192,9 +192,9 @@ class Filters:
         return self._kinds[place]
 
     def _account_mask(self, owner: str | None, some: tuple[Filter, ...]) -> Flags:
-        """bool[accounts]: the accounts whose SIMs filters of one type ask for between them; the SIM's own unless said.
+        """bool[accounts]: the accounts whose SIMs match any of these filters, which are all of one type.
 
-        sub_account takes the accounts below the named ones too; an owner is no sub-account of its own.
+        sub_account also matches the accounts below the named ones. The owner does not count as its own sub-account.
         """
         key = (owner, some)
         if key not in self._accounts:
@@ -213,7 +213,7 @@ class Filters:
         return self._accounts[key]
 
     def _below(self, owner: str | None, names: set[str]) -> Flags:
-        """bool[accounts]: the sub-accounts of the owner that are named, and all below them."""
+        """bool[accounts]: the named sub-accounts of the owner, and all accounts below them."""
         mask = np.zeros(len(self.tree.parent), bool)
         everyone = np.arange(len(mask))
         named = np.array([self.tree.rows[name] for name in names if name in self.tree.rows and name != owner], np.int64)
@@ -224,7 +224,7 @@ class Filters:
         return mask
 
     def _have(self, some: tuple[Filter, ...], card: Ints) -> Flags:
-        """bool[n]: whether each card has what one of the filters (of tag, status or custom field) asks for."""
+        """bool[n]: whether each card matches any of these filters on tag, status or custom field."""
         have = np.zeros(len(card), bool)
         for one in some:
             holders = self._holders_of((one.type, one.name))
@@ -248,7 +248,7 @@ class Filters:
         return self._former_cards[name]
 
     def _codes(self, kind: FilterType, names: list[str], some: tuple[Filter, ...]) -> Ints:
-        """int64[k]: the places in `names` of what the filters ask for."""
+        """int64[k]: the indices in `names` of the values of the filters."""
         known = self._positions.get(kind)
         if known is None or known[0] is not names or known[1] != len(names):
             rows: dict[str, list[int]] = {}

@@ -1,4 +1,8 @@
-"""The nearest of several settings of one name (L1): SIM before plan before account before root."""
+"""The nearest of several settings with one `nearest` name: SIM before plan before account before root (L1).
+
+A setting is a rule with a `nearest` name. Plain version: evaluate every setting for every card. There can be thousands
+of settings, so those for SIMs, for plans only and for accounts only are looked up together.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,13 @@ from schemas.rules import Rule
 if TYPE_CHECKING:
     from rating.rules.select.filters import Filters
 
-_ROOT: Final = 0  # an account stands above it by 1 + its depth
+_ROOT: Final = 0  # an account has the rank 1 + its depth
 _PLAN: Final = 1 << 30
 _SIM: Final = 1 << 31
 
 
 def nearness(rule: Rule, tree: AccountTree) -> int:
-    """How near a setting is to the SIMs that it watches; the larger the nearer, the deeper of two accounts nearer."""
+    """Return the rank of a setting. The higher the rank, the nearer the setting; deeper accounts rank higher."""
     if rule.sims:
         return _SIM
     if any(one.type == "plan" for one in rule.filters):
@@ -32,10 +36,10 @@ def nearness(rule: Rule, tree: AccountTree) -> int:
 
 
 class Nearest:
-    """The settings of one name. Asking costs by what kinds of settings there are, not by how many of them.
+    """The settings with one name.
 
-    Settings of SIMs, of plans alone and of accounts alone are looked up all at once; those that have other filters on
-    cards beside are asked one by one.
+    Settings for SIMs, for plans only and for accounts only are looked up together, so the cost does not grow with their
+    number. Settings with other filters on cards are evaluated one by one.
     """
 
     def __init__(self, filters: Filters, places: list[int]) -> None:
@@ -44,7 +48,7 @@ class Nearest:
         count = len(tree.parent)
         self._others: list[tuple[int, int]] = []
         scopes: list[Ints] = []
-        plans: dict[int, set[int]] = {}  # owners by depth, -1 for root: what plans they name
+        plans: dict[int, set[int]] = {}  # by depth of the owner (-1: root), keys of owner and plan
         own = np.full(count, _ROOT, np.int64)
         for place in places:
             rule = filters.rules[place]
@@ -70,14 +74,14 @@ class Nearest:
             (None if depth < 0 else tree.at_depth(depth), np.array(sorted(keys), np.int64))
             for depth, keys in sorted(plans.items())
         ]
-        # An account is watched by the setting of its own, else by that of the nearest one above it.
+        # The setting of an account also applies to the accounts below it that have none of their own.
         for depth in range(1, int(tree.depth.max(initial=0)) + 1):
             rows = np.flatnonzero(tree.depth == depth)
             own[rows] = np.maximum(own[rows], own[tree.parent[rows]])
         self._account = own
 
     def nearer(self, rank: int, card: Ints, day: Ints) -> Flags:
-        """bool[n]: whether a setting nearer than `rank` (`nearness`) watches each card; `day` as in Filters.cards."""
+        """bool[n]: whether a setting of higher rank than `rank` watches each card. `day` is as in Filters.cards."""
         filters = self._filters
         found = np.zeros(len(card), bool)
         if rank < _SIM and len(self._sims):

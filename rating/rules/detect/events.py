@@ -1,6 +1,6 @@
-"""What happened to SIMs: sessions, blocks, another device or cell, and changes of the catalogue (L7).
+"""Rules on events: sessions, blocks, changes of device or cell, and changes of card data (L7).
 
-Nothing is totalled here, so a window is the event itself: `once_per_window` fires for each.
+Events have no total, so the window is the event itself: `once_per_window` fires for each event.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ def admit(
     repetition: Repetition | None = None,
     held: bool = False,
 ) -> list[Fires]:
-    """The firings among the candidates of one rule that the memory lets through; none: an empty list.
+    """Return the firings among the candidates of one rule that its repetition allows, as a list of at most one Fires.
 
-    `card` and `day` (local day of arrival) are int64[n] in journal order, `columns` further fields of Fires;
-    `offset` is among them. Where no window is given the window is the event itself.
+    `card` and `day` (local day of arrival) are int64[n] in journal order. `columns` has further fields of Fires and
+    must include `offset`. Without `window`, the window is the event itself. Without `repetition`, that of the rule
+    applies.
     """
     if not len(card):
         return []
@@ -70,7 +71,7 @@ def admit(
 
 
 def traffic_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fires]:
-    """The firings of session, IMEI and location rules over the records of a batch; sightings move on."""
+    """Update the sightings with a batch and return the firings of rules on sessions, IMEI and location."""
     sightings = state.sightings
     heard = None
     if len(sightings.columns) > 1:
@@ -101,10 +102,10 @@ def traffic_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[
 def event_fires(
     ruleset: RuleSet, state: RuleState, events: Sequence[NetworkEvent], offsets: Ints, now_us: int
 ) -> list[Fires]:
-    """The firings of what the network told of SIMs without usage; sightings move on.
+    """Update the sightings with network events and return the firings.
 
-    `offsets` (int64[n]) are those of the events. An event of a SIM that is not in the directory fires nothing; one
-    dated after its arrival happened on arrival.
+    `offsets` (int64[n]) are the journal offsets of the events. Events of SIMs that are not in the directory are
+    ignored. An event dated after its arrival counts as of its arrival.
     """
     if not events:
         return []
@@ -145,11 +146,11 @@ def event_fires(
 def change_fires(
     ruleset: RuleSet, state: RuleState, before: pl.DataFrame, after: pl.DataFrame, offset: Ints | int, now_us: int
 ) -> list[Fires]:
-    """The firings of what a catalogue or a result of an action changed in cards; sightings take new IMEIs over.
+    """Return the firings for card data that a catalogue or the result of an action changed; update IMEIs in sightings.
 
-    `before` and `after` have the columns of CARD_SCHEMA and a row a card, all cards or those that were touched; a card
-    that is in one of them only is no change. `offset` is one, or int64[rows of after]. A first IMEI is no change of
-    device; a first MSISDN, plan or custom field is one, from null.
+    `before` and `after` have the columns of CARD_SCHEMA and one row per card: all cards, or the changed ones. A card
+    that is in only one of them does not count as changed. `offset` is one journal offset, or int64[rows of after]. A
+    first IMEI is not a change of device. A first MSISDN, plan or custom field is a change from null.
     """
     directory, sightings = ruleset.directory, state.sightings
     watches = [watch for watch in ruleset.watches if watch.trigger.kind == "change"]
@@ -206,9 +207,9 @@ def matching(ruleset: RuleSet, watch: Watch, card: Ints, day: Ints) -> Flags:
 
 
 def _placed(ruleset: RuleSet, watch: Watch, sightings: Sightings, seen: dict[str, Ints]) -> Flags | bool:
-    """bool[n]: whether the zone and network that each SIM was last seen in match the rule; True where it asks for none.
+    """bool[n]: whether the last-seen zone and RAT of each SIM match the rule; True if the rule has no such filter.
 
-    `seen` are numbers of texts of the sightings, by name.
+    `seen` has the last-seen values as numbers of Sightings.texts, by name ("zone", "rat").
     """
     filters = ruleset.filters
     if not (filters.looks_at(watch.place, "zone") or filters.looks_at(watch.place, "rat")):
@@ -221,13 +222,16 @@ def _placed(ruleset: RuleSet, watch: Watch, sightings: Sightings, seen: dict[str
 
 
 def last_seen(ruleset: RuleSet, watch: Watch, sightings: Sightings, card: Ints) -> Flags | bool:
-    """bool[n]: whether the zone and network that each card was last seen in match the rule (L9)."""
+    """bool[n]: whether the last-seen zone and RAT of each card match the rule; True if it has no such filter (L9)."""
     held = {name: sightings[name][card] for name in ("zone", "rat") if name in sightings}
     return _placed(ruleset, watch, sightings, held)
 
 
 def _moves(rule: Rule, name: str, sightings: Sightings, heard: Heard) -> tuple[Ints, dict[str, pl.Series]]:
-    """The reports that tell another IMEI or cell as the rule asks for, and what it was and is."""
+    """Return the reports in which the IMEI or cell changed as the rule asks, and the old and new value.
+
+    The values are String[k], named `from_value` and `to_value`.
+    """
     at = heard.moved.get(name, np.zeros(0, np.int64))
     if name == "cell" and rule.across != "any":
         at = at[heard.within[at] == (rule.across == "during")]
@@ -240,7 +244,7 @@ def _moves(rule: Rule, name: str, sightings: Sightings, heard: Heard) -> tuple[I
 
 
 def _named(rule: Rule, old: pl.Series, new: pl.Series) -> Flags:
-    """bool[n]: whether each change is from and to what the rule names."""
+    """bool[n]: whether each change matches `from` and `to` of the rule."""
     keep = np.ones(len(new), bool)
     for wanted, values in ((rule.from_, old), (rule.to, new)):
         if wanted is not None:
@@ -249,9 +253,9 @@ def _named(rule: Rule, old: pl.Series, new: pl.Series) -> Flags:
 
 
 def _fields_changed(rule: Rule, was: pl.Series, now: pl.Series) -> tuple[Flags, pl.Series, pl.Series]:
-    """Whether custom fields of each card changed as the rule asks for (bool[n]), and from what to what.
+    """Return whether custom fields of each card changed as the rule asks (bool[n]), and old and new values (String[n]).
 
-    A rule that names no field is told of all that changed in a card at once, as JSON objects.
+    For a rule that names no field, the values are JSON objects of all fields of the card that changed.
     """
     changed = was.ne_missing(now).to_numpy().copy()
     texts: list[list[str | None]] = [[None] * len(now), [None] * len(now)]
@@ -277,7 +281,7 @@ _JSON: Final = msgspec.json.Encoder()
 
 
 def _custom(text: str | None) -> dict[str, str]:
-    """The custom fields of a card as texts; those that are null are not there."""
+    """Return the custom fields of a card as text, without those that are null."""
     fields: dict[str, Any] = msgspec.json.decode(text) if text else {}
     return {
         name: value if isinstance(value, str) else _JSON.encode(value).decode()
@@ -287,7 +291,7 @@ def _custom(text: str | None) -> dict[str, str]:
 
 
 def _reports(sightings: Sightings, events: Sequence[NetworkEvent], card: Ints, used_us: Ints) -> Reports:
-    """What events tell of SIMs; a block tells that a SIM tried, not that it was connected."""
+    """Return the reports in network events. A block gets the time NEVER: it shows an attempt, not a connection."""
     attached = [one if isinstance(one, Connected) else None for one in events]
     texts = {
         name: sightings.texts[name].numbers(

@@ -1,9 +1,11 @@
-"""Sightings: what was last heard of each SIM, for the rules that ask for it.
+"""Sightings: last-seen facts of each SIM (time, device, cell, RAT, zone), for the rules that need them.
 
-A row is a card of the directory. Times are of use, not of arrival, and NEVER where nothing was heard. What is told of
-a device, a cell, a radio network and a zone holds until a later report tells otherwise; a report older than the
-latest one heard of its SIM tells nothing new, so batches can come out of time order. Only what some active rule needs
-is kept up.
+A row is a card of the directory. Times are times of use, not of arrival; NEVER means that nothing was seen. A device,
+cell, RAT or zone is valid until a later report changes it. A report older than the latest one of its SIM changes none
+of them, so batches may come out of time order. Only facts that an active rule needs are kept.
+
+Plain version: apply one report after another. That needs a Python loop over all records, so reports of a batch are
+grouped by card and applied with running maxima. `test_batches_can_be_cut_anywhere` compares both.
 """
 
 from __future__ import annotations
@@ -29,23 +31,23 @@ from schemas.usage import Service
 NEVER: Final = -(1 << 62)
 UNKNOWN: Final = -1
 
-# Shorter than any billing cycle, so that a cycle in which nothing was heard lies inside one silence of this length.
+# Shorter than any billing cycle. So a cycle without any report lies within one silence of at least this length.
 _QUIET_US: Final = 27 * DAY_US
 
 HEARD: Final = {None: "seen_us", Service.DATA: "data_us", Service.SMS: "sms_us", Service.VOICE: "voice_us"}
 _TEXTS: Final = ("imei", "cell", "rat", "zone")
-_TOLD: Final = {"imei": "imei", "cell": "cell_id", "rat": "rat"}  # by which columns of USAGE_SCHEMA
-_NULL: Final = np.uint64(0)  # in the place of the digest of a text that is null
+_TOLD: Final = {"imei": "imei", "cell": "cell_id", "rat": "rat"}  # the column of USAGE_SCHEMA that reports each fact
+_NULL: Final = np.uint64(0)  # the digest of null
 
 
 def quiet_columns(heard: str) -> tuple[str, str]:
-    """Where the last long silence of `heard` began and ended: the names of two columns."""
+    """Return the names of the columns for the begin and the end of the last long silence in the column `heard`."""
     stem = heard.removesuffix("_us")
     return f"{stem}_quiet_us", f"{stem}_again_us"
 
 
 def needs(watches: Iterable[Watch]) -> set[str]:
-    """The columns that the active rules look at."""
+    """Return the names of the columns that the active rules need."""
     found: set[str] = set()
     for watch in watches:
         trigger, rule = watch.trigger, watch.rule
@@ -58,13 +60,13 @@ def needs(watches: Iterable[Watch]) -> set[str]:
         elif trigger.name == "location_changed":
             found |= {"cell", "cell_session", "seen_us"}
         if trigger.kind not in ("usage", "pool") or rule.repetition == "daily":
-            # Ticks, catalogues and commands bring no record that a filter could look at.
+            # Ticks, catalogues and commands have no record for these filters, so they use the last-seen value.
             found.update(name for one in rule.filters for name in ("zone", "rat") if one.type == name)
     return found | ({"seen_us"} if found & set(_TEXTS) else set())
 
 
 class Texts:
-    """Distinct texts numbered in order of first appearance, found by digest and kept for ever."""
+    """Distinct texts, numbered in order of first appearance and looked up by digest. No text is ever removed."""
 
     def __init__(self, texts: Sequence[str] = ()) -> None:
         self.index = KeyIndex()
@@ -76,9 +78,9 @@ class Texts:
         return len(self.series)
 
     def numbers(self, texts: pl.Series, digests: Words | None = None) -> Ints:
-        """int64[n]: the number of each text, new ones in order of appearance; UNKNOWN where it is null.
+        """int64[n]: the number of each text; UNKNOWN for null. New texts get numbers in order of appearance.
 
-        `digests` are those of the texts, where they are at hand.
+        `digests` (uint64[n]) are the digests of the texts, if the caller has them already.
         """
         if digests is None:
             digests = digests_of(texts.to_frame("text"), ["text"])["text"]
@@ -92,17 +94,17 @@ class Texts:
         return found
 
     def named(self, numbers: Ints) -> pl.Series:
-        """String[n]: the texts of the numbers; null where UNKNOWN."""
+        """String[n]: the text of each number; null for UNKNOWN."""
         return self.series.gather(pl.Series(numbers).set(pl.Series(numbers < 0), None))
 
 
 @dataclass(frozen=True)
 class Reports:
-    """What is told of SIMs, in journal order; int64[n] unless noted.
+    """Reports about SIMs, in journal order. Columns are int64[n] unless noted.
 
-    `used_us` NEVER tells nothing. `service` is UNKNOWN where no service was used. `texts` are numbers of
-    Sightings.texts, UNKNOWN where the report does not say, or, of the zone and where `placed`, where it is in none.
-    `session` is a digest of the session, UNKNOWN for none.
+    A report with `used_us` NEVER is ignored. `service` is UNKNOWN if no service was used. `texts` contains numbers of
+    Sightings.texts; UNKNOWN means that the report does not state the value. If `placed` is True, UNKNOWN for the zone
+    means that the SIM is in no zone. `session` is a digest of the session id, UNKNOWN for none.
     """
 
     card: Ints
@@ -115,11 +117,11 @@ class Reports:
 
 @dataclass(frozen=True)
 class Heard:
-    """What the reports of one entry said; columns of int64, one row a report.
+    """Effect of the reports of one journal entry. Columns are int64, one row per report.
 
-    `before` and `after` are what was known of each text without the report and with it. `moved` are the reports that
-    tell another IMEI or cell than was known, and `within` (bool[n]) those whose cell was told in the data session
-    of the cell before.
+    `before` and `after` are the number of each text before and after the report. `moved` has the indices of the reports
+    that change a known value, by text name. `within` (bool[n]) marks reports whose cell and the cell before were
+    reported in the same data session.
     """
 
     reports: Reports
@@ -130,7 +132,7 @@ class Heard:
 
 
 class Sightings:
-    """Columns of int64, one row a card, and the texts that some of them number."""
+    """Columns of int64, one row per card, and the texts to which some of the columns refer by number."""
 
     def __init__(self) -> None:
         self.columns: dict[str, Ints] = {"known_us": nothing()}
@@ -143,14 +145,14 @@ class Sightings:
         return name in self.columns
 
     def __getitem__(self, name: str) -> Ints:
-        """int64[len], writable: one column of all cards."""
+        """int64[len], writable: the column `name`."""
         return self.columns[name]
 
     def follow(self, wanted: set[str], imei: pl.Series, clock_us: int) -> None:
-        """Keep up the columns `wanted` from now on, for all cards of the directory, whose catalogued IMEIs are given.
+        """Maintain the columns `wanted`, and no others, from now on for all cards of the directory.
 
-        New cards are known since `clock_us`. A column that no rule needs is dropped: what happens meanwhile is not
-        followed, so nothing stale is left when a rule needs it again.
+        `imei` (String[cards]) has the IMEIs of the catalogue. New cards are known since `clock_us`. Dropping the other
+        columns ensures that a rule that needs them later does not find outdated values.
         """
         known = self.columns["known_us"]
         fresh = np.full(len(imei) - len(known), clock_us, np.int64)
@@ -166,9 +168,9 @@ class Sightings:
         self.columns = columns
 
     def hear(self, reports: Reports) -> Heard:
-        """Move on to what the reports say; returns what they changed.
+        """Apply the reports and return what they changed.
 
-        However the reports are cut into calls, the outcome is the same.
+        The result does not depend on how the reports are split into calls.
         """
         card, used_us = reports.card, reports.used_us
         heard = Heard(reports, {}, {}, {}, np.zeros(len(card), bool))
@@ -184,15 +186,15 @@ class Sightings:
         return heard
 
     def _listen(self, name: str, card: Ints, used_us: Ints) -> None:
-        """The latest time heard of each card, and the last long silence where a rule looks at cycles."""
+        """Update the latest time of each card and, if a rule watches cycles, its last long silence."""
         if quiet_columns(name)[0] in self:
             self._fall_quiet(name, card, used_us)
         np.maximum.at(self[name], card, used_us)
 
     def _fall_quiet(self, name: str, card: Ints, used_us: Ints) -> None:
-        """Note the long silences that reports end, and reports that come late into them."""
+        """Record long silences that a report ends, and shorten silences into which a late report falls."""
         quiet, again = (self[column] for column in quiet_columns(name))
-        # Few reports do either, and only the SIMs that they are of need a closer look.
+        # Few reports do either, so only the SIMs of these reports are examined.
         ends = (used_us - self[name][card] >= _QUIET_US) & (used_us != NEVER)
         some = np.zeros(len(self), bool)
         some[card[ends | ((used_us < again[card]) & (used_us > quiet[card]))]] = True
@@ -207,7 +209,7 @@ class Sightings:
         opened = np.flatnonzero(last >= 0)
         quiet[groups.keys[opened]] = prior[last[opened]]
         again[groups.keys[opened]] = used[last[opened]]
-        # A report that comes late into the silence ends its beginning later.
+        # A late report within the silence moves the begin of the silence.
         inside = (np.arange(len(used)) > last[groups.segment]) & (used < again[groups.keys][groups.segment])
         np.maximum.at(quiet, groups.keys[groups.segment[inside]], used[inside])
 
@@ -230,7 +232,7 @@ class Sightings:
             heard.moved[name] = np.sort(groups.order[says & (before >= 0) & (before != after)])
 
     def reports_of(self, traffic: Traffic, zones: Sequence[str]) -> Reports:
-        """What the records of a batch tell; `zones` are the names that Traffic.zone points to."""
+        """Return the reports in the records of a batch. `Traffic.zone` contains indices into `zones`."""
         rows, count = traffic.rows, len(traffic)
         unknown = np.full(count, UNKNOWN, np.int64)
         told = {name: column for name, column in _TOLD.items() if name in self and column in rows.columns}
@@ -242,13 +244,16 @@ class Sightings:
         if "zone" in self:
             shown = traffic.zone[np.sort(np.unique(traffic.zone, return_index=True)[1])]
             shown = shown[shown >= 0]
-            number = np.full(len(zones) + 1, UNKNOWN, np.int64)  # the last one is what -1 points to
+            number = np.full(len(zones) + 1, UNKNOWN, np.int64)  # index -1, no zone, selects the last element
             number[shown] = self.texts["zone"].numbers(pl.Series([zones[one] for one in shown], dtype=pl.String))
             texts["zone"] = number[traffic.zone]
         return Reports(traffic.card, traffic.used_us, traffic.service, texts, session, placed=True)
 
     def to_tables(self) -> dict[str, pa.Table]:
-        """`rule_sightings`: the columns (int64, a row a card); `rule_texts`: `kind` and `text`, in numbered order."""
+        """Return the tables `rule_sightings` (the columns, int64, one row per card) and `rule_texts`.
+
+        `rule_texts` has the columns `kind` and `text`, in order of the numbers.
+        """
         texts = pl.concat(
             [self.texts[name].series.alias("text").to_frame().with_columns(kind=pl.lit(name)) for name in _TEXTS]
         ).select("kind", "text")
@@ -259,7 +264,7 @@ class Sightings:
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, pa.Table]) -> Sightings:
-        """The sightings that `to_tables` wrote."""
+        """Return the sightings from the tables that `to_tables` returned."""
         sightings = cls()
         columns = tables["rule_sightings"]
         sightings.columns = {name: np.array(columns[name].to_numpy()) for name in columns.column_names}
@@ -271,7 +276,7 @@ class Sightings:
 
 
 def digests_of(rows: pl.DataFrame, columns: Sequence[str]) -> dict[str, Words]:
-    """Digests of the texts of each column, uint64[n]; 0 where there is none."""
+    """Return digests of the texts of each column, uint64[n] by column name; 0 for null."""
     if not columns:
         return {}
     found = rows.select(plh.col(name).nchash.xxh3_64().fill_null(int(_NULL)) for name in columns)
@@ -279,26 +284,26 @@ def digests_of(rows: pl.DataFrame, columns: Sequence[str]) -> dict[str, Words]:
 
 
 def sessions_of(digests: Words) -> Ints:
-    """int64[n]: what stands for the session of each record by the digest of its id, UNKNOWN for none."""
+    """int64[n]: an identifier of the session of each record, from the digest of its id; UNKNOWN for none."""
     return np.where(digests == _NULL, UNKNOWN, digests.view(np.int64))
 
 
 def _lasts(groups: Groups, values: npt.NDArray[np.int64]) -> Ints:
-    """int64[g]: the last of each group's values, which are in group order."""
+    """int64[g]: the last value of each group; `values` are in group order."""
     lasts: Ints = values[np.append(groups.starts[1:], len(groups.order)) - 1]
     return lasts
 
 
 def _last_where(chosen: Flags, groups: Groups) -> Ints:
-    """int64[n] in group order: the latest place of the group up to each row that is chosen, -1 where there is none."""
+    """int64[n] in group order: the last chosen row of the group up to each row; -1 if there is none."""
     place = np.maximum.accumulate(np.where(chosen, np.arange(len(chosen)), -1))
     return np.where(place >= groups.starts[groups.segment], place, -1)
 
 
 def _carried(groups: Groups, says: Flags, values: Ints, held: Ints) -> tuple[Ints, Ints]:
-    """Two int64[n] in group order: what holds before each row and after it.
+    """Return the current value before and after each row, two int64[n] in group order.
 
-    `held[g]` holds at first, and then the value of the latest row that `says` so.
+    The current value starts as `held[g]`. Each row for which `says` is true replaces it.
     """
     last = _last_where(says, groups)
     after = np.where(last >= 0, values[last], held[groups.segment])
@@ -309,14 +314,14 @@ def _carried(groups: Groups, says: Flags, values: Ints, held: Ints) -> tuple[Int
 
 
 def _latest_before(groups: Groups, used: Ints, held: Ints) -> Ints:
-    """int64[n] in group order: the largest of the group's values before each row, what was held included."""
+    """int64[n] in group order: the largest value of the group before each row, including `held`, the initial value."""
     low = int(used.min())
     shifted = np.empty_like(used)
     shifted[1:] = used[:-1]
-    shifted[groups.starts] = np.maximum(held, low - 1)  # of what is below all others the rank alone counts
+    shifted[groups.starts] = np.maximum(held, low - 1)  # clamp: how far an initial value lies below `low` is irrelevant
     span = int(shifted.max()) - low + 2
     if span * (len(groups.starts) + 1) < 1 << 62:
-        # A group's number on top of the values makes one running maximum serve all groups.
+        # Adding group number * span separates the groups, so one running maximum serves all of them.
         base = groups.segment * span - (low - 1)
         latest = np.maximum.accumulate(base + shifted) - base
     else:

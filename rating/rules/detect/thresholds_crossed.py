@@ -1,4 +1,4 @@
-"""Which records of a batch make rules on usage fire: thresholds, filters and memory, in that order (L8 to L11)."""
+"""Selection of the records of a batch that make rules on usage fire: thresholds, filters, memory (L8 to L11)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Records of a batch that meet the condition of one rule, in journal order; int64[n] but `size`."""
+    """Records of a batch that meet the condition of one rule, in journal order. Columns are int64[n].
+
+    `places` are rows of the traffic. `before` and `now` are the total before and after the record. `level` is the
+    number of levels met, `threshold` the highest of them in units. `size` is None if the rule needs no size.
+    """
 
     watch: Watch
     slice: Slice
-    places: Ints  # in the traffic
+    places: Ints  # rows of the traffic
     window: Ints
     level: Ints
     before: Ints
@@ -42,7 +46,7 @@ class Candidates:
 
 
 class Decisions:
-    """Which records of a batch make rules fire: candidates rule by rule, then what the memory lets through."""
+    """Decisions for one batch: first the candidates of each rule, then those that the memory lets fire."""
 
     def __init__(self, ruleset: RuleSet, state: RuleState, traffic: Traffic) -> None:
         self.ruleset, self.state, self.traffic = ruleset, state, traffic
@@ -51,9 +55,10 @@ class Decisions:
         self._rat: tuple[Ints, list[str]] | None = None
 
     def moved(self, watch: Watch, moved: Moved) -> Candidates | None:
-        """The candidates of a rule on a slice by cycle or day.
+        """Return the candidates of a rule on a slice by cycle or day; None if there are none.
 
-        Groups are judged by where the batch left them, and only what may fire in them is looked at by record.
+        A group of records is first judged by its total after the batch. Only groups that may fire are examined record
+        by record.
         """
         ordered, place = moved.ordered, watch.place
         need = self.ruleset.limits.needs_size(place)
@@ -89,12 +94,12 @@ class Decisions:
         return self._candidates(watch, moved.slice, places, now - added, now, size, limits)
 
     def slid(self, watch: Watch, slid: Slid) -> Candidates | None:
-        """The candidates of a rule on a rolling slice, whose totals are known by record."""
+        """Return the candidates of a rule on a rolling slice, whose totals are known for each record; None if none."""
         limits = self.ruleset.limits.of(watch.place, None)
         return self._candidates(watch, slid.slice, slid.places, slid.before, slid.now, None, limits)
 
     def fires(self, found: Sequence[Candidates]) -> list[Fires]:
-        """The firings among candidates, each of another rule; the memory is asked once for many rules."""
+        """Return the firings among the candidates of all rules. Rules with one repetition share one memory call."""
         traffic, fires = self.traffic, list[Fires]()
         for repetition in sorted({one.watch.rule.repetition for one in found}):
             some = [one for one in found if one.watch.rule.repetition == repetition]
@@ -119,7 +124,7 @@ class Decisions:
         return fires
 
     def _fires(self, one: Candidates, at: Ints, known: Ints) -> Fires:
-        """The candidates at the places given, which fire."""
+        """Return the firings of the candidates at the indices `at`."""
         traffic, places = self.traffic, one.places[at]
         return Fires(
             one.watch.row,
@@ -139,7 +144,7 @@ class Decisions:
         )
 
     def _rested(self, watch: Watch, moved: Moved, at: Ints, limits: Ints, mixed: Flags | None) -> Ints:
-        """The groups of `at` that the rule watches and in which its memory lets it fire."""
+        """int64[k]: the groups in `at` that the rule watches and in which the memory may let it fire."""
         traffic, rule = self.traffic, watch.rule
         first = moved.ordered.first[at]
         at = at[self.ruleset.filters.cards(watch.place, traffic.card[first], traffic.today[first])]
@@ -151,7 +156,7 @@ class Decisions:
         return at[fires if mixed is None else fires | mixed[at]]
 
     def _unsaid(self, watch: Watch, card: Ints, window: Ints, level: Ints, today: Ints) -> Flags:
-        """bool[n]: where the memory as it stood before the batch would let a rule fire."""
+        """bool[n]: whether the memory, as of before the batch, lets the rule fire."""
         memory = self.state.memory
         if watch.rule.repetition == "once":
             window = np.zeros_like(window)
@@ -164,7 +169,10 @@ class Decisions:
     def _candidates(
         self, watch: Watch, one: Slice, places: Ints, before: Ints, now: Ints, size: Ints | None, limits: Ints
     ) -> Candidates | None:
-        """Of places in the traffic, with the totals that they found and left, those that meet the condition."""
+        """Return the records that meet the condition of the rule; None if none does.
+
+        `places` are rows of the traffic, `before` and `now` the total before and after each of them.
+        """
         level = np.broadcast_to((now > limits).sum(axis=0), len(now))
         at = np.flatnonzero(level)
         window = self._windows(one)
@@ -179,7 +187,7 @@ class Decisions:
         return Candidates(watch, one, places, window[places], level[at], before[at], now[at], size, threshold)
 
     def _may_fire(self, watch: Watch, places: Ints, window: Ints, level: Ints) -> Flags:
-        """bool[n]: whether the rule watches the card of each record, and its memory would let it fire."""
+        """bool[n]: whether the rule watches the card of each record, and the memory lets it fire."""
         traffic = self.traffic
         card, today = traffic.card[places], traffic.today[places]
         may = self.ruleset.filters.cards(watch.place, card, today)
@@ -214,7 +222,10 @@ class Decisions:
         return np.isin(pool, [rows[name] for name in watch.rule.pools if name in rows])
 
     def _size(self, need: str, one: Slice, at: Ints, keep: str | None) -> tuple[Ints | None, Ints | None]:
-        """What limits are measured by, of the records at `at`, and the add-ons over it; remembered under `keep`."""
+        """Return the size that limits need for the records `at`, and the add-ons on top of it (int64[k] or None each).
+
+        The result is cached under `keep`, unless that is None.
+        """
         if not need:
             return None, None
         key = (need, one.service, f"{keep}/{one.direction}")
@@ -238,11 +249,11 @@ class Decisions:
         return size, over
 
     def _windows(self, one: Slice) -> Ints:
-        """int64[n]: what the memory knows the window of each record by: its cycle, or the local day of use."""
+        """int64[n]: the window code of each record in the memory: its cycle, or its local day of use."""
         return self.traffic.cycle if one.window == "cycle" else self.traffic.day
 
     def _labels(self, one: Slice, places: Ints) -> Labels:
-        """The name of the window of each record, of names made once a batch."""
+        """Return the name of the window of each record. The names are made once per batch."""
         by_cycle = one.window == "cycle"
         if by_cycle not in self._label_of:
             windows, rank = distinct(self._windows(one))
@@ -253,5 +264,5 @@ class Decisions:
 
 
 def _of(limits: Ints, at: Ints) -> Ints:
-    """The limits of the subjects at the places given; those that hold for all stay as they are."""
+    """Return the limits of the subjects `at`. Limits with one column apply to all subjects and are returned as is."""
     return limits if limits.shape[1] == 1 else limits[:, at]

@@ -1,7 +1,7 @@
-"""What falls due as time passes: silences, ends of terms, repeats of daily rules, and the end of suspensions.
+"""Rules on time: silences, ends of terms, repeats of daily rules, and the end of suspensions.
 
-A tick looks at whole columns of cards, once for each rule; what came before it in the journal decides, and nothing
-between two ticks is made up for but a billing cycle in which nothing was heard.
+A tick evaluates each rule once over whole columns of cards. Only the entries before the tick in the journal count.
+A condition that came and went between two ticks is not detected, except a billing cycle without any report.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ _ACTIVE: Final = "activated"
 
 
 def tick_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> list[Fires]:
-    """The firings of a tick: silences and terms, daily rules whose condition still holds, and releases (L1 to L5)."""
+    """Return the firings of a tick: silences, terms, daily rules that are still past their threshold, and releases
+    (L1 to L5).
+    """
     tick = _Tick(ruleset, state, now_us, offset)
     fires: list[Fires] = []
     for watch in ruleset.watches:
@@ -55,10 +57,11 @@ def tick_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> 
 
 
 def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, ticking: bool = False) -> list[Fires]:
-    """The `released` firings of suspensions that end: at ticks with their window, else with their condition (L1, L2).
+    """Return the `released` firings of suspensions that end, and record that they no longer await a resume (L1, L2).
 
-    The condition ends where the total is no longer past the limit with the quota as it is now, or where the term
-    goes on. Unless the rule fires once for ever it can fire again in the same window, once it is met anew.
+    A suspension ends when its condition is over, if the rule says "recovered"; with `ticking` also when its window is
+    over. The condition is over if the total no longer exceeds the limit with the current quota, or if the term was
+    extended. Unless its repetition is `once`, the rule can then fire again in the same window.
     """
     memory = state.memory
     if not any(watch.holds_back for watch in ruleset.watches) or not memory["held"].any():
@@ -104,7 +107,10 @@ def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, 
 
 
 def _last_of_card(windows: Windows, at: Ints, still: Ints) -> Ints:
-    """The places in `at` of one window of each card, the latest; of none where another one holds it (`still`)."""
+    """int64[k]: the indices in `at` of the latest window of each card, without the cards in `still`.
+
+    `still` are cards that another window of the rule keeps suspended.
+    """
     order = np.lexsort((windows.start[at], windows.end[at], windows.card[at]))
     card = windows.card[at][order]
     last = np.append(card[1:] != card[:-1], True)
@@ -114,9 +120,10 @@ def _last_of_card(windows: Windows, at: Ints, still: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class _Former:
-    """The billing cycle before the one that a tick lies in, a row a card: its instants, code, and whether there is one.
+    """The last complete billing cycle before a tick, one row per card.
 
-    `begins` and `ends` are microseconds since 1970 UTC; the end is not included.
+    `begins` and `ends` are microseconds since 1970 UTC, `ends` exclusive. `code` is the code of the cycle. `known` is
+    False if the card has no plan.
     """
 
     begins: Ints
@@ -126,31 +133,31 @@ class _Former:
 
 
 class _Tick:
-    """What the rules share over one tick; columns have a row a card."""
+    """Values that the rules share during one tick. Columns have one row per card."""
 
     def __init__(self, ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> None:
         self.ruleset, self.state = ruleset, state
         self.now_us, self.offset = now_us, offset
         accounts = np.arange(len(ruleset.catalogue.accounts))
-        self._past: list[Ints] = []  # keys of the memory
+        self._past: list[Ints] = []  # keys of memory rows to forget at the end of the tick
         days = local_days(ruleset.book, accounts, np.full(len(accounts), now_us, np.int64))
         self.today = days[ruleset.directory.account]
 
     @cached_property
     def rules(self) -> npt.NDArray[np.uint16]:
-        """uint16[memory]: the rule of each row of the memory; narrow, as every rule looks for its own."""
+        """uint16[memory]: the rule of each memory row. Narrow, because every rule scans it for its own rows."""
         return self.state.memory.rule.astype(np.uint16)
 
     @cached_property
     def activated(self) -> Flags:
-        """The cards that are watched for silence."""
+        """bool[cards]: the activated cards. Only these are watched for silence."""
         status = self.ruleset.directory.cards["status"]
         active: Flags = (status.fill_null(_ACTIVE) == _ACTIVE).to_numpy()
         return active
 
     @cached_property
     def former(self) -> _Former:
-        """The former cycle of each card's plan."""
+        """The last complete billing cycle of the plan of each card."""
         book, directory = self.ruleset.book, self.ruleset.directory
         plan = directory.plans.at(np.arange(len(directory)), self.today)
         known = plan >= 0
@@ -168,7 +175,7 @@ class _Tick:
         return _Former(begins_us, ends_us, code, known)
 
     def silence(self, watch: Watch) -> list[Fires]:
-        """SIMs of which nothing was heard for 24 hours, or in the whole of the former cycle."""
+        """Return the firings for SIMs without a report for 24 hours, or in the whole last complete cycle."""
         sightings = self.state.sightings
         heard = HEARD[watch.trigger.service]
         last = sightings[heard]
@@ -176,7 +183,7 @@ class _Tick:
         if watch.trigger.window == "day":
             began = np.maximum(last, since)
             silent = self.activated & (self.now_us - began >= DAY_US)
-            # A silence is known by the quarter of an hour in which it began; after 29 years they come again.
+            # The begin of a silence, in quarters of an hour, identifies it. The number repeats after 29 years.
             window = (began // QUARTER_US) & ((1 << WINDOW_BITS) - 1)
             return self._due(watch, silent.astype(np.int64), window, labelled=False)
         former = self.former
@@ -186,7 +193,7 @@ class _Tick:
         return self._due(watch, silent.astype(np.int64), former.code)
 
     def term_ends(self, watch: Watch) -> list[Fires]:
-        """SIMs whose term ends in so many days, the last day of the term being day 0 (L4, L5)."""
+        """Return the firings for SIMs whose term ends in so many days. The last day of the term is day 0 (L4, L5)."""
         end = self.ruleset.directory.term_ends
         left = end - self.today
         thresholds = self.ruleset.limits.days(watch.place)
@@ -197,7 +204,7 @@ class _Tick:
         return self._due(watch, level, TERM | end, left, thresholds)
 
     def term_over(self, watch: Watch) -> list[Fires]:
-        """SIMs whose term is over."""
+        """Return the firings for SIMs whose term is over."""
         end = self.ruleset.directory.term_ends
         return self._due(watch, (self.today > end).astype(np.int64), TERM | end)
 
@@ -210,7 +217,10 @@ class _Tick:
         thresholds: Ints | None = None,
         labelled: bool = True,
     ) -> list[Fires]:
-        """Fire where a level holds in a window that has not fired it yet; int64, a row a card."""
+        """Fire for cards that meet a level that has not fired yet in their window. Columns are int64[cards].
+
+        `level` is the number of levels met. `value` and `thresholds` are given for rules on the end of the term.
+        """
         memory, repetition = self.state.memory, watch.rule.repetition
         due = level > 0
         rows = np.flatnonzero(self.rules == watch.row)
@@ -235,19 +245,22 @@ class _Tick:
             columns["label"] = label_of(self.ruleset, watch, window[card])
         if value is not None and thresholds is not None:
             columns |= {"now": value[card], "threshold": thresholds[level[card] - 1]}
-        # No record meets the condition of a silence or a term, so none meets it always.
+        # No record meets the condition of a silence or a term, so "always" cannot fire for each record.
         once = "once_per_window" if repetition == "always" else repetition
         held = watch.holds_back and watch.trigger.kind == "term"
         return admit(self.state, watch, card, self.today[card], columns, window[card], level[card], once, held=held)
 
     def forget(self) -> None:
-        """Forget silences that were broken and terms that are others by now."""
+        """Forget the firings of silences that have ended and of terms that have changed."""
         past = np.concatenate([np.zeros(0, np.int64), *self._past])
         if len(past):
             self.state.memory.keep(~np.isin(self.state.memory.keys, past))
 
     def repeats(self, watch: Watch) -> list[Fires]:
-        """SIMs for which a daily rule fired on an earlier day of a window that goes on, and whose total is past it."""
+        """Return the firings of a daily rule for SIMs for which it fired on an earlier day.
+
+        The window of that firing must still be open, and the total must still be past the threshold.
+        """
         memory = self.state.memory
         rows = np.flatnonzero(self.rules == watch.row)
         rows = rows[memory["day"][rows] < self.today[memory.card[rows]]]
@@ -258,7 +271,7 @@ class _Tick:
             self.ruleset, watch, memory.card[rows], memory.window[rows], memory["day"][rows], self.now_us
         )
         windows = windows.take(np.flatnonzero(~windows.over))
-        # The memory's own order follows how usage was cut into batches.
+        # Sort, because the order of the memory depends on how usage was split into batches.
         windows = windows.take(np.lexsort((windows.start, windows.end, windows.card)))
         windows = windows.take(np.flatnonzero(matching(self.ruleset, watch, windows.card, windows.today)))
         keep = last_seen(self.ruleset, watch, self.state.sightings, windows.card)

@@ -1,1 +1,1 @@
-"""The totals that rules compare with their thresholds."""
+"""Running totals that rules compare with their thresholds."""

@@ -1,7 +1,7 @@
-"""A batch, tallied: what each record adds to each slice, and the totals before and after it (L7, L8).
+"""Totals of a batch: what each record adds to each slice, and the totals before and after it (L7, L8).
 
-Records are put in order once for all slices of a family and once for all rolling ones; a slice is then a column of
-what each record adds.
+Records are sorted once for all slices of a family, and once for all rolling slices. A slice is then one column: the
+units that each record adds.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ordered:
-    """Records by subject and window, in journal order inside a group; `order[n]` are places in the traffic."""
+    """Records grouped by subject and window, in journal order inside a group.
+
+    `order` (int64[n]) are rows of the traffic. Group i has the records `order[starts[i]:stops[i]]`.
+    """
 
     order: Ints
     starts: Ints
     stops: Ints
-    first: Ints  # int64[g]: a record of each group
+    first: Ints  # int64[g]: the first record of each group
     rows: Ints  # int64[g]: the row of each group in the totals of its family
-    mixed: Flags | None  # bool[g]: whether sizes can differ within the group; None: nowhere
+    mixed: Flags | None  # bool[g]: whether the size can differ within the group; None: it differs in no group
 
     def take(self, at: Ints) -> Self:
-        """The groups at the places given."""
+        """Return the groups at the given indices."""
         mixed = None if self.mixed is None else self.mixed[at]
         return replace(
             self, starts=self.starts[at], stops=self.stops[at], first=self.first[at], rows=self.rows[at], mixed=mixed
@@ -43,9 +46,10 @@ class Ordered:
 
 @dataclass(frozen=True)
 class Moved:
-    """A slice that a batch has moved on; columns are of the groups of `ordered`, `added` of its records, in order.
+    """Totals of one slice before and after the batch.
 
-    `groups` names the groups: slices of one name have the same.
+    `before` and `now` (int64[g]) are the totals of the groups of `ordered`. `added` (int64[n]) has the units that each
+    record adds, in the order of `ordered.order`. `groups` names the groups: equal names mean equal groups.
     """
 
     slice: Slice
@@ -58,7 +62,10 @@ class Moved:
 
 @dataclass(frozen=True)
 class Slid:
-    """A rolling slice that a batch has moved on: places of the records that added something, and what they found."""
+    """Totals of one rolling slice before and after each record that adds to it, int64[k] each.
+
+    `places` are rows of the traffic.
+    """
 
     slice: Slice
     places: Ints
@@ -67,7 +74,7 @@ class Slid:
 
 
 class Tally:
-    """The slices of a batch of traffic, of which there is one record at least."""
+    """Adds a batch of traffic, which must have at least one record, to the totals of slices."""
 
     def __init__(self, ruleset: RuleSet, state: RuleState, traffic: Traffic, slices: list[Slice]) -> None:
         self.ruleset, self.state, self.traffic = ruleset, state, traffic
@@ -80,7 +87,7 @@ class Tally:
         self._rolled: tuple[Ints, Groups, Ints, Ints] | None = None
 
     def move(self, one: Slice) -> Moved | None:
-        """Move a slice of a family on; None where no record adds to it."""
+        """Add the batch to a slice of a family. Returns None if no record adds to it."""
         family = one.family
         assert family is not None
         self.state.totals.use(one.text, family)
@@ -95,7 +102,7 @@ class Tally:
         added = np.where(which, self._units(one), 0)[ordered.order]
         sums, groups = np.add.reduceat(added, ordered.starts), str(family)
         at = np.flatnonzero(sums)
-        if 2 * len(at) < len(sums):  # rules need not look at the many groups that do not use this slice
+        if 2 * len(at) < len(sums):  # spare rules the many groups that add nothing to this slice
             sums, ordered, groups = sums[at], ordered.take(at), one.text
         column = self.state.totals.column(one.text)
         before = column[ordered.rows]
@@ -104,7 +111,7 @@ class Tally:
         return Moved(one, groups, ordered, added, before, now)
 
     def slide(self, one: Slice) -> Slid | None:
-        """Move a rolling slice on; None where no record is of it."""
+        """Add the batch to a rolling slice. Returns None if no record belongs to it."""
         self.state.rolling.use(one.text)
         which = self._which(one)
         if which is None or not which.any():
@@ -139,7 +146,7 @@ class Tally:
         return traffic.home_units if one.counts == "home" else traffic.units
 
     def _which(self, one: Slice) -> Flags | None:
-        """bool[n]: the records that belong to a slice, whatever their time; None: none."""
+        """bool[n]: the records that belong to a slice, whatever their time of use; None if there are none."""
         traffic = self.traffic
         which: Flags = traffic.service == one.service
         if one.direction is not None:
@@ -172,7 +179,7 @@ class Tally:
         at, groups = self._group(takes, subject, window)
         first = at[groups.order[groups.starts]]
         keys = total_key(subject[first], window[first])
-        # What a quota follows is the plan version; what a pool's size follows is the local day.
+        # A quota depends on the plan version. The size of a pool depends on the local day.
         order = at[groups.order]
         differs = traffic.today if family == "pool/cycle" else traffic.version
         other = differs[order] != differs[first][groups.segment]
@@ -198,7 +205,7 @@ class Tally:
         return self._by_card
 
     def _day_is_open(self) -> Flags:
-        """bool[n]: whether the local day of use still takes usage: until the account's grace after it (T5)."""
+        """bool[n]: whether the local day of use still takes usage: until the grace period of the account ends (T5)."""
         book, traffic = self.ruleset.book, self.traffic
         days, rank = distinct(traffic.day)
         ends = np.stack([zone.midnights_us(days + 1) for zone in book.time_zones])
@@ -209,7 +216,11 @@ class Tally:
         return is_open
 
     def _roll(self) -> tuple[Ints, Groups, Ints, Ints]:
-        """Records that rolling windows can take, by card; the quarter of every record; the floor of each account."""
+        """Group the records that rolling windows still take by card.
+
+        Returns the rows of the traffic (int64[k]), their groups by card, the quarter of an hour of every record
+        (int64[n]), and the first quarter that still counts for each account (int64[accounts]).
+        """
         traffic = self.traffic
         quarters = quarter(traffic.used_us)
         floors = floor_quarter(traffic.clock_us, self.ruleset.book.grace_us)
@@ -223,12 +234,12 @@ class Tally:
 
 
 def floor_quarter(clock_us: int, grace_us: Ints) -> Ints:
-    """int64[n]: the first quarter of an hour that rolling windows still look at, by the account's grace (T4, T5)."""
+    """int64[n]: the first quarter of an hour that rolling windows still count, given the grace period (T4, T5)."""
     return quarter(clock_us - grace_us) - (ROLLING_QUARTERS - 1)
 
 
 def spans(starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
-    """The places of some stretches one after another, and the number of the stretch of each; none is empty."""
+    """Return the concatenated indices of the non-empty ranges [starts[i], stops[i]), and the range number of each."""
     lengths = stops - starts
     stretch = np.repeat(np.arange(len(starts)), lengths)
     begins = np.cumsum(lengths) - lengths

@@ -1,4 +1,4 @@
-"""How a rule on a running total stands now, without a record that moved it: for ticks, catalogues and commands."""
+"""Current totals and levels of rules, for entries that bring no usage (ticks, catalogues, commands)."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     from rating.rules.active_rules import RuleSet
     from rating.rules.state import RuleState
 
-TERM: Final = 1 << 19  # on top of the last day of a term, which makes it another number than that of any cycle so far
+TERM: Final = 1 << 19  # added to the last day of a term, so that its window code differs from every cycle code so far
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows in which a rule fired for SIMs; int64[n] unless noted.
+    """Windows in which a rule fired for SIMs. Columns are int64[n] unless noted.
 
-    `start` and `end` are the local days of a cycle, both inclusive, or the one day; `pool` (NONE: none) is what a pool
-    rule looks at for the SIM now. `over` (bool[n]): the window takes no more usage of its own days.
+    `start` and `end` are the first and last local day of the cycle, inclusive, or the one day. `today` is the current
+    local day, `plan` the current plan. `pool` is the current pool of the SIM, for a pool rule (NONE: none). `over`
+    (bool[n]) says that the window has ended or, if the window is a term, that the term was extended.
     """
 
     card: Ints
@@ -43,15 +44,16 @@ class Windows:
     over: Flags
 
     def take(self, at: Ints) -> Self:
-        """The windows at the places given, in that order."""
+        """Return the windows at the given indices, in that order."""
         columns: dict[str, Any] = {one.name: getattr(self, one.name)[at] for one in fields(self)}
         return type(self)(**columns)
 
 
 def windows_of(ruleset: RuleSet, watch: Watch, card: Ints, window: Ints, day: Ints, now_us: int) -> Windows:
-    """The windows of rows of the memory: card, window and the local day on which the rule fired last.
+    """Return the windows of memory rows, given card, window and the local day of the last firing (int64[n] each).
 
-    A rule that fires once for ever keeps no window; it is the one that the day of its firing lies in.
+    The memory keeps no window for a rule with repetition `once`. Its window is the one that contains the day of the
+    firing.
     """
     book, directory = ruleset.book, ruleset.directory
     today = local_days(book, directory.account[card], np.full(len(card), now_us, np.int64))
@@ -78,12 +80,12 @@ def windows_of(ruleset: RuleSet, watch: Watch, card: Ints, window: Ints, day: In
     over = today > end
     at = np.flatnonzero(term)
     ends = directory.term_ends[card[at]]
-    over[at] = (ends != window[at] - TERM) & (today[at] <= ends)  # the term goes on
+    over[at] = (ends != window[at] - TERM) & (today[at] <= ends)  # the term was extended
     return Windows(card, window, today, plan, pool, start, end, over)
 
 
 def _window_on(ruleset: RuleSet, total: Slice | None, card: Ints, pool: Ints, day: Ints) -> Ints:
-    """int64[n]: the window of a total that lies over a local day; the end of the term where nothing is totalled."""
+    """int64[n]: the window of a total that contains a local day; the window of the term if there is no total."""
     book, directory = ruleset.book, ruleset.directory
     if total is None:
         return TERM | directory.term_ends[card]
@@ -104,7 +106,11 @@ def _window_on(ruleset: RuleSet, total: Slice | None, card: Ints, pool: Ints, da
 
 @dataclass(frozen=True)
 class Standing:
-    """Levels that hold in each window, the total, what it is compared with, and the highest level; NONE for nothing."""
+    """Current values of a rule in each window, int64[n] each; NONE is null.
+
+    `level` is the number of levels met, `value` the total, `size` the size that it is compared with, and `threshold`
+    the highest level met, in units.
+    """
 
     level: Ints
     value: Ints
@@ -113,7 +119,7 @@ class Standing:
 
 
 def standing(ruleset: RuleSet, state: RuleState, watch: Watch, windows: Windows, now_us: int) -> Standing:
-    """How the rule stands in each window, by the totals so far and the quota and pools as they are now."""
+    """Return the current level, total and size of the rule in each window, with the current quotas and pools."""
     count = len(windows.card)
     nothing = np.full(count, NONE, np.int64)
     total = Slice.of(watch.rule, watch.trigger)
@@ -149,7 +155,7 @@ def standing(ruleset: RuleSet, state: RuleState, watch: Watch, windows: Windows,
 
 
 def total_of(state: RuleState, watch: Watch, subject: Ints, window: Ints, now_us: int) -> Ints:
-    """int64[n]: the total that a rule compares, of SIMs (or pools) in windows; the rolling 24 hours at `now_us`."""
+    """int64[n]: the total that a rule compares, for SIMs (or pools) in windows; a rolling total as of `now_us`."""
     total = Slice.of(watch.rule, watch.trigger)
     if total is None:
         return np.zeros(len(subject), np.int64)
@@ -160,7 +166,7 @@ def total_of(state: RuleState, watch: Watch, subject: Ints, window: Ints, now_us
 
 
 def _size(ruleset: RuleSet, watch: Watch, windows: Windows, now_us: int) -> tuple[Ints | None, Ints | None]:
-    """What the rule compares with, and add-ons on top of it: int64[n], or None where it asks for none."""
+    """Return the size that the rule compares with, and the add-ons on top of it: int64[n] each, or None."""
     asked = ruleset.limits.needs_size(watch.place)
     service, quota = watch.trigger.service, ruleset.quota
     if asked == "" or service is None:
@@ -182,7 +188,7 @@ def _size(ruleset: RuleSet, watch: Watch, windows: Windows, now_us: int) -> tupl
 
 
 def label_of(ruleset: RuleSet, watch: Watch, window: Ints) -> pl.Series:
-    """String[n]: the name of each window: the label of a cycle, a local day, or the last day of a term."""
+    """String[n]: the name of each window: the label of a cycle, a local day, or the last day of the term."""
     total = Slice.of(watch.rule, watch.trigger)
     codes, inverse = distinct(window)
     names = []

@@ -1,8 +1,8 @@
-"""Totals: what rules compare with their thresholds, summed by slice, subject and window (L7, L8).
+"""Totals by cycle and by day: units by slice, subject and window, which rules compare with thresholds (L7, L8).
 
-A slice is what is totalled, such as `data/cycle`, `sms.mo/day` or `pool/data/cycle`; many rules share one. Rows are
-subjects in windows; every slice of SIMs by cycle, of SIMs by day or of pools by cycle is a column of the same rows, so
-that a batch looks a row up once for all of them.
+A slice defines what is totalled, such as `data/cycle`, `sms.mo/day` or `pool/data/cycle`. Many rules share a slice. A
+row is a pair of subject (SIM or pool) and window. The slices of a family (SIMs by cycle, SIMs by day, pools by cycle)
+are columns of the same rows, so that a batch looks up each row once for all of them.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ _SERVICES: Final = tuple(service.name.lower() for service in Service)
 
 
 def baseline_sql() -> str:
-    """DuckDB SQL over the table `rated` for the columns of BASELINE.
+    """Return DuckDB SQL that computes the columns of BASELINE from the table `rated`.
 
-    Its parameters are those of `rating.rules.detect.usage.baseline_scope`: `cycles`, a list of labels, and `first_day`.
+    Its parameters come from `rating.rules.detect.usage.baseline_scope`: `cycles`, a list of labels, and `first_day`.
     """
     return """
         select iccid, subject_kind, subject, service, direction, country, zone, cycle,
@@ -87,9 +87,9 @@ def baseline_sql() -> str:
 
 @dataclass(frozen=True)
 class Slice:
-    """What is totalled: units of a service and direction (None: all), of the home counter, or data sessions.
+    """Definition of a total: units of a service and direction (None: all), home-zone units, or data sessions.
 
-    `country` and `zone` narrow it to usage there; `pooled` totals by pool, usage in the home zone alone.
+    `country` and `zone` restrict it to usage there. With `pooled`, it is a total per pool of usage in the home zone.
     """
 
     service: Service
@@ -102,7 +102,7 @@ class Slice:
 
     @classmethod
     def of(cls, rule: Rule, trigger: Trigger) -> Slice | None:
-        """The slice that a rule compares with its threshold; None where it looks at no running total."""
+        """Return the slice that a rule compares with its threshold; None if the rule uses no running total."""
         by_data = trigger.name == "price_plan_expired" and rule.by != "time"
         if trigger.kind not in ("usage", "pool") and not by_data:
             return None
@@ -123,7 +123,7 @@ class Slice:
 
     @property
     def text(self) -> str:
-        """Its name, the same for equal slices only."""
+        """The name of the slice. Different slices have different names."""
         what = "sessions" if self.counts == "sessions" else _SERVICES[self.service]
         if self.direction is not None:
             what += f".{self.direction.name.lower()}"
@@ -136,19 +136,19 @@ class Slice:
 
     @property
     def family(self) -> Family | None:
-        """The rows that it is a column of; None for the rolling 24 hours."""
+        """The family whose rows have this slice as a column; None for the rolling 24 hours."""
         if self.window == "rolling":
             return None
         return "pool/cycle" if self.pooled else "sim/cycle" if self.window == "cycle" else "sim/day"
 
 
 def total_key(subject: Ints, window: Ints) -> Ints:
-    """int64[n]: one number for subject (card or pool) and window (< 2**20: cycle or local day)."""
+    """int64[n]: the key that packs subject (card or pool) and window (< 2**20: cycle or local day)."""
     return (subject << WINDOW_BITS) | window
 
 
 class _Rows:
-    """Subjects in windows, and a column of units for each slice."""
+    """The rows of one family: pairs of subject and window, with a column of units for each slice."""
 
     def __init__(self) -> None:
         self.index = KeyIndex()
@@ -161,7 +161,7 @@ class _Rows:
 
 
 class Totals:
-    """Units by slice, subject and window; a slice that has no row of a subject and window holds 0 there."""
+    """Units by slice, subject and window. A missing row counts as 0."""
 
     def __init__(self) -> None:
         self._families: dict[Family, _Rows] = {family: _Rows() for family in FAMILIES}
@@ -169,26 +169,26 @@ class Totals:
 
     @property
     def slices(self) -> set[str]:
-        """The texts of the slices that are kept."""
+        """The names of the slices that have totals."""
         return set(self._family_of)
 
     def use(self, text: str, family: Family) -> None:
-        """Keep a slice from here on; it holds nothing where it was not kept yet."""
+        """Start to total a slice. A new slice starts at 0; an existing one does not change."""
         if text not in self._family_of:
             self._family_of[text] = family
             kept = self._families[family]
             kept.columns[text] = np.zeros(max(1024, len(kept.index)), np.int64)
 
     def drop(self, text: str) -> None:
-        """Keep a slice no longer."""
+        """Delete the totals of a slice."""
         self._families[self._family_of.pop(text)].columns.pop(text)
 
     def rows(self, family: Family, keys: Ints) -> Ints:
-        """int64[n]: the row of each of the distinct keys (total_key); new ones hold nothing in any slice."""
+        """int64[n]: the row of each of the distinct keys (total_key). New rows are added, with 0 in every slice."""
         return self._families[family].rows(keys)
 
     def column(self, text: str) -> Ints:
-        """int64[rows of its family], writable: the units of a slice that is kept."""
+        """int64[rows of its family], writable: the units of a slice that has totals."""
         kept = self._families[self._family_of[text]]
         return kept.columns[text][: len(kept.index)]
 
@@ -201,7 +201,7 @@ class Totals:
         return self.keys(family) & ((1 << WINDOW_BITS) - 1)
 
     def value(self, text: str, subject: Ints, window: Ints) -> Ints:
-        """int64[n]: the units of a slice for each subject and window; 0 where nothing is held or it is not kept."""
+        """int64[n]: the units of a slice for each subject and window; 0 without a row or if the slice has no totals."""
         family = self._family_of.get(text)
         if family is None or not len(self.keys(family)):
             return np.zeros(len(subject), np.int64)
@@ -209,7 +209,7 @@ class Totals:
         return np.where(rows >= 0, self.column(text)[rows], 0)
 
     def keep(self, family: Family, mask: npt.NDArray[np.bool_]) -> None:
-        """Drop the rows of a family where `mask` (bool[rows]) is false; the others keep their order."""
+        """Drop the rows of a family whose `mask` (bool[rows]) is false. The others keep their order."""
         kept = self._families[family]
         at = np.flatnonzero(mask)
         if len(at) < len(kept.index):
@@ -217,9 +217,9 @@ class Totals:
             kept.index = KeyIndex(kept.index.keys[at])
 
     def to_table(self) -> pa.Table:
-        """Table of `slice`, `family`, `key` and `units`, sorted by slice and key, without units of 0.
+        """Return a table of `slice`, `family`, `key` and `units`, sorted by slice and key, without units of 0.
 
-        Each slice that is kept begins with a row of key -1. The same totals give the same table.
+        Each slice begins with a row of key -1, even if it has no units. Equal totals give equal tables.
         """
         texts = sorted(self._family_of)
         counts, keys, units = [], [], []
@@ -243,7 +243,7 @@ class Totals:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Totals:
-        """The totals that `to_table` wrote."""
+        """Return the totals from a table that `to_table` returned."""
         totals = cls()
         families = table["family"].cast(pa.string())
         for text, start, stop in stretches(table):
@@ -255,7 +255,7 @@ class Totals:
 
 
 def stretches(table: pa.Table) -> list[tuple[str, int, int]]:
-    """Slices of a table that is sorted by `slice`, each with its first row and the one after its last."""
+    """Return (slice, start row, stop row) for each slice of a table sorted by `slice`; the stop row is exclusive."""
     starts = np.flatnonzero(table["key"].to_numpy() == -1)
     names = table["slice"].cast(pa.string())
     stops = np.append(starts, table.num_rows)[1:]

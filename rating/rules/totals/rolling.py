@@ -1,8 +1,11 @@
 """The rolling 24 hours: units by slice, SIM and quarter of an hour (T4).
 
-The window of a SIM ends with the latest quarter Q that it has used so far, and holds the quarters Q-95 to Q. It only
-moves on, so a quarter that has left it never counts again. Each SIM carries the sum of its window; its quarters are a
-chain, walked only when some of them leave.
+The window of a SIM ends with the latest quarter Q in which the SIM had usage, and contains the quarters Q-95 to Q. It
+only moves forward, so a quarter that has left the window never counts again.
+
+Plain version: keep every record, and sum the window again for each new one. That is too slow for a batch of all SIMs.
+So each SIM keeps the sum of its window, and its quarters form a linked list in NumPy arrays, which is walked only when
+quarters leave. `test_windows_agree_with_a_sum_over_all_records` compares both.
 """
 
 from __future__ import annotations
@@ -25,10 +28,10 @@ _NEVER: Final = -(1 << 40)
 
 @dataclass(frozen=True)
 class Moved:
-    """What each record found, in the order handed in; int64[n] but `counts`.
+    """Total of the window before and after each record, int64[n], in the given order.
 
-    `before` is the window moved on to the record without it, `now` with it; `counts` (bool[n]) is false for a record
-    older than the window, which adds nothing.
+    `before` is the window moved forward to the record, without its units; `now` is with them. `counts` (bool[n]) is
+    False for a record older than the window. Such a record adds nothing.
     """
 
     before: Ints
@@ -37,17 +40,20 @@ class Moved:
 
 
 class _Buckets:
-    """The quarters of one slice. Rows that left a window stay, unlinked and below `oldest`, until they are dropped."""
+    """The quarters of one slice.
+
+    A row that left its window is unlinked and older than `oldest`. It stays until `Rolling.expire` drops it.
+    """
 
     def __init__(self, keys: Ints | None = None, units: Ints | None = None) -> None:
         self.index = KeyIndex()
-        self.columns = {name: np.zeros(1024, np.int64) for name in ("units", "next")}  # next: row + 1, 0 for none
+        self.columns = {name: np.zeros(1024, np.int64) for name in ("units", "next")}  # next: row + 1; 0: end of list
         self.cards = {name: np.zeros(1024, np.int64) for name in ("head", "total", "latest", "oldest")}
         if keys is not None and units is not None and len(keys):
             self.add(keys >> QUARTER_BITS, keys & ((1 << QUARTER_BITS) - 1), units)
 
     def add(self, card: Ints, quarter: Ints, units: Ints) -> None:
-        """Add units of quarters that are in the windows of their cards."""
+        """Add units to quarters that are in the windows of their cards."""
         if not len(card):
             return
         key = (card << QUARTER_BITS) | quarter
@@ -59,11 +65,11 @@ class _Buckets:
         self._put(key >> QUARTER_BITS, key & ((1 << QUARTER_BITS) - 1), np.add.reduceat(units, first))
 
     def reach(self, card: Ints) -> None:
-        """Make room for cards."""
+        """Grow the columns so that they have a row for each of these cards."""
         reserve(self.cards, int(card.max(initial=-1)) + 1)
 
     def _put(self, card: Ints, quarter: Ints, units: Ints) -> None:
-        """Add units of distinct quarters, sorted by card and quarter."""
+        """Add units to distinct quarters, sorted by card and quarter."""
         self.reach(card)
         known = len(self.index)
         rows = self.index.insert(((card << QUARTER_BITS) | quarter).view(np.uint64))
@@ -88,7 +94,7 @@ class _Buckets:
             head[card[ends]] = rows[ends] + 1
 
     def leave(self, card: Ints, lower: Ints) -> tuple[Ints, Ints, Ints]:
-        """Unlink what lies below `lower` of each of the distinct cards: place of its card, quarter and units."""
+        """Unlink the quarters older than `lower` of distinct cards; return their index in `card`, quarter and units."""
         places, quarters, units = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         cards, columns = self.cards, self.columns
         at = np.arange(len(card))
@@ -123,7 +129,7 @@ class _Buckets:
         return left
 
     def value(self, card: Ints, lower: Ints) -> Ints:
-        """int64[n]: the units of each card in quarters from `lower` on."""
+        """int64[n]: the units of each card in the quarters from `lower` on."""
         self.reach(card)
         value = np.where(self.cards["head"][card] > 0, self.cards["total"][card], 0)
         at = np.flatnonzero((self.cards["head"][card] > 0) & (self.cards["oldest"][card] < lower))
@@ -137,7 +143,7 @@ class _Buckets:
         return value
 
     def linked(self) -> Ints:
-        """The rows that say something of a window, in ascending order of key: those with units, and the latest."""
+        """int64[k]: the rows that define the windows, in ascending order of key: those with units, and the latest."""
         keys = self.index.keys.view(np.int64)
         card, quarter = keys >> QUARTER_BITS, keys & ((1 << QUARTER_BITS) - 1)
         inside = (self.cards["head"][card] > 0) & (quarter >= self.cards["oldest"][card])
@@ -155,21 +161,21 @@ class Rolling:
 
     @property
     def slices(self) -> set[str]:
-        """The texts of the slices that are kept."""
+        """The names of the slices that have totals."""
         return set(self._slices)
 
     def use(self, text: str) -> None:
-        """Keep a slice from here on; it holds nothing where it was not kept yet."""
+        """Start to total a slice. A new slice starts empty; an existing one does not change."""
         self._slices.setdefault(text, _Buckets())
 
     def drop(self, text: str) -> None:
-        """Keep a slice no longer."""
+        """Delete the totals of a slice."""
         self._slices.pop(text)
 
     def value(self, text: str, card: Ints, latest: Ints) -> Ints:
-        """int64[n]: units of each card in the 96 quarters that end with `latest`, or with its own latest where later.
+        """int64[n]: units of each card in the 96 quarters that end with `latest`, or with its own latest if later.
 
-        0 where the slice is not kept.
+        0 if the slice has no totals.
         """
         buckets = self._slices.get(text)
         if buckets is None or not len(buckets.index):
@@ -179,12 +185,11 @@ class Rolling:
     def move(
         self, text: str, card: Ints, segment: Ints, starts: Ints, quarter: Ints, units: Ints, floor: Ints
     ) -> Moved:
-        """Move a slice on by records grouped by card, in journal order inside a group.
+        """Add records to a slice. They are grouped by card, and in journal order inside a group.
 
-        A record of no units moves the window on, too.
-
-        `segment[n]` is the group of each record, `starts[g]` where each begins, `card[g]` and `floor[g]` its card and
-        the first quarter that still counts: held units below it are forgotten, records below it are not handed in.
+        A record without units also moves the window forward. `segment[n]` is the group of each record, `starts[g]` its
+        first record, `card[g]` its card, and `floor[g]` the first quarter that still counts. Older units are forgotten;
+        older records must not be passed.
         """
         buckets = self._slices[text]
         buckets.reach(card)
@@ -194,7 +199,7 @@ class Rolling:
         newest = np.where(held, newest, _NEVER)
         final = np.maximum(np.maximum.reduceat(quarter, starts), newest)
         lower = np.maximum(final - (ROLLING_QUARTERS - 1), floor)
-        # Only cards of which quarters leave are walked; all the others stand with their sum.
+        # Walk only the cards whose windows lose quarters. The sum of all others is right as it is.
         at = np.flatnonzero((buckets.cards["head"][card] > 0) & (buckets.cards["oldest"][card] < lower))
         place, left_quarter, left_units = buckets.leave(card[at], lower[at])
         place = at[place]
@@ -207,9 +212,9 @@ class Rolling:
         return moved
 
     def add(self, text: str, card: Ints, quarter: Ints, units: Ints) -> None:
-        """Add units of quarters, in any order, and keep the slice; below zero they are taken back.
+        """Add units to quarters, in any order; negative units are subtracted. A new slice is started.
 
-        What lies before the window of its SIM counts no more.
+        Units of quarters before the window of their SIM are ignored.
         """
         self.use(text)
         buckets = self._slices[text]
@@ -224,7 +229,7 @@ class Rolling:
         buckets.add(card[inside], quarter[inside], units[inside])
 
     def expire(self, floor: int) -> None:
-        """Drop quarters before `floor`, and those that have left the windows of their SIMs."""
+        """Drop quarters older than `floor`, and quarters that have left the windows of their SIMs."""
         for text, buckets in self._slices.items():
             keys = buckets.index.keys.view(np.int64)
             rows = buckets.linked()
@@ -233,9 +238,9 @@ class Rolling:
                 self._slices[text] = _Buckets(keys[rows], buckets.columns["units"][rows])
 
     def to_table(self) -> pa.Table:
-        """Table of `slice`, `key` (card and quarter) and `units`, sorted by slice and key.
+        """Return a table of `slice`, `key` (card and quarter) and `units`, sorted by slice and key.
 
-        Each slice that is kept begins with a row of key -1. The same windows give the same table.
+        Each slice begins with a row of key -1, even if it is empty. Equal windows give equal tables.
         """
         texts = sorted(self._slices)
         counts, keys, units = [], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -256,7 +261,7 @@ class Rolling:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Rolling:
-        """The windows that `to_table` wrote."""
+        """Return the windows from a table that `to_table` returned."""
         rolling = cls()
         for text, start, stop in stretches(table):
             own = table.slice(start + 1, stop - start - 1)
@@ -274,14 +279,15 @@ def _slide(
     lump: Ints,
     left: tuple[Ints, Ints, Ints],
 ) -> Moved:
-    """The window of each record. `lump[g]` is held and stays; `left` (group, quarter, units) was held and leaves.
+    """Return the total of the window before and after each record.
 
-    Units enter with their record and leave with the first record of their group that is 96 quarters on; the value is
-    what has entered less what has left.
+    `lump[g]` are earlier units of the window that stay. `left` (group, quarter, units) are earlier units that leave it.
+    Units enter with their record, and leave with the first record of their group that is 96 or more quarters later. The
+    total is what has entered minus what has left.
     """
     fresh = np.ones(len(segment), bool)
     if len(left[0]):
-        # What was held goes before the records of its group.
+        # The earlier units go before the records of their group.
         whose = np.concatenate([left[0], segment])
         order = np.argsort(whose, kind="stable")
         segment = whose[order]

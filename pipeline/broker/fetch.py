@@ -1,6 +1,6 @@
-"""Apache Kafka's server as jars: fetched once with Maven, kept in a cache, and never used unless every digest is right.
+"""The jars of the Apache Kafka server: fetched once with Maven, cached, and used only if every digest is right.
 
-Maven's own settings say where the files come from. `python -m pipeline.broker.fetch` fetches them ahead of time.
+Maven's own settings determine the source of the files. `python -m pipeline.broker.fetch` fetches them ahead of time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.broker.pins import JARS, KAFKA_VERSION, SCALA_LINE, SLF4J_VERSION
 from pipeline.store.directory import storage_errors
 from rating.errors import WorldError
 
-# Another release of the plugin would copy the same files; a fixed one keeps Maven from asking for the newest.
+# A fixed release of the plugin keeps Maven from looking for the newest. Other releases would copy the same files.
 _COPY: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 _FETCH_LIMIT_S: Final = 900.0
 _TOLD_LINES: Final = 12
@@ -42,7 +42,7 @@ _PROJECT: Final = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 
 
 def find_java() -> str:
-    """The `java` of $JAVA_HOME, else of $PATH. Raises WorldError where there is none."""
+    """Return the path of `java` in $JAVA_HOME, else on $PATH. Raises WorldError if there is none."""
     home = os.environ.get("JAVA_HOME")
     if home:
         java = shutil.which("java", path=str(Path(home, "bin")))
@@ -69,7 +69,7 @@ def _find_maven() -> str:
 
 
 def lacking() -> str:
-    """What must be installed before a broker can start here, as a sentence; empty where nothing is missing."""
+    """Return a sentence about what must be installed before a broker can start here; "" if nothing is missing."""
     try:
         find_java()
         if not _complete(_home()):
@@ -80,10 +80,10 @@ def lacking() -> str:
 
 
 def kafka_jars() -> list[Path]:
-    """The jars of the broker, sorted by name, every one with its pinned digest; fetched where the cache lacks them.
+    """Return the jars of the broker, sorted by name. Fetch them if the cache lacks any; all match their pinned digests.
 
-    The cache is $WEIR_CACHE, else ~/.cache/weir. A download that was killed leaves nothing that is used. Raises
-    WorldError where Maven is missing, fails, or hands out other files than the pinned ones.
+    The cache is $WEIR_CACHE, else ~/.cache/weir. The files of a download that was killed are never used. Raises
+    WorldError if Maven is missing or fails, or if its files are not the pinned ones.
     """
     home = _home()
     if not _complete(home):
@@ -99,7 +99,7 @@ def _home() -> Path:
 
 
 def _wrong_jars(home: Path) -> list[str]:
-    """The pinned files that are not there, or have another digest. 45 MB take 0.05 s."""
+    """Return the names of pinned files that are missing or have another digest. 45 MB take 0.05 s."""
     return [name for name, digest in JARS.items() if _digest(home / name) != digest]
 
 
@@ -117,7 +117,7 @@ def _digest(jar: Path) -> str:
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Hold the lock of `directory`, which is made where it is missing; the system drops it when the process dies."""
+    """Hold the lock of `directory`, which is created if missing. The system releases it when the process dies."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -125,9 +125,9 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _fetch(home: Path) -> None:
-    """Fill `home` in one step; the caller holds the lock."""
+    """Fetch the jars and move them to `home` in one step. The caller holds the lock."""
     maven = _find_maven()
-    for unfinished in home.parent.glob("*.part"):  # of fetches that were killed
+    for unfinished in home.parent.glob("*.part"):  # left by fetches that were killed
         shutil.rmtree(unfinished)
     part = Path(tempfile.mkdtemp(dir=home.parent, suffix=".part"))
     try:
@@ -140,7 +140,7 @@ def _fetch(home: Path) -> None:
                 "the SHA-256 is not the pinned one; remove them from Maven's local repository, check the "
                 "registry that its settings name, then try again"
             )
-        if home.exists():  # damaged, or a part of it was removed
+        if home.exists():  # damaged or incomplete
             shutil.rmtree(home)
         (part / "jars").rename(home)
     finally:

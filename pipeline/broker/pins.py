@@ -1,11 +1,11 @@
-"""The files of Apache Kafka's server that may be started: each with its SHA-256, as docs/decisions/0040 says."""
+"""The pinned files of the Apache Kafka server, each with its SHA-256 (docs/decisions/0040)."""
 
 from __future__ import annotations
 
 from typing import Final
 
 KAFKA_VERSION: Final = "4.3.1"
-SLF4J_VERSION: Final = "1.7.36"  # the line that KAFKA_VERSION logs through
+SLF4J_VERSION: Final = "1.7.36"  # the release line with which KAFKA_VERSION logs
 SCALA_LINE: Final = "2.13"
 
 JARS: Final = {

@@ -1,8 +1,8 @@
 """One Kafka node, broker and controller in one process (KRaft), on the loopback interface.
 
-DIR/broker.properties   written anew at every start
-DIR/broker.log          what the broker says; DIR/broker.log.1 is what it said before that grew too long
-DIR/data/               its topics; what was acknowledged stays through kill -9 and restart
+DIR/broker.properties   its settings, written anew at every start
+DIR/broker.log          its log; DIR/broker.log.1 is the log before, moved there when it grew too long
+DIR/data/               its topics; acknowledged messages survive kill -9 and restart
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _POLL_S: Final = 0.02
 _TOLD_LINES: Final = 20
 _LOG_LIMIT_BYTES: Final = 16 << 20
 
-# Below the ports that systems hand to outgoing connections: a client that reconnects to a dead broker in a loop could
-# otherwise get the broker's own port and connect to itself, and the broker could not come back.
+# Below the ports that systems assign to outgoing connections. Otherwise a client that keeps reconnecting to a dead
+# broker could get the broker's own port and connect to itself. Then the broker could not restart.
 _FREE_PORTS: Final = range(20_000, 32_000)
 
-# The serial collector and the first compiler alone start quickest and need least; it is one small broker.
+# For one small broker, the serial collector and only the C1 compiler start fastest and need the least memory.
 _JAVA_OPTIONS: Final = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 _LOG_OPTIONS: Final = {
     "showDateTime": "true",
     "dateTimeFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSZ",
-    "log.org.apache.kafka.common.config": "warn",  # else every start lists several hundred settings
+    "log.org.apache.kafka.common.config": "warn",  # otherwise every start logs several hundred settings
 }
 
 _SETTINGS: Final = {
@@ -51,7 +51,7 @@ _SETTINGS: Final = {
     "controller.listener.names": "CONTROLLER",
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
     "inter.broker.listener.name": "PLAINTEXT",
-    # A misspelt name must not become a topic of one partition; and many clusters do not make topics either.
+    # A misspelt name must not become a topic with one partition. Many real clusters do not create topics either.
     "auto.create.topics.enable": "false",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "1",
@@ -61,20 +61,20 @@ _SETTINGS: Final = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "group.initial.rebalance.delay.ms": "0",
-    # A broker that was killed counts as alive for this long, and its successor waits until then (default 9 s).
+    # A killed broker counts as alive for this long, and the restarted one waits until then (default 9 s).
     "broker.session.timeout.ms": "2000",
     "broker.heartbeat.interval.ms": "500",
     "log.cleaner.dedupe.buffer.size": str(16 << 20),  # the default takes 128 MiB of the heap
 }
 
-# Metadata, version 1, correlation id 7, no client name, no topics. The answer lists the brokers that take requests.
+# A Metadata request: version 1, correlation id 7, no client name, no topics. The answer lists the ready brokers.
 _ASK_METADATA: Final = struct.pack(">ihhihi", 14, 3, 1, 7, -1, 0)
 
 
 class Broker:
-    """A broker in `directory` at 127.0.0.1:`port` (a free one where none is given); a context manager.
+    """A broker in `directory` at 127.0.0.1:`port` (None: a free port); a context manager.
 
-    `settings` go over Weir's and are passed on as they are. Raises nothing before `start`.
+    `settings` override Weir's settings of the broker and are passed on unchecked.
     """
 
     def __init__(self, directory: Path, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
@@ -86,26 +86,26 @@ class Broker:
 
     @property
     def address(self) -> str:
-        """What clients name as their bootstrap server."""
+        """The bootstrap server for clients, as host:port."""
         return f"{HOST}:{self.port}"
 
     @property
     def pid(self) -> int:
-        """The process of the running broker. Raises WorldError where it does not run."""
+        """The process id of the running broker. Raises WorldError if it is not running."""
         if self._process is None:
             raise WorldError(f"the broker at {self.address} is not running; start it first")
         return self._process.pid
 
     @property
     def log(self) -> Path:
-        """What the broker says about itself."""
+        """The path of the log of the broker."""
         return self.directory / "broker.log"
 
     def start(self, limit_s: float = _START_LIMIT_S) -> None:
-        """Start the broker; afterwards it answers requests and holds all that it acknowledged before in `directory`.
+        """Start the broker. On return it answers requests, and has all messages acknowledged before in `directory`.
 
-        Raises WorldError, and leaves no process, where Java, Maven or the port is not to be had, or where the broker
-        does not answer within `limit_s`; the end of its log is in the message.
+        Raises WorldError and leaves no process if Java, Maven or the port is not available, or if the broker ends or
+        does not answer within `limit_s` seconds. If the broker itself failed, the message contains the end of its log.
         """
         if self._process is not None:
             raise WorldError(f"the broker at {self.address} runs already, as process {self.pid}")
@@ -130,7 +130,7 @@ class Broker:
             raise
 
     def stop(self, limit_s: float = _STOP_LIMIT_S) -> None:
-        """End the broker and wait for it: asked to, then killed after `limit_s`. Nothing happens where none runs."""
+        """Stop the broker and wait for its end; kill it after `limit_s` seconds. No-op if it is not running."""
         if self._process is None:
             return
         self._process.terminate()
@@ -143,14 +143,14 @@ class Broker:
             self.kill()
 
     def kill(self) -> None:
-        """kill -9 the broker and wait for its end. Nothing happens where none runs."""
+        """Kill the broker (kill -9) and wait for its end. No-op if it is not running."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def wait(self) -> None:
-        """Wait while the broker runs. Raises WorldError with the end of its log when it ended by itself."""
+        """Wait while the broker runs. Raises WorldError with the end of its log when it ends."""
         if self._process is not None:
             status = self._process.wait()
             self._process = None
@@ -200,7 +200,7 @@ class Broker:
             raise self._failed("could not format its directory")
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
-        # A session of its own: Ctrl-C on the terminal reaches Weir, and Weir ends the broker.
+        # A session of its own, so that Ctrl-C on the terminal reaches only Weir, which then stops the broker.
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, start_new_session=True
@@ -234,8 +234,8 @@ class Broker:
 
 
 def free_port(other_than: int = 0) -> int:
-    """A port of the loopback interface where nothing listens. Raises WorldError where there is none."""
-    # Drawn, so that two processes that ask at the same time do not get the same one.
+    """Return a free port of the loopback interface other than `other_than`. Raises WorldError if there is none."""
+    # Draw at random, so that two processes that ask at the same time rarely get the same port.
     for port in random.SystemRandom().sample(_FREE_PORTS, len(_FREE_PORTS)):
         if port != other_than and _is_free(port):
             return port
@@ -255,7 +255,7 @@ def _is_free(port: int) -> bool:
 
 
 def _answers(port: int) -> bool:
-    """Whether a broker that takes requests is listed in the metadata that `port` gives."""
+    """Return whether the metadata that `port` gives lists a ready broker."""
     try:
         with socket.create_connection((HOST, port), timeout=5) as connection, connection.makefile("rb") as answer:
             connection.sendall(_ASK_METADATA)
@@ -266,7 +266,7 @@ def _answers(port: int) -> bool:
 
 
 def _escaped(value: str) -> str:
-    """`value` as a Java properties file has it: every backslash and sign beyond ASCII as an escape."""
+    """Return `value` as written in a Java properties file: backslashes and non-ASCII characters become escapes."""
     units = value.encode("utf-16-be")
     codes = struct.unpack(f">{len(units) // 2}H", units)
     return "".join(chr(code) if 32 <= code < 127 and code != 92 else f"\\u{code:04x}" for code in codes)

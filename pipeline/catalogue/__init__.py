@@ -1,4 +1,4 @@
-"""Catalogue files: reading, checking as a whole, and the bytes that the journal keeps."""
+"""Catalogue files: reading, validation as a whole, and the byte format in the journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an address that messages go to may look like: e-mail, telephone, web."""
+"""Syntax of the addresses to which messages go: e-mail, telephone, URL."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _PHONE = re.compile(r"\+?[0-9]{5,15}")
 
 
 def is_email(text: str) -> bool:
-    """Whether `text` is an e-mail address as people have them: no quotes, no comment, a domain of two parts or more."""
+    """Return whether `text` is a common e-mail address: no quotes, no comments, a domain of at least two labels."""
     return len(text) <= 254 and _EMAIL.fullmatch(text) is not None
 
 
 def is_phone(text: str) -> bool:
-    """Whether `text` is a telephone number: 5 to 15 digits, perhaps after a +."""
+    """Return whether `text` is a telephone number: 5 to 15 digits, optionally after a +."""
     return _PHONE.fullmatch(text) is not None
 
 
 def url_problem(url: str) -> str | None:
-    """What would be right where this is no URL that messages may be posted to; None where it is one."""
+    """Return None if messages can be posted to this URL, else a text that says what would be right."""
     right = "a URL such as https://example.com/weir, without user or password"
     try:
         parts = urlsplit(url)

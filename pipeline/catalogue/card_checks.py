@@ -1,4 +1,4 @@
-"""Checks of cards, whole columns at a time: numbers, references, duplicates, pools."""
+"""Validation of cards, a whole column at a time: numbers, references, duplicates, pools."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FORMS = {
 def check_cards(
     cards: CardSet, in_force: pl.DataFrame, known: Known, findings: Findings, *, check_digits: bool = True
 ) -> None:
-    """Add what is wrong with the cards of the set; `in_force` are the cards of the catalogue that holds already."""
+    """Add findings about the cards of the set. `in_force` are the cards of the catalogue in force (CARD_SCHEMA)."""
     frame = cards.frame()
     for name, (pattern, expected) in _FORMS.items():
         cards.report(frame.filter(~pl.col(name).str.contains(pattern)), name, _form(expected), findings)
@@ -65,7 +65,7 @@ def _form(expected: str) -> Callable[[str], str]:
 def _check_digits(cards: CardSet, frame: pl.DataFrame, findings: Findings) -> None:
     iccid, eid = frame["iccid"], frame["eid"]
     is_long = iccid.str.contains(r"^[0-9]{19}$")
-    # The column checks cost most of the time of a large list, so they run over what is there and nothing else.
+    # These checks take most of the time for a large list, so an all-null EID column is not checked.
     bad = frame.filter((is_long & ~luhn_valid_column(iccid)).fill_null(False))
     cards.report(bad, "iccid", "a last digit that fits the others (Luhn): a digit is wrong", findings)
     if eid.null_count() < len(eid):
@@ -93,7 +93,7 @@ def _check_names(
         hinted: dict[str, str] = {}
 
         def words(name: str) -> str:
-            if name not in hinted and len(hinted) < SHOWN:  # looking for near misses takes its time
+            if name not in hinted and len(hinted) < SHOWN:  # the search for similar names is slow
                 hinted[name] = choice(name, legal, noun)
             return hinted.get(name, noun.removesuffix(": one of"))
 
@@ -101,7 +101,10 @@ def _check_names(
 
 
 def _check_duplicates(cards: CardSet, frame: pl.DataFrame, staying: pl.DataFrame, findings: Findings) -> None:
-    """ICCID, IMSI and MSISDN each find one card; an ICCID that is in force already is a change of that card."""
+    """Add findings about ICCIDs, IMSIs and MSISDNs that several cards have.
+
+    An ICCID that is in force already is no finding: it is a change of that card.
+    """
     for column in ("iccid", "imsi", "msisdn"):
         twice = frame.filter(pl.col(column).is_not_null() & pl.col(column).is_duplicated())
         firsts: dict[str, str] = {}
@@ -124,7 +127,7 @@ def _words(form: str, names: dict[str, str]) -> Callable[[str], str]:
 
 @dataclass(frozen=True)
 class _Member:
-    """What a pool asks of a plan."""
+    """The properties of a plan that matter for membership in a pool."""
 
     type: str
     tier: str
@@ -133,7 +136,7 @@ class _Member:
 
 
 def _check_pools(cards: CardSet, frame: pl.DataFrame, staying: pl.DataFrame, known: Known, findings: Findings) -> None:
-    """Members of a pool: its account, plans that pool, one tier in a same_tier pool, one currency and cycle."""
+    """Add findings about pool members: account, plans that pool, one tier in a same_tier pool, currency and cycle."""
     members = frame.filter(pl.col("pool").is_not_null())
     pools = {name: pool for name, pool in known.pools.items() if pool is not None}
     accounts = {name: pool.account for name, pool in pools.items()}
@@ -143,7 +146,7 @@ def _check_pools(cards: CardSet, frame: pl.DataFrame, staying: pl.DataFrame, kno
     cards.report(stray, "pool", lambda value: f"a pool of the card's account: {_pools_of(accounts, value)}", findings)
     cards.report(members.filter(pl.col("plan").is_null()), "plan", "a plan that pools, for a card in a pool", findings)
 
-    # From here on it is about pairs of pool and plan, of which there are few however many cards there are.
+    # From here on, check pairs of pool and plan. They are few, however many cards there are.
     plans = {
         name: _Member(plan.type, plan.tier or plan.id, plan.currency, plan.cycle)
         for name, plan in known.plans.items()
@@ -170,7 +173,7 @@ def _check_pools(cards: CardSet, frame: pl.DataFrame, staying: pl.DataFrame, kno
 
 
 def _misfits(pool: Pool, plan: _Member, norm: _Member) -> Iterator[str]:
-    """What the pool would need instead of this plan; `norm` is the plan of its first member."""
+    """Yield what the pool needs instead of this plan. `norm` is the plan of its first member that pools."""
     if plan.type == "single":
         yield f"a plan that pools (same_tier, dynamic, static) in pool {pool.id}"
         return

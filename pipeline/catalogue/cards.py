@@ -1,4 +1,4 @@
-"""Cards as files write them, [[cards]] or CSV, read into one frame that knows where each row came from."""
+"""Reading of cards from [[cards]] tables and CSV files into one frame that keeps the origin of each row."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pipeline.catalogue.files import decode
 from pipeline.catalogue.findings import Entry, Findings, Text, choice, shown
 from schemas.cards import CARD_SCHEMA
 
-# Where a row stands: `source` in the list of sources, `row` within it. Both null for a card that is in force.
+# Origin of a row: `source` is an index into the sources, `row` the row in that source.
 ORIGIN_SCHEMA: dict[str, pl.DataType] = {"source": pl.UInt32(), "row": pl.UInt32()}
-MOST_LIKE_IT = 1000  # findings of one kind that are told one by one
+MOST_LIKE_IT = 1000  # findings of one kind that are reported one by one
 
 _DATES = [name for name, kind in CARD_SCHEMA.items() if kind == pl.Date()]
 _DELIMITERS = ",;\t"
@@ -27,7 +27,7 @@ _MOST_COLUMNS = 500
 
 
 class CardEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
-    """One [[cards]] table; the fields are those of CARD_SCHEMA."""
+    """One [[cards]] table. Its fields are those of CARD_SCHEMA."""
 
     iccid: str
     account: str
@@ -53,7 +53,7 @@ class CardEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
 
 @dataclass
 class Source:
-    """A file that cards came from: its name, the line of a row, and the headers where they are not the fields."""
+    """A file of cards: its name, a function from row to line, and the CSV headers by field."""
 
     file: str
     line: Callable[[int], int]
@@ -61,18 +61,18 @@ class Source:
 
 
 class CardSet:
-    """All cards of a set of files, with their origins."""
+    """The cards of a set of files, with their origins."""
 
     def __init__(self) -> None:
         self.sources: list[Source] = []
         self._frames: list[pl.DataFrame] = []
 
     def frame(self) -> pl.DataFrame:
-        """Return all rows in order of file and row: the columns of CARD_SCHEMA and ORIGIN_SCHEMA."""
+        """Return all rows in order of file and row, with the columns of CARD_SCHEMA and ORIGIN_SCHEMA."""
         return pl.concat([pl.DataFrame(schema=CARD_SCHEMA | ORIGIN_SCHEMA), *self._frames])
 
     def add(self, source: Source, rows: pl.DataFrame) -> None:
-        """Add rows with the columns of CARD_SCHEMA and `row`."""
+        """Add the rows of a source. They have the columns of CARD_SCHEMA and `row`."""
         origin = pl.lit(len(self.sources), dtype=pl.UInt32).alias("source")
         self.sources.append(source)
         self._frames.append(rows.with_columns(origin).select(*CARD_SCHEMA, *ORIGIN_SCHEMA))
@@ -80,10 +80,11 @@ class CardSet:
     def report(
         self, bad: pl.DataFrame, column: str, expected: str | Callable[[Any], str] | None, findings: Findings
     ) -> None:
-        """Add a finding for each row of `bad`: its value of `column` is wrong.
+        """Add a finding for each row of `bad`, whose value of `column` is wrong.
 
-        Where `bad` has a column `found`, that says in words what was found; `expected` None: its `expected` says what
-        would be right.
+        If `bad` has a column `found`, the finding shows its text instead of the value. `expected` is a text, a function
+        of the value, or None; then the column `expected` of `bad` says what would be right. After MOST_LIKE_IT
+        findings, one more finding gives the number of the others.
         """
         in_words = "found" in bad.columns
         columns = ["source", "row", "found" if in_words else column]
@@ -103,7 +104,7 @@ class CardSet:
 
 
 def add_toml_cards(entries: list[Entry[CardEntry]], cards: CardSet) -> None:
-    """Add the [[cards]] of one file; a row is the index in `entries`."""
+    """Add the [[cards]] tables of one file. The row of a card is its index in `entries`."""
     if not entries:
         return
     columns: dict[str, list[Any]] = {name: [getattr(entry.value, name) for entry in entries] for name in CARD_SCHEMA}
@@ -116,11 +117,11 @@ def add_toml_cards(entries: list[Entry[CardEntry]], cards: CardSet) -> None:
 
 
 def add_card_list(data: bytes, file: str, cards: CardSet, findings: Findings) -> None:
-    """Add the cards of a CSV file; what cannot be read is a finding."""
+    """Add the cards of a CSV file, and findings about text that cannot be read."""
     text = decode(data, file, findings)
     if text is None:
         return
-    data = text.encode()  # without its byte order mark
+    data = text.encode()  # without the byte order mark
     delimiter = max(_DELIMITERS, key=text[: text.find("\n")].count)
     try:
         headers = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
@@ -143,7 +144,7 @@ def add_card_list(data: bytes, file: str, cards: CardSet, findings: Findings) ->
         _malformed(text, file, delimiter, len(headers), str(error), findings)
         return
     cells = raw.select(pl.all().str.strip_chars()).select(
-        pl.when(pl.all() != "").then(pl.all()).name.keep()  # an empty cell says nothing
+        pl.when(pl.all() != "").then(pl.all()).name.keep()  # an empty cell is null
     )
     rows = cells.with_row_index("row").filter(~pl.all_horizontal(pl.col(columns).is_null()))
     source = Source(
@@ -155,7 +156,7 @@ def add_card_list(data: bytes, file: str, cards: CardSet, findings: Findings) ->
 
 
 def _names(headers: list[str], file: str, findings: Findings) -> list[str]:
-    """The field of each header, or the name of its custom field; both once each."""
+    """Return for each header its field, or "custom:" and the name of its custom field; add findings about others."""
     names: list[str] = []
     if not headers:
         findings.place(file, 1, "header", Text("an empty file"), f"a header of {', '.join(CARD_SCHEMA)}")
@@ -181,7 +182,7 @@ def _names(headers: list[str], file: str, findings: Findings) -> list[str]:
 
 
 def _typed(rows: pl.DataFrame, names: list[str], source: Source, findings: Findings) -> pl.DataFrame:
-    """Text cells as the columns of CARD_SCHEMA; a cell that cannot be read is a finding and null."""
+    """Convert text cells to the columns of CARD_SCHEMA. A cell that cannot be read becomes null and a finding."""
     place = {name: str(index) for index, name in enumerate(names)}
     columns: list[pl.Expr] = [pl.col("row").cast(pl.UInt32)]
     for name, kind in CARD_SCHEMA.items():
@@ -225,10 +226,10 @@ def _is_object(text: str) -> bool:
 
 
 def _custom(columns: dict[str, str]) -> pl.Expr:
-    """A JSON object of those custom columns that have a value; null where none has."""
+    """Return an expression for the JSON object of the custom columns that have a value; null if none has."""
     members = [
         pl.when(pl.col(at).is_not_null()).then(
-            # polars escapes the value; the braces of its object of one member are cut off
+            # Polars escapes the value. Cut off the braces of its one-member object.
             pl.struct(pl.col(at).alias(name)).struct.json_encode().str.head(-1).str.slice(1)
         )
         for name, at in columns.items()
@@ -238,7 +239,7 @@ def _custom(columns: dict[str, str]) -> pl.Expr:
 
 
 def _malformed(text: str, file: str, delimiter: str, width: int, said: str, findings: Findings) -> None:
-    """Find what the fast reader refused, line by line."""
+    """Add findings, line by line, about a file that the Polars reader rejected."""
     before = len(findings.all)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
@@ -257,7 +258,10 @@ def _malformed(text: str, file: str, delimiter: str, width: int, said: str, find
 
 
 def _line_of(text: str, delimiter: str) -> Callable[[int], int]:
-    """The line of each row. Quoted text may run over several lines; then they are counted, once, when first asked."""
+    """Return a function from row to 1-based line.
+
+    Quoted text may contain line breaks. If the file has quotes, the first call counts the lines of all rows.
+    """
     if '"' not in text:
         return lambda row: row + 2
     ends: list[int] = []  # the last line of the header and of each row
@@ -265,7 +269,7 @@ def _line_of(text: str, delimiter: str) -> Callable[[int], int]:
     def line(row: int) -> int:
         if not ends:
             reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-            with suppress(csv.Error):  # a cell longer than the reader takes; the rows before it are counted
+            with suppress(csv.Error):  # a cell is too long for the reader; only the rows before it are counted
                 ends.extend(reader.line_num for _ in reader)
         return ends[min(row, len(ends) - 1)] + 1
 

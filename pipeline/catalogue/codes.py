@@ -1,4 +1,4 @@
-"""Code lists of the world: currencies, countries, time zones, and what an id may look like.
+"""Standard code lists (currencies, countries, time zones), and the syntax of ids and PLMNs.
 
 Currencies (ISO 4217) and countries (ISO 3166) come from the Unicode CLDR, as Babel carries it (docs/decisions/0051).
 Both lists change most years. Babel is imported by the first call that needs it: it takes a tenth of a second.
@@ -67,15 +67,15 @@ def _currency_ends() -> dict[str, dt.date | None]:
 
 @functools.cache
 def time_zones() -> frozenset[str]:
-    """Return the names of the IANA time zone database, in the edition that all windows are cut by."""
+    """Return the names of the IANA time zone database, from the edition that the calendars use."""
     return frozenset(files("tzdata").joinpath("zones").read_text(encoding="ascii").split())
 
 
 def is_id(text: str) -> bool:
-    """Say whether `text` can be an id: 1 to 128 characters, none of control, no space at either end."""
+    """Return whether `text` can be an id: 1 to 128 characters, no control characters, no space at either end."""
     return _ID.fullmatch(text) is not None
 
 
 def is_plmn(text: str) -> bool:
-    """Say whether `text` is an MCC and MNC of 5 or 6 digits together; an MCC begins with 2 to 9."""
+    """Return whether `text` is an MCC and MNC, together 5 or 6 digits. An MCC begins with 2 to 9."""
     return _PLMN.fullmatch(text) is not None

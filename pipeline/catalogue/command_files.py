@@ -1,4 +1,4 @@
-"""Files of commands (schemas.commands): NDJSON, one object with a `type` a line; all of them are taken, or none.
+"""Files of commands (schemas.commands): NDJSON, one object with a `type` per line. Either all are accepted, or none.
 
 {"type": "activate", "rule": "cap"}
 {"type": "suspended", "iccid": "8988303000000000017", "reason": "over_quota", "action_id": "0.812.…"}
@@ -33,7 +33,7 @@ _WORDS: Final[tuple[tuple[type, str], ...]] = (
 
 @dataclass
 class Given:
-    """Commands in the order in which they were given, each with the file and line that it stands on."""
+    """Commands in the given order, each with its file and line."""
 
     commands: list[Command] = field(default_factory=list)
     places: list[tuple[str, int]] = field(default_factory=list)
@@ -43,9 +43,9 @@ class Given:
 
 
 def read_commands(paths: Sequence[Path]) -> Given:
-    """The commands of files, one after another; `-` is standard input.
+    """Return the commands of the files, in order; `-` is standard input.
 
-    Raises SourceError where a file cannot be read, CatalogueError with every finding where a line is no command.
+    Raises SourceError if a file cannot be read, and CatalogueError with all findings if a line is no command.
     """
     given, findings = Given(), Findings()
     try:
@@ -65,11 +65,14 @@ def read_commands(paths: Sequence[Path]) -> Given:
 
 
 def require_possible(engine: Engine, given: Given) -> None:
-    """Raise RuleError or UsageError with the file and line of the first command that cannot follow those before it."""
+    """Check that the commands can take effect in order.
+
+    Raises RuleError or UsageError with the file and line of the first command that cannot follow those before it.
+    """
     refusal = _refusal(engine, given.commands)
     if refusal is None:
         return
-    # Commands may rest on those before them, so the shortest beginning that is refused ends with the bad one.
+    # A command may depend on those before it. So the shortest prefix that is rejected ends with the bad command.
     possible, refused = 0, len(given)
     while refused - possible > 1:
         middle = (possible + refused) // 2
@@ -98,7 +101,7 @@ def _standard_input() -> bytes:
 
 
 def _command(line: bytes, file: str, number: int, findings: Findings) -> Command | None:
-    """The command of a line; None where findings say why it is none."""
+    """Return the command of a line; add findings and return None if it is no command."""
     before = len(findings.all)
     try:
         value = msgspec.json.decode(line)

@@ -1,4 +1,7 @@
-"""Does a TOML table have the shape of a document? Unlike a plain conversion, this finds everything that is wrong."""
+"""Check whether a TOML table has the shape of a msgspec struct.
+
+`msgspec.convert` stops at the first error. This check finds all errors.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from pipeline.catalogue.lines import Path
 
 
 def conform(entry: Entry[dict[str, Any]], kind: type[msgspec.Struct], findings: Findings) -> dict[str, Any] | None:
-    """Add every reason why the entry's table is no `kind`; return what can be checked further, or None.
+    """Add a finding for each reason why the table of the entry is not a `kind`; return the repaired table, or None.
 
-    A field that does not exist, or a number where its text belongs, is a finding, but what is meant is plain: the
-    table without the field, with the text, is returned, so that one look at the file finds all that is wrong.
+    Some errors have an obvious repair: an unknown field is removed, and a number in place of text becomes text. The
+    table is returned if all errors are of this sort, so that later checks can find further errors in the same run.
     """
     shape = _Shape(entry, findings)
     repaired = shape.check(entry.value, _shape_of(kind), ())
@@ -33,10 +36,10 @@ class _Shape:
     def __init__(self, entry: Entry[dict[str, Any]], findings: Findings) -> None:
         self._entry = entry
         self._findings = findings
-        self.clear = True  # what is meant is plain
+        self.clear = True  # every error so far could be repaired
 
     def check(self, value: Any, kind: inspect.Type, path: Path) -> Any:
-        """Return the value, repaired where that is plain."""
+        """Return the value, with obvious errors repaired."""
         if isinstance(kind, inspect.StructType):
             return self._table(value, kind, path)
         if isinstance(kind, inspect.DictType):
@@ -105,7 +108,7 @@ class _Shape:
 
 
 def _fits(value: object, kind: inspect.Type) -> bool:
-    """Whether the outermost type is right; what is inside is checked by the caller."""
+    """Return whether the outermost type is right. The caller checks what is inside."""
     if isinstance(kind, inspect.StrType):
         return isinstance(value, str) and not isinstance(value, FloatText)
     if isinstance(kind, inspect.IntType):

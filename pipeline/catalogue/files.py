@@ -1,4 +1,4 @@
-"""Catalogue files as they lie on the disk: plain or compressed, TOML documents or card lists."""
+"""Reading of catalogue files: plain or compressed, TOML documents or card lists."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.feeds.decode.stream import compression_of
 from rating.errors import SourceError
 
 MOST_BYTES = 512 << 20  # of one file, unpacked: some five million cards
-MOST_LINE_BYTES = 1 << 20  # as of a feed; a longer one is no catalogue, and would cost many times its size in memory
+MOST_LINE_BYTES = 1 << 20  # as in a feed; a longer line is no catalogue, and would need many times its size in memory
 MOST_TOML_BYTES = 4 << 20  # TOML is for plans and short lists; long card lists are CSV
 
 _PIECE = 1 << 20
@@ -59,7 +59,7 @@ def read_bytes(path: Path, findings: Findings) -> bytes | None:
 
 
 def _long_line(data: bytes) -> int | None:
-    """Where the first line of more than MOST_LINE_BYTES begins; None where there is none."""
+    """Return the offset of the first line longer than MOST_LINE_BYTES; None if there is none."""
     start = 0
     while len(data) - start > MOST_LINE_BYTES:
         newline = data.rfind(b"\n", start, start + MOST_LINE_BYTES + 1)
@@ -90,7 +90,9 @@ def _read_up_to(file: BinaryIO) -> bytes:
 
 
 def decode(data: bytes, file: str, findings: Findings) -> str | None:
-    """Return UTF-8 text without a byte order mark; None with a finding that names the line of the first bad byte."""
+    """Return UTF-8 text without its byte order mark; else add a finding with the line of the first bad byte, and
+    return None.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -101,7 +103,7 @@ def decode(data: bytes, file: str, findings: Findings) -> str | None:
 
 
 def toml_entries(data: bytes, file: str, findings: Findings) -> dict[str, list[Entry[dict[str, Any]]]]:
-    """Return the tables of a TOML catalogue file by kind, in order; what is wrong outside of them is a finding."""
+    """Return the tables of a TOML catalogue file by kind, in order; add findings about everything outside them."""
     entries: dict[str, list[Entry[dict[str, Any]]]] = {table: [] for table in TABLES}
     if len(data) > MOST_TOML_BYTES:
         expected = f"at most {MOST_TOML_BYTES >> 20} MiB of TOML: put long card lists into a CSV file"
@@ -110,7 +112,7 @@ def toml_entries(data: bytes, file: str, findings: Findings) -> dict[str, list[E
     text = decode(data, file, findings)
     if text is None:
         return entries
-    if _DEEP_KEY.search(text):  # the reader's time grows with the square of the depth
+    if _DEEP_KEY.search(text):  # the time of tomllib grows with the square of the depth
         findings.place(file, 0, "file", Text("a key of more than 100 parts"), "TOML as in docs/catalogue.md")
         return entries
     try:
@@ -119,7 +121,7 @@ def toml_entries(data: bytes, file: str, findings: Findings) -> dict[str, list[E
     except RecursionError:
         findings.place(file, 0, "file", Text("arrays or tables nested too deeply"), "TOML as in docs/catalogue.md")
         return entries
-    except ValueError as error:  # TOMLDecodeError, and a number of more digits than Python reads
+    except ValueError as error:  # TOMLDecodeError, or a number with more digits than Python reads
         position = _POSITION.search(str(error))
         line = int(position[1] or text.count("\n") + 1) if position else 0
         said = str(error)[: position.start()] if position else str(error)

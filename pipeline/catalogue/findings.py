@@ -1,4 +1,4 @@
-"""Collecting what is wrong: entries that know where they were written, and the list of findings."""
+"""Findings: the list of errors in catalogue files, and entries that know their file and line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pipeline.catalogue.lines import Lines, Path
 from rating.errors import CatalogueError, Finding, PlanError
 
 SHOWN = 50  # findings that the text of an error prints
-MOST = 2_000  # findings that are looked for
-_SEARCHED = 1_000  # names among which a near miss is looked for
+MOST = 2_000  # findings after which the search stops
+_SEARCHED = 1_000  # largest number of names that are searched for a similar one
 _SHOWN_CHARACTERS = 60
 _LISTED = 12  # legal choices that a finding prints
 
@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 
 class FloatText(str):
-    """A TOML float as it was written. Money must not pass through binary floating point, not even to be refused."""
+    """A TOML float as it was written. Money must never become a binary float, not even to be rejected."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """One table of a catalogue file: its value and where it stands. `name` begins the field paths of its findings."""
+    """One table of a catalogue file, with its file and position. `name` begins the field paths of its findings."""
 
     value: T
     file: str
@@ -40,32 +40,32 @@ class Entry(Generic[T]):
     name: str
 
     def line(self, *field: str | int) -> int:
-        """Return the 1-based line of a field of this table, or of what encloses it where it is not written."""
+        """Return the 1-based line of a field of this table; if the field is absent, that of what encloses it."""
         return self.lines.line(self.path + field)
 
 
 class EnoughFound(Exception):
-    """MOST findings are there: more would help nobody and take their time."""
+    """Raised when there are MOST findings. More would not help anybody, and would take time."""
 
 
 class Findings:
-    """What is wrong so far. Raises EnoughFound when there are MOST of them."""
+    """The findings so far. Adding one raises EnoughFound when there are MOST of them."""
 
     def __init__(self) -> None:
         self.all: list[Finding] = []
 
     def add(self, entry: Entry[T], field: Path, found: object, expected: str) -> None:
-        """Add a finding about one field of an entry; `found` is shown as a TOML value unless it is Text."""
+        """Add a finding about one field of an entry. `found` is shown as a TOML value unless it is Text."""
         self.place(entry.file, entry.line(*field), dotted(entry.name, field), found, expected)
 
     def place(self, file: str, line: int, field: str, found: object, expected: str) -> None:
-        """Add a finding about a place that no entry stands for."""
+        """Add a finding at a location that belongs to no entry."""
         self.all.append(Finding(file, line, field, shown(found), expected))
         if len(self.all) >= MOST:
             raise EnoughFound
 
     def plan_error(self, entry: Entry[T], field: Path, error: PlanError) -> None:
-        """Add what a PlanError says about a field; the field path that it begins with, if any, is within `field`."""
+        """Add a PlanError as a finding about `field`. A field path at the start of its text is relative to `field`."""
         said = _PLAN_ERROR.fullmatch(str(error))
         if said is None:
             self.add(entry, field, Text(str(error)), "a plan that usage can be rated by")
@@ -89,7 +89,7 @@ class Findings:
 
 
 class Text(str):
-    """Words about what was found, not a value to be quoted."""
+    """A description of what was found. It is shown as is, not quoted like a value."""
 
     __slots__ = ()
 
@@ -98,7 +98,7 @@ NOTHING = Text("nothing")
 
 
 def shown(value: object) -> str:
-    """Return a value as the file writes it, cut short; Text as it is."""
+    """Return a value as TOML writes it, shortened if it is long; Text unchanged."""
     if isinstance(value, Text):
         return str(value)
     if isinstance(value, FloatText):
@@ -123,7 +123,7 @@ def dotted(name: str, field: Path) -> str:
 
 
 def choice(found: object, legal: Iterable[str], noun: str = "one of") -> str:
-    """Return what would be right where one of `legal` belongs: the choices, some of many, and a near miss by name."""
+    """Return the text that lists the legal choices: all, or some of many, and the name most similar to `found`."""
     if isinstance(legal, Collection) and len(legal) > _SEARCHED:
         return f"{noun} {len(legal)} names"
     distinct = set(legal)

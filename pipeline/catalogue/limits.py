@@ -1,4 +1,4 @@
-"""Checks of limits (L1 to L5), and the rules that they stand for."""
+"""Validation of limits (L1 to L5), and their translation into rules."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from rating.errors import PlanError
 from rating.rules.limits import CHANNELS, MOST_LEVELS, RULE_PREFIX, channels_of, limit_rule_id, rules_of
 from schemas.rules import Limit, Rule
 
-MOST_ID: Final = 96  # characters, so that the id of the rule stays one
+MOST_ID: Final = 96  # characters; so the id of its rule, which contains it, is still a valid id
 
 _TARGETS: Final = ("sims", "plan", "account")
 
-Target = tuple[str, str, str]  # kind of limit, field that names whose it is, and one value of it
+Target = tuple[str, str, str]  # kind of limit, field that names the target, and one value of this field
 
 
 def check_limits(
     limits: Sequence[Entry[Limit]], references: References, in_force: Iterable[Rule], findings: Findings
 ) -> Iterator[tuple[Entry[Limit], Rule]]:
-    """Add what is wrong with limits, and yield the rules of those that could be read.
+    """Add findings about limits, and yield the rules of those limits that can be read.
 
-    `in_force` are the rules that these come to; one of a limit that comes again here counts as it is here.
+    `in_force` are the rules of the catalogue in force. If a limit among them is redefined here, the new one counts.
     """
     first: dict[Target, Entry[Limit]] = {}
     standing = _standing(limits, in_force)
@@ -78,7 +78,7 @@ def _check_channels(entry: Entry[Limit], findings: Findings) -> None:
 def _check_once(
     entry: Entry[Limit], first: dict[Target, Entry[Limit]], standing: dict[Target, str], findings: Findings
 ) -> None:
-    """Of two limits of one kind that are equally near, both would hold: that is never meant."""
+    """Add a finding if another limit of the kind has the same target: both would apply, which is never intended."""
     limit = entry.value
     for place, target in enumerate(_targets(limit.kind, limit.sims, limit.plan, limit.account)):
         _, name, value = target
@@ -98,7 +98,7 @@ def _check_once(
 
 
 def _standing(limits: Sequence[Entry[Limit]], in_force: Iterable[Rule]) -> dict[Target, str]:
-    """The ids of limits in force by what they are for, of the kinds that come, without those that come again."""
+    """Return the ids of limits in force by target, for the kinds in `limits`, excluding limits that are redefined."""
     again = {limit_rule_id(entry.value) for entry in limits}
     kinds = {entry.value.kind for entry in limits}
     found: dict[Target, str] = {}
@@ -113,7 +113,7 @@ def _standing(limits: Sequence[Entry[Limit]], in_force: Iterable[Rule]) -> dict[
 
 
 def _targets(kind: str, sims: tuple[str, ...], plan: str | None, account: str | None) -> list[Target]:
-    """What a limit is for: each SIM, its plan, its account, or with an empty value every SIM."""
+    """Return the targets of a limit: each SIM, its plan, or its account; an empty account means every SIM."""
     if sims:
         return [(kind, "sims", iccid) for iccid in sims]
     return [(kind, "account", account or "") if plan is None else (kind, "plan", plan)]

@@ -1,7 +1,7 @@
 """Line numbers of the keys and array items of a TOML document.
 
-The TOML readers that are kept up (the standard library's, tomlkit) give positions of syntax errors only. This is a
-scanner for text that `tomllib` has accepted, so it may trust the syntax and only tell where each key path begins.
+The maintained TOML readers (the standard library's, tomlkit) give positions of syntax errors only. This scanner reads
+text that `tomllib` has accepted. So it can trust the syntax, and only records where each key path begins.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ _LONG_LITERAL = re.compile(r"'''.*?'''(?:'{0,2})", re.DOTALL)
 
 
 class Lines:
-    """Where each key path of a document begins. Paths hold keys and, for array items, indices from 0."""
+    """The lines at which the key paths of a document begin.
+
+    A path consists of keys and, for array items, indices from 0.
+    """
 
     def __init__(self, lines: dict[Path, int]) -> None:
         self._lines = lines
 
     def line(self, path: Path) -> int:
-        """Return the 1-based line of `path`, or of the nearest enclosing path that is written; 1 if none is."""
+        """Return the 1-based line of `path`, or of the nearest enclosing path in the document; 1 if there is none."""
         while path:
             if path in self._lines:
                 return self._lines[path]
@@ -37,12 +40,12 @@ class Lines:
         return 1
 
     def paths(self) -> frozenset[Path]:
-        """Return all paths that are written in the document, with the tables they stand in."""
+        """Return all paths of the document, including those of the enclosing tables."""
         return frozenset(self._lines)
 
 
 def locate(text: str) -> Lines:
-    """Return the lines of `text`, a document that `tomllib.loads` has accepted."""
+    """Return the lines of `text`, a document that `tomllib.loads` accepts."""
     return _Scanner(text).scan()
 
 
@@ -52,7 +55,7 @@ class _Scanner:
         self._at = 0
         self._newlines = [found.start() for found in re.finditer("\n", text)]
         self._lines: dict[Path, int] = {}
-        self._items: dict[Path, int] = {}  # tables so far of each array of tables
+        self._items: dict[Path, int] = {}  # number of tables so far in each array of tables
 
     def scan(self) -> Lines:
         table: Path = ()
@@ -66,7 +69,7 @@ class _Scanner:
         return Lines(self._lines)
 
     def _skip(self, pattern: re.Pattern[str]) -> str:
-        """Move past `pattern` and return the text from there on, cut short: only its being there matters."""
+        """Move past `pattern` and return the next character; "" at the end of the text."""
         found = pattern.match(self._text, self._at)
         assert found is not None, f"tomllib accepted what this scanner does not know, at offset {self._at}"
         self._at = found.end()

@@ -1,4 +1,4 @@
-"""Loading a set of catalogue files: read, check as a whole, and only then hand over."""
+"""Loading of a set of catalogue files: read all, validate them as a whole, and return one catalogue."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def load_catalogue(
     check_digits: bool = True,
     active: Collection[str] = (),
 ) -> Catalogue:
-    """Return what a set of catalogue files says, checked as one.
+    """Return the catalogue of a set of files, validated as a whole.
 
-    The files are TOML or CSV card lists, each plain, gzip or zstd. References may name what the files hold and what
-    `known`, the catalogue in force, holds; ids of `known` may come again, and replace it, except rules whose ids are
-    in `active`, which must not change (L6). Limits come as the rules that they stand for. With `check_digits` False,
-    the check digits of ICCIDs and EIDs are not checked.
+    The files are TOML or CSV card lists, each plain, gzip or zstd. References may name entries of the files and of
+    `known`, the catalogue in force. An entry with an id of `known` replaces that one, but rules whose ids are in
+    `active` must not change (L6). Limits are returned as the rules that they become. If `check_digits` is False, the
+    check digits of ICCIDs and EIDs are not checked.
 
-    Raises CatalogueError with every finding, so that nothing of the set takes effect; SourceError where a file
+    Raises CatalogueError with all findings, so that nothing of the set takes effect. Raises SourceError if a file
     cannot be read at all.
     """
     findings = Findings()
@@ -60,7 +60,7 @@ def load_catalogue(
 def _checked(
     paths: Sequence[Path], in_force: Catalogue, active: Collection[str], findings: Findings, check_digits: bool
 ) -> Catalogue:
-    """What the files say; of use only if nothing was added to `findings`."""
+    """Return the catalogue of the files, and add findings. The catalogue is valid only if there are no findings."""
     tables: dict[str, list[Entry[dict[str, Any]]]] = {name: [] for name in TABLES}
     cards = CardSet()
     for path in paths:
@@ -122,7 +122,7 @@ def _read(path: Path, tables: dict[str, list[Entry[dict[str, Any]]]], cards: Car
 
 
 def _shaped(written: Sequence[Entry[dict[str, Any]]], kind: type[T], findings: Findings) -> list[Entry[T]]:
-    """Those entries that have the shape of `kind`; why the others have not is a finding each."""
+    """Return the entries that have the shape of `kind` or can be repaired to it; add findings about shapes."""
     shaped = []
     for entry in written:
         value = conform(entry, kind, findings)
@@ -159,7 +159,7 @@ def _check_vouchers(plans: Sequence[Entry[Plan]], names: Known, findings: Findin
 def _check_counters(
     plans: Sequence[Entry[Plan]], pools: Sequence[Entry[Pool]], names: Known, findings: Findings
 ) -> None:
-    """A counter counts one unit: no two services may share one, in whatever plans their rates are."""
+    """Add findings about counters that rates of different services share. A counter has one unit, across all plans."""
     services: dict[str, str] = {"data": "data", "sms": "sms", "voice": "voice"}
     for plan in names.plans_in_force.values():
         for version in plan.versions:

@@ -1,4 +1,4 @@
-"""What holds once a set of files is in force: its entries over those that are in force already."""
+"""Merge of a set of files with the catalogue in force: the entries that will be in force afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T", Account, ZoneSet, Plan, Pool)
 
 @dataclass(frozen=True)
 class Known:
-    """Every id that a reference may name. None stands for an entry of the set that has no right shape yet."""
+    """Every id that a reference may name. The value is None for an entry of the set that has a wrong shape."""
 
     accounts: Mapping[str, Account | None]
     zones: Mapping[str, ZoneSet | None]
@@ -36,7 +36,7 @@ def merge(
     plans: Sequence[Entry[Plan]],
     pools: Sequence[Entry[Pool]],
 ) -> Known:
-    """Return what holds with the set: `tables` are all its entries as written, the others those of right shape."""
+    """Return the merged entries. `tables` has all entries of the set as written; the others have the right shape."""
     plans_in_force = {plan.id: plan for plan in in_force.plans}
     merged_plans = _merged(in_force.plans, tables["plans"], plans)
     for entry in plans:
@@ -62,7 +62,7 @@ def _merged(
 
 
 def _with_versions(plan: Plan, in_force: Plan | None) -> Plan:
-    """A version that is in force holds on where a file does not write it again."""
+    """Return the plan with the versions in force that the file does not define again."""
     if in_force is None:
         return plan
     versions = {version.version: version for version in (*in_force.versions, *plan.versions)}

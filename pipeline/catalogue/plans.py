@@ -1,4 +1,4 @@
-"""Checks of zones and plans (P1 to P5), each entry for itself and against what it refers to."""
+"""Validation of zones and plans, each entry by itself and against the entries that it names (P1 to P5)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MOST_CYCLE_MONTHS = 120
 
 T = TypeVar("T")
 
-_OFTEN_MEANT = {"UK": "GB", "EL": "GR"}  # used by others than ISO 3166
+_OFTEN_MEANT = {"UK": "GB", "EL": "GR"}  # common codes that are not ISO 3166
 
 
 def check_zones(entry: Entry[ZoneSet], findings: Findings) -> None:
-    """Add what is wrong with one zone set: names, countries, PLMNs, places in two zones, more than one home."""
+    """Add findings about one zone set: names, countries, PLMNs, duplicates across zones, more than one home zone."""
     names: set[str] = set()
     homes: list[str] = []
     owners: dict[str, str] = {}
@@ -55,7 +55,7 @@ def _own(entry: Entry[ZoneSet], field: Path, place: str, zone: str, owners: dict
 
 
 def check_plan(entry: Entry[Plan], known: Known, findings: Findings) -> None:
-    """Add what is wrong with one plan and its versions."""
+    """Add findings about one plan and its versions."""
     plan = entry.value
     if plan.currency not in currencies():
         findings.add(entry, ("currency",), plan.currency, expected_currency(plan.currency))
@@ -77,7 +77,7 @@ def check_plan(entry: Entry[Plan], known: Known, findings: Findings) -> None:
 
 
 def check_cycle(entry: Entry[T], field: Path, cycle: Cycle, findings: Findings) -> None:
-    """Add what is wrong with a billing cycle (T2)."""
+    """Add findings about a billing cycle (T2)."""
     if not 1 <= cycle.months <= MOST_CYCLE_MONTHS:
         findings.add(entry, (*field, "months"), cycle.months, f"1 to {MOST_CYCLE_MONTHS}")
     if not 1 <= cycle.anchor_day <= 28:
@@ -102,7 +102,7 @@ def _check_version(entry: Entry[Plan], index: int, version: PlanVersion, known: 
         if version.zones not in known.zones:
             expected = choice(version.zones, known.zones, "a zone set: one of")
             findings.add(entry, (*where, "zones"), version.zones, expected)
-        if zone_set is None:  # one cause, one finding: any zone will do
+        if zone_set is None:  # reported already; accept any zone, so that one cause gives one finding
             zones = frozenset(rate.zone for rate in version.rates if rate.zone is not None)
         else:
             zones = frozenset(zone.name for zone in zone_set.zones)
@@ -153,7 +153,7 @@ def _check_voucher(entry: Entry[Plan], known: Known, findings: Findings) -> None
         part, _, expected = text.removeprefix(f"voucher key {plan.voucher!r}: ").partition(", expected ")
         findings.add(entry, ("voucher",), Text(f'"{plan.voucher}": {part.replace(": found", "")}'), expected)
         return
-    merged = known.plans.get(plan.id) or plan  # with the versions that are in force and not written again
+    merged = known.plans.get(plan.id) or plan  # includes versions in force that the file does not define again
     for part, said, right in voucher_contradictions(voucher, merged):
         findings.add(entry, ("voucher",), Text(f'"{plan.voucher}": {part} {said}'), f"{right}, as the plan says")
     if voucher.pool is not None and voucher.pool not in known.pools:
@@ -162,7 +162,7 @@ def _check_voucher(entry: Entry[Plan], known: Known, findings: Findings) -> None
 
 
 def _check_change(entry: Entry[Plan], before: Plan, findings: Findings) -> None:
-    """What may not change in a plan that is in force: running totals and history are kept by it."""
+    """Add findings about forbidden changes of a plan in force: running totals and the history depend on it."""
     plan = entry.value
     for name in ("currency", "cycle", "entity"):
         now, then = getattr(plan, name), getattr(before, name)

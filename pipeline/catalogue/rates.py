@@ -1,4 +1,4 @@
-"""Checks of rates: figures that can be read, prices that can be compiled, and one rate for each record."""
+"""Validation of rates: readable figures, prices that compile, and at most one rate for each record."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _DIRECTIONS = {"data": ("any", "up", "down"), "sms": ("any", "mo", "mt"), "voice
 
 @dataclass(frozen=True)
 class RateContext(Generic[T]):
-    """Where a list of rates stands and what its rates may name. `zones` or `bands` None: there are none to name."""
+    """The entry of a list of rates, and the names that its rates may use.
+
+    `zones` or `bands` None: the rates may not name any. `no_zones` and `no_bands` are the words for that finding.
+    """
 
     entry: Entry[T]
     data_base: int
@@ -33,7 +36,7 @@ class RateContext(Generic[T]):
 
 
 def check_rates(context: RateContext[T], field: Path, rates: tuple[Rate, ...], findings: Findings) -> None:
-    """Add everything that is wrong with the rates that stand at `field`."""
+    """Add findings about the rates at `field`."""
     seen: dict[tuple[str, str, str | None, str | None], int] = {}
     allowances: dict[str, tuple[int, int]] = {}
     for index, rate in enumerate(rates):
@@ -56,7 +59,7 @@ def check_rates(context: RateContext[T], field: Path, rates: tuple[Rate, ...], f
 
 
 def check_fees(entry: Entry[T], field: Path, fees: tuple[Fee, ...], findings: Findings) -> None:
-    """Add what is wrong with a list of fees: amounts, and names that occur twice. Below zero is a credit."""
+    """Add findings about a list of fees: amounts, and names that occur twice. A negative fee is a credit."""
     names: set[str] = set()
     for index, fee in enumerate(fees):
         check_amount(entry, (*field, index, "amount"), fee.amount, findings, least=None)
@@ -66,7 +69,7 @@ def check_fees(entry: Entry[T], field: Path, fees: tuple[Fee, ...], findings: Fi
 
 
 def check_amount(entry: Entry[T], field: Path, amount: Amount, findings: Findings, least: int | None = 0) -> int | None:
-    """Return the nanos of an amount of at least `least` nanos (None: any); None with a finding where it is none."""
+    """Return an amount in nanos; add a finding and return None if it is unreadable or below `least` (None: any)."""
     try:
         nanos = parse_amount(amount)
     except PlanError as error:
@@ -81,7 +84,7 @@ def check_amount(entry: Entry[T], field: Path, amount: Amount, findings: Finding
 def check_quantity(
     entry: Entry[T], field: Path, quantity: Quantity, service: str, data_base: int, findings: Findings, least: int = 0
 ) -> int | None:
-    """Return the units of a quantity of at least `least`; None with a finding where it is none."""
+    """Return a quantity in units; add a finding and return None if it is unreadable or below `least`."""
     try:
         units = parse_quantity(quantity, service, data_base)
     except PlanError as error:
@@ -125,7 +128,7 @@ def _check_name(
 
 
 def _check_compiled(context: RateContext[T], field: Path, rate: Rate, findings: Findings) -> None:
-    """Price and increment: first each figure, then, where all can be read, whether the rating can be compiled."""
+    """Check price and increment: first each figure, then, if all are readable, whether they compile."""
     entry, data_base = context.entry, context.data_base
     before = len(findings.all)
     _check_price(context, (*field, "price"), rate, findings)
@@ -178,7 +181,7 @@ def _check_price(context: RateContext[T], field: Path, rate: Rate, findings: Fin
 
 
 def _check_unit_price(entry: Entry[T], field: Path, amount: Amount | None, findings: Findings) -> None:
-    """A price for a number of units may have more decimals than a charge has."""
+    """Check a unit price. Unlike a charge, it may have more than nine decimals."""
     if amount is None:
         return
     try:
@@ -193,7 +196,7 @@ def _check_unit_price(entry: Entry[T], field: Path, amount: Amount | None, findi
 def _check_shared(
     context: RateContext[T], field: Path, rate: Rate, allowances: dict[str, tuple[int, int]], findings: Findings
 ) -> None:
-    """Rates on one counter have one allowance: the same where two of them write one."""
+    """Add a finding if two rates on one counter write different allowances: a counter has only one."""
     try:
         units = allowance_units(rate, context.data_base)
     except PlanError:

@@ -1,4 +1,4 @@
-"""Checks of the actions of a rule (L10): their order, the fields of each type, and where messages go."""
+"""Validation of the actions of a rule: order, fields by type, addresses and texts (L10)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MOST_SEQUENCE: Final = 9_999
 MOST_ADDRESSES: Final = 100
 PLACEHOLDERS: Final = ("iccid", "account", "rule", "value", "threshold", "unit", "percent", "window")
 
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_]{1,40})\}")  # other braces stay as they are
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_]{1,40})\}")  # other text in braces is no placeholder
 
 
 @dataclass(frozen=True)
 class _Takes:
-    """The fields of an action type: those that it must have, and those that it may have beside them."""
+    """The required and the optional fields of an action type."""
 
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ _DEFAULTS: Final = {
 
 
 def check_actions(entry: Entry[Rule], references: References, findings: Findings) -> None:
-    """Add what is wrong with the actions of a rule."""
+    """Add findings about the actions of a rule."""
     actions = entry.value.actions
     if not 1 <= len(actions) <= MOST_ACTIONS:
         found = Text(f"{len(actions) or 'no'} actions")
@@ -110,7 +110,10 @@ def _check_values(entry: Entry[Rule], field: Path, action: Action, references: R
 
 
 def check_addresses(entry: Entry[T], field: Path, by: Sequence[Channel], to: Sequence[str], findings: Findings) -> None:
-    """Add what is wrong with where messages go. Where there is no address, the configuration of the outbox has one."""
+    """Add findings about the channels and addresses of messages.
+
+    No address is also right: then the configuration of the outbox provides one.
+    """
     if len(set(by)) < len(by):
         findings.add(entry, (*field, "by"), Text(", ".join(by)), "each channel once")
     if len(to) > MOST_ADDRESSES:

@@ -1,4 +1,4 @@
-"""What rules and limits may name: accounts and what is below them, SIMs, pools, plans and zones."""
+"""References of rules and limits: accounts and sub-accounts, SIMs, pools, plans and zones."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from pipeline.catalogue.tenants import MOST_LEVELS
 
 
 class References:
-    """Every name that a rule or a limit of a set may refer to."""
+    """The names that a rule or a limit of a set may refer to, and checks against them."""
 
     def __init__(self, known: Known, cards: pl.DataFrame, iccids: Iterable[str]) -> None:
-        """`cards` are all that hold, with iccid and account; `iccids` those that rules and limits name."""
+        """Index the references of a set.
+
+        `cards` are all cards after this catalogue, with columns iccid and account. `iccids` are the SIMs that rules and
+        limits name.
+        """
         self.known = known
         wanted = pl.DataFrame({"iccid": list(iccids)}, schema={"iccid": pl.String})
         found = cards.join(wanted, on="iccid", how="semi").select("iccid", "account")
         self._accounts: dict[str, str | None] = dict(found.iter_rows())
         self._above: dict[str, frozenset[str]] = {}
         sets = known.zones.values()
-        # A set of zones without a right shape may have any names: that one finding is enough.
+        # A zone set of wrong shape may have any zone names. The finding about its shape is enough.
         self.zones = None if None in sets else {zone.name for one in sets if one is not None for zone in one.zones}
 
     def is_within(self, account: str | None, owner: str) -> bool:
-        """Whether an account is `owner`, or below it at any depth."""
+        """Return whether an account is `owner`, or below it at any depth."""
         return account == owner or owner in self._chain(account)
 
     def is_below(self, account: str | None, owner: str) -> bool:
-        """Whether an account is below `owner`, and not `owner` itself."""
+        """Return whether an account is below `owner`, and not `owner` itself."""
         return account != owner and owner in self._chain(account)
 
     def _chain(self, account: str | None) -> frozenset[str]:
@@ -47,27 +51,27 @@ class References:
         return self._above[account]
 
     def below(self, owner: str) -> set[str]:
-        """The accounts below `owner`."""
+        """Return the accounts below `owner`."""
         return {account for account in self.known.accounts if self.is_below(account, owner)}
 
     def check_account(self, entry: Entry[T], field: Path, account: str | None, findings: Findings) -> None:
-        """Add a finding where there is no such account."""
+        """Add a finding if there is no such account. None is right."""
         if account is not None and account not in self.known.accounts:
             expected = choice(account, self.known.accounts, "an account: one of")
             findings.add(entry, field, account, expected)
 
     def check_plan(self, entry: Entry[T], field: Path, plan: str | None, findings: Findings) -> None:
-        """Add a finding where there is no such plan."""
+        """Add a finding if there is no such plan. None is right."""
         if plan is not None and plan not in self.known.plans:
             findings.add(entry, field, plan, choice(plan, self.known.plans, "a plan: one of"))
 
     def check_zone(self, entry: Entry[T], field: Path, zone: str, findings: Findings) -> None:
-        """Add a finding where no set of zones has a zone of this name."""
+        """Add a finding if no zone set has a zone of this name."""
         if self.zones is not None and zone not in self.zones:
             findings.add(entry, field, zone, choice(zone, self.zones, "a zone: one of"))
 
     def check_sims(self, entry: Entry[T], sims: tuple[str, ...], owner: str | None, findings: Findings) -> None:
-        """Add a finding for each SIM that is none, is named twice, or is not of the owner's."""
+        """Add a finding for each SIM that does not exist, is named twice, or does not belong to the owner."""
         seen: set[str] = set()
         for index, iccid in enumerate(sims):
             field = ("sims", index)
@@ -81,7 +85,7 @@ class References:
             seen.add(iccid)
 
     def check_pools(self, entry: Entry[T], pools: tuple[str, ...], owner: str | None, findings: Findings) -> None:
-        """Add a finding for each pool that is none, is named twice, or is not of the owner's."""
+        """Add a finding for each pool that does not exist, is named twice, or does not belong to the owner."""
         known = self.known.pools
         for index, name in enumerate(pools):
             field = ("pools", index)

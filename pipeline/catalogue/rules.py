@@ -1,4 +1,4 @@
-"""Checks of rules (L6 to L11): what a trigger takes, thresholds, scope, filters; and that active ones do not change."""
+"""Validation of rules (L6 to L11): fields of the trigger, thresholds, scope, filters, no change of an active rule."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from schemas.choices import CARD_STATUSES
 from schemas.plans import Plan
 from schemas.rules import Filter, Limit, Rule
 
-MOST_RULES: Final = 60_000  # that exist, active or not
+MOST_RULES: Final = 60_000  # all rules, active or not
 MOST_FILTERS: Final = 64
-MOST_VALUES: Final = 1_000  # of one filter
+MOST_VALUES: Final = 1_000  # per filter
 
 _DEFAULTS: Final = {field.encode_name: field.default for field in msgspec.structs.fields(Rule)}
 _FIELDS: Final = {field.encode_name: field.name for field in msgspec.structs.fields(Rule)}
-# What only some triggers take; every rule has the rest.
+# The fields that only some triggers take. Every rule takes the others.
 _PARTICULAR: Final = (
     "threshold", "measure", "at", "window", "country", "zone", "attribute", "from", "to", "by", "across", "pools",
 )  # fmt: skip
@@ -51,9 +51,10 @@ def check_rules(
     active: Collection[str],
     findings: Findings,
 ) -> tuple[Rule, ...]:
-    """Add what is wrong with rules and limits; return the rules of both, limits as the rules that they stand for.
+    """Add findings about rules and limits; return the rules, including those that limits become.
 
-    `cards` are all cards that hold, with iccid and account; `active` are the ids of the rules in force that watch.
+    `cards` are all cards after this catalogue, with columns iccid and account. `in_force` are the rules in force,
+    `active` the ids of the active ones.
     """
     named = {iccid for entry in rules for iccid in entry.value.sims}
     named.update(iccid for entry in limits for iccid in entry.value.sims)
@@ -102,7 +103,7 @@ def _check_rule(entry: Entry[Rule], references: References, findings: Findings) 
 
 
 def _check_fields(entry: Entry[Rule], trigger: Trigger, findings: Findings) -> None:
-    """Fields that the trigger does not take, and those that it needs."""
+    """Add findings about fields that the trigger does not take, and about missing fields that it needs."""
     rule = entry.value
     for name in _PARTICULAR:
         value = getattr(rule, _FIELDS[name])
@@ -118,14 +119,14 @@ def _check_fields(entry: Entry[Rule], trigger: Trigger, findings: Findings) -> N
 
 
 def _check_threshold(entry: Entry[Rule], trigger: Trigger, findings: Findings) -> None:
-    """Levels that cannot be read, are too many, or are not in the order in which they are met."""
+    """Add findings about levels that are missing, unreadable, too many, or not in the order in which they are met."""
     rule = entry.value
     if rule.measure != "used" and "measure" not in trigger.fields:
         return
     needs = "threshold" in trigger.fields and rule.measure != "hard_cut"
     if needs and not rule.levels:
         findings.add(entry, ("threshold",), NOTHING, f"the threshold of trigger {trigger.name}: one level or several")
-    elif needs or "measure" in trigger.fields:  # a superfluous threshold or measure is found already
+    elif needs or "measure" in trigger.fields:  # _check_fields reports a threshold or measure that is not taken
         try:
             parse_threshold(rule, trigger)
         except RuleError as error:
@@ -151,7 +152,7 @@ def _check_places(entry: Entry[Rule], references: References, findings: Findings
 
 
 def _check_changed(entry: Entry[Rule], references: References, findings: Findings) -> None:
-    """What a changed trigger asks of the value before and after."""
+    """Add findings about `from` and `to` of a trigger on changes."""
     rule = entry.value
     for name, value in (("from", rule.from_), ("to", rule.to)):
         if value is None:
@@ -175,7 +176,7 @@ def _check_nearest(entry: Entry[Rule], trigger: Trigger, findings: Findings) -> 
 
 
 def _check_filters(entry: Entry[Rule], trigger: Trigger, references: References, findings: Findings) -> None:
-    """Which filters a rule may have (L9), and what they name."""
+    """Add findings about the filters of a rule: types that it may not have, and values (L9)."""
     rule = entry.value
     if rule.filters and (trigger.kind == "pool" or rule.sims):
         why = "a pool rule has none" if trigger.kind == "pool" else "sims says which SIMs are watched"

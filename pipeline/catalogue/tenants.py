@@ -1,4 +1,4 @@
-"""Checks of accounts, pools and add-ons, each entry for itself and against what it refers to."""
+"""Validation of accounts, pools and add-ons, each entry by itself and against the entries that it names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_LEVELS = 32
 
 
 def check_account(entry: Entry[Account], known: Known, findings: Findings) -> None:
-    """Add what is wrong with one account: zone, grace, parents (T1, T5)."""
+    """Add findings about one account: time zone, grace period, parents (T1, T5)."""
     account = entry.value
     if account.time_zone not in time_zones():
         expected = choice(account.time_zone, time_zones(), "an IANA time zone: one of")
@@ -50,7 +50,7 @@ def check_account(entry: Entry[Account], known: Known, findings: Findings) -> No
 
 
 def check_pool(entry: Entry[Pool], known: Known, findings: Findings) -> None:
-    """Add what is wrong with one pool: account, size, services, overage rates (P7)."""
+    """Add findings about one pool: account, currency, services, size, cycle, overage rates, fees (P7)."""
     pool = entry.value
     if pool.account not in known.accounts:
         findings.add(entry, ("account",), pool.account, choice(pool.account, known.accounts, "an account: one of"))
@@ -111,7 +111,7 @@ def _check_sizes(entry: Entry[Pool], findings: Findings) -> None:
 
 
 def check_addons(entries: list[Entry[Addon]], cards: pl.DataFrame, known: Known, findings: Findings) -> None:
-    """Add what is wrong with add-ons (C5). `cards` are all cards that hold, with iccid and plan."""
+    """Add findings about add-ons (C5). `cards` are all cards after this catalogue, with columns iccid and plan."""
     wanted = pl.DataFrame({"iccid": [entry.value.iccid for entry in entries]}, schema={"iccid": pl.String})
     found = dict(cards.join(wanted, on="iccid", how="semi").select("iccid", "plan").iter_rows())
     for entry in entries:
@@ -128,5 +128,6 @@ def check_addons(entries: list[Entry[Addon]], cards: pl.DataFrame, known: Known,
         if addon.purchased_at.tzinfo is None:
             expected = "a time with its offset, such as 2026-10-01T08:00:00Z"
             findings.add(entry, ("purchased_at",), addon.purchased_at, expected)
-        if addon.expires_on < addon.purchased_at.date() - dt.timedelta(days=1):  # the account's day may be another
+        # Allow one day, because the local day of the account may differ.
+        if addon.expires_on < addon.purchased_at.date() - dt.timedelta(days=1):
             findings.add(entry, ("expires_on",), addon.expires_on, "a day that is not before purchased_at")

@@ -1,4 +1,4 @@
-"""A catalogue as bytes and back: how the journal keeps what one `weir apply` put into force."""
+"""Encoding of a catalogue to bytes and back, for the journal entry of one `weir apply`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from schemas.plans import Plan, ZoneSet
 from schemas.rules import Rule
 
 _MAGIC = b"WCAT\x01"  # the last byte is the version of this layout
-_LENGTHS = struct.Struct("<QQ")  # of the JSON, of the Arrow stream
+_LENGTHS = struct.Struct("<QQ")  # lengths in bytes of the JSON and of the Arrow stream
 _CARD_COLUMNS = [pl.col(name).cast(kind) for name, kind in CARD_SCHEMA.items()]
 
 
 class _Documents(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """All of a catalogue but its cards."""
+    """All entries of a catalogue except its cards."""
 
     accounts: tuple[Account, ...]
     zones: tuple[ZoneSet, ...]
@@ -30,7 +30,7 @@ class _Documents(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
 
 
 def catalogue_to_bytes(catalogue: Catalogue) -> bytes:
-    """Return the catalogue as magic, two lengths (uint64, little endian), JSON, then the cards as an Arrow IPC stream.
+    """Return the catalogue as bytes: magic, two lengths (uint64, little endian), JSON, cards as an Arrow IPC stream.
 
     Equal catalogues give equal bytes. The cards must have the columns of CARD_SCHEMA.
     """
@@ -44,14 +44,14 @@ def catalogue_to_bytes(catalogue: Catalogue) -> bytes:
     )
     text = msgspec.json.encode(documents)
     stream = io.BytesIO()
-    # One chunk: how the frame happened to be put together must not show in the bytes.
+    # One chunk, so that the bytes do not depend on how the frame was built.
     catalogue.cards.select(_CARD_COLUMNS).rechunk().write_ipc_stream(stream, compression="lz4")
     cards = stream.getvalue()
     return b"".join((_MAGIC, _LENGTHS.pack(len(text), len(cards)), text, cards))
 
 
 def catalogue_from_bytes(data: bytes) -> Catalogue:
-    """Return the catalogue that `catalogue_to_bytes` wrote; StorageError if the bytes are not one."""
+    """Return the catalogue from the bytes of `catalogue_to_bytes`. Raises StorageError if they are no such bytes."""
     start = len(_MAGIC) + _LENGTHS.size
     if data[: len(_MAGIC)] != _MAGIC or len(data) < start:
         raise StorageError(f"not a catalogue entry: begins with {data[:8]!r}, expected {_MAGIC!r}; restore a backup")

@@ -1,11 +1,11 @@
 """The ClickHouse sink: the tables of the history and their totals, in a server or in an engine inside this process.
 
-    connect   a Client for what [clickhouse] of the configuration says (client.py)
-    migrate   the tables and views, brought to this version (schema.py)
-    Sink      lands rows once, whatever is killed or comes twice (sink.py)
-    History   the committed history of a data directory, as blocks for the sink (history.py)
+    connect   open a Client as [clickhouse] of the configuration says (client.py)
+    migrate   bring tables and views to the current version (schema.py)
+    Sink      insert rows exactly once, even after a crash or a repeat (sink.py)
+    History   read the committed history of a data directory as blocks for the sink (history.py)
 
-docs/clickhouse.md describes it for operators and analysts; docs/decisions/0041 says why rows land once.
+docs/clickhouse.md describes the sink for operators and analysts. docs/decisions/0041 explains why rows land only once.
 """
 
 from pipeline.clickhouse.client import Client, connect, require_packages

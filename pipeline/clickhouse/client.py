@@ -1,6 +1,7 @@
-"""A connection to ClickHouse: a server by URL, or the engine itself in this process (chdb).
+"""Client for ClickHouse: a server at a URL, or the embedded engine in this process (chdb).
 
-The embedded engine opens one path in a process, and lets one process open a path: a lock in the directory says who.
+A process can open only one path with the embedded engine, and only one process can open a path. A lock in the directory
+enforces the latter.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ from rating.errors import ConfigError, LockedError, UsageError, WeirError, World
 
 T = TypeVar("T")
 
-FOLDER: Final = "clickhouse"  # in the data directory, where the configuration names no place
+FOLDER: Final = "clickhouse"  # folder in the data directory, used if the configuration names no path
 
-# Errors of the engine that pass: time-outs, memory, connections, too many queries or parts, no room, read-only disk.
+# Temporary error codes: time-outs, memory, connections, too many queries or parts, full or read-only disk.
 _PASSING: Final = frozenset(
     (3, 32, 74, 75, 159, 160, 198, 201, 202, 203, 209, 210, 236, 241, 242, 243, 252, 279, 394, 425, 439, 999)
 )
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 10.0
 
-# What makes an insert one part a partition, in each table that it reaches: one block, at once, by one thread.
+# With these settings an insert makes one part per partition in each table that it reaches: it is written as one block,
+# synchronously, by one thread.
 WRITE_SETTINGS: Final[Mapping[str, Any]] = {
     "async_insert": 0,
     "max_insert_threads": 1,
@@ -50,14 +52,14 @@ WRITE_SETTINGS: Final[Mapping[str, Any]] = {
 
 
 class PassingError(WorldError):
-    """ClickHouse is away or busy: the same call may well succeed later."""
+    """Raised if ClickHouse is unavailable or busy. The same call may succeed later."""
 
 
 class Client:
-    """Statements to one database; a context manager. For one thread at a time.
+    """Client for one database; a context manager. Only one thread may use it at a time.
 
-    Every method raises PassingError where ClickHouse is away or busy, and WorldError where it refuses. `embedded` says
-    that the engine is in this process.
+    Every method raises PassingError if ClickHouse is unavailable or busy, and WorldError if it rejects the statement.
+    `embedded` is True if the engine is in this process.
     """
 
     def __init__(self, driver: Any, database: str, where: str, *, embedded: bool, release: Callable[[], None]) -> None:
@@ -76,30 +78,30 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the connection; an embedded engine gives its path free."""
+        """Close the connection. An embedded engine releases its path when its last client closes."""
         self._driver.close()
         self._release()
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """The rows of a reading statement; parameters are bound by the engine as {name:Type}."""
+        """Run a query and return its rows. The engine binds `parameters` to {name:Type} in the statement."""
         return self._asked(lambda: [tuple(row) for row in self._driver.query(sql, parameters).result_rows])
 
     def arrow(self, sql: str, *, read_only: bool = False) -> pa.Table:
-        """The rows of a reading statement as an Arrow table, text as text.
+        """Run a query and return its rows as an Arrow table, with text columns as strings.
 
-        With `read_only` the engine refuses whatever else the statement is, and goes on refusing on this connection.
+        With `read_only` the engine rejects any statement that changes something, from now on for this connection.
         """
         settings: dict[str, Any] = {"readonly": 1} if read_only else {}
         return self._asked(lambda: self._driver.query_arrow(sql, settings=settings, use_strings=True))
 
     def command(self, sql: str, settings: Mapping[str, Any] | None = None, *, query_id: str | None = None) -> None:
-        """Run a statement that changes something; it is done on return."""
+        """Run a statement that changes something. It is complete on return."""
         self._asked(lambda: self._driver.command(sql, settings=self._settings(settings, query_id)))
 
     def insert(
         self, table: str, rows: pa.Table, settings: Mapping[str, Any] | None = None, *, query_id: str | None = None
     ) -> None:
-        """Insert the rows as one block, with WRITE_SETTINGS; they are in the table and in its views on return."""
+        """Insert the rows as one block, with WRITE_SETTINGS. On return they are in the table and in its views."""
         rows = rows.combine_chunks()
         chosen = self._settings({**WRITE_SETTINGS, **(settings or {})}, query_id)
         self._asked(lambda: self._driver.insert_arrow(table, rows, database=self.database, settings=chosen))
@@ -122,7 +124,7 @@ def _error(where: str, failure: Exception) -> WorldError:
 
     code = getattr(failure, "code", None)
     text = f"{where}: {str(failure).strip()}"
-    # Without a code of the engine, it was the network or something on the way.
+    # Without an error code of the engine, the failure was in the network.
     unreached = isinstance(failure, OperationalError | DatabaseError) and code is None
     if unreached or code in _PASSING:
         return PassingError(f"{text}; check that ClickHouse runs and has room, then give the same command again")
@@ -130,7 +132,7 @@ def _error(where: str, failure: Exception) -> WorldError:
 
 
 class Patience:
-    """How long a caller waits for ClickHouse: pauses that double, then the error. `stop` ends a pause at once."""
+    """Retry policy of a caller: pauses that double, up to `longest_s` in total. `stop` ends a pause at once."""
 
     def __init__(self, longest_s: float, stop: threading.Event | None = None) -> None:
         self._longest_s = longest_s
@@ -139,7 +141,7 @@ class Patience:
         self._pause_s = _FIRST_PAUSE_S
 
     def wait(self, failure: WorldError) -> None:
-        """Pause before another try; raises `failure` where the time is up or `stop` is set."""
+        """Pause before another attempt. Raises `failure` if the time is up or `stop` is set."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         if now + self._pause_s > self._since + self._longest_s or self._stop.wait(self._pause_s):
@@ -161,18 +163,18 @@ def require_packages(config: ClickHouse) -> None:
 
 
 def connect(config: ClickHouse, data: Path | None = None, *, patience: Patience | None = None) -> Client:
-    """A client for the server of `config.url`, else for the engine embedded at `config.path`, else in the folder
-    `clickhouse` of the data directory `data`. The database is made where it is not there.
+    """Return a client for the server at `config.url`, else for the embedded engine at `config.path`, else for the
+    embedded engine in the folder `clickhouse` of the data directory `data`. Create the database if it does not exist.
 
-    With `patience`, waits for a server that is away. Raises UsageError if the extra that is needed (`clickhouse` for a
-    server, `chdb` for the embedded engine) is not installed, or if another path is open in this process; LockedError if
-    another process has the path; ConfigError if a secret is missing; WorldError if ClickHouse cannot be reached or
-    refuses. No message shows a secret.
+    With `patience`, wait for a server that is unavailable. Raises UsageError if the extra that is needed (`clickhouse`
+    for a server, `chdb` for the embedded engine) is not installed, or if this process has another path open;
+    LockedError if another process has the path open; ConfigError if a secret is missing or there is neither url, path
+    nor `data`; WorldError if ClickHouse cannot be reached or rejects the connection. No error shows a secret.
     """
     require_packages(config)
     import clickhouse_connect
 
-    # What it would print beside our errors, where nobody has set up logging.
+    # Without this handler, the library prints its errors next to those of Weir if logging is not set up.
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     if config.url is None:
         if config.path is None and data is None:
@@ -217,7 +219,7 @@ def _server(library: Any, config: ClickHouse, url: str) -> Client:
 
 
 def _prepared(driver: Any, database: str, where: str, *, embedded: bool, release: Callable[[], None]) -> Client:
-    # Who may not make databases may use one that is there.
+    # Check first: a user without the right to create databases may use an existing one.
     if not int(driver.command(f"EXISTS DATABASE `{database}`")):
         driver.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
     driver.database = database
@@ -225,7 +227,7 @@ def _prepared(driver: Any, database: str, where: str, *, embedded: bool, release
 
 
 class _Held:
-    """The path that the engine of this process has open, its lock, and how many clients use it."""
+    """The path that the embedded engine of this process has open, its lock, and the number of its clients."""
 
     def __init__(self) -> None:
         self.guard = threading.Lock()

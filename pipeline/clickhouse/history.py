@@ -1,6 +1,6 @@
-"""The committed history of a data directory as blocks in order of the journal, to be landed elsewhere.
+"""The committed history of a data directory as blocks in journal order, for loading into ClickHouse.
 
-Rows of `rejected` have no journal offset; theirs is their number in the history, which merging files keeps.
+Rows of `rejected` have no journal offset. Their offset here is their row number in the history, which compaction keeps.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pipeline.store.manifest import FileEntry, Manifest
 from schemas.tables import TABLES
 
 BLOCK_ROWS: Final = 250_000
-_KEPT_ROWS: Final = 2_000_000  # of row groups that several blocks take rows from
+_KEPT_ROWS: Final = 2_000_000  # limit of the cache of row groups from which several blocks take rows
 
 
 @dataclass(frozen=True)
 class Block:
-    """All rows of a table with offsets in [first_offset, next_offset), and the offset of each, int64[n]."""
+    """All rows of a table with offsets in [first_offset, next_offset), and the offset of each row (int64[n])."""
 
     rows: pa.Table
     offsets: npt.NDArray[np.int64]
@@ -37,7 +37,7 @@ class Block:
 
 @dataclass(frozen=True)
 class _Group:
-    """A row group and the offsets that it may hold."""
+    """A Parquet row group and the range of its offsets (`first` to `last`, inclusive)."""
 
     entry: FileEntry
     number: int
@@ -47,9 +47,9 @@ class _Group:
 
 
 class History:
-    """One table of a data directory opened to read, as it is committed when this is made.
+    """One table of a data directory opened for reading, as committed when this object is created.
 
-    `next_offset` is where the journal ends, if the data directory has no journal of its own.
+    `next_offset` is the end of the journal. Give it if the data directory has no journal of its own.
     """
 
     def __init__(
@@ -68,11 +68,10 @@ class History:
         self.next_offset = self.rows if name == "rejected" else next_offset
 
     def blocks(self, from_offset: int) -> Iterator[Block]:
-        """The rows at and after an offset, in order of it, at most about BLOCK_ROWS at a time (all rows of an offset
-        are in one block). The blocks cover all offsets to the end.
+        """Yield the rows from an offset on as blocks, in order. The blocks cover all offsets to the end.
 
-        Files that a compaction replaces meanwhile are read from the newer ones. Raises StorageError where a file is
-        damaged or gone.
+        A block has about `block_rows` rows, and all rows of its offsets. If a compaction replaces files meanwhile, the
+        new files are read. Raises StorageError if a file is damaged or missing.
         """
         at = from_offset
         while at < self.next_offset:
@@ -91,7 +90,7 @@ class History:
         rows = pa.concat_tables([TABLES[self._name].empty_table(), *(table for table, _ in taken)])
         offsets = np.concatenate([np.zeros(0, np.int64), *(part for _, part in taken)])
         if len(offsets) > 2 * self._block_rows:
-            # The rows are denser here: end behind an offset sooner.
+            # The rows are denser here than on average. End the block at an earlier offset.
             end = int(np.partition(offsets, self._block_rows)[self._block_rows]) + 1
             inside = offsets < end
             rows, offsets = rows.filter(pa.array(inside)), offsets[inside]
@@ -99,7 +98,7 @@ class History:
         return Block(rows, offsets, start, end)
 
     def _look(self, manifest: Manifest) -> None:
-        """Read which offsets the row groups hold, where the files are not those of before."""
+        """Read the offset ranges of the row groups, if the files have changed since the last call."""
         if manifest.checkpoint == self._checkpoint:
             return
         groups: list[_Group] = []
@@ -148,6 +147,6 @@ class History:
         return self._kept[key]
 
     def _forget(self, end: int) -> None:
-        """Drop the row groups that no later block takes rows from."""
+        """Drop cached row groups from which no later block takes rows."""
         done = {(group.entry.path, group.number) for group in self._groups if group.last < end}
         self._kept = {key: kept for key, kept in self._kept.items() if key not in done}

@@ -1,4 +1,4 @@
-"""Schema migrations: numbered SQL files, each applied once and in order, and recorded in the database."""
+"""Schema migrations: numbered SQL files, each applied once, in order, and recorded in the database."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
 
 @dataclass(frozen=True)
 class Migration:
-    """One file: its number, its name, its statements in order. Each statement may run again after a crash."""
+    """One migration file: its number, name and statements in order.
+
+    Each statement must be safe to repeat after a crash.
+    """
 
     version: int
     name: str
@@ -36,9 +39,9 @@ class Migration:
 
 
 def migrations(folder: Traversable | None = None) -> tuple[Migration, ...]:
-    """The migrations in order, numbered from 1 without gaps; of this version of Weir, or of another folder.
+    """Return the migrations in order, numbered from 1 without gaps, from `folder` (None: those of Weir).
 
-    Raises ValueError where a name or number is wrong.
+    Raises ValueError if a name or number is wrong.
     """
     folder = folder or resources.files("pipeline.clickhouse").joinpath("migrations")
     found = []
@@ -55,16 +58,17 @@ def migrations(folder: Traversable | None = None) -> tuple[Migration, ...]:
 
 
 def _statements(text: str) -> tuple[str, ...]:
-    """The statements of a file: each ends with a semicolon at the end of a line; comments are lines of their own."""
+    """Return the statements of a file. Each ends with a semicolon at the end of a line; comments have own lines."""
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
     parts = re.split(r";\s*$", "\n".join(lines), flags=re.MULTILINE)
     return tuple(part.strip() for part in parts if part.strip())
 
 
 def migrate(client: Client, known: Sequence[Migration] | None = None) -> list[Migration]:
-    """Bring the database to this version; returns what was applied. Killed at any moment, the next call goes on.
+    """Bring the database to the current version; return the migrations applied.
 
-    Raises WorldError, with nothing changed, where the database is of a newer version.
+    If the call is killed at any moment, the next call continues. Raises WorldError and changes nothing if the database
+    has a newer version.
     """
     known = migrations() if known is None else known
     version = _version(client)
@@ -83,7 +87,7 @@ def migrate(client: Client, known: Sequence[Migration] | None = None) -> list[Mi
 
 
 def require_schema(client: Client) -> None:
-    """Raises WorldError where the database is not of exactly this version."""
+    """Check the version of the database. Raises WorldError if it is not exactly the current version."""
     known = migrations()
     version = _version(client)
     _refuse_newer(client, version, known)
@@ -103,7 +107,7 @@ def _refuse_newer(client: Client, version: int, known: Sequence[Migration]) -> N
 
 
 def _version(client: Client) -> int:
-    """The version that the database has; 0 where it is empty."""
+    """Return the version of the database; 0 if it is empty."""
     here = "SELECT count() FROM system.tables WHERE database = {of:String} AND name = 'schema_versions'"
     if not client.rows(here, {"of": client.database})[0][0]:
         return 0

@@ -1,9 +1,9 @@
-"""Landing in ClickHouse: rows of the journal go in once, and into the totals once (docs/decisions/0041).
+"""Loading into ClickHouse: each row reaches the table once, and its totals once (docs/decisions/0041).
 
-ClickHouse commits a part at a time: one table, one cycle, one insert. Nothing makes `rated` and its two tables of
-totals change together. So each of the three says itself how far it has taken a journal partition, by the highest
-offset in its parts, cycle by cycle; those figures are there exactly when the rows are. Whatever was interrupted, each
-table then gets what it lacks, and nothing that it has.
+ClickHouse commits one part at a time: one table, one cycle, one insert. It cannot change `rated` and its two tables of
+totals together. So each of the three tables records how far it has taken a journal partition: the highest offset in
+its parts, by cycle. This figure is present exactly if the rows are. After an interruption, each table gets the rows
+that it lacks, and no row twice.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from pipeline.clickhouse.client import WRITE_SETTINGS, Client, PassingError, Pat
 from rating.errors import WorldError
 from schemas.tables import TABLES
 
-Reach = dict[str, int]  # by cycle, the offset after the last one taken; "" where a table has no cycles
+Reach = dict[str, int]  # by cycle, the offset after the last one in the table; the key is "" if a table has no cycles
 
-# Materialised views by the table that feeds them: the view and the table of totals that it fills.
+# Materialised views, by the table that feeds them: each view with the table of totals that it fills.
 VIEWS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "rated": (("daily_feed", "daily_totals"), ("cycles_feed", "cycle_totals"))
 }
-# The table behind a name, and its columns for where a row landed, where they are not as everywhere.
+# The ClickHouse table behind a name, if it differs. Such a table has the columns landed_partition and landed_offset.
 _BEHIND: Final[Mapping[str, str]] = {"rejected": "rejected_rows"}
-FILL_OFFSETS: Final = 2_000_000  # of the journal that one statement adds to totals that lack them
+FILL_OFFSETS: Final = 2_000_000  # number of journal offsets that one statement adds to totals that lack them
 _POLL_S: Final = 0.2
 
 
 class Sink:
-    """Lands blocks of rows in one database that has been migrated. For one thread; one sink a journal partition.
+    """Inserts blocks of rows into one migrated database.
 
-    `patience_s` bounds how long a call tries again while ClickHouse is away; `stop` ends that at once.
+    Use a sink from one thread only, and one sink per journal partition. `patience_s` limits how long a call retries
+    while ClickHouse is unavailable; `stop` ends the retries at once.
     """
 
     def __init__(self, client: Client, *, patience_s: float = 300, stop: threading.Event | None = None) -> None:
@@ -46,13 +47,13 @@ class Sink:
         self._patience_s = patience_s
         self._stop = stop
         self._marks: dict[tuple[str, int], int] | None = None
-        self._certain: set[tuple[str, int]] = set()  # partitions of tables that nobody has left half landed
+        self._certain: set[tuple[str, int]] = set()  # (table, partition) known to have no interrupted insert
 
     def landed(self) -> dict[tuple[str, int], int]:
-        """The offset after the last one landed, by table and journal partition: all before it is in ClickHouse.
+        """Return the offset up to which (exclusive) all rows are in ClickHouse, by table and journal partition.
 
-        Rows after it may be there as well, from a landing that was interrupted; `land` knows. Raises WorldError where
-        ClickHouse stays away.
+        Later rows may be there too, after an interrupted `land`, which takes them into account. Raises WorldError if
+        ClickHouse stays unavailable.
         """
         patience = Patience(self._patience_s, self._stop)
         while True:
@@ -71,16 +72,17 @@ class Sink:
         next_offset: int,
         offsets: npt.NDArray[np.int64] | None = None,
     ) -> int:
-        """Land the rows of a table of schemas.tables.TABLES that entries [first_offset, next_offset) of a journal
-        partition gave: all rows of these offsets, which later calls do not bring again in part.
+        """Insert the rows of a table of schemas.tables.TABLES at offsets [first_offset, next_offset) of a partition.
 
-        After the call the rows are in the table and in its totals exactly once, durably, and `landed` says so, whether
-        they were there before wholly, in part or not at all. Returns how many rows were new to the table. Calls for a
-        partition come in the order of the journal; offsets between two calls had no rows. `offsets` int64[n] gives the
-        offset of each row of a table without the column `journal_offset` (`rejected`).
+        `table` must contain all rows of these offsets; no later call may bring a part of them again. Call in journal
+        order for each partition; offsets between two calls have no rows. `offsets` (int64[n]) gives the offset of each
+        row if the table has no column `journal_offset` (`rejected`).
 
-        Raises WorldError where ClickHouse refuses or stays away, with nothing acknowledged: the same call again is
-        right. Raises ValueError where the rows are not what the arguments say.
+        After the call the rows are in the table and in its totals exactly once, durably, and `landed` includes them,
+        whether all, some or none of them were there before. Returns how many rows were new to the table.
+
+        Raises WorldError if ClickHouse rejects the rows or stays unavailable. Then nothing is acknowledged, and the
+        same call can be repeated. Raises ValueError if the rows do not fit the arguments.
         """
         if offsets is None and "journal_offset" in table.schema.names:
             offsets = table.column("journal_offset").to_numpy()
@@ -103,9 +105,9 @@ class Sink:
                 patience.wait(failure)
 
     def settle(self, name: str, partition: int) -> None:
-        """Give the totals of a table the rows that they lack, and wait for inserts that may still be under way.
+        """Add to the totals of a table the rows that they lack, after waiting for inserts that may still be running.
 
-        `land` does so by itself after an interruption; for totals that a migration has added it is called once.
+        `land` does this itself after an interruption. Call it once for totals that a migration has added.
         """
         self._wait_for_running(name, partition)
         reach = self._reach(name, partition)
@@ -145,12 +147,13 @@ class Sink:
         held = [reach[totals] for _, totals in VIEWS.get(name, ())]
         ahead = any(one.get(cycle, 0) > reach[name].get(cycle, 0) for one in held for cycle in wanted)
         if not ahead:
-            # Two writers with the same block at the same moment: the engine takes one.
+            # If two writers insert the same block at the same moment, the engine accepts only one, thanks to the token.
             token = _token(f"{name}:{partition}:{bounds[0]}:{bounds[1]}" if whole else uuid.uuid4().hex)
             self._client.insert(_BEHIND.get(name, name), rows, token, query_id=self._query_id(name, partition))
             reach = self._reach(name, partition)
         if any(reach[name].get(cycle, 0) < end for cycle, end in wanted.items()):
-            # Totals that are ahead must not get the rows again; and a token can be known without its rows.
+            # The insert was skipped, because the totals are ahead and must not get the rows twice. Or it had no effect,
+            # because the engine can know a token without having its rows.
             self._attach(name, rows, partition, {c for c, end in wanted.items() if reach[name].get(c, 0) < end}, cycles)
             self.settle(name, partition)
         elif any(reach[totals].get(c, 0) < end for _, totals in VIEWS.get(name, ()) for c, end in wanted.items()):
@@ -158,7 +161,7 @@ class Sink:
         return int(rows.num_rows)
 
     def _reach(self, name: str, partition: int) -> dict[str, Reach]:
-        """How far the table and each of its totals have taken a partition: read from the projection `landed`."""
+        """Return how far the table and each of its totals have taken a partition, read from the projection `landed`."""
         place = "landed" if name in _BEHIND else "journal"
         cycle = "toString(cycle)" if name in VIEWS else "''"
         asked = [
@@ -176,7 +179,7 @@ class Sink:
         return reach
 
     def _fill(self, name: str, view: str, totals: str, partition: int, cycle: str, start: int, end: int) -> None:
-        """Add the rows of a range of offsets of a cycle to totals that lack them, as their view would have."""
+        """Add the rows of a cycle with offsets in [start, end) to totals that lack them, as their view would have."""
         database = self._client.database
         ((select,),) = self._client.rows(
             "SELECT as_select FROM system.tables WHERE database = {of:String} AND name = {view:String}",
@@ -197,10 +200,10 @@ class Sink:
         )
 
     def _attach(self, name: str, rows: pa.Table, partition: int, cycles: set[str], of: pa.ChunkedArray | None) -> None:
-        """Bring the rows of these cycles into the table without feeding its totals: as parts, each at once."""
+        """Add the rows of these cycles to the table without feeding its totals, one atomic part per cycle."""
         beside, query_id = f"{name}_beside_{partition}", self._query_id(name, partition)
         if of is None:
-            # No totals to spare, and no token: an insert that nothing can take for an earlier one.
+            # The table has no totals. With a random token the engine cannot mistake this for an earlier insert.
             self._client.insert(_BEHIND.get(name, name), rows, _token(uuid.uuid4().hex), query_id=query_id)
             return
         rows = rows.filter(pc.is_in(of, pa.array(sorted(cycles))))
@@ -227,8 +230,10 @@ class Sink:
         return f"weir-{self._client.database}-{name}-{partition}"
 
     def _wait_for_running(self, name: str, partition: int) -> None:
-        """Return once no statement of a sink for this partition runs on the server: one that was cut off from its
-        client may still change tables."""
+        """Wait until no statement of a sink for this partition runs on the server.
+
+        A statement that lost its client may still change tables. Raises WorldError after `patience_s` seconds.
+        """
         if self._client.embedded:
             return
         started = time.monotonic()
@@ -276,7 +281,7 @@ def _with_offsets(name: str, table: pa.Table, partition: int, offsets: npt.NDArr
 
 
 def _each(cycles: pa.ChunkedArray | None, of: Reach, rows: int) -> npt.NDArray[np.int64]:
-    """int64[n]: the value of each row's cycle."""
+    """int64[n]: the value in `of` for the cycle of each row."""
     if cycles is None:
         return np.full(rows, of[""], np.int64)
     at: npt.NDArray[np.int32] = pc.index_in(cycles, pa.array(list(of))).to_numpy()
@@ -285,7 +290,7 @@ def _each(cycles: pa.ChunkedArray | None, of: Reach, rows: int) -> npt.NDArray[n
 
 
 def _ends(cycles: pa.ChunkedArray | None, offsets: npt.NDArray[np.int64]) -> Reach:
-    """By cycle, the offset after its last row."""
+    """Return by cycle the offset after its last row."""
     if cycles is None:
         return {"": int(offsets.max()) + 1}
     last = pa.table({"cycle": cycles, "offset": offsets}).group_by("cycle").aggregate([("offset", "max")])
@@ -296,11 +301,14 @@ def _ends(cycles: pa.ChunkedArray | None, offsets: npt.NDArray[np.int64]) -> Rea
 
 
 def _token(text: str) -> dict[str, str]:
-    """What the engine knows an insert by. Never left to its digest of the rows: a digest that it noted just before it
-    was killed would keep the rows away for good."""
+    """Return the setting with the deduplication token of an insert.
+
+    Without a token the engine uses a digest of the rows. If it is killed just after it recorded the digest, it would
+    reject the rows for ever.
+    """
     return {"insert_deduplication_token": text}
 
 
 def _text(value: str) -> str:
-    """A text as an SQL literal."""
+    """Return a text as an SQL literal."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

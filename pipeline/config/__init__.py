@@ -1,7 +1,7 @@
-"""The configuration file: one TOML document, weir.toml, with a table for each part of Weir that can be set up.
+"""The configuration file: one TOML document, weir.toml, with a table for each configurable part of Weir.
 
-A new part is a module with a Table and a function that says what is wrong with one, a field of Config and a line in
-_CHECKS (load.py). Secrets are never in the file: it names an environment variable or a file that has them.
+A new part needs a module with a Table and a function that yields its problems, a field of Config, and a line in _CHECKS
+(load.py). The file never contains secrets. It names environment variables or files that contain them.
 """
 
 from pipeline.config.clickhouse import ClickHouse

@@ -1,4 +1,4 @@
-"""[clickhouse]: where ClickHouse is."""
+"""[clickhouse]: the connection to ClickHouse."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.config.table import PathText, Problem, Table, is_loopback, not_bot
 
 
 class ClickHouse(Table, frozen=True):
-    """Where ClickHouse is (docs/clickhouse.md): a server by `url`, else the embedded engine at `path`.
+    """The connection to ClickHouse (docs/clickhouse.md): a server at `url`, or the embedded engine at `path`.
 
-    Without both it is embedded in the data directory. A plain http URL is for this machine only once there is a
-    password. `patience_s` is how long a sink tries again while ClickHouse is away.
+    Without either, the engine is embedded in the data directory. With a password, a plain http URL is allowed only for
+    this machine. `patience_s` is how long a sink retries while ClickHouse is unavailable.
     """
 
     url: str | None = None
@@ -31,7 +31,7 @@ class ClickHouse(Table, frozen=True):
 
 
 def clickhouse_problems(clickhouse: ClickHouse) -> Iterator[Problem]:
-    """What types do not say of [clickhouse]."""
+    """Yield the problems of [clickhouse] that its types do not exclude."""
     server = clickhouse.url is not None
     if clickhouse.url is not None and (wrong := url_problem(clickhouse.url)):
         yield ("url",), Text("what is no address of a server"), wrong.replace("example.com/weir", "example.com:8443")

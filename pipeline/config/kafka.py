@@ -1,4 +1,4 @@
-"""[kafka]: where the brokers are, how they are spoken to, and what the topics are."""
+"""[kafka]: brokers, security and topics."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pipeline.catalogue.findings import NOTHING, Text
 from pipeline.config.table import PathText, Problem, Table, host_and_port, is_loopback, not_both, within
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]*")
-_LONGEST: Final = 200  # Kafka takes names of 249 characters, and Faust puts more behind them
+_LONGEST: Final = 200  # Kafka allows 249 characters, and Faust appends a suffix
 
 
 class Kafka(Table, frozen=True):
     """Brokers, security and topics.
 
-    `servers` is a list of host:port, or one text with commas between them. With "tls" and "sasl_tls" the connection is
-    encrypted, the broker's certificate is checked against `ca_file` (else the system's), and `cert_file` with
-    `key_file` (PEM) says who this is; with "sasl" and "sasl_tls" user and password do. `partitions` never changes once
-    there is a journal.
+    `servers` is a list of host:port, or one text separated by commas. With "tls" and "sasl_tls" the connection is
+    encrypted, and the certificate of the broker is verified against `ca_file` (default: the system's). `cert_file` with
+    `key_file` (PEM) is the client certificate. With "sasl" and "sasl_tls", user and password authenticate the client.
+    `partitions` must not change once there is a journal.
     """
 
     servers: tuple[str, ...] | str = "127.0.0.1:9092"
@@ -38,7 +38,7 @@ class Kafka(Table, frozen=True):
     key_password_env: str | None = None
     key_password_file: PathText | None = None
     session_timeout_s: int = 10
-    limit_bytes: int = 900_000  # of a message that Weir makes
+    limit_bytes: int = 900_000  # largest size of a message that Weir makes
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -48,22 +48,22 @@ class Kafka(Table, frozen=True):
 
     @property
     def raw(self) -> int:
-        """Partitions of usage.raw."""
+        """The number of partitions of usage.raw."""
         return self.partitions if self.raw_partitions is None else self.raw_partitions
 
     @property
     def encrypted(self) -> bool:
-        """Whether connections are TLS."""
+        """True if connections use TLS."""
         return self.security in ("tls", "sasl_tls")
 
     @property
     def sasl(self) -> bool:
-        """Whether user and password are sent."""
+        """True if the client authenticates with user and password."""
         return self.security in ("sasl", "sasl_tls")
 
 
 def kafka_problems(kafka: Kafka) -> Iterator[Problem]:
-    """What types do not say of [kafka]."""
+    """Yield the problems of [kafka] that its types do not exclude."""
     places = [("servers",)] if isinstance(kafka.servers, str) else [("servers", at) for at in range(len(kafka.servers))]
     if not kafka.addresses:
         yield ("servers",), kafka.servers, "at least one broker, such as 127.0.0.1:9092"
@@ -82,7 +82,7 @@ def kafka_problems(kafka: Kafka) -> Iterator[Problem]:
 
 
 def is_name(text: str) -> bool:
-    """Whether topics and groups may begin with this text."""
+    """Return whether names of topics and groups may begin with this text."""
     return _NAME.fullmatch(text) is not None and len(text) <= _LONGEST
 
 

@@ -1,4 +1,4 @@
-"""Reading the configuration: the file, what the environment puts over it, and everything that is wrong."""
+"""Loading of the configuration: the file, overrides from the environment, and validation."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ DEFAULT: Final = Path("weir.toml")
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)")
 _SECRETS: Final = ("secret", "password", "key_password", "token")
-# Paths are relative to the folder of the file.
+# Names of fields that are paths. Paths are relative to the folder of the configuration file.
 _PATHS: Final = ("file", "path", "ca_file", "cert_file", "key_file", "history")
 _PATHS_OF_SECRETS: Final = tuple(f"{name}_file" for name in _SECRETS)
 _LISTS_OF_PATHS: Final = ("feeds",)
 
 
 class _Nowhere(Lines):
-    """The lines of what was given in the environment."""
+    """Line numbers for values from the environment: always 0."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -44,7 +44,7 @@ class _Nowhere(Lines):
 
 
 class Config(Table, frozen=True):
-    """The whole file; a part that is not written has its defaults."""
+    """The whole configuration. A part that the file lacks has its defaults."""
 
     outbox: Outbox = Outbox()
     clickhouse: ClickHouse = ClickHouse()
@@ -62,14 +62,13 @@ _OVERRIDDEN: Final = ("kafka", "worker")  # parts whose fields the environment m
 
 
 def load_config(path: Path | None) -> Config:
-    """The configuration in `path`, else in weir.toml of the working directory, else the defaults; paths absolute.
+    """Return the configuration in `path`, else in weir.toml of the working directory, else the defaults.
 
-    Plain fields of [kafka] and [worker] (no lists but `servers`, no tables) come from the environment where it has
-    them: WEIR_KAFKA_SERVERS, WEIR_WORKER_WEB_PORT and so on; an empty one counts as not given. Paths in them are
-    relative to the working directory.
+    Environment variables override plain fields of [kafka] and [worker] (no lists except `servers`, no tables):
+    WEIR_KAFKA_SERVERS, WEIR_WORKER_WEB_PORT and so on. An empty variable counts as absent. Returned paths are absolute.
+    Paths in the file are relative to its folder, paths in variables to the working directory.
 
-    Raises ConfigError with everything that is wrong: file and line, or variable, field, what was found and what is
-    expected.
+    Raises ConfigError with all problems: file and line, or variable, the field, what was found, and what is expected.
     """
     text, file = "", DEFAULT if path is None else path
     if path is not None or file.exists():
@@ -90,9 +89,9 @@ def load_config(path: Path | None) -> Config:
 
 
 def read_secret(variable: str | None, file: str | None, of: str) -> str | None:
-    """The secret in the environment variable or the file; None where neither is named.
+    """Return the secret in the environment variable or the file; None if neither is named.
 
-    Raises ConfigError, never with the secret in its text, where it is not there or empty; `of` says whose it is.
+    Raises ConfigError if the secret is missing or empty. The error never contains the secret; `of` names its owner.
     """
     if variable is not None:
         place, secret = f"environment variable {variable}", os.environ.get(variable, "")
@@ -150,7 +149,7 @@ def _checked(document: dict[str, Any], file: str, lines: Lines, findings: Findin
 
 
 def _given(part: str, kind: type[msgspec.Struct], findings: Findings) -> dict[str, Any]:
-    """The plain fields of a part that the environment gives, of the right types; what is not is a finding."""
+    """Return the plain fields of a part that the environment sets; add findings about values of wrong type."""
     given: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
         variable = _variable(part, field.name)
@@ -167,7 +166,7 @@ def _variable(part: str, field: str) -> str:
 
 
 def _plain_kinds(annotation: Any) -> set[type[inspect.Type]]:
-    """Of the types that a value of the field may have, those that one text can stand for."""
+    """Return those types of a field that a single text can express; empty if there are none."""
     shape = inspect.type_info(annotation)
     shapes = shape.types if isinstance(shape, inspect.UnionType) else (shape,)
     plain = (inspect.StrType, inspect.IntType, inspect.BoolType, inspect.LiteralType)
@@ -183,13 +182,13 @@ def _typed(text: str, kinds: set[type[inspect.Type]]) -> str | int | bool:
 
 
 def _alone(kind: type[msgspec.Struct], name: str) -> type[msgspec.Struct]:
-    """A table that has one field of `kind` only."""
+    """Return a struct type that has only this one field of `kind`."""
     annotation = next(field.type for field in msgspec.structs.fields(kind) if field.name == name)
     return msgspec.defstruct(kind.__name__, [(name, annotation)], forbid_unknown_fields=True)
 
 
 def _without_secrets(value: Any, place: Place, entry: Entry[dict[str, Any]], findings: Findings) -> Any:
-    """The value without fields that hold a secret; those are findings that do not show it."""
+    """Return the value without fields that contain a secret; add findings about them that do not show the secret."""
     if isinstance(value, list):
         return [_without_secrets(item, (*place, at), entry, findings) for at, item in enumerate(value)]
     if not isinstance(value, dict):
@@ -205,7 +204,7 @@ def _without_secrets(value: Any, place: Place, entry: Entry[dict[str, Any]], fin
 
 
 def _absolute(value: Any, folder: Path) -> Any:
-    """The value with its paths made absolute; they are relative to `folder`."""
+    """Return the value with its paths made absolute, relative to `folder`."""
     if isinstance(value, list):
         return [_absolute(item, folder) for item in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""[outbox]: where actions go."""
+"""[outbox]: destinations and routes of actions."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from pipeline.catalogue.lines import Path as Place
 from pipeline.config.table import PathText, Problem, Table, network_problems, not_both, within
 from schemas.rules import ActionType, Channel
 
-FILE: Final = "file"  # name of the destination that takes what no route takes
+FILE: Final = "file"  # name of the destination for actions that no route matches
 EMAIL: Final = "email"
 
 
 class FileDestination(Table, frozen=True):
-    """A file to append messages to, a line each; "-" is standard output."""
+    """A file to which messages are appended, one per line; "-" is standard output."""
 
     name: str
     path: PathText
 
 
 class WebhookDestination(Table, frozen=True):
-    """Where messages are posted; without `url`, where the action names it.
+    """A URL to which messages are posted. Without `url`, the action names the URL.
 
-    Addresses that are not public are refused unless they are in one of the networks of `allow`; plain http goes to
-    those only. The secret, from the environment or a file, signs; several words in it sign each (rotation).
+    Addresses that are not public are rejected unless they are in a network of `allow`. Plain http is allowed only to
+    such networks. The secret, from the environment or a file, signs the messages. It may consist of several words, each
+    of which gives a signature (for rotation).
     """
 
     name: str
@@ -39,11 +40,11 @@ class WebhookDestination(Table, frozen=True):
 
 
 class Email(Table, frozen=True):
-    """The mail server, the sender, and who gets mail where an action names no address."""
+    """The mail server, the sender, and the recipients (`to`) of actions that name no address."""
 
     host: str
     sender: str
-    port: int | None = None  # 587, of "tls" 465
+    port: int | None = None  # None: 587, or 465 with "tls"
     security: Literal["starttls", "tls", "none"] = "starttls"
     user: str | None = None
     password_env: str | None = None
@@ -55,7 +56,7 @@ class Email(Table, frozen=True):
 
 
 class Route(Table, frozen=True):
-    """The actions that go to the destinations `to`: of these types, rules and, for notify, channels; none: all."""
+    """A route: actions of these types, rules and (for notify) channels go to `to`. An empty field matches all."""
 
     to: tuple[str, ...]
     actions: tuple[ActionType, ...] = ()
@@ -64,9 +65,9 @@ class Route(Table, frozen=True):
 
 
 class Outbox(Table, frozen=True):
-    """How actions leave (docs/actions.md)."""
+    """The delivery of actions (docs/actions.md)."""
 
-    file: PathText | None = None  # None: actions.ndjson beside the outbox in the data directory
+    file: PathText | None = None  # None: outbox/actions.ndjson in the data directory
     attempts: int = 20
     first_delay_s: int = 2
     longest_delay_s: int = 3600
@@ -79,7 +80,7 @@ class Outbox(Table, frozen=True):
 
 
 def outbox_problems(outbox: Outbox) -> Iterator[Problem]:
-    """What types do not say of [outbox]."""
+    """Yield the problems of [outbox] that its types do not exclude."""
     for name, least, most in (
         ("attempts", 1, 1000), ("first_delay_s", 1, 3600), ("longest_delay_s", 1, 86_400), ("workers", 1, 256),
         ("keep_days", 0, 36_500),

@@ -1,4 +1,4 @@
-"""What the parts of the configuration share: the shape of a table, what a problem is, and checks of more than one."""
+"""Shared code of the configuration parts: the base of tables, the type of a problem, and common checks."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from pipeline.catalogue.findings import Text
 from pipeline.catalogue.lines import Path as Place
 
 PathText = str  # a path, relative to the folder of the configuration file
-Problem = tuple[Place, object, str]  # field below the part, what was found, what is expected
+Problem = tuple[Place, object, str]  # path of the field in the part, what was found, what is expected
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
-    """A table of the file: fields it does not know are refused."""
+    """A table of the configuration file. Unknown fields are rejected."""
 
 
 def within(place: Place, found: int, least: int, most: int) -> Iterator[Problem]:
-    """A problem where `found` is not from `least` to `most`."""
+    """Yield a problem if `found` is not from `least` to `most`."""
     if not least <= found <= most:
         yield place, found, f"{least} to {most}"
 
 
 def not_both(table: msgspec.Struct, name: str, place: Place = ()) -> Iterator[Problem]:
-    """A problem where a secret is named twice, as `name`_env and as `name`_file."""
+    """Yield a problem if a secret is given twice, as `name`_env and as `name`_file."""
     if getattr(table, f"{name}_env") is not None and getattr(table, f"{name}_file") is not None:
         yield (*place, f"{name}_env"), Text(f"both {name}_env and {name}_file"), "one of them"
 
 
 def network_problems(place: Place, allow: tuple[str, ...]) -> Iterator[Problem]:
-    """A problem for each item that is no network."""
+    """Yield a problem for each item that is not a network."""
     for at, network in enumerate(allow):
         try:
             ipaddress.ip_network(network)
@@ -44,12 +44,12 @@ def network_problems(place: Place, allow: tuple[str, ...]) -> Iterator[Problem]:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether what goes to this host stays on this machine."""
+    """Return whether the host is this machine."""
     return host in LOOPBACK
 
 
 def host_and_port(address: str) -> tuple[str, int] | None:
-    """What `host:port` names ([::1]:9092 for IPv6); None where it is no such address."""
+    """Return host and port of `host:port` ([::1]:9092 for IPv6); None if the text is no such address."""
     try:
         parts = urlsplit(f"//{address}")
         host, port = parts.hostname, parts.port

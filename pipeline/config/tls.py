@@ -1,4 +1,4 @@
-"""What [kafka] says of encryption, as a context of connections."""
+"""TLS context for Kafka connections, from [kafka]."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rating.errors import ConfigError
 
 
 def ssl_context(kafka: Kafka) -> ssl.SSLContext:
-    """Checks the broker's certificate and name, and shows the client's certificate where there is one.
+    """Return a context that verifies certificate and name of the broker, and presents the client certificate if any.
 
-    Raises ConfigError where a file cannot be used.
+    Raises ConfigError if a file cannot be used.
     """
     try:
         context = ssl.create_default_context(cafile=kafka.ca_file)
@@ -23,7 +23,7 @@ def ssl_context(kafka: Kafka) -> ssl.SSLContext:
     if kafka.cert_file is not None:
         password = read_secret(kafka.key_password_env, kafka.key_password_file, "the key of [kafka]")
         try:
-            # Without a password OpenSSL would ask at the terminal for that of an encrypted key.
+            # Always give a password, because OpenSSL would ask at the terminal for that of an encrypted key.
             context.load_cert_chain(kafka.cert_file, kafka.key_file, lambda: password or "")
         except (OSError, ssl.SSLError) as error:
             key = f" with {kafka.key_file}" if kafka.key_file is not None else ""

@@ -1,4 +1,4 @@
-"""[worker]: what a worker of the streaming side does, and what it shows."""
+"""[worker]: settings of a streaming worker and of its HTTP API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVERY_ACCOUNT: Final = "*"
 
 
 class Token(Table, frozen=True):
-    """Who may read live state: the bearer of a token, and the accounts it may see; "*" is all of them."""
+    """A token for reading live state, and the accounts that its bearer may see; "*" means all accounts."""
 
     accounts: tuple[str, ...] | str
     token_env: str | None = None
@@ -22,28 +22,28 @@ class Token(Table, frozen=True):
 
 
 class Worker(Table, frozen=True):
-    """What a worker does. All workers of one group have the same `app`."""
+    """Settings of a worker. All workers of one group have the same `app`."""
 
     app: str = "weir"
     history: PathText = "weir-history"
-    clickhouse: bool = False  # as [clickhouse] says
-    feeds: tuple[PathText, ...] = ()  # mapping files, beside the ready ones
-    base_records: int = 5_000_000  # a base of the state is due after so many records,
-    base_every_s: int = 600  # or after so long
+    clickhouse: bool = False  # True: also load results into the ClickHouse of [clickhouse]
+    feeds: tuple[PathText, ...] = ()  # mapping files, in addition to the built-in ones
+    base_records: int = 5_000_000  # a checkpoint of a partition is due after so many records,
+    base_every_s: int = 600  # or after so many seconds
     land_rows: int = 500_000
     land_every_s: int = 5
-    tick_s: int = 60  # 0: the clock only moves with what comes
+    tick_s: int = 60  # 0: no ticks; the clock advances only with arriving data
     standby: int = 0
     web_host: str = "127.0.0.1"
     web_port: int = 6066
-    advertised_url: str | None = None  # where other workers reach this one; None: web_host and web_port
+    advertised_url: str | None = None  # URL at which other workers reach this one; None: web_host and web_port
     tokens: tuple[Token, ...] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "text"
 
 
 def worker_problems(worker: Worker) -> Iterator[Problem]:
-    """What types do not say of [worker]."""
+    """Yield the problems of [worker] that its types do not exclude."""
     if not worker.app or not is_name(worker.app):
         yield ("app",), worker.app, "letters, digits, dots, - and _"
     for name in ("history", "web_host"):

@@ -1,4 +1,4 @@
-"""The outbox: how actions leave, at least once, to files, webhooks and mail (domain L10; docs/actions.md)."""
+"""The outbox: at-least-once delivery of actions to files, webhooks and e-mail (domain L10; docs/actions.md)."""
 
 from pipeline.outbox.deliver import Deliverer, Tally
 from pipeline.outbox.store import Delivery, Store

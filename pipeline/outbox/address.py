@@ -1,7 +1,7 @@
-"""Which addresses messages may be sent to: public ones, and those of networks that the operator allows.
+"""Check of the addresses to which messages may go: public ones, and those in networks that the operator allows.
 
-A name is resolved once; every address is checked, and the connection goes to an address that was. So a name that
-answers otherwise a moment later (DNS rebinding) changes nothing.
+A name is resolved once. Every address is checked, and the connection uses a checked address. So it has no effect if the
+name resolves to another address a moment later (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ _V4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 
 
 class RefusedError(Exception):
-    """An address that messages must not go to."""
+    """Raised if a name resolves to an address to which messages must not go."""
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Checked addresses of a host, in the order to try them; `allowed` says that all are in allowed networks."""
+    """Checked addresses of a host, in the order to try them. `allowed` is True if all are in allowed networks."""
 
     addresses: tuple[Address, ...]
     allowed: bool
 
 
 def networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Networks as the configuration writes them."""
+    """Parse networks as the configuration writes them. Raises ValueError if one is not a network."""
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
 def resolve(host: str, port: int, allow: Sequence[Network]) -> Destination:
-    """The addresses of `host`, each of them checked.
+    """Return the addresses of `host`, all checked.
 
-    Raises RefusedError where one of them is neither public nor allowed, OSError where the name cannot be resolved.
+    Raises RefusedError if one of them is neither public nor allowed, OSError if the name cannot be resolved.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = tuple(dict.fromkeys(_parsed(str(entry[4][0])) for entry in found))
@@ -54,7 +54,10 @@ def resolve(host: str, port: int, allow: Sequence[Network]) -> Destination:
 
 
 def is_public(address: Address) -> bool:
-    """Whether anybody on the internet could be reached there; an IPv4 address inside an IPv6 one is looked at too."""
+    """Return whether the address is public, that is, reachable on the internet.
+
+    An IPv4 address embedded in an IPv6 address is checked in its place.
+    """
     return all(
         one.is_global
         and not (one.is_multicast or one.is_loopback or one.is_link_local or one.is_unspecified)
@@ -66,7 +69,7 @@ def is_public(address: Address) -> bool:
 
 
 def _forms(address: Address) -> tuple[Address, ...]:
-    """The address, or the IPv4 addresses that it stands for: mapped, 6to4, Teredo, NAT64."""
+    """Return the address, or the IPv4 addresses embedded in it: mapped, 6to4, Teredo, NAT64."""
     if isinstance(address, ipaddress.IPv4Address):
         return (address,)
     if address.ipv4_mapped is not None:

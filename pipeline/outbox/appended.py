@@ -1,4 +1,4 @@
-"""Messages appended to a file, a line each, durable on return; or written to standard output."""
+"""Delivery to a file, one line per message, or to standard output."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _PIECE: Final = 1 << 16
 
 
 def append(path: str, bodies: Sequence[bytes]) -> None:
-    """Append the messages. A line that a killed process left half written is cut off first: its message comes again.
+    """Append the messages to the file, synced to disk on return, or write them to standard output ("-").
 
-    The file is opened anew each time, so that it can be moved away (rotated) at any moment. Raises StorageError where
-    the disk refuses, OSError where nobody reads the standard output any more.
+    An incomplete last line, which a killed process left, is cut off first; its message is delivered again. The file is
+    opened anew each time, so it can be moved away (rotated) at any moment. Raises StorageError if the disk fails,
+    OSError if nobody reads standard output any more.
     """
     lines = b"\n".join([*bodies, b""])
     if path == STANDARD_OUTPUT:
@@ -38,7 +39,7 @@ def append(path: str, bodies: Sequence[bytes]) -> None:
 
 
 def _end_of_lines(descriptor: int) -> int:
-    """Where the last whole line of a file ends."""
+    """Return the offset after the last complete line of a file."""
     end = os.fstat(descriptor).st_size
     while end > 0:
         start = max(0, end - _PIECE)

@@ -1,7 +1,7 @@
-"""Delivering: takes in what is new, sends what is due, marks it after the effect. At least once, never lost.
+"""The deliverer: it takes in new actions, sends due messages, and marks a message only after it was sent.
 
-One thread owns the outbox; each webhook, and the mail server, has threads of its own that only send. So a slow receiver
-holds up nobody but itself.
+So every message is delivered at least once. One thread owns the outbox. Each webhook and the mail server have threads
+of their own, which only send. So a slow receiver delays only its own messages.
 """
 
 from __future__ import annotations
@@ -27,37 +27,39 @@ from pipeline.store.directory import DataDirectory
 from schemas.choices import DeliveryState
 
 ACTIONS_FILE: Final = "actions.ndjson"
-FILE_BATCH: Final = 8192  # messages that one fsync and one mark are for
-WINDOW: Final = 256  # due messages of a destination that are held in memory
-LOOK_S: Final = 1.0  # how often a follower looks for new actions
-PRUNE_S: Final = 3600.0  # and for what it may forget
+FILE_BATCH: Final = 8192  # messages per fsync and mark
+WINDOW: Final = 256  # due messages of a destination in memory
+LOOK_S: Final = 1.0  # how often `follow` looks for new actions
+PRUNE_S: Final = 3600.0  # how often `follow` deletes old deliveries
 
 _LONGEST_DOUBLINGS: Final = 30
 
 
 @dataclass
 class Tally:
-    """What a run did: actions taken in, deliveries made, attempts that failed for now, and for good."""
+    """Counts of a run: actions taken in, messages delivered, attempts that failed for now, deliveries that are dead."""
 
     taken_in: int = 0
     delivered: int = 0
     failed: int = 0
     dead: int = 0
     left: dict[str, dict[DeliveryState, int]] = field(default_factory=dict)  # counts by destination at the end
-    unknown: list[str] = field(default_factory=list)  # destinations that wait, and are configured no longer
+    unknown: list[str] = field(default_factory=list)  # destinations with pending deliveries, but no configuration
 
     @property
     def pending(self) -> int:
-        """Deliveries that are still to be made."""
+        """The number of deliveries that are still pending at the end of the run."""
         return sum(of["pending"] for of in self.left.values())
 
 
 class Deliverer:
-    """Delivers the actions of one data directory; a context manager. One process at a time can be it."""
+    """Delivers the actions of one data directory; a context manager. Only one process at a time can deliver."""
 
     def __init__(self, data: Path, config: Outbox) -> None:
-        """Raises LockedError while another process delivers, ConfigError where a secret is missing, UsageError where
-        there is no data directory, StorageError where the disk refuses.
+        """Open the data directory and lock its outbox.
+
+        Raises LockedError while another process delivers, ConfigError if a secret is missing, UsageError if there is no
+        data directory, StorageError if the disk fails.
         """
         directory = DataDirectory.open(data, write=False)
         self._config = config
@@ -84,11 +86,11 @@ class Deliverer:
 
     @property
     def writes_to_standard_output(self) -> bool:
-        """Whether a destination is the standard output, where nothing else must appear then."""
+        """True if a destination is standard output. Then nothing else may be written there."""
         return "-" in self._files.values()
 
     def pending(self) -> int:
-        """Deliveries that this run can still make."""
+        """Return the number of pending deliveries to destinations of this configuration."""
         return self._store.pending([*self._files, *self._lines])
 
     def run(
@@ -98,9 +100,10 @@ class Deliverer:
         stop: threading.Event | None = None,
         progress: Callable[[Tally], None] = lambda _: None,
     ) -> Tally:
-        """Deliver all that is committed and due; with `follow`, go on until `stop` is set.
+        """Deliver everything that is committed and due. With `follow`, go on until `stop` is set.
 
-        Without, what failed for now stays for a later run. What is being sent when `stop` is set is still marked.
+        Without `follow`, a delivery that failed for now is left to a later run. Messages that are being sent when
+        `stop` is set are still completed and marked.
         """
         stop = stop or threading.Event()
         looked_s = pruned_s = float("-inf")
@@ -132,7 +135,7 @@ class Deliverer:
         return self.tally
 
     def _append(self, progress: Callable[[Tally], None]) -> bool:
-        """Append a batch to each file; whether there was any."""
+        """Append one batch to each file; return whether there was anything to append."""
         any_due = False
         for name, path in self._files.items():
             due = self._store.due(name, _now_us(), FILE_BATCH)
@@ -144,7 +147,7 @@ class Deliverer:
         return any_due
 
     def _settle(self) -> None:
-        """Mark what has been sent."""
+        """Mark the messages whose sending has ended."""
         with self._store.marking(_now_us()) as marks:
             for line in self._lines.values():
                 for due, sent in line.done():
@@ -166,16 +169,17 @@ class Deliverer:
 
 
 def delay_s(attempts: int, config: Outbox, chance: float) -> float:
-    """How long to wait after so many attempts: doubling up to the longest delay, less up to a half of it.
+    """Return the delay in seconds before the next attempt: it doubles up to the longest delay, less up to half of it.
 
-    `chance`, in [0, 1), says how much less. It keeps senders that failed together from coming back together.
+    `chance`, in [0, 1), determines the reduction (jitter). It keeps messages that failed together from being retried
+    together.
     """
     whole = min(config.longest_delay_s, config.first_delay_s * 2.0 ** min(attempts - 1, _LONGEST_DOUBLINGS))
     return whole * (1 - chance / 2)
 
 
 class _Line:
-    """The threads of one ordered destination, and what they have to send."""
+    """The threads of one ordered destination, and the messages that they are to send."""
 
     def __init__(self, name: str, sender: Sender, config: Outbox) -> None:
         self.name = name
@@ -186,7 +190,7 @@ class _Line:
         self._threads = futures.ThreadPoolExecutor(config.workers, thread_name_prefix=f"weir-{name}")
 
     def dispatch(self, store: Store) -> None:
-        """Give each free thread something to send."""
+        """Give each free thread a message to send, if there is one."""
         if not self._waiting and len(self.under_way) < self._workers:
             sending = {due.seq for due in self.under_way.values()}
             due = store.due(self.name, _now_us(), WINDOW + len(sending))
@@ -196,7 +200,10 @@ class _Line:
             self.under_way[self._threads.submit(self._sender.send, one.action_id, one.body)] = one
 
     def done(self) -> list[tuple[Due, Sent]]:
-        """What has been sent since. What a sender raised counts as a failure: one message must not stop all others."""
+        """Return the messages whose sending has ended since the last call, with the results.
+
+        An exception of a sender counts as a failed attempt, so that one message cannot stop all others.
+        """
         ended = [one for one in self.under_way if one.done()]
         return [(self.under_way.pop(one), _result(one)) for one in ended]
 
@@ -211,7 +218,7 @@ def _result(ended: futures.Future[Sent]) -> Sent:
 
 
 def _senders(config: Outbox) -> dict[str, Sender]:
-    # Most runs write files only, and what speaks HTTP takes a third of a second to import.
+    # Import lazily: most runs only write files, and importing the HTTP client takes a third of a second.
     senders: dict[str, Sender] = {}
     if config.webhooks:
         from pipeline.outbox.webhook import WebhookSender

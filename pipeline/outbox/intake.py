@@ -1,4 +1,4 @@
-"""Taking in: actions of the history beyond the cursor become messages in the outbox."""
+"""Intake of the outbox: actions of the history beyond the cursor become messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PLACES: Final = ["journal_partition", "journal_offset", "action_id"]
 
 
 class Intake:
-    """Takes in what is committed in a data directory opened to read; repeated calls look at new files only."""
+    """Reads committed actions from a data directory opened for reading. Repeated calls read only new files."""
 
     def __init__(
         self,
@@ -38,13 +38,13 @@ class Intake:
         self._route = route
         self._ordered = ordered
         self._cursors = store.cursors()
-        self._read: set[str] = set()  # files with nothing beyond the cursor
+        self._read: set[str] = set()  # paths of files that have been read completely
 
     def take_in(self) -> int:
-        """Take in all actions committed so far, each once; returns how many there were.
+        """Store messages for all actions committed so far, each once; return the number of actions.
 
-        Actions of a row group and the cursor behind them are one transaction. Raises StorageError where the disk
-        refuses or the history is damaged.
+        The messages of a row group and the cursor after them are stored in one transaction. Raises StorageError if the
+        disk fails or the history is damaged.
         """
         self._directory.refresh()
         taken = 0
@@ -86,7 +86,7 @@ class Intake:
         return new
 
     def _firings(self, entries: Iterable[FileEntry], rows: pl.DataFrame) -> pl.DataFrame:
-        """The firings that the rows name; they have the offsets of their actions."""
+        """Return the firings that the rows name. A firing has the same journal offset as its actions."""
         offsets = rows["journal_offset"]
         low, high = offsets.min(), offsets.max()
         assert isinstance(low, int)
@@ -124,7 +124,7 @@ class Intake:
 
 
 def _frame(table: pa.Table, schema: pa.Schema) -> pl.DataFrame:
-    """The rows as a frame, words as plain text."""
+    """Return the rows as a frame, with dictionary columns as plain text."""
     plain = pa.schema(
         [(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type) for field in schema]
     )

@@ -1,4 +1,4 @@
-"""Messages by e-mail: the text of a notify to its addresses, encrypted on the way, recognisable when repeated."""
+"""Delivery of messages by e-mail. A repeat has the same Message-ID, so that the receiver can recognise it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SUBJECT: Final = "{0.rule}: {1} of SIM {0.iccid}"
 
 
 class MailSender:
-    """Sends through one mail server, a connection a message."""
+    """Sends through one mail server, with one connection per message."""
 
     def __init__(self, email: Email) -> None:
-        """Raises ConfigError where the password or the certificates cannot be read."""
+        """Prepare the mail server. Raises ConfigError if the password or the certificates cannot be read."""
         self._email = email
         self._password = read_secret(email.password_env, email.password_file, "email")
         self._networks = networks(email.allow)
@@ -36,7 +36,7 @@ class MailSender:
             raise ConfigError(f"email: ca_file: found {email.ca_file}, which cannot be read: {error}") from error
 
     def send(self, action_id: str, body: bytes) -> Sent:
-        """Send it to the addresses of the action, else to those of the configuration."""
+        """Send the message to the addresses of the action or, if it has none, to those of the configuration."""
         message = msgspec.json.decode(body, type=ActionMessage)
         to = [address for address in _addressees(message) if "@" in address] or list(self._email.to)
         if not to:
@@ -48,7 +48,7 @@ class MailSender:
         return self._sent(mail, to)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection stays open."""
 
     def _sent(self, mail: EmailMessage, to: list[str]) -> Sent:
         email = self._email
@@ -61,7 +61,7 @@ class MailSender:
             return Sent("again", f"{email.host}: the name cannot be resolved: {error}")
         said: Sent | None = None
         for address in found.addresses:
-            # What is said before the mail itself is about the server and its set-up, which may be mended.
+            # An error before the mail itself concerns the server or its set-up, which somebody may repair. Try again.
             try:
                 server = self._server(str(address), port)
             except (OSError, smtplib.SMTPException) as error:
@@ -78,7 +78,7 @@ class MailSender:
         return said or Sent("again", f"{email.host}: the name has no address")
 
     def _server(self, address: str, port: int) -> smtplib.SMTP:
-        """A connection to the checked address, encrypted and logged in to as configured; TLS asks for the name."""
+        """Connect to the checked address, encrypt and log in as configured. TLS verifies the name of the server."""
         email = self._email
         server: smtplib.SMTP
         if email.security == "tls":
@@ -86,7 +86,7 @@ class MailSender:
         else:
             server = smtplib.SMTP(timeout=email.timeout_s)
         try:
-            server._host = email.host  # type: ignore[attr-defined]  # connecting by address, it knows no name to ask for
+            server._host = email.host  # type: ignore[attr-defined]  # TLS needs the name; connect() gets the address
             server.connect(address, port)
             if email.security == "starttls":
                 server.starttls(context=self._context)
@@ -111,7 +111,7 @@ def _handed_over(server: smtplib.SMTP, mail: EmailMessage, sender: str, to: list
     if not refused:
         return Sent("delivered")
     told = _refused({name: (code, _text(said)) for name, (code, said) in refused.items()})
-    # Others have got it: a repeat is for those that were refused for the moment, never for those that always will be.
+    # Some recipients got the mail. Repeat it only if another recipient was refused temporarily.
     return told if told.outcome == "again" else Sent("delivered", told.error)
 
 
@@ -130,10 +130,10 @@ def _addressees(message: ActionMessage) -> tuple[str, ...]:
 
 
 def compose(message: ActionMessage, body: bytes, sender: str, to: list[str]) -> EmailMessage:
-    """The mail: the text of a notify, or the message itself, which also is attached as action.json.
+    """Return the mail of a message: its text (of a notify), or the message itself. action.json is attached.
 
-    Its Message-ID and Date come from the action: a repeat is the same mail. Raises ValueError for a text or an address
-    that no mail can carry.
+    Message-ID and Date come from the action, so a repeat is the same mail. Raises ValueError if a text or an address
+    cannot be written in a mail.
     """
     mail = EmailMessage()
     if isinstance(message, Notify):
@@ -142,7 +142,7 @@ def compose(message: ActionMessage, body: bytes, sender: str, to: list[str]) -> 
         action = str(msgspec.to_builtins(message)["action"]).replace("_", " ")
         subject = _SUBJECT.format(message, action)
         text = msgspec.json.format(body, indent=2).decode()
-    mail["Subject"] = " ".join(subject.split())  # a line break would begin another header
+    mail["Subject"] = " ".join(subject.split())  # a line break would start another header
     mail["From"] = sender
     mail["To"] = ", ".join(to)
     mail["Message-ID"] = f"<{message_id(message.id)}@{sender.rpartition('@')[2]}>"

@@ -1,4 +1,4 @@
-"""From rows of the history to messages: parameters by type, filled texts, the payload for devices."""
+"""Conversion of history rows to messages: parameters by type, filled texts, the payload for devices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS: Final[dict[str, tuple[Callable[..., ActionMessage], type[msgspec.Struct]
     "webhook": (out.Webhook, out.WebhookParameters),
 }
 
-# Of the firing, in the order of _Row.
+# The columns of a firing, in the order in which `_message` unpacks them.
 _FIRING: Final = (
     "kind", "trigger", "owner", "pool_id", "unit", "value_before", "value_now", "size", "threshold", "levels",
     "window", "from_value", "to_value", "record_key", "used_at",
@@ -42,13 +42,13 @@ _TEXT: Final = "Rule {rule} fired for SIM {iccid} of account {account}."
 _TEXT_OF_VALUE: Final = "Rule {rule} fired for SIM {iccid} of account {account}: {value} {unit}, threshold {threshold}."
 
 _SERVICE_NUMBERS: Final = {"sim": 1, "rtk": 2, "device": 3}
-_DAYS_OF_STATUS_1: Final = 7  # notices more than so many days before the end
+_DAYS_OF_STATUS_1: Final = 7  # a notice more than 7 days before the end has status 1
 _encoder: Final = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True)
 class Target:
-    """A destination that a message goes to, and by which of the channels of a notify."""
+    """A destination of a message and, for a notify, the channels that it serves."""
 
     destination: str
     channels: tuple[Channel, ...] = ()
@@ -56,7 +56,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message for one destination: what the outbox keeps of it."""
+    """A message for one destination, with the fields that the outbox stores."""
 
     partition: int
     offset: int
@@ -71,10 +71,10 @@ class Outgoing:
 def outgoing(
     actions: pl.DataFrame, firings: pl.DataFrame, route: Callable[[Action, str], Sequence[Target]]
 ) -> Iterator[Outgoing]:
-    """Messages of rows of ACTIONS, in their order, one for each target that `route` names for an action and its rule.
+    """Yield the messages for rows of ACTIONS, in order, one for each target that `route` returns for action and rule.
 
-    `firings` has the rows of FIRINGS that the actions name. Raises ValueError, naming the action, where one is not
-    there, or the parameters are none of its type.
+    `firings` has the rows of FIRINGS that the actions name. Raises ValueError, which names the action, if its firing is
+    missing or its parameters do not fit its type.
     """
     rows = actions.select(_ACTION).join(
         firings.select("firing_id", *_FIRING), on="firing_id", how="left", maintain_order="left"
@@ -158,14 +158,14 @@ def _message(row: tuple[Any, ...], action: Action, channels: tuple[Channel, ...]
 
 
 def fill(text: str, values: dict[str, object]) -> str:
-    """The text with its placeholders filled; nothing where a value is not known. Other braces stay as they are."""
+    """Return the text with its placeholders filled. An unknown value becomes ""; other braces are kept."""
     return _PLACEHOLDER.sub(lambda found: "" if (value := values[found[1]]) is None else str(value), text)
 
 
 def _device(
     action: Action, unit: str | None, threshold: int | None, levels: Sequence[str] | None, trigger: str
 ) -> out.DevicePayload | None:
-    """The expiry notice (L5), by the deepest level reached: 1 = 30 days, 2 = 7 days, 3 = last day."""
+    """Return the expiry notice for the last level reached (1 = 30 days, 2 = 7 days, 3 = last day); else None (L5)."""
     if trigger == "price_plan_expired":
         days = 0
     elif unit != "days":
@@ -182,7 +182,7 @@ def _device(
 
 
 def schema() -> bytes:
-    """The JSON Schema of messages, as docs/action.schema.json publishes it."""
+    """Return the JSON Schema of messages, as docs/action.schema.json publishes it."""
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "An action of Weir",

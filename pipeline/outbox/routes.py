@@ -1,4 +1,4 @@
-"""Which destinations an action goes to."""
+"""Routing of actions to destinations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from schemas.rules import Action
 
 
 def targets(outbox: Outbox, action: Action, rule: str) -> Sequence[Target]:
-    """The destinations of the routes that take the action, each once; the default file where none does.
+    """Return the destinations of the routes that match the action, each once; the default file if none matches.
 
-    A notify leaves by the channels that some route to a destination takes; channels that no route takes leave by the
-    default file, so that none is lost.
+    For a notify, each channel goes to the destinations of the routes that match it. Channels that no route matches go
+    to the default file, so that none is lost.
     """
     if action.type != "notify" or not action.by:
         names = [name for route in outbox.routes if _takes(route, action, rule) for name in route.to]

@@ -1,4 +1,4 @@
-"""What became of sending a message, and the interface of what sends them."""
+"""The result of sending a message, and the interface of senders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ Outcome = Literal["delivered", "again", "dead"]
 
 @dataclass(frozen=True)
 class Sent:
-    """How it went: "again" may go better later, "dead" never will. `after_s` is what the receiver asked to wait."""
+    """Result of one attempt.
+
+    "again" may succeed later, "dead" never will. `after_s` is the wait in seconds that the receiver requested.
+    """
 
     outcome: Outcome
     error: str | None = None
@@ -18,10 +21,10 @@ class Sent:
 
 
 class Sender(Protocol):
-    """Sends one message at a time, from several threads at once."""
+    """Sender of messages to one destination. Several threads call it at the same time."""
 
     def send(self, action_id: str, body: bytes) -> Sent:
-        """Send it; what goes wrong outside is told, not raised."""
+        """Send one message. Failures of the network or the receiver are returned, not raised."""
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close all connections."""

@@ -1,4 +1,4 @@
-"""Ids and signatures as Standard Webhooks has them: HMAC-SHA256 over id, time and body."""
+"""Message ids and signatures after Standard Webhooks: HMAC-SHA256 over id, time and body."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ _PREFIX: Final = "whsec_"
 
 
 def message_id(action_id: str) -> str:
-    """A short id for headers, the same for the same action: ids of actions hold full stops and any letters."""
+    """Return a short id for headers, the same for equal action ids.
+
+    An action id itself is unsuitable: it contains full stops and arbitrary letters.
+    """
     return "act_" + hashlib.sha256(action_id.encode()).hexdigest()[:32]
 
 
 def keys(secret: str, of: str) -> list[bytes]:
-    """The keys of a secret: its words, each `whsec_` and base64, or any other text as it is.
+    """Return the keys of a secret, one per word: the decoded base64 after `whsec_`, or any other word as its bytes.
 
-    Raises ConfigError where what follows `whsec_` is not base64; `of` says whose secret it is.
+    Raises ConfigError if the text after `whsec_` is not base64. `of` names the owner of the secret in the error.
     """
     found = []
     for word in secret.split():
@@ -37,6 +40,6 @@ def keys(secret: str, of: str) -> list[bytes]:
 
 
 def sign(keys: Sequence[bytes], name: str, timestamp_s: int, body: bytes) -> str:
-    """The header webhook-signature: a signature by each key."""
+    """Return the value of the header webhook-signature: one signature per key, separated by spaces."""
     content = f"{name}.{timestamp_s}.".encode() + body
     return " ".join("v1," + base64.b64encode(hmac.digest(key, content, "sha256")).decode() for key in keys)

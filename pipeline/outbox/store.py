@@ -1,7 +1,8 @@
-"""What has left and what has not: a SQLite file beside the history, with a lock of its own.
+"""Store of deliveries: a SQLite file beside the history, with a lock of its own.
 
-A delivery is one message for one destination. It is due, queued behind an earlier one of its SIM, delivered or dead.
-Of a SIM's deliveries to an ordered destination that are due or queued, the earliest is due; all others are queued.
+A delivery is one message for one destination. It is due, queued behind an earlier delivery of its SIM, delivered, or
+dead. Of the due and queued deliveries of a SIM to an ordered destination, the earliest is due and all others are
+queued.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _CODES: Final[dict[DeliveryState, tuple[int, ...]]] = {
 }
 _NAMES: Final[dict[int, DeliveryState]] = {code: name for name, codes in _CODES.items() for code in codes}
 
-_WAIT_S: Final = 30.0  # for another process's transaction
+_WAIT_S: Final = 30.0  # longest wait for the transaction of another process
 _SCHEMA: Final = f"""
 CREATE TABLE cursor (
     journal_partition INTEGER PRIMARY KEY,
@@ -68,7 +69,11 @@ _IN_LINE: Final = f"destination = ? AND iccid = ? AND state < {_DELIVERED} AND o
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """How far the actions of a partition of the journal have been taken in."""
+    """How far the actions of a journal partition have been taken in.
+
+    `offset` is the journal offset of the last action, `ids` are the actions taken in at this offset, and `file` is the
+    path of the file that contained the last one.
+    """
 
     offset: int
     ids: frozenset[str]
@@ -77,7 +82,7 @@ class Cursor(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Due:
-    """A delivery to be made now."""
+    """A delivery that is due now."""
 
     seq: int
     action_id: str
@@ -88,7 +93,7 @@ class Due:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A delivery as it is listed; `next_at_us` is 0 where it need not wait."""
+    """A delivery as listed to the user. Times are microseconds since 1970 UTC; `next_at_us` 0 means no wait."""
 
     action_id: str
     destination: str
@@ -103,7 +108,7 @@ class Delivery:
 
 
 class Store:
-    """The outbox of a data directory; a context manager. One thread uses it."""
+    """The outbox of a data directory; a context manager. Use it from one thread only."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, lock: int | None) -> None:
         self._connection = connection
@@ -112,10 +117,10 @@ class Store:
 
     @classmethod
     def open(cls, data: Path, *, deliver: bool) -> Store:
-        """Open the outbox of a data directory; made where it is not there yet.
+        """Open the outbox of a data directory; create it if it does not exist.
 
-        To deliver: lock it, so that one process does. Raises LockedError where another one does, StorageError where
-        the disk refuses or the outbox is damaged or of another version.
+        With `deliver`, lock it, so that only one process delivers. Raises LockedError if another process delivers,
+        StorageError if the disk fails, or if the outbox is damaged or has another version.
         """
         folder = data / FOLDER
         with storage_errors(folder, "open the outbox"):
@@ -126,7 +131,7 @@ class Store:
             with _database_errors(path):
                 connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
                 connection.execute("PRAGMA journal_mode = WAL")
-                # Marks that a loss of power takes back are repeats; a message is lost with neither setting.
+                # After a power failure the last marks may be missing, which causes repeats. No message is lost.
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("PRAGMA cache_size = -65536")
                 connection.execute("PRAGMA wal_autocheckpoint = 16384")
@@ -145,14 +150,14 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close it and release the lock."""
+        """Close the database and release the lock."""
         self._connection.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def cursors(self) -> dict[int, Cursor]:
-        """How far each partition has been taken in."""
+        """Return the cursor of each journal partition."""
         rows = self._rows("SELECT journal_partition, journal_offset, ids, file FROM cursor")
         return {
             partition: Cursor(offset, msgspec.json.decode(ids, type=frozenset[str]), file)
@@ -162,10 +167,10 @@ class Store:
     def take_in(
         self, messages: Iterable[Outgoing], cursors: dict[int, Cursor], ordered: frozenset[str], now_us: int
     ) -> None:
-        """Keep messages for delivery and move the cursors, all in one transaction.
+        """Store messages for delivery and advance the cursors, in one transaction.
 
-        `ordered` has the destinations where a SIM's later messages wait for its earlier ones. A message that is there
-        already stays as it is.
+        `ordered` are the destinations at which later messages of a SIM wait for its earlier ones. A message that is
+        stored already does not change.
         """
         with self._transaction():
             self._connection.executemany(
@@ -190,7 +195,7 @@ class Store:
             )
 
     def due(self, destination: str, now_us: int, limit: int) -> list[Due]:
-        """Deliveries to be made now, earliest first; of a SIM one at most where the destination is ordered."""
+        """Return deliveries that are due now, earliest first; at an ordered destination at most one per SIM."""
         rows = self._rows(
             "SELECT seq, action_id, iccid, attempts, body FROM delivery"
             f" WHERE destination = ? AND state = {_DUE} AND next_at_us <= ? ORDER BY next_at_us, seq LIMIT ?",
@@ -199,7 +204,7 @@ class Store:
         return [Due(*row) for row in rows]
 
     def next_due_us(self, destination: str) -> int | None:
-        """When the next delivery to a destination may be made; None where there is none."""
+        """Return the time of the next due delivery to a destination, in microseconds since 1970 UTC, or None."""
         rows = self._rows(
             f"SELECT next_at_us FROM delivery WHERE destination = ? AND state = {_DUE} ORDER BY next_at_us LIMIT 1",
             destination,
@@ -207,7 +212,9 @@ class Store:
         return next((int(at) for (at,) in rows), None)
 
     def release(self, destination: str) -> None:
-        """Make everything that waits for a destination due: it is a file now, whatever it was before."""
+        """Make all pending deliveries to a destination due and unordered. Used for files, which may have been ordered
+        destinations in an earlier configuration.
+        """
         with self._transaction():
             self._connection.execute(
                 f"UPDATE delivery SET state = {_DUE}, ordered = 0, next_at_us = 0 WHERE destination = ?"
@@ -216,7 +223,7 @@ class Store:
             )
 
     def mark_delivered(self, destination: str, first: int, last: int, now_us: int) -> None:
-        """Everything due for an unordered destination from one number to another has left."""
+        """Mark as delivered all due deliveries to an unordered destination with `seq` from `first` to `last`."""
         with self._transaction():
             self._connection.execute(
                 f"UPDATE delivery SET state = {_DELIVERED}, attempts = attempts + 1, changed_at_us = ?, error = NULL,"
@@ -226,12 +233,12 @@ class Store:
 
     @contextmanager
     def marking(self, now_us: int) -> Iterator[Marks]:
-        """One transaction in which deliveries to ordered destinations are marked."""
+        """Open one transaction for marking deliveries to ordered destinations."""
         with self._transaction():
             yield Marks(self._connection, now_us)
 
     def counts(self) -> dict[str, dict[DeliveryState, int]]:
-        """How many deliveries of each state each destination has."""
+        """Return the number of deliveries by destination and state."""
         counts: dict[str, dict[DeliveryState, int]] = {}
         for destination, state, number in self._rows(
             "SELECT destination, state, count(*) FROM delivery GROUP BY destination, state ORDER BY destination"
@@ -241,7 +248,7 @@ class Store:
         return counts
 
     def pending(self, destinations: Sequence[str]) -> int:
-        """How many deliveries to these destinations are due or queued."""
+        """Return how many deliveries to these destinations are due or queued."""
         marks = ", ".join("?" * len(destinations))
         rows = self._rows(
             f"SELECT count(*) FROM delivery WHERE state IN ({_DUE}, {_QUEUED}) AND destination IN ({marks})",
@@ -250,7 +257,7 @@ class Store:
         return int(next(rows)[0])
 
     def list(self, state: DeliveryState | None, limit: int, offset: int) -> tuple[int, list[Delivery]]:
-        """How many deliveries have this state, and some of them, newest first."""
+        """Return the number of deliveries in this state (None: all), and one page of them, newest first."""
         codes = ", ".join(map(str, _NAMES if state is None else _CODES[state]))
         total = next(self._rows(f"SELECT count(*) FROM delivery WHERE state IN ({codes})"))[0]
         rows = self._rows(
@@ -264,9 +271,9 @@ class Store:
         ]
 
     def retry(self, action_ids: Sequence[str] | None, now_us: int) -> int:
-        """Make dead deliveries due again, those of these actions or all; returns how many.
+        """Make dead deliveries pending again, of these actions or of all (None); return their number.
 
-        Raises UsageError, and changes nothing, where an action has no dead delivery.
+        Raises UsageError and changes nothing if an action has no dead delivery.
         """
         with self._transaction():
             rows = list(self._connection.execute(f"SELECT seq, action_id FROM delivery WHERE state = {_DEAD}"))
@@ -287,7 +294,7 @@ class Store:
             return len(wanted)
 
     def prune(self, before_us: int) -> int:
-        """Forget what was delivered before a moment; returns how many deliveries."""
+        """Delete deliveries delivered before `before_us` (microseconds since 1970 UTC); return their number."""
         with self._transaction():
             done = self._connection.execute(
                 f"DELETE FROM delivery WHERE state = {_DELIVERED} AND changed_at_us < ?", (before_us,)
@@ -324,25 +331,25 @@ class Store:
 
 
 class Marks:
-    """Marks deliveries to ordered destinations; what waited behind one that is over becomes due."""
+    """Marks deliveries to ordered destinations. When one is delivered or dead, the next one of its SIM becomes due."""
 
     def __init__(self, connection: sqlite3.Connection, now_us: int) -> None:
         self._connection = connection
         self._now_us = now_us
 
     def delivered(self, destination: str, due: Due, note: str | None) -> None:
-        """It has left; `note` is what is worth to know of it."""
+        """Mark a delivery as delivered and delete its body. `note` is stored as a remark."""
         self._set(due.seq, _DELIVERED, 0, note)
         self._connection.execute("UPDATE delivery SET body = x'' WHERE seq = ?", (due.seq,))
         self._advance(destination, due.iccid)
 
     def dead(self, destination: str, due: Due, error: str) -> None:
-        """It will not leave by itself."""
+        """Mark a delivery as dead: it will not be retried automatically."""
         self._set(due.seq, _DEAD, 0, error)
         self._advance(destination, due.iccid)
 
     def again(self, due: Due, error: str, next_at_us: int) -> None:
-        """It is tried again at a moment; the SIM's later ones go on waiting."""
+        """Schedule another attempt at `next_at_us`. Later deliveries of the SIM go on waiting."""
         self._set(due.seq, _DUE, next_at_us, error)
 
     def _set(self, seq: int, state: int, next_at_us: int, error: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Messages to a URL: signed, never redirected, only to addresses that were checked."""
+"""Delivery of messages to a URL: signed, without redirects, and only to addresses that were checked."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pipeline.outbox.sent import Sent
 from pipeline.outbox.signature import keys, message_id, sign
 from rating.errors import ConfigError
 
-_AGAIN: Final = frozenset({408, 425, 429})  # of 4xx: the receiver asks for a repeat; of all others it wants none
+_AGAIN: Final = frozenset({408, 425, 429})  # the only 4xx statuses that ask for a repeat
 _MOST_READ_BYTES: Final = 64 << 10
-_LONGEST_WAIT_S: Final = 86_400.0  # that a receiver can ask for
+_LONGEST_WAIT_S: Final = 86_400.0  # longest wait that a receiver can request
 _SHOWN_CHARACTERS: Final = 200
 
 
@@ -34,10 +34,10 @@ class _Asked(msgspec.Struct):
 
 
 class WebhookSender:
-    """Posts messages to one destination. A client and its connections belong to one thread and one host."""
+    """Posts messages to one destination. Each thread has its own client, with its connections, for each host."""
 
     def __init__(self, hook: WebhookDestination) -> None:
-        """Raises ConfigError where the secret or the certificates cannot be read."""
+        """Prepare the destination. Raises ConfigError if the secret or the certificates cannot be read."""
         self._hook = hook
         of = f"webhook {hook.name}"
         self._keys = keys(read_secret(hook.secret_env, hook.secret_file, of) or "", of)
@@ -52,7 +52,7 @@ class WebhookSender:
         self._guard = threading.Lock()
 
     def send(self, action_id: str, body: bytes) -> Sent:
-        """Post it to the destination, or to the URL that the action names where the destination has none."""
+        """Post the message to the URL of the destination or, if it has none, to the URL that the action names."""
         url = self._hook.url or msgspec.json.decode(body, type=_Asked).parameters.url
         if url is None:
             return Sent("dead", f"the action names no url, and webhook {self._hook.name} has none")
@@ -91,7 +91,7 @@ class WebhookSender:
         }
         said: Sent | None = None
         for address in found.addresses:
-            # The checked address itself, whatever the name resolves to now; TLS still asks for the name.
+            # Connect to the checked address, whatever the name resolves to now. TLS still verifies the name.
             request = self._client(target.host).build_request(
                 "POST",
                 target.copy_with(host=str(address)),
@@ -113,13 +113,13 @@ class WebhookSender:
         response = client.send(request, stream=True)
         try:
             read = b""
-            # A connection can be used again only after the whole answer; no more is read than is worth it.
+            # Only a completely read answer leaves the connection reusable, but a long answer is not worth reading.
             for piece in response.iter_raw():
                 read += piece
                 if len(read) > _MOST_READ_BYTES or time.monotonic() > deadline:
                     break
         except httpx.TransportError:
-            pass  # the status has come, and it decides
+            pass  # the status has arrived, and it alone decides
         finally:
             response.close()
         return _judged(response, read)
@@ -149,7 +149,7 @@ def _judged(response: httpx.Response, read: bytes) -> Sent:
 
 
 def retry_after_s(header: str | None, now_s: float) -> float:
-    """Seconds that the header Retry-After asks to wait, a day at most; 0 where it says nothing that can be read."""
+    """Return the wait that the header Retry-After requests, in seconds, at most a day; 0 if absent or unreadable."""
     if header is None:
         return 0.0
     if header.strip().isdecimal():

@@ -131,7 +131,7 @@ def label_bounds(cycle: str) -> tuple[dt.date, dt.date]:
         first = dt.date.fromisoformat(cycle if len(cycle) > 7 else f"{cycle}-01")
     except ValueError:
         raise InputError(
-            f"{cycle!r} is no cycle; write 2026-10, or 2026-10-15 for one that begins on the 15th"
+            f"{cycle!r} is not a billing cycle; write 2026-10, or 2026-10-15 for a cycle that starts on the 15th"
         ) from None
     after = dt.date(first.year + first.month // 12, first.month % 12 + 1, first.day)
     return first, after - dt.timedelta(days=1)

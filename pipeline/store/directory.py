@@ -371,7 +371,9 @@ def _committed(path: Path) -> Manifest:
 def _refuse_foreign(path: Path) -> None:
     """Raise UsageError if the directory contains anything other than a data directory."""
     if path.exists() and not (path / LOCK).exists() and any(path.iterdir()):
-        raise UsageError(f"{path}: the directory is not empty and no data directory; name another with --data")
+        raise UsageError(
+            f"{path}: the directory is not empty and is not a Weir data directory; choose another with --data"
+        )
 
 
 def lock_directory(path: Path) -> int:

@@ -53,6 +53,6 @@ def prorate_units(units: Ints, days: Ints, of_days: Ints) -> Ints:
     ValueError unless units >= 0, 0 <= days <= of_days and of_days > 0 in every row.
     """
     if np.any(days > of_days):
-        raise ValueError("more days than a cycle has are no share of it")
+        raise ValueError("days must not exceed the days of the cycle")
     share, _ = muldiv(units, days, of_days)
     return share

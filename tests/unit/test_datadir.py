@@ -241,7 +241,7 @@ def test_reader_needs_a_data_directory(data_dir: Path) -> None:
 def test_foreign_directory_is_not_taken_over(tmp_path: Path) -> None:
     """A directory with other things in it is refused and left as it is."""
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(UsageError, match="not empty and no data directory"):
+    with pytest.raises(UsageError, match="not empty and is not a Weir data directory"):
         DataDirectory.open(tmp_path, write=True)
     assert ["letter.txt"] == [path.name for path in tmp_path.iterdir()]
 

@@ -358,7 +358,7 @@ def test_what_readiness_looks_at() -> None:
     assert waits(True, False, {"raw[0]": other}, 5, 5) == []
     assert waits(False, False, {}, 0, 0) == ["has not been given partitions yet"]
     assert waits(True, True, stages, 1, 2) == [
-        "partitions are being given out anew",
+        "partitions are being reassigned",
         "commands are folded up to 1 of 2",
         "journal[0] is being restored",
         "rated[0] does not land: no space",

@@ -142,7 +142,7 @@ class Registry:
             try:
                 compiled = apply(following, documents)
             except _NOTHING as error:
-                found = f"a name or value that stands for nothing ({error!r})"
+                found = f"an unknown name or value ({error!r})"
                 raise CatalogueError([_finding("catalogue", found, "what `weir apply` takes")]) from error
             _require_rules(following, compiled)
         self._require_cards(change)
@@ -223,7 +223,7 @@ def _require_rules(state: State, compiled: Compiled) -> None:
     try:
         RuleSet(state, compiled, Names.of(compiled).zones)
     except _NOTHING as error:
-        raise RuleError(f"rules: found a name or value that stands for nothing ({error!r}); expected none") from error
+        raise RuleError(f"rules: found an unknown name or value ({error!r}); expected none") from error
 
 
 def _finding(field: str, found: str, expected: str) -> Finding:

@@ -64,8 +64,8 @@ class Lanes:
             found = self._asking.recv()
         except (EOFError, OSError) as failure:
             raise WorldError(
-                "the process that mediates has been ended; expected it to run as long as its worker: is there memory "
-                "enough? Start the worker again; nothing is lost"
+                "the mediation process exited unexpectedly; expected it to run as long as its worker (is there enough "
+                "memory?): restart the worker, no data is lost"
             ) from failure
         if isinstance(found, Exception):
             raise found

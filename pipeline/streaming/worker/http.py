@@ -164,7 +164,7 @@ class Desk:
             response.headers.update({name: refused.headers[name] for name in ("Allow",) if name in refused.headers})
         except Exception:
             _log.exception("an answer failed")
-            response = _problem(500, "a defect of Weir; the log of the worker says more")
+            response = _problem(500, "internal error; see the log of the worker")
         resource = request.match_info.route.resource
         path = "other" if resource is None else resource.canonical
         self._worker.metrics.answered(path, response.status, time.monotonic() - started)
@@ -302,7 +302,7 @@ def waits(begun: bool, rebalancing: bool, stages: Mapping[str, object | None], f
     if not begun:
         reasons.append("has not been given partitions yet")
     elif rebalancing:
-        reasons.append("partitions are being given out anew")
+        reasons.append("partitions are being reassigned")
     if folded < commands:
         reasons.append(f"commands are folded up to {folded} of {commands}")
     for name, stage in stages.items():

@@ -55,7 +55,8 @@ install_tools() {
 # uv first; pip where uv cannot (pip reads the machine's own pip settings, such as a mirror, and uv does not).
 install_pinned() {
     echo "installing $1" >&2
-    "$UV" pip install --quiet --python "$PYTHON" --require-hashes --requirement "$1" ||
+    # As pip does, it compiles what it installs: otherwise the first start of each process that may not write would.
+    "$UV" pip install --quiet --compile-bytecode --python "$PYTHON" --require-hashes --requirement "$1" ||
         "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement "$1" ||
         fail "could not install $1: the first set-up needs a way to the Python package registry"
 }

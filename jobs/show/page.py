@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import polars as pl
 
 from jobs.report.model import json_rows
 from jobs.show.until_midnight import Reading
 from rating.errors import UsageError
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import polars as pl
 
 from jobs.cli.printable import printable
 from rating.calendars.calendar import day_date, zone_calendar
 from rating.queries.schemas import COUNTERS_VIEW, StateViews
+
+if TYPE_CHECKING:
+    import duckdb
 
 # A card's own counter also says what the card used of a pool or device, where the rest of it is counted.
 _SUMS_SQL = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import duckdb
 import polars as pl
 
 from pipeline.store.directory import DataDirectory
@@ -24,6 +23,8 @@ def baseline(directory: DataDirectory, engine: Engine, at_us: int, before_offset
     ]
     if not files:
         return pl.DataFrame(schema=BASELINE)
+    import duckdb  # which only a rule over usage that is already in the history needs
+
     with duckdb.connect(config={"python_enable_replacements": False}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         rated = connection.read_parquet(files, hive_partitioning=False)

@@ -130,9 +130,10 @@ def test_rules_are_inactive_until_they_are_started(weir: Weir, loaded: Path) -> 
         (("firings", "--rule", "x"), "found rule 'x'"),
         (("firings", "--sim", "x"), "no card with ICCID 'x'"),
         (("firings", "--since", "x"), "--since: found 'x'"),
-        (("actions", "--state", "x"), "expected one of done, failed, open, told"),
-        (("list", "--status", "x"), "expected one of active, inactive"),
-        (("list", "--trigger", "x"), "--trigger: found 'x'"),
+        (("actions", "--state", "x"), "'x' is not one of 'open', 'told', 'done', 'failed'"),
+        (("list", "--status", "x"), "'x' is not one of 'active', 'inactive'"),
+        (("list", "--trigger", "x"), "'x' is not one of 'data_session_started', "),
+        (("list", "--owner", "acmee"), "found account 'acmee'; expected an account: one of "),
         (("--json", "show", "cap"), "expected it after"),
     ],
 )

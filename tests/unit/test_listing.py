@@ -115,7 +115,7 @@ def test_bad_page_and_unknown_account_are_refused() -> None:
     """A negative limit or an unknown account is an error that says what would do."""
     with pytest.raises(UsageError, match="must be 0 or more"):
         list_cards(small_views(), NOW, limit=-1)
-    with pytest.raises(UsageError, match="there are: =globex, acme, acme-eu"):
+    with pytest.raises(UsageError, match="expected an account: one of =globex, acme, acme-eu"):
         list_cards(small_views(), NOW, account="x")
 
 
@@ -220,7 +220,7 @@ def test_pool_shows_its_members(connection: duckdb.DuckDBPyConnection) -> None:
 
 def test_unknown_pool_names_those_that_exist(connection: duckdb.DuckDBPyConnection) -> None:
     """A pool that does not exist is refused with those that do."""
-    with pytest.raises(UsageError, match="no pool 'fleat'; there are: fleet"):
+    with pytest.raises(UsageError, match="found pool 'fleat'; expected a pool: one of fleet; did you mean fleet"):
         pool_detail(connection, small_views(), "fleat", NOW)
 
 
@@ -251,8 +251,8 @@ def test_rejected_are_counted_and_the_newest_shown(connection: duckdb.DuckDBPyCo
     only = list_rejected(connection, reason="unknown_card")
     assert (1, ["unknown_card"]) == (only.page.total, only.page.rows["reason"].to_list())
     assert 0 == list_rejected(connection, limit=0).page.rows.height
-    with pytest.raises(UsageError, match="no reason 'x'; there are: malformed, "):
-        list_rejected(connection, reason="x")
+    with pytest.raises(UsageError, match="found feed 'x'; expected a feed: one of"):
+        list_rejected(connection, feed="x")
 
 
 def test_nothing_in_the_data_steers_the_terminal(connection: duckdb.DuckDBPyConnection) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import zoneinfo
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import duckdb
 import polars as pl
 
 from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
@@ -16,6 +16,9 @@ from jobs.show.known import unknown
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import StateViews
 from schemas.choices import REASONS
+
+if TYPE_CHECKING:
+    import duckdb
 
 TOP_SIMS = 20
 
@@ -33,6 +36,8 @@ def build_report(
     account yet. The same history, state and arguments give the same report. Raises UsageError for an account that
     does not exist and InputError for a cycle that has neither usage nor fees.
     """
+    import duckdb  # here, since other commands import this package for its texts alone
+
     if as_of.tzinfo is None:
         raise UsageError(f"as-of time {as_of.isoformat()} has no UTC offset; give one, e.g. {as_of.isoformat()}Z")
     accounts = None if account is None else account_tree(views.accounts, account)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_cli import CATALOGUE, USAGE
+from tests.integration.test_cli import AS_OF, CATALOGUE, USAGE
 
 HEAVY = {
     "polars",
@@ -29,10 +29,12 @@ UNUSED = {"pandas", "jinja2", "xlsxwriter", "faust", "aiokafka", "clickhouse_con
 RUN = """
 import json, sys
 from jobs.start import main
+sys.argv[0] = "weir"
 try:
     main()
 except SystemExit as end:
-    print(json.dumps([end.code, sorted(name for name, module in sys.modules.items() if module)]), file=sys.stderr)
+    found = sorted({name.partition(".")[0] for name, module in sys.modules.items() if module})
+    print("\\n" + json.dumps([end.code, found]), file=sys.stderr)
 """
 
 
@@ -46,8 +48,8 @@ def imported(*arguments: object, **environment: str) -> set[str]:
         timeout=240,
     )
     status, modules = json.loads(done.stderr.splitlines()[-1])
-    assert not status, done.stderr
-    return {name.partition(".")[0] for name in modules}
+    assert not status, done.stderr.splitlines()[0]
+    return set(modules)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "catalogue.toml").write_text(CATALOGUE)
     (folder / "usage.csv").write_text(USAGE)
     imported("--data", folder / "data", "apply", folder / "catalogue.toml")
-    imported("--data", folder / "data", "ingest", "--feed", "plain", folder / "usage.csv")
+    imported("--data", folder / "data", "ingest", "--feed", "plain", folder / "usage.csv", "--as-of", AS_OF)
     return folder
 
 

@@ -11,8 +11,8 @@ from typing import get_args
 
 import pytest
 
-from jobs.cli import COMMANDS
-from pipeline.ready_feeds import ready_feeds
+from jobs.cli.app import COMMANDS
+from pipeline.feeds.ready import ready_feeds
 from schemas.choices import CardStatus, TriggerName
 
 WEIR = Path(sys.executable).with_name("weir")

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import pytest
 
-from jobs.cli import COMMANDS, load_command
+from jobs.cli.app import COMMANDS, load_command
 from rating.rules.triggers import TRIGGERS
 from schemas.choices import REASONS, ActionState, RejectReason, TriggerName
 from tests.integration.test_cli import Weir, files, loaded, weir

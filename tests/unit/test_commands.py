@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import COMMANDS, load_command
+from jobs.cli.app import COMMANDS, load_command
 from jobs.version import VERSION
 
 WEIR = Path(sys.executable).with_name("weir")
@@ -34,14 +34,14 @@ def test_each_command_of_a_module_is_in_the_table(module: str) -> None:
     from typer.main import get_group
 
     app = typer.Typer()
-    importlib.import_module(f"jobs.{module}").register(app)
+    importlib.import_module(f"jobs.cli.{module}").register(app)
     assert {name for name, (of, _) in COMMANDS.items() if of == module} == set(get_group(app).commands)
 
 
 def test_each_module_of_commands_is_in_the_table() -> None:
     """No file of commands is left out."""
-    folder = Path(__file__).parents[2] / "jobs"
-    modules = {path.stem for path in folder.glob("cli_*.py")} - {"cli_context"}
+    folder = Path(__file__).parents[2] / "jobs" / "cli"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "app", "console", "context", "printable"}
     assert modules == {module for module, _ in COMMANDS.values()}
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from pipeline.feeds.decode import open_source
 from pipeline.feeds.lookups import with_lists
-from pipeline.feeds.mappings import READY_DIRECTORY, load_mapping, ready_mappings
+from pipeline.feeds.mappings import load_mapping, ready_mappings
+from pipeline.feeds.ready import ready_feeds
 from rating.mediation.records import mediate
 from schemas.choices import REASONS
 from schemas.usage import USAGE_SCHEMA, Direction, RecordType, Service
@@ -68,7 +69,7 @@ def _usage(row: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-FEEDS = sorted(path.stem for path in READY_DIRECTORY.glob("*.toml"))
+FEEDS = list(ready_feeds())
 
 
 @pytest.mark.parametrize("feed", FEEDS)
@@ -109,7 +110,7 @@ def test_sample_names_cards_of_the_example_fleet(feed: str) -> None:
 def test_mapping_is_documented(feed: str) -> None:
     """Every ready mapping has a section of its own in docs/feeds.md, and its name is the name of its file."""
     assert f"\n## {feed}\n" in DOCUMENT.read_text(encoding="utf-8")
-    assert feed == tomllib.loads((READY_DIRECTORY / f"{feed}.toml").read_text(encoding="utf-8"))["name"]
+    assert feed == tomllib.loads(ready_feeds()[feed].read_text(encoding="utf-8"))["name"]
 
 
 def test_nothing_lies_about_unused() -> None:

@@ -20,11 +20,12 @@ from pipeline.journal.entries import Rejects, Usage
 from pipeline.journal.messages import Fence, read_message
 from pipeline.streaming.commands.catalogue_log import Registry
 from pipeline.streaming.mediate.partition import Lane, Mediated
-from pipeline.streaming.raw.avro import AvroRecords, Framing
+from pipeline.streaming.raw.avro import AvroRecords
 from pipeline.streaming.raw.headers import RawMessage, facts_of
 from pipeline.streaming.raw.messages import origin_of
 from pipeline.streaming.raw.packing import Packing
 from rating.errors import MappingError, UsageError
+from schemas.choices import AvroFraming
 from tests.support.feed_files import EXPLODED, HEADERS, feed, good_line
 from tests.support.packing_case import folded
 
@@ -176,7 +177,7 @@ def test_the_bytes_of_what_the_fold_refuses_are_in_the_chunk() -> None:
 
 @pytest.mark.parametrize("prefix", [b"", b"\0\0\0\1\7"])
 @pytest.mark.parametrize("framing", ["auto", "plain", "registry"])
-def test_avro_with_and_without_a_prefix(prefix: bytes, framing: Framing) -> None:
+def test_avro_with_and_without_a_prefix(prefix: bytes, framing: AvroFraming) -> None:
     """By itself both are read, also where a plain record begins with a zero byte; else what was named."""
     records = [{"note": None, "bytes": 5}, {"note": "x" * 9, "bytes": -1}, {"note": None, "bytes": 0}]
     lines, unread = AvroRecords(SCHEMA, framing).as_json([avro(record, prefix) for record in records])

@@ -69,7 +69,7 @@ def _usage(row: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-FEEDS = list(ready_feeds())
+FEEDS = sorted(ready_feeds())
 
 
 @pytest.mark.parametrize("feed", FEEDS)

@@ -106,7 +106,10 @@ def test_the_table_comes_from_a_list(
 
 def test_the_table_is_as_the_script_writes_it() -> None:
     """Nobody has edited it by hand."""
-    generator, found = _generator(), (ROOT / "rating" / "network_countries.py").read_text(encoding="utf-8")
+    generator, found = (
+        _generator(),
+        (ROOT / "rating" / "mediation" / "network_countries.py").read_text(encoding="utf-8"),
+    )
     version = found.split("mcc-mnc-list ")[1].split(" ")[0]
     assert generator.NETWORKS == COUNTRY_BY_NETWORK
     assert (generator.UNUSED | generator.SHARED).items() <= COUNTRY_BY_MCC.items()

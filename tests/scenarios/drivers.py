@@ -147,8 +147,8 @@ def over(known: Catalogue, change: Catalogue) -> Catalogue:
 
 
 def _file(path: Path, mapping: Mapping) -> File:
-    readings = read_usage(path, mapping, path.name, 0, None, 1 << 20)
-    return File(path, mapping, sum(len(one.batch.rows) + len(one.rejects) for one in readings))
+    readings = read_usage(Source.of(path), mapping, 0, None, 1 << 20)
+    return File(path, mapping, sum(len(one.usage) + len(one.rejected) for one in readings))
 
 
 class InProcess(Fold):
@@ -167,18 +167,18 @@ class InProcess(Fold):
     def ingest(self, file: File, at: dt.datetime) -> None:
         """A feed file."""
         source = Source.of(file.path)
-        for reading in read_usage(file.path, file.mapping, source.name, us(at), None, 300):
-            rejects = [reading.rejects]
-            for row in range(len(reading.batch.rows)):
-                batch = replace(reading.batch, rows=reading.batch.rows[row : row + 1])
+        for reading in read_usage(source, file.mapping, us(at), None, 300):
+            whole = reading.batch()
+            if len(reading.rejected):
+                self.rows["rejected"].append(reading.rejected)
+            for row in range(len(whole.rows)):
+                batch = replace(whole, rows=whole.rows[row : row + 1])
                 kinds = batch.rows["record_type"].to_list() if "record_type" in batch.rows.columns else [None]
                 corrects = (kinds[0] or 0) >= RecordType.REVERSE
                 step = self.engine.usage(batch, self._originals(batch) if corrects else None)
                 self._keep(step)
-                rejects.append(step.rejects)
-            for some in rejects:
-                if len(some):
-                    table = reject_table(some, reading.chunk, file.mapping.name, source, us(at))
+                if len(step.rejects):
+                    table = reject_table(step.rejects, reading, file.mapping.name, source, us(at))
                     self.rows["rejected"].append(table)
         self.tick(at)
 

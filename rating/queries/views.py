@@ -168,10 +168,11 @@ def _pools(engine: Engine, today: Ints) -> pl.DataFrame:
     owner = pool_accounts(engine)
     members = pools.members(int(today.max(initial=0)))
     of_pool = np.flatnonzero((counters.subject & 1) == 1)
+    subject, service_of = counters.subject[of_pool] >> 1, book.meter_service[counters.meter[of_pool]]
+    keys = zip(subject.tolist(), service_of.tolist(), counters.cycle[of_pool].tolist(), strict=True)
     held: dict[tuple[int, int, int], list[int]] = {}
-    for row in of_pool.tolist():
-        pool, service = int(counters.subject[row] >> 1), int(book.meter_service[counters.meter[row]])
-        held.setdefault((pool, service, int(counters.cycle[row])), []).append(row)
+    for row, key in zip(of_pool.tolist(), keys, strict=True):
+        held.setdefault(key, []).append(row)
     for pool in range(len(names)):
         kind = int(book.pool_cycle[pool])
         if kind < 0 or owner[pool] < 0:
@@ -180,13 +181,16 @@ def _pools(engine: Engine, today: Ints) -> pl.DataFrame:
         for service in np.flatnonzero(book.pool_shares[pool]).tolist():
             held.setdefault((pool, service, int(cycle_code(kind, now)[0])), [])
     rows = []
+    billable, overage, charge_nanos = counters["billable"], counters["overage"], counters["charge_nanos"]
+    meters_of = {service: np.flatnonzero(book.meter_service == service).tolist() for _, service, _ in held}
+    bounds = {cycle: cycle_days(book, cycle) for _, _, cycle in held}
     for (pool, service, cycle), at in sorted(held.items()):
-        first, last = cycle_days(book, cycle)
-        meters = np.flatnonzero(book.meter_service == service)
+        first, last = bounds[cycle]
+        meters = meters_of[service]
         fixed = int(book.pool_fixed[pool, service])
         day = int(today[owner[pool]])
-        size = fixed if fixed >= 0 else sum(int(pools.sizes(int(m), cycle, first, last, day)[pool]) for m in meters)
-        used = int(counters["billable"][at].sum())
+        size = fixed if fixed >= 0 else sum(int(pools.sizes(m, cycle, first, last, day)[pool]) for m in meters)
+        used = int(billable[at].sum())
         declared = book.pools[pool]
         versions = counters["plan_version"][at]
         currency = declared.currency if declared is not None else None
@@ -203,8 +207,8 @@ def _pools(engine: Engine, today: Ints) -> pl.DataFrame:
                 "size": size,
                 "used": used,
                 "percent": str((Decimal(used) * 100 / size).quantize(Decimal("0.01"))) if size else None,
-                "overage": int(counters["overage"][at].sum()),
-                "charge_nanos": int(counters["charge_nanos"][at].sum()),
+                "overage": int(overage[at].sum()),
+                "charge_nanos": int(charge_nanos[at].sum()),
                 "currency": currency,
             }
         )

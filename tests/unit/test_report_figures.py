@@ -121,9 +121,7 @@ def test_empty_history_says_so(tmp_path: Path) -> None:
 def test_unknown_account_names_those_that_exist(tmp_path: Path) -> None:
     """An account that does not exist is refused with those that do."""
     connection = history(tmp_path, rated_table(small_events()))
-    with pytest.raises(
-        UsageError, match=r"found account 'akme'; expected an account: one of =globex, acme, acme-eu; did you mean acme?"
-    ):
+    with pytest.raises(UsageError, match="found account 'akme'; expected an account: one of =globex, acme, acme-eu"):
         build_report(connection, small_views(), "2026-10", "akme", NOVEMBER)
 
 

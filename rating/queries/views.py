@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from decimal import Decimal
 
 import numpy as np
 import polars as pl
@@ -24,6 +23,7 @@ from rating.queries.schemas import (
     StateViews,
 )
 from rating.rules.triggers import TRIGGERS
+from rating.units.ratio import percent
 from rating.usage.accept import local_days
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_code, cycle_days, cycle_label
@@ -202,7 +202,7 @@ def _pools(engine: Engine, today: Ints) -> pl.DataFrame:
                 "cycle": cycle_label(book, cycle),
                 "size": size,
                 "used": used,
-                "percent": str((Decimal(used) * 100 / size).quantize(Decimal("0.01"))) if size else None,
+                "percent": percent(used, size),
                 "overage": int(counters["overage"][at].sum()),
                 "charge_nanos": int(counters["charge_nanos"][at].sum()),
                 "currency": currency,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Mapping
-from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +21,7 @@ from rating.columnar.counters import counter_key
 from rating.columnar.key_index import Ints
 from rating.engine import Engine
 from rating.units.money import format_amount
+from rating.units.ratio import percent
 from rating.usage.accept import local_days
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_code, cycle_days, cycle_label
@@ -244,7 +244,7 @@ def _gauges(engine: Engine, pool: int, day: int) -> list[dict[str, Any]]:
                 "cycle_until": _date(last),
                 "size": size,
                 "used": used,
-                "percent": str((Decimal(used) * 100 / size).quantize(Decimal("0.01"))) if size else None,
+                "percent": percent(used, size),
                 "overage": sum(one["overage"] for one in here),
                 "charge": format_amount(sum(one["charge_nanos"] for one in here)),
                 "currency": _currency(engine, pool, here),

@@ -95,16 +95,8 @@ def may_see(engine: Engine, account: int, accounts: Accounts) -> bool:
     """Return True if an account (by number) is one of `accounts` or below one of them."""
     if EVERY_ACCOUNT in accounts:
         return True
-    catalogue, vocabulary = engine.state.catalogue, engine.compiled.book.vocabulary
-    parents = {one.id: one.parent for one in catalogue.accounts}
-    name: str | None = vocabulary.accounts.names[account]
-    passed = set[str]()
-    while name is not None and name not in passed:
-        if name in accounts:
-            return True
-        passed.add(name)
-        name = parents.get(name)
-    return False
+    tree = engine.compiled.book.account_tree
+    return any(tree.is_within(tree.ids[account], top) for top in accounts)
 
 
 def _today(engine: Engine, account: int) -> int:

@@ -1,11 +1,10 @@
-"""Thresholds at which a card is suspended or cut (L1, L2), for whole columns. Who acts on them is not decided here."""
+"""The usage at which a card is cut, by the tier of its plan (L2), for whole columns."""
 
 from __future__ import annotations
 
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from rating.columnar.key_index import Ints
 
@@ -17,13 +16,6 @@ NO_CUT: Final = -1
 # Plan tiers up to and including so many bytes a month are cut at so many (E).
 _TIERS: Final = np.array([300 * _MB, 500 * _MB, 2 * _GB, 4 * _GB], np.int64)
 _CUTS: Final = np.array([3 * _GB, 4 * _GB, 5 * _GB, 8 * _GB, NO_CUT], np.int64)
-
-
-def overage_suspends(total_units: Ints, allowance_units: Ints, margin_units: Ints) -> npt.NDArray[np.bool_]:
-    """bool[n]: whether usage in the cycle is above allowance plus overage margin, strictly (L1, L11)."""
-    # Compared as a difference: two large allowances would leave 64 bits as a sum.
-    suspends: npt.NDArray[np.bool_] = total_units - allowance_units > margin_units
-    return suspends
 
 
 def hard_cut_units(tier_units: Ints) -> Ints:

@@ -1,6 +1,6 @@
 """Arrow schemas of the tables that leave the engine (docs/tables.md describes each column for analysts).
 
-A change of a schema is a new `TABLES_VERSION` and a line in the change log; columns are only ever added.
+A change of a schema has a line in the change log; columns are only ever added.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import pyarrow as pa
 
 import schemas.arrow  # noqa: F401  # before any array: pandas stays out
-
-TABLES_VERSION = 1
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _INSTANT = pa.timestamp("us", "UTC")

@@ -89,7 +89,7 @@ class Rate(_Document, frozen=True):
 
     `zone` None: any zone; `band` None: any time. Rates that give the same `counter` share one running total and
     one allowance (the allowance of the first of them that has one). `allowance` may be several amounts, used up
-    in turn. `sim_cap` bounds what one SIM takes from its pool (P8). `hard_limit` is shown, and acted on by rules.
+    in turn. `sim_cap` bounds what one SIM takes from its pool (P8). `hard_limit` is checked and has no effect.
     """
 
     service: ServiceName

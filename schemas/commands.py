@@ -116,7 +116,6 @@ class Blocked(_Command, frozen=True, tag="blocked"):
     service: ServiceName
 
 
-Result = Suspended | Resumed | StatusChanged | PlanChanged | Done | Failed
 NetworkEvent = SessionStarted | SessionStopped | Connected | Blocked
 Command = (
     Activate

@@ -1,6 +1,7 @@
 """Arrow schemas of the tables that leave the engine. docs/tables.md describes each column for analysts.
 
-A change of a schema needs a new `TABLES_VERSION` and a line in the change log. Columns are added, never removed.
+
+A change of a schema has a line in the change log. Columns are added, never removed.
 """
 
 from __future__ import annotations
@@ -8,8 +9,6 @@ from __future__ import annotations
 import pyarrow as pa
 
 import schemas.arrow  # noqa: F401  # before any array: pandas stays out
-
-TABLES_VERSION = 1
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _INSTANT = pa.timestamp("us", "UTC")

@@ -13,6 +13,7 @@ from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
 from jobs.report.rule_sections import rule_sections
 from jobs.report.sections import SECTION_SQL, lines_sql, scan_sql
 from jobs.show.known import unknown
+from rating.catalogue.account_tree import AccountTree
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import StateViews
 from schemas.choices import REASONS
@@ -84,16 +85,8 @@ def account_tree(accounts: pl.DataFrame, account: str) -> list[str]:
     known = accounts["account_id"].to_list()
     if account not in known:
         raise unknown("an account", account, known)
-    children: dict[str, list[str]] = {}
-    for name, parent in accounts.select("account_id", "parent").iter_rows():
-        if parent is not None:
-            children.setdefault(parent, []).append(name)
-    tree, waiting = {account}, [account]
-    while waiting:
-        below = [child for child in children.get(waiting.pop(), []) if child not in tree]
-        tree.update(below)
-        waiting.extend(below)
-    return sorted(tree)
+    tree = AccountTree(dict(accounts.select("account_id", "parent").iter_rows()))
+    return sorted({account, *tree.below(account)})
 
 
 @dataclass(frozen=True)

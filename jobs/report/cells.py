@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import polars as pl
@@ -109,8 +109,9 @@ def _quantity_cell(value: int | None, service: str) -> Cell:
 def _percent_cell(value: Decimal | None) -> Cell:
     if value is None:
         return Cell("none", "–")
-    share = str(max(Decimal(0), min(Decimal(100), value)).quantize(Decimal("0.1")))
-    return Cell("percent", f"{value.quantize(Decimal('0.1')):,} %", exact=f"{value} %", share=share, over=value >= 100)
+    tenths = value.quantize(Decimal("0.1"), ROUND_HALF_UP)
+    share = str(max(Decimal(0), min(Decimal(100), tenths)))
+    return Cell("percent", f"{tenths:,} %", exact=f"{value} %", share=share, over=value >= 100)
 
 
 def _amount_cells(texts: list[str | None]) -> list[Cell]:

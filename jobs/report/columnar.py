@@ -13,8 +13,6 @@ from jobs.report.model import SECTIONS, Report
 from jobs.report.place import file_stem, placed
 from jobs.report.text import amounts_as_text
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
 
 def write_csv(report: Report, out: Path) -> list[Path]:
     """One CSV file a section: UTF-8, comma, LF, header of column names, amounts as exact decimal text.

@@ -15,8 +15,6 @@ import polars as pl
 
 from jobs.report.text import amounts_as_text
 
-AMOUNT = pl.Decimal(38, 9)
-
 Kind = Literal["text", "count", "quantity", "amount", "percent", "date"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.report.model import FEES_SERVICE
+from rating.units.ratio import PERCENT_SQL
 
 # Exact: HUGEINT sums of nanos become DECIMAL(38, 9) of the currency by a multiplication of decimals.
 _DECIMAL = "(coalesce({}, 0)::DECIMAL(29, 0) * 0.000000001::DECIMAL(9, 9))::DECIMAL(38, 9)"
@@ -112,11 +113,6 @@ _SUMMARY = (
     f"coalesce(sum(used) FILTER (service = 'voice'), 0)::BIGINT AS voice_used_s, {_AMOUNT_SUMS}, {_TOTAL}"
 )
 
-# Hundredths of a percent, rounded half up; null where there is no size to compare with.
-_PERCENT = (
-    "CASE WHEN size > 0 THEN ((({}::HUGEINT * 20000 // size) + 1) // 2)::DECIMAL(29, 0) * 0.01::DECIMAL(3, 2) END"
-)
-
 _SHARED = "subject_kind IN ('pool', 'device')"
 
 SECTION_SQL: dict[str, str] = {
@@ -141,7 +137,8 @@ SECTION_SQL: dict[str, str] = {
         {_by_service("plan_id, plan_version, service, currency")}
         ORDER BY plan_id NULLS LAST, plan_version NULLS LAST, {_SERVICE_RANK}, currency""",
     "pools": f"""
-        SELECT *, {_PERCENT.format("used")} AS percent, {_PERCENT.format("forecast")} AS forecast_percent
+        SELECT *, {PERCENT_SQL.format(used="used", size="size")} AS percent,
+            {PERCENT_SQL.format(used="forecast", size="size")} AS forecast_percent
         FROM (
             SELECT usage.* EXCLUDE (subject_kind, subject), subject AS pool_id,
                 coalesce(pools.kind, subject_kind) AS kind, members, size

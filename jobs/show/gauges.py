@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import zoneinfo
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -21,6 +21,7 @@ from rating.engine import Engine
 from rating.errors import InputError
 from rating.queries.schemas import StateViews
 from rating.units.money import format_amount
+from rating.units.ratio import percent
 
 _DAY_S = 86_400
 
@@ -118,8 +119,8 @@ def list_pools(
 
 
 def _fullest_first(gauge: Gauge) -> tuple[bool, bool, Decimal, str, str]:
-    percent = Decimal(gauge.percent or 0)
-    return (gauge.kind == "device", gauge.percent is None, -percent, gauge.pool_id, gauge.service)
+    share = Decimal(gauge.percent or 0)
+    return (gauge.kind == "device", gauge.percent is None, -share, gauge.pool_id, gauge.service)
 
 
 def pool_detail(
@@ -191,7 +192,7 @@ def _gauge(row: dict[str, Any], as_of: dt.datetime) -> Gauge:
         is_open=is_open,
         size=size,
         used=used,
-        percent=percent_text(used, size),
+        percent=percent(used, size),
         overage=row["overage"] or 0,
         charge=format_amount(row["charge_nanos"] or 0),
         forecast=forecast,
@@ -202,10 +203,3 @@ def _gauge(row: dict[str, Any], as_of: dt.datetime) -> Gauge:
 
 def _midnight(day: dt.date, zone: zoneinfo.ZoneInfo) -> dt.datetime:
     return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
-
-
-def percent_text(used: int, size: int) -> str | None:
-    """used / size in percent with two decimals, rounded half up; None where there is no size."""
-    if size <= 0:
-        return None
-    return str((Decimal(used) * 100 / Decimal(size)).quantize(Decimal("0.01"), ROUND_HALF_UP))

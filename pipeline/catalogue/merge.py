@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import msgspec
 
 from pipeline.catalogue.findings import Entry
+from rating.catalogue.account_tree import AccountTree
 from schemas.cards import Account, Catalogue, Pool
 from schemas.plans import Plan, ZoneSet
 
@@ -26,6 +28,11 @@ class Known:
     accounts_in_force: Mapping[str, Account]
     plans_in_force: Mapping[str, Plan]
     pools_in_force: Mapping[str, Pool]
+
+    @cached_property
+    def account_tree(self) -> AccountTree:
+        """The tree of all accounts; one without a right shape has no parent."""
+        return AccountTree({name: None if one is None else one.parent for name, one in self.accounts.items()})
 
 
 def merge(

@@ -9,7 +9,6 @@ import polars as pl
 from pipeline.catalogue.findings import Entry, Findings, T, Text, choice
 from pipeline.catalogue.lines import Path
 from pipeline.catalogue.merge import Known
-from pipeline.catalogue.tenants import MOST_LEVELS
 
 
 class References:
@@ -25,34 +24,21 @@ class References:
         wanted = pl.DataFrame({"iccid": list(iccids)}, schema={"iccid": pl.String})
         found = cards.join(wanted, on="iccid", how="semi").select("iccid", "account")
         self._accounts: dict[str, str | None] = dict(found.iter_rows())
-        self._above: dict[str, frozenset[str]] = {}
         sets = known.zones.values()
         # A zone set of wrong shape may have any zone names. The finding about its shape is enough.
         self.zones = None if None in sets else {zone.name for one in sets if one is not None for zone in one.zones}
 
     def is_within(self, account: str | None, owner: str) -> bool:
         """Return whether an account is `owner`, or below it at any depth."""
-        return account == owner or owner in self._chain(account)
+        return self.known.account_tree.is_within(account, owner)
 
     def is_below(self, account: str | None, owner: str) -> bool:
         """Return whether an account is below `owner`, and not `owner` itself."""
-        return account != owner and owner in self._chain(account)
-
-    def _chain(self, account: str | None) -> frozenset[str]:
-        if account is None:
-            return frozenset()
-        if account not in self._above:
-            above: set[str] = set()
-            one = self.known.accounts.get(account)
-            while one is not None and one.parent is not None and one.parent not in above and len(above) < MOST_LEVELS:
-                above.add(one.parent)
-                one = self.known.accounts.get(one.parent)
-            self._above[account] = frozenset(above)
-        return self._above[account]
+        return account != owner and self.known.account_tree.is_within(account, owner)
 
     def below(self, owner: str) -> set[str]:
         """Return the accounts below `owner`."""
-        return {account for account in self.known.accounts if self.is_below(account, owner)}
+        return self.known.account_tree.below(owner)
 
     def check_account(self, entry: Entry[T], field: Path, account: str | None, findings: Findings) -> None:
         """Add a finding if there is no such account. None is right."""

@@ -35,18 +35,11 @@ def check_account(entry: Entry[Account], known: Known, findings: Findings) -> No
     if account.parent not in known.accounts:
         findings.add(entry, ("parent",), account.parent, choice(account.parent, known.accounts, "an account: one of"))
         return
-    above: str | None = account.parent
-    seen: set[str] = set()
-    while above is not None and above not in seen:
-        if above == account.id:
-            findings.add(entry, ("parent",), account.parent, "an account that is not below this one")
-            return
-        seen.add(above)
-        if len(seen) > MOST_LEVELS:
-            findings.add(entry, ("parent",), account.parent, f"at most {MOST_LEVELS} accounts above one another")
-            return
-        parent = known.accounts.get(above)
-        above = parent.parent if parent is not None else None
+    row = known.account_tree.rows[account.id]
+    if row in known.account_tree.circular:
+        findings.add(entry, ("parent",), account.parent, "an account that is not below this one")
+    elif known.account_tree.depth[row] > MOST_LEVELS:
+        findings.add(entry, ("parent",), account.parent, f"at most {MOST_LEVELS} accounts above one another")
 
 
 def check_pool(entry: Entry[Pool], known: Known, findings: Findings) -> None:

@@ -115,6 +115,7 @@ def _message(row: tuple[Any, ...], action: Action, channels: tuple[Channel, ...]
             "threshold": threshold,
             "unit": unit,
             "window": window,
+            # Rounded down, unlike rating.units.ratio: a text says "100 %" only once all is used, never a little before.
             "percent": now * 100 // size if size and now is not None else None,
         }
         if action.type == "webhook":

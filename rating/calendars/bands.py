@@ -144,14 +144,6 @@ class Timetable:
         ends = np.where(final, end[record], next_edge)
         return Parts(record, part.astype(np.int16), self._bands[place], share, starts, ends)
 
-    def band_at(self, us: Ints) -> npt.NDArray[np.int16]:
-        """Return the band that applies at each instant, int16[n], or NO_BAND."""
-        if not len(us) or self._plain:
-            return np.full(len(us), NO_BAND, np.int16)
-        self._cover(us, us)
-        found: npt.NDArray[np.int16] = self._bands[np.maximum(np.searchsorted(self._edges, us, "right") - 1, 0)]
-        return found
-
     def _cover(self, start_us: Ints, end_us: Ints) -> None:
         ends = np.array([start_us.min(), end_us.max()], np.int64)
         first, last = (int(day) for day in np.clip(self._zone.local_day(ends), FIRST_DAY, LAST_DAY))

@@ -14,10 +14,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import lru_cache
 from importlib.resources import files
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -50,14 +48,6 @@ def day_number(day: dt.date) -> int:
 def day_date(number: int) -> dt.date:
     """Return the date that is `number` days after 1970-01-01."""
     return _EPOCH + dt.timedelta(days=int(number))
-
-
-class DayWindow(NamedTuple):
-    """A local day, from `start_us` to `end_us`, the end not included. Its length differs when the clocks change."""
-
-    day: dt.date
-    start_us: int
-    end_us: int
 
 
 class ZoneCalendar:
@@ -143,13 +133,6 @@ def zone_calendar(name: str) -> ZoneCalendar:
     return ZoneCalendar(name)
 
 
-def day_windows(zone: ZoneCalendar, first: dt.date, last: dt.date) -> list[DayWindow]:
-    """Return the local days from `first` to `last`, inclusive: contiguous windows, each from local midnight (T1)."""
-    numbers = range(day_number(first), day_number(last) + 1)
-    edges = [zone.midnight_us(number) for number in (*numbers, numbers.stop)]
-    return [DayWindow(day_date(number), *edges[place : place + 2]) for place, number in enumerate(numbers)]
-
-
 @dataclass(frozen=True)
 class CycleCalendar:
     """The billing cycles of a plan as consecutive integers, increasing with time (T2).
@@ -215,53 +198,12 @@ class CycleCalendar:
         raise InputError(f"cycle: found {label!r}; expected the first day of a cycle, such as {like}")
 
 
-def term_end(activated: dt.date, months: int) -> dt.date:
-    """Return the last day of a term of `months` months, the month of activation being the first (T3).
-
-    It is always the last day of a month. Raises PlanError if `months` is less than 1.
-    """
-    if months < 1:
-        raise PlanError(f"term_months: found {months}; expected 1 or more")
-    year, month = divmod(activated.year * 12 + activated.month - 1 + months, 12)
-    return dt.date(year, month + 1, 1) - dt.timedelta(days=1)
-
-
 def quarter(us: Ints) -> Ints:
     """Return the number of the quarter of an hour of each instant, counted from 1970 UTC, int64[n].
 
     Every zone in use today differs from UTC by whole quarters of an hour, so these are also quarters of the local hour.
     """
     return us // QUARTER_US
-
-
-def rolling_window_us(us: int) -> tuple[int, int]:
-    """Return the start and end of the rolling 24 hours at an instant, in microseconds since 1970 UTC (T4).
-
-    They are the current quarter of an hour and the 95 before it. The end is not included.
-    """
-    end = (us // QUARTER_US + 1) * QUARTER_US
-    return end - ROLLING_QUARTERS * QUARTER_US, end
-
-
-class Arrival(IntEnum):
-    """Whether a record arrives in time for its cycle (T5)."""
-
-    ON_TIME = 0
-    LATE = 1  # rated in the open cycle
-    FUTURE = 2  # rejected
-
-
-def arrival(
-    used_us: Ints, cycle_end_us: Ints, received_us: Ints | int, grace_hours: Ints | int
-) -> npt.NDArray[np.int8]:
-    """Return the `Arrival` of each record, int8[n].
-
-    `cycle_end_us` is the first instant after the cycle of the record's time of use. A record is on time until
-    `grace_hours` after that instant, inclusive. A record dated more than one hour after its arrival is FUTURE.
-    """
-    late = received_us > cycle_end_us + grace_hours * np.int64(HOUR_US)
-    future = used_us > received_us + np.int64(HOUR_US)
-    return np.where(future, np.int8(Arrival.FUTURE), np.where(late, np.int8(Arrival.LATE), np.int8(Arrival.ON_TIME)))
 
 
 def _load_zone(name: str) -> ZoneInfo:

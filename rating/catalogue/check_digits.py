@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-ICCID_LENGTHS = (19, 20)
 EID_LENGTH = 32
 
 _WIDTH = 32  # digits of the longest number checked here; leading zeros do not change a Luhn sum
@@ -27,15 +26,10 @@ def luhn_digit(body: str) -> str:
     return str(-total % 10)
 
 
-def luhn_valid(number: str) -> bool:
-    """Return True if `number` consists of digits, and the last is the Luhn check digit of the others."""
-    return len(number) > 1 and number.isascii() and number.isdigit() and luhn_digit(number[:-1]) == number[-1]
-
-
 def luhn_valid_column(numbers: pl.Series) -> pl.Series:
-    """Return `luhn_valid` for each value of a String column. Null stays null.
+    """Return whether the last digit of each value of a String column is the Luhn check digit of the others.
 
-    A value that does not consist of 2 to 32 digits is false.
+    Null stays null. A value that does not consist of 2 to 32 digits is false.
     """
     digits = numbers.str.contains(r"^[0-9]{2,32}$")
     usable = numbers.filter(digits).str.zfill(_WIDTH)
@@ -47,31 +41,8 @@ def luhn_valid_column(numbers: pl.Series) -> pl.Series:
     return pl.select(pl.when(numbers.is_not_null()).then(pl.Series(valid))).to_series().alias(numbers.name)
 
 
-def iccid_valid_column(numbers: pl.Series) -> pl.Series:
-    """Return whether each value is a valid ICCID: 19 digits that pass Luhn, or 20 digits. Null stays null."""
-    digits = numbers.str.contains(r"^[0-9]{19,20}$")
-    return (digits & ((numbers.str.len_bytes() == 20) | luhn_valid_column(numbers))).alias(numbers.name)
-
-
-def iccid_valid(number: str) -> bool:
-    """Return True if `number` is a valid ICCID: 19 digits that pass Luhn, or 20 digits."""
-    if not (number.isascii() and number.isdigit()):
-        return False
-    return len(number) == 20 or (len(number) == 19 and luhn_valid(number))
-
-
-def eid_digits(body: str) -> str:
-    """Return the two check digits to append to the 30 digits of `body`."""
-    return f"{98 - int(body) * 100 % 97:02d}"
-
-
-def eid_valid(number: str) -> bool:
-    """Return True if `number` consists of 32 digits that leave remainder 1 when divided by 97."""
-    return len(number) == EID_LENGTH and number.isascii() and number.isdigit() and int(number) % 97 == 1
-
-
 def eid_valid_column(numbers: pl.Series) -> pl.Series:
-    """Return `eid_valid` for each value of a String column. Null stays null."""
+    """Return whether each value of a String column is 32 digits that leave remainder 1 by 97. Null stays null."""
     digits = numbers.str.contains(r"^[0-9]{32}$")
     usable = pl.select(pl.when(digits).then(numbers)).to_series()
     remainder = pl.select(pl.lit(0, dtype=pl.Int64)).to_series()

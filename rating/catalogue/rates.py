@@ -15,6 +15,7 @@ import numpy as np
 
 from rating.calendars.bands import bands_in_use
 from rating.calendars.calendar import CycleCalendar, ZoneCalendar
+from rating.catalogue.account_tree import AccountTree
 from rating.catalogue.vocabulary import Vocabulary
 from rating.columnar.key_index import Ints
 from rating.errors import PlanError
@@ -174,6 +175,7 @@ class Book:
             vocabulary.pools.row(pool.id)
         for service in SERVICES:
             vocabulary.meters.row(service)  # usage of a pool of fixed size counts on the meter of the service
+        self.account_tree: AccountTree = AccountTree({account.id: account.parent for account in catalogue.accounts})
         self.time_zones, self.account_zone = self._zones_of_accounts()
         self.grace_us = np.array([account.grace_hours * 3_600_000_000 for account in catalogue.accounts], np.int64)
         self.versions: list[tuple[Plan, PlanVersion]] = []

@@ -88,24 +88,6 @@ def parse_voucher(key: str) -> Voucher:
     )
 
 
-def voucher_of(plan: Plan, version: int, pool: str | None = None) -> Voucher:
-    """Return the voucher key of one version of `plan`. `pool` is the pool's id for dynamic and static plans.
-
-    Raises PlanError if the plan has no carrier, or has no tier although its type needs one.
-    """
-    if plan.carrier is None:
-        raise PlanError(f"plan {plan.id}: found no carrier, expected one: it is the first part of a voucher key")
-    pooled = plan.type in ("dynamic", "static")
-    return Voucher(
-        carrier=plan.carrier,
-        type=plan.type,
-        cycle_months=plan.cycle.months,
-        version=version,
-        tier=None if pooled else plan.tier,
-        pool=pool if pooled else None,
-    )
-
-
 def voucher_contradictions(voucher: Voucher, plan: Plan) -> list[tuple[str, str, str]]:
     """Return the differences between key and plan as (part, value in the key, value in the plan).
 

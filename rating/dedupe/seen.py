@@ -111,23 +111,18 @@ _KIND_FACTORS = {
 _NUMBER_OFFSET = 0x0DB0C2E0D64F98FA
 
 
-def content_digest(rows: pl.DataFrame) -> U64:
-    """Return the digest of the content of rows (USAGE_SCHEMA), uint64[n].
-
-    By it a repeated key is a duplicate or a conflict. It covers who used what, when and how much. It does not cover the
-    position in the source, RAT, APN, cell and IMEI. An absent column counts like a column of nulls, and a null record
-    type counts as EVENT.
-    """
-    return content_of(rows, digests(rows, {}, content_texts(rows))[1])
-
-
 def content_texts(rows: pl.DataFrame) -> list[str]:
     """Return the text columns of rows (USAGE_SCHEMA) that are part of the content and have a value."""
     return [name for name in _TEXT_FACTORS if has(rows, name)]
 
 
 def content_of(rows: pl.DataFrame, texts: Mapping[str, U64]) -> U64:
-    """Return `content_digest` of rows, given the digests of their text columns."""
+    """Return the digest of the content of rows (USAGE_SCHEMA), uint64[n], given the digests of their text columns.
+
+    By it a repeated key is a duplicate or a conflict. It covers who used what, when and how much. It does not cover the
+    position in the source, RAT, APN, cell and IMEI. An absent column counts like a column of nulls, and a null record
+    type counts as EVENT.
+    """
     total = np.zeros(rows.height, np.uint64)
     part = np.empty(rows.height, np.uint64)
     for name, factor in _TEXT_FACTORS.items():
@@ -255,7 +250,6 @@ __all__ = [
     "Columns",
     "Run",
     "Seen",
-    "content_digest",
     "digest",
     "first_in_batch",
     "order_of",

@@ -10,22 +10,26 @@ import datetime as dt
 import json
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
 import pytest
 
 from pipeline.feeds.mappings import load_mapping
-from rating.calendars.calendar import ZoneCalendar, day_windows, term_end
 from rating.engine import Engine
 from rating.mediation.records import mediate
-from rating.rules.hard_cut import hard_cut_units, overage_suspends
+from rating.queries.views import state_views
+from rating.rules.hard_cut import hard_cut_units
+from rating.rules.limits import rules_of
 from rating.tariff.fees import prorate
 from rating.units.money import format_amount, parse_amount
 from rating.usage.rerating import rerate
 from schemas.cards import Account
+from schemas.commands import Suspended
 from schemas.plans import (
     Band,
     Increment,
@@ -37,14 +41,19 @@ from schemas.plans import (
     Rounding,
     Tier,
 )
+from schemas.rules import Action, Limit, Rule
 from schemas.usage import RecordType, Service, UsageBatch
 from tests.support.fold_case import NOON, RECEIVED, Row, charges, engine, plan, rows_of, us, usage
+from tests.support.rules_case import Fold, begin, say
+from tests.support.strategies.rules_strategies import Entry
 
 Case = dict[str, Any]
 
 CASES: dict[str, Case] = {
     case["id"]: case for case in json.loads((Path(__file__).parent / "cases.json").read_text(encoding="utf-8"))
 }
+RAW = Rate(service="data", increment=Increment(round="none"))  # counted by the byte
+TELL = Action(sequence=1, type="notify", by=("system",))
 ADAPTERS: dict[str, Callable[[Case], None]] = {}
 
 
@@ -365,15 +374,30 @@ def bad_values(case: Case) -> None:
 
 @adapter("daily-windows-across-dst")
 def daily_windows(case: Case) -> None:
+    """A rule of each day counts from local midnight up to the next: the first and last record of each day exceed it."""
     first, last = (dt.date.fromisoformat(case[edge].split()[0]) for edge in ("from", "to"))
-    zone = ZoneCalendar(case["zone"])
-    windows = day_windows(zone, first, last)
-    assert case["expect"].startswith(f"{len(windows)} contiguous windows")
-    assert [one.end_us for one in windows[:-1]] == [other.start_us for other in windows[1:]]
-    for window in windows:
-        start = dt.datetime.fromtimestamp(window.start_us / 1e6, zone.zone)
-        assert (window.day, dt.time(0)) == (start.date(), start.time())
-    assert {23, 24} == {(window.end_us - window.start_us) // 3_600_000_000 for window in windows}
+    zone, day, instant = ZoneInfo(case["zone"]), dt.timedelta(days=1), dt.timedelta(microseconds=1)
+    days = [first + number * day for number in range((last - first).days + 1)]
+    assert case["expect"].startswith(f"{len(days)} contiguous windows")
+    edges = [dt.datetime.combine(one, dt.time(), zone).astimezone(dt.UTC) for one in (*days, last + day)]
+    assert {23, 24} == {(end - start) // dt.timedelta(hours=1) for start, end in pairwise(edges)}
+    rule = Rule(
+        id="day", trigger="data_usage_24h", threshold=1, window="day", repetition="once_per_window", actions=(TELL,)
+    )
+    account = Account(id="a", time_zone=case["zone"])
+    weir = Fold()
+    since = edges[0] - day
+    begin(weir, rule, plans=[plan(RAW)], card_rows=[{"iccid": "1"}], at=since, accounts=(account,))
+    for number, (start, end) in enumerate(pairwise(edges)):
+        rows: list[Row] = [
+            {"used_at": moment, "quantity": 1, "record_key": f"{number} {place}"}
+            for place, moment in enumerate((start, end - instant))
+        ]
+        weir.take(Entry(end, usage=usage(*rows, received=end)))
+    rated = [(row["day"], row["quantity_raw"]) for table in weir.rated for row in rows_of(table)]
+    assert rated == [(one, 1) for one in days for _ in range(2)]
+    fired = [(row["window"], row["value_before"], row["value_now"]) for row in weir.fired]
+    assert fired == [(one.isoformat(), 1, 2) for one in days]
 
 
 @adapter("graduated-with-entry-fees")
@@ -430,18 +454,37 @@ def late_usage_bills_the_difference(case: Case) -> None:
 @adapter("term-ends")
 def term_ends(case: Case) -> None:
     days = [dt.date.fromisoformat(text) for text in case["activated"]]
-    assert case["expect"] == [term_end(day, case["months"]).isoformat() for day in days]
+    terms = Plan(id="p", currency="EUR", versions=plan(RAW).versions, term_months=case["months"])
+    weir = engine(
+        terms, card_rows=tuple({"iccid": str(number), "activated_on": one} for number, one in enumerate(days))
+    )
+    assert case["expect"] == [one.isoformat() for one in state_views(weir).cards["term_ends_on"]]
 
 
 @adapter("overage-suspension")
 def overage_suspension(case: Case) -> None:
+    """The limit asks for the suspension once usage is past allowance and margin, and for its end in the next cycle."""
     size = 1 << 20
     allowance, margin = (case["tariff"][name] * size for name in ("allowance_mb", "overage_margin_mb"))
     assert case["usage_total_mb"] == ["40", "40 and 1 byte"]
-    totals = np.array([40 * size, 40 * size + 1])
-    suspended = overage_suspends(totals, np.full(2, allowance), np.full(2, margin))
-    words = {False: "active", True: "suspended until the next cycle"}
-    assert case["expect"] == [words[one] for one in suspended.tolist()]
+    found = []
+    for total in (40 * size, 40 * size + 1):
+        (rule,) = rules_of(Limit(id="l", kind="overage_suspension", margin=f"{margin} bytes"))
+        weir = Fold()
+        rate = Rate(service="data", allowance=allowance, increment=Increment(round="none"))
+        begin(weir, rule, plans=[plan(rate)], card_rows=[{"iccid": "1"}])
+        weir.take(Entry(NOON, usage=usage({"quantity": total}, received=NOON)))
+        for action in list(weir.asked):
+            say(weir, Suspended(iccid="1", action_id=action["action_id"]), at=NOON)
+        (status,) = state_views(weir.engine).cards["status"]
+        asked = [(row["action"], row["created_at"].date()) for row in weir.asked]
+        for moment in (dt.datetime(2026, 10, 31, 23, 59, tzinfo=dt.UTC), dt.datetime(2026, 11, 1, tzinfo=dt.UTC)):
+            weir.take(Entry(moment))
+        later = [(row["action"], row["created_at"].date()) for row in weir.asked[len(asked) :]]
+        if asked:
+            assert (asked, later) == ([("suspend", NOON.date())], [("resume", dt.date(2026, 11, 1))])
+        found.append("suspended until the next cycle" if (status, later) != ("activated", []) else "active")
+    assert case["expect"] == found
 
 
 @adapter("hard-cut-by-tier")

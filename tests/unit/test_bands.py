@@ -96,9 +96,10 @@ def test_a_holiday_is_neither_weekday_nor_weekend() -> None:
     bands = (*bands, Band(name="feast", days="holidays"))
     table = Timetable(zone_calendar("UTC"), bands, [dt.date(2026, 12, 25), dt.date(2026, 12, 26)])
     noons = np.array([instant(f"2026-12-{day}T12:00") for day in (24, 25, 26, 27)])
-    assert [1, 3, 3, 2] == table.band_at(noons).tolist()  # Thursday, Friday, Saturday, Sunday
+    one = np.ones(len(noons), np.int64)
+    assert [1, 3, 3, 2] == table.split(noons, noons, one).band.tolist()  # Thursday, Friday, Saturday, Sunday
     without = timetable(zone_calendar("UTC"), bands[:3], (dt.date(2026, 12, 25),))
-    assert [1, 0, 2, 2] == without.band_at(noons).tolist()
+    assert [1, 0, 2, 2] == without.split(noons, noons, one).band.tolist()
 
 
 def test_the_night_when_clocks_go_back() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -14,17 +15,11 @@ from hypothesis import strategies as st
 from rating.calendars.calendar import (
     DAY_US,
     HOUR_US,
-    QUARTER_US,
-    Arrival,
     CycleCalendar,
     ZoneCalendar,
-    arrival,
     day_date,
     day_number,
-    day_windows,
     quarter,
-    rolling_window_us,
-    term_end,
     zone_calendar,
 )
 from rating.errors import InputError, PlanError
@@ -49,23 +44,24 @@ def local_dates(zone: str, *instants: int) -> list[str]:
     return [day_date(day).isoformat() for day in days]
 
 
+def edges_of(zone: str, first: str, days: int) -> list[int]:
+    """The instants at which so many local days from the first on begin, and the one at which the last ends."""
+    number = day_number(dt.date.fromisoformat(first))
+    return zone_calendar(zone).midnights_us(np.arange(number, number + days + 1)).tolist()
+
+
 class TestLocalDays:
     def test_seven_windows_across_the_change_to_summer_time(self) -> None:
         """2025-03-06 to 2025-03-12 in Los Angeles is 7 contiguous windows, each from local midnight, one of 23 h."""
-        windows = day_windows(ZoneCalendar("America/Los_Angeles"), dt.date(2025, 3, 6), dt.date(2025, 3, 12))
-        assert [instant(f"2025-03-{day:02}T00:00", "America/Los_Angeles") for day in range(6, 13)] == [
-            window.start_us for window in windows
-        ]
-        assert [window.start_us for window in windows[1:]] == [window.end_us for window in windows[:-1]]
-        assert instant("2025-03-13T00:00", "America/Los_Angeles") == windows[-1].end_us
-        assert [24, 24, 24, 23, 24, 24, 24] == [(end - start) // HOUR_US for _, start, end in windows]
-        assert dt.date(2025, 3, 6) == windows[0].day
+        edges = edges_of("America/Los_Angeles", "2025-03-06", 7)
+        assert edges == [instant(f"2025-03-{day:02}T00:00", "America/Los_Angeles") for day in range(6, 14)]
+        assert [24, 24, 24, 23, 24, 24, 24] == [(end - start) // HOUR_US for start, end in pairwise(edges)]
 
     def test_a_day_of_25_hours(self) -> None:
         """The day on which clocks go back is one window of 25 hours, whose repeated hour is in it twice."""
-        (window,) = day_windows(zone_calendar("Europe/Berlin"), dt.date(2025, 10, 26), dt.date(2025, 10, 26))
-        assert 25 * HOUR_US == window.end_us - window.start_us
-        edges = (window.start_us, window.start_us + 3 * HOUR_US, window.end_us - 1, window.end_us)
+        start, end = edges_of("Europe/Berlin", "2025-10-26", 1)
+        assert 25 * HOUR_US == end - start
+        edges = (start, start + 3 * HOUR_US, end - 1, end)
         assert ["2025-10-26"] * 3 + ["2025-10-27"] == local_dates("Europe/Berlin", *edges)
 
     @pytest.mark.parametrize(
@@ -85,21 +81,20 @@ class TestLocalDays:
 
     def test_a_midnight_inside_a_gap(self) -> None:
         """Where clocks jump from before midnight to after it, the day begins there (Toronto, 1919-03-30 23:30)."""
-        day = dt.date(1919, 3, 31)
-        (window,) = day_windows(zone_calendar("America/Toronto"), day, day)
-        assert instant("1919-03-31T00:30", "America/Toronto") == window.start_us
-        assert 23 * HOUR_US + HOUR_US // 2 == window.end_us - window.start_us
+        start, end = edges_of("America/Toronto", "1919-03-31", 1)
+        assert instant("1919-03-31T00:30", "America/Toronto") == start
+        assert 23 * HOUR_US + HOUR_US // 2 == end - start
 
     def test_a_midnight_that_comes_twice(self) -> None:
         """Where clocks go back over midnight, the day begins at the first of the two (Havana, 2024-11-03)."""
-        (window,) = day_windows(zone_calendar("America/Havana"), dt.date(2024, 11, 3), dt.date(2024, 11, 3))
-        assert instant("2024-11-03T04:00") == window.start_us
-        assert 25 * HOUR_US == window.end_us - window.start_us
+        start, end = edges_of("America/Havana", "2024-11-03", 1)
+        assert instant("2024-11-03T04:00") == start
+        assert 25 * HOUR_US == end - start
 
     def test_a_day_that_the_zone_skipped(self) -> None:
         """Samoa had no 2011-12-30: its window is empty and no instant lies in it."""
-        windows = day_windows(zone_calendar("Pacific/Apia"), dt.date(2011, 12, 29), dt.date(2011, 12, 31))
-        assert [24, 0, 24] == [(end - start) // HOUR_US for _, start, end in windows]
+        edges = edges_of("Pacific/Apia", "2011-12-29", 3)
+        assert [24, 0, 24] == [(end - start) // HOUR_US for start, end in pairwise(edges)]
         jump = instant("2011-12-30T10:00")
         assert ["2011-12-29", "2011-12-31"] == local_dates("Pacific/Apia", jump - 1, jump)
 
@@ -223,69 +218,9 @@ class TestCycles:
             CycleCalendar(Cycle(anchor_day=15)).index_of_label(label)
 
 
-class TestTerms:
-    @pytest.mark.parametrize(
-        ("activated", "months", "end"),
-        [
-            ("2021-07-12", 12, "2022-06-30"),
-            ("2021-12-31", 12, "2022-11-30"),
-            ("2024-02-29", 1, "2024-02-29"),
-            ("2023-03-01", 12, "2024-02-29"),
-            ("2021-07-12", 24, "2023-06-30"),
-        ],
-    )
-    def test_the_month_of_activation_is_the_first(self, activated: str, months: int, end: str) -> None:
-        """A term ends with the last day of its last month (T3)."""
-        assert dt.date.fromisoformat(end) == term_end(dt.date.fromisoformat(activated), months)
-
-    def test_a_term_has_a_month(self) -> None:
-        """A term of no months is refused."""
-        with pytest.raises(PlanError, match="term_months: found 0"):
-            term_end(dt.date(2021, 7, 12), 0)
-
-
-class TestRolling:
-    def test_the_rolling_day_is_96_quarters_of_an_hour(self) -> None:
-        """At 10:07 the rolling 24 hours run from 10:15 of the day before up to 10:15 (T4)."""
-        start, end = rolling_window_us(instant("2026-10-15T10:07:30"))
-        assert (instant("2026-10-14T10:15"), instant("2026-10-15T10:15")) == (start, end)
-        inside = quarter(np.array([start - 1, start, end - 1, end]))
-        assert [-97, -96, -1, 0] == (inside - end // QUARTER_US).tolist()
-
+class TestQuarters:
     def test_a_quarter_begins_with_its_first_instant(self) -> None:
-        """On the quarter itself the next one is the current one."""
-        assert instant("2026-10-15T10:30") == rolling_window_us(instant("2026-10-15T10:15"))[1]
-
-
-class TestArrival:
-    @pytest.mark.parametrize(
-        ("received_after_h", "expected"),
-        [
-            (-100, Arrival.ON_TIME),
-            (0, Arrival.ON_TIME),
-            (72, Arrival.ON_TIME),
-            (73, Arrival.LATE),
-            (9999, Arrival.LATE),
-        ],
-    )
-    def test_grace_after_the_end_of_the_cycle(self, received_after_h: int, expected: Arrival) -> None:
-        """Usage is taken into its cycle up to 72 hours after the cycle's end, and is late from then on (T5)."""
-        end = instant("2026-11-01T00:00", "America/Los_Angeles")
-        used = np.array([end - 200 * HOUR_US])
-        found = arrival(used, np.array([end]), np.array([end + received_after_h * HOUR_US]), 72)
-        assert [expected] == found.tolist()
-
-    def test_the_last_moment_of_grace(self) -> None:
-        """The moment that the grace ends is still on time, the next microsecond is not; grace is by account."""
-        end = np.full(4, 10**15)
-        received = end + np.array([72, 72, 0, 0]) * HOUR_US + np.array([0, 1, 0, 1])
-        found = arrival(end - 1, end, received, np.array([72, 72, 0, 0]))
-        assert [Arrival.ON_TIME, Arrival.LATE, Arrival.ON_TIME, Arrival.LATE] == found.tolist()
-        assert found.dtype == np.int8
-
-    def test_usage_from_the_future(self) -> None:
-        """Usage dated one hour ahead of its arrival is taken; a microsecond more is not."""
-        received = 10**15
-        used = received + HOUR_US + np.array([-1, 0, 1])
-        found = arrival(used, used + DAY_US, received, 72)
-        assert [Arrival.ON_TIME, Arrival.ON_TIME, Arrival.FUTURE] == found.tolist()
+        """On the quarter of an hour itself the next one begins; the rolling 24 hours count in these (T4)."""
+        start = instant("2026-10-15T10:15")
+        found = quarter(np.array([start - 1, start, start + 15 * 60 * 1_000_000 - 1, start + 15 * 60 * 1_000_000]))
+        assert [-1, 0, 0, 1] == (found - found[1]).tolist()

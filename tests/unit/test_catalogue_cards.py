@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from pipeline.catalogue import load_catalogue
-from rating.catalogue.check_digits import eid_digits, luhn_digit
+from rating.catalogue.check_digits import luhn_digit
 from rating.errors import CatalogueError, Finding
 from schemas.cards import CARD_SCHEMA, Catalogue
 
@@ -52,7 +52,7 @@ def iccid(number: int) -> str:
 
 
 EID = "890490320000000000000000000001"
-EID += eid_digits(EID)
+EID += f"{98 - int(EID) * 100 % 97:02d}"
 
 
 def load(folder: Path, cards: str | bytes, known: Catalogue | None = None) -> Catalogue:

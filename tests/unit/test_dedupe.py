@@ -10,8 +10,9 @@ import pytest
 
 from rating.dedupe.bloom import bits_of, enter, may_hold, words_for
 from rating.dedupe.runs import Recent, order_of, run_of
-from rating.dedupe.seen import KEEP_DAYS, Seen, content_digest, digest, first_in_batch
+from rating.dedupe.seen import KEEP_DAYS, Seen, digest, first_in_batch
 from schemas.usage import USAGE_SCHEMA
+from tests.support.content import content_digest
 
 
 def usage(**columns: object) -> pl.DataFrame:

@@ -14,10 +14,11 @@ import polars as pl
 import pytest
 
 from rating.dedupe.digests import NUMBERS, Prints
-from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, content_digest, digest, require_digests
+from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, digest, require_digests
 from rating.rules.detect.last_seen import digests_of, sessions_of
 from rating.usage.sessions import Sessions
 from schemas.usage import USAGE_SCHEMA, Direction, RecordType, Service, UsageBatch
+from tests.support.content import content_digest
 
 UTC = dt.UTC
 

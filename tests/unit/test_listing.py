@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from jobs.cli.printable import UNPRINTABLE
-from jobs.show.gauges import Gauge, list_pools, percent_text, pool_detail
+from jobs.show.gauges import Gauge, list_pools, pool_detail
 from jobs.show.listing import card_detail, engine_status, list_cards, list_rejected, nanos_as_amount, raw_preview
 from jobs.show.listing_text import (
     gauge_bar,
@@ -230,13 +230,6 @@ def test_pools_of_an_account() -> None:
     assert [] == list_pools(small_views(), NOW, account="=globex")
     assert [] == list_pools(small_views(), dt.datetime(2026, 12, 1, tzinfo=dt.UTC))
     assert "no pools" in shown(render_pools([]))
-
-
-def test_percent_rounds_half_up() -> None:
-    """Percentages have two decimals, halves go up, and there is none of nothing."""
-    assert ["33.33", "66.67", "0.01", "100.00", None] == [
-        percent_text(used, size) for used, size in ((1, 3), (2, 3), (1, 20_000), (7, 7), (1, 0))
-    ]
 
 
 def test_rejected_are_counted_and_the_newest_shown(connection: duckdb.DuckDBPyConnection) -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rating.catalogue.voucher import Voucher, parse_voucher, voucher_contradictions, voucher_of
+from rating.catalogue.voucher import Voucher, parse_voucher, voucher_contradictions
 from rating.errors import PlanError
-from schemas.plans import Cycle, Plan, PlanVersion
+from schemas.plans import Plan, PlanVersion
 
 _CARRIERS = st.text("ABCxyz019.-", min_size=1, max_size=8)
 _LASTS = st.text("ABCxyz019._-", min_size=1, max_size=12) | st.sampled_from(["same_tier_x", "_", "a_same_tier_b"])
@@ -102,17 +102,6 @@ def test_a_part_that_does_not_belong_is_refused() -> None:
 def _plan(**fields: object) -> Plan:
     version = PlanVersion(version=3, effective=dt.date(2026, 1, 1), rates=())
     return Plan(**{"id": "p", "currency": "EUR", "versions": (version,), **fields})  # type: ignore[arg-type]
-
-
-def test_build_from_a_plan() -> None:
-    """A plan's own fields make its key; without a carrier there is none."""
-    plan = _plan(carrier="CMCC", tier="500MB", cycle=Cycle(months=3))
-    assert "CMCC_single_3M_v3_500MB" == str(voucher_of(plan, 3))
-    assert "CMCC_dynamic_1M_v3_pool-1" == str(voucher_of(_plan(carrier="CMCC", type="dynamic", tier="x"), 3, "pool-1"))
-    with pytest.raises(PlanError, match="carrier"):
-        voucher_of(_plan(tier="x"), 3)
-    with pytest.raises(PlanError, match="Tier"):
-        voucher_of(_plan(carrier="CMCC"), 3)
 
 
 def test_contradictions_of_key_and_plan() -> None:

@@ -19,7 +19,6 @@ from schemas.rules import Repetition
 
 RULE_BITS: Final = 16
 WINDOW_BITS: Final = 20
-MOST_CARDS: Final = 1 << (63 - RULE_BITS - WINDOW_BITS)
 
 _NEVER: Final = -(1 << 30)
 

@@ -13,7 +13,6 @@ from rating.catalogue.rates import Book
 from rating.columnar.groups import distinct
 from rating.columnar.key_index import Ints
 from rating.rules.detect.traffic import Flags
-from rating.rules.select.account_tree import AccountTree
 from rating.rules.select.attributes import Holders, among
 from rating.rules.select.nearest import Nearest, nearness
 from schemas.cards import Catalogue
@@ -67,7 +66,7 @@ class Filters:
         former: Filters | None = None,
     ) -> None:
         self.rules = rules
-        self.tree = AccountTree(catalogue.accounts)
+        self.tree = book.account_tree
         self.account = directory.account
         self._order = self.tree.order[directory.account]  # int64[cards]: saves one look-up per card in `in_scope`
         self._catalogue = catalogue

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from rating.catalogue.account_tree import AccountTree
 from rating.columnar.key_index import Ints
 from rating.rules.detect.traffic import Flags
-from rating.rules.select.account_tree import AccountTree
 from rating.rules.select.attributes import among
 from schemas.rules import Rule
 

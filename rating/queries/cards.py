@@ -1,0 +1,93 @@
+"""Cards of the state with their plan, pool, add-ons and shares of pools: of some cards, or of all (Q2)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from rating.catalogue.rates import SERVICES
+from rating.columnar.key_index import Ints
+from rating.engine import Engine
+from rating.queries.counters import named, open_cycles, rows_of_subject
+from rating.queries.pools import PoolUse, uses_now
+from rating.queries.schemas import ADDONS_VIEW, CARDS_VIEW
+from rating.usage.cycles import cycle_label
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a pool or device (by its row) is used, and how much of that a card used."""
+
+    pool: int
+    use: PoolUse
+    used_by_card: int
+
+
+def cards_view(engine: Engine, card: Ints, day: Ints) -> pl.DataFrame:
+    """Return these rows of the cards with the columns of CARDS_VIEW, each as of its local day (days since 1970)."""
+    directory, book = engine.compiled.directory, engine.compiled.book
+    plan = directory.plans.at(card, day)
+    version = book.version_of(plan, day)
+    numbers = np.array([version.version for _, version in book.versions] or [0], np.int32)
+    pool = directory.pools.at(card, day)
+    ends = directory.term_ends[card]
+    frame = directory.cards[card].select(
+        "iccid",
+        "imsi",
+        "msisdn",
+        account_id="account",
+        plan_id=named(plan, book.vocabulary.plans.names),
+        plan_version=pl.when(pl.Series(version >= 0)).then(pl.Series(numbers[version])),
+        pool_id=named(pool, book.vocabulary.pools.names),
+        device_id="device",
+        carrier="carrier",
+        status=pl.col("status").fill_null("activated"),
+        tags="tags",
+        activated_on="activated_on",
+        term_ends_on=pl.when(pl.Series(ends < (1 << 30))).then(pl.Series(np.minimum(ends, 1 << 20))).cast(pl.Date),
+        custom="custom",
+        status_reason="status_reason",
+    )
+    return frame.select(pl.col(name).cast(kind) for name, kind in CARDS_VIEW.items())
+
+
+def addons_view(engine: Engine, rows: Ints | None = None) -> pl.DataFrame:
+    """Return add-ons with the columns of ADDONS_VIEW: these rows of them, or all."""
+    addons = engine.compiled.addons
+    found = [
+        (
+            addon.id,
+            addon.iccid,
+            addon.service,
+            int(addons.units[row]),
+            int(addons.used[row]),
+            addon.purchased_at.astimezone(dt.UTC),
+            addon.expires_on,
+        )
+        for row in (range(len(addons.addons)) if rows is None else rows.tolist())
+        for addon in (addons.addons[row],)
+    ]
+    return pl.DataFrame(found, schema=ADDONS_VIEW, orient="row")
+
+
+def shares_now(engine: Engine, card: int, day: int) -> list[Share]:
+    """Return the shares of a card (by its row) on a local day: for each service of a pool or device, in open cycles."""
+    book, compiled, counters = engine.compiled.book, engine.compiled, engine.state.counters
+    cards, today = np.array([card]), np.array([day])
+    plan = compiled.directory.plans.at(cards, today)
+    found = []
+    for name, service in SERVICES.items():
+        pool = int(compiled.pools.of(cards, plan, np.array([int(service)]), today)[0]) if plan[0] >= 0 else -1
+        if pool < 0:
+            continue
+        rows = rows_of_subject(engine, card << 1, open_cycles(engine, day, int(book.pool_cycle[pool])))
+        rows = rows[book.meter_service[counters.meter[rows]] == service]
+        labels = [cycle_label(book, code) for code in counters.cycle[rows].tolist()]
+        for use in uses_now(engine, pool, day):
+            if use.service == name:
+                own = [row for row, label in zip(rows.tolist(), labels, strict=True) if label == use.cycle]
+                found.append(Share(pool, use, int(counters["in_pool"][own].sum())))
+    return found

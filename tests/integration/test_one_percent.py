@@ -1,0 +1,82 @@
+"""One pool has one percent, whoever shows it: the lists, SQL, the report, and a worker's live state (Q6)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.cli import app as cli
+from jobs.cli.context import Data
+from jobs.show.source import reading
+from pipeline.streaming.worker.live import card_now, pool_now
+
+PERCENTS = {1: "0.13", 3: "0.38", 800: "100.00", 997: "124.63"}  # by usage of a pool of 800 bytes
+CATALOGUE = """
+[[accounts]]
+id = "rhine"
+[[plans]]
+id = "shared"
+type = "dynamic"
+currency = "EUR"
+[[plans.versions]]
+version = 1
+effective = 2024-01-01
+[[plans.versions.rates]]
+service = "data"
+allowance = "800"
+price = { model = "flat", price = "0.001", per = "1" }
+"""
+MEMBER = """
+[[pools]]
+id = "{pool}"
+account = "rhine"
+kind = "dynamic"
+[[cards]]
+iccid = "{iccid}"
+account = "rhine"
+plan = "shared"
+pool = "{pool}"
+"""
+
+
+def test_a_pool_has_one_percent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most of these figures lie on a half of a hundredth, which every view rounds up."""
+    cards = {used: f"8949000000000000{used:04d}" for used in PERCENTS}
+    members = [MEMBER.format(pool=f"of {used}", iccid=iccid) for used, iccid in cards.items()]
+    (tmp_path / "catalogue.toml").write_text("".join([CATALOGUE, *members]))
+    rows = [f"k{used},data,{iccid},{used},2026-10-12T12:00:00Z" for used, iccid in cards.items()]
+    (tmp_path / "usage.csv").write_text("\n".join(["record_key,service,iccid,quantity,used_at", *rows, ""]))
+    monkeypatch.chdir(tmp_path)
+
+    def weir(*words: str) -> Any:
+        monkeypatch.setattr(sys, "argv", ["weir", "--data", "data", *words, "--json"])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = capsys.readouterr()
+        assert not end.value.code, printed.err
+        return json.loads(printed.out)
+
+    weir("apply", "catalogue.toml")
+    weir("ingest", "--feed", "plain", "usage.csv", "--as-of", "2026-10-13T05:00:00Z")
+    lists: list[list[dict[str, Any]]] = [
+        weir("pools"),
+        [gauge for used in PERCENTS for gauge in weir("pool", f"of {used}")["gauges"]],
+        weir("sql", "SELECT used, size, percent FROM pools"),
+        weir("report", "--cycle", "2026-10")["pools"],
+    ]
+    with reading(Data(tmp_path / "data")) as found:
+        (engine,) = found.engines
+        pools = [pool_now(engine, f"of {used}") for used in PERCENTS]
+        members_now = [card_now(engine, iccid) for iccid in cards.values()]
+    lists += [[gauge for pool in pools if pool for gauge in pool["services"]]]
+    lists += [[share for card in members_now if card for share in card["shares"]]]
+    for shown in lists:
+        figures = {one["used"]: (one["size"], Decimal(one["percent"])) for one in shown}
+        assert figures == {used: (800, Decimal(percent)) for used, percent in PERCENTS.items()}

@@ -7,6 +7,7 @@ goes on using is a target, each once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -33,6 +34,16 @@ _COLUMNS: Final = (
 def memory_key(rule: Ints | int, card: Ints, window: Ints) -> Ints:
     """int64[n]: one number for rule (< 2**16), window (< 2**20) and card (< 2**27)."""
     return (card << (RULE_BITS + WINDOW_BITS)) | (rule << WINDOW_BITS) | window
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """SIMs that meet the condition of a rule, each in a window; int64[n]."""
+
+    card: Ints
+    window: Ints
+    level: Ints  # number of levels that hold, 1 or more
+    day: Ints  # local day of arrival
 
 
 class Memory:
@@ -80,19 +91,19 @@ class Memory:
         self,
         rule: Ints | int,
         repetition: Repetition,
-        card: Ints,
-        window: Ints,
-        level: Ints,
-        day: Ints,
+        found: Occurrences,
         held: npt.NDArray[np.bool_] | bool = False,
     ) -> tuple[npt.NDArray[np.bool_], Ints]:
-        """Which candidates fire, and the level that had fired for each before it (bool[n], int64[n]).
+        """Return which occurrences fire (bool[n]), and the level that had fired for each before it (int64[n]).
 
-        Candidates meet the condition of their rule; those of each rule come in journal order. `level` (from 1) is how
-        many levels hold, `day` the local day of arrival. once, once_per_window: where a level holds that has not fired
-        yet. daily: the first of its SIM, window and day. always: each. What fires is remembered, and as held where
-        `held`.
+        The occurrences of each rule are in journal order. By repetition, these fire:
+        - once, once_per_window: those with a level that has not fired yet;
+        - daily: the first of a SIM, window and day;
+        - always: all.
+
+        What fires is remembered. If `held`, it is remembered as a suspension that a resume has to follow.
         """
+        card, window, level, day = found.card, found.window, found.level, found.day
         count = len(card)
         if not count:
             return np.zeros(0, bool), np.zeros(0, np.int64)

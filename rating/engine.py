@@ -24,6 +24,7 @@ from rating.calendars.calendar import day_date
 from rating.columnar.key_index import Ints
 from rating.dedupe.digests import Prints
 from rating.dedupe.seen import DAY_US, Seen
+from rating.entries import Apply, Commands, Entry, Tick, Usage
 from rating.position import JournalPosition
 from rating.rules.commands.card_changes import change_of, changed_cards, no_notes, noted_cards, rounds
 from rating.rules.commands.commands import check_commands, judge, kind_of, results_table, unseen
@@ -66,6 +67,22 @@ class Engine:
 
     def _compile_rules(self) -> None:
         self.rules = Rules(self.state, self.compiled, self.names, self.partition, self.rules)
+
+    def step(self, entry: Entry, prints: Prints | None = None) -> Step:
+        """Fold the next journal entry: change the state and return the results.
+
+        Each kind of entry has a method that says what it does and what it raises. `prints` are the digests of a batch
+        of usage, if the driver has computed them in advance.
+        """
+        match entry:
+            case Usage(batch, originals):
+                return self.usage(batch, originals, prints)
+            case Apply(catalogue, at_us):
+                return self.apply(catalogue, at_us)
+            case Tick(now_us):
+                return self.tick(now_us)
+            case Commands(commands, at_us, baseline):
+                return self.command(commands, at_us, baseline)
 
     def check(self, change: Catalogue) -> None:
         """Validate `change` without applying it. Raises PlanError or RuleError if it is invalid."""

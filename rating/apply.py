@@ -9,7 +9,17 @@ from typing import TypeVar
 import msgspec
 import polars as pl
 
-from rating.catalogue.cards import BEGINNING, END, Directory, Upserted, add_spells, upsert_cards, upserted
+from rating.catalogue.cards import (
+    BEGINNING,
+    END,
+    CardHistories,
+    Directory,
+    Targets,
+    Upserted,
+    add_spells,
+    upsert_cards,
+    upserted,
+)
 from rating.catalogue.pools import Pools, device_pools
 from rating.catalogue.rates import Book
 from rating.catalogue.vocabulary import Vocabulary
@@ -45,12 +55,8 @@ class Compiled:
                 vocabulary.pools.row(device)
             self.book = Book(state.catalogue, vocabulary)
         self.directory: Directory = Directory(
-            state.catalogue.cards,
-            state.plan_history,
-            state.pool_history,
-            vocabulary.accounts.rows,
-            vocabulary.plans.rows,
-            vocabulary.pools.rows,
+            CardHistories(state.catalogue.cards, state.plan_history, state.pool_history),
+            Targets(vocabulary.accounts.rows, vocabulary.plans.rows, vocabulary.pools.rows),
             {plan.id: plan.term_months for plan in state.catalogue.plans if plan.term_months is not None},
             None if former is None or cards is None else (former.directory, cards),
         )

@@ -24,6 +24,8 @@ from rating.calendars.calendar import day_date
 from rating.columnar.key_index import Ints
 from rating.dedupe.digests import Prints
 from rating.dedupe.seen import DAY_US, Seen
+from rating.entries import Apply, Commands, Entry, Tick, Usage
+from rating.position import JournalPosition
 from rating.rules.commands.card_changes import change_of, changed_cards, no_notes, noted_cards, rounds
 from rating.rules.commands.commands import check_commands, judge, kind_of, results_table, unseen
 from rating.rules.evaluate import Found, Rules
@@ -31,7 +33,8 @@ from rating.rules.triggers import TRIGGERS
 from rating.state import State
 from rating.step import Step, join
 from rating.usage.accept import Accepted, accept
-from rating.usage.batch import RatedBatch, days_of_arrival, rate_batch
+from rating.usage.accepted_usage import accepted_usage, days_of_arrival
+from rating.usage.batch import RatedBatch, rate_batch
 from rating.usage.charge import TEST_METER
 from rating.usage.corrections import Row, outstanding, reversal_table, reverse
 from rating.usage.cycles import Cycles, cycle_days
@@ -64,6 +67,22 @@ class Engine:
 
     def _compile_rules(self) -> None:
         self.rules = Rules(self.state, self.compiled, self.names, self.partition, self.rules)
+
+    def step(self, entry: Entry, prints: Prints | None = None) -> Step:
+        """Fold the next journal entry: change the state and return the results.
+
+        Each kind of entry has a method that says what it does and what it raises. `prints` are the digests of a batch
+        of usage, if the driver has computed them in advance.
+        """
+        match entry:
+            case Usage(batch, originals):
+                return self.usage(batch, originals, prints)
+            case Apply(catalogue, at_us):
+                return self.apply(catalogue, at_us)
+            case Tick(now_us):
+                return self.tick(now_us)
+            case Commands(commands, at_us, baseline):
+                return self.command(commands, at_us, baseline)
 
     def check(self, change: Catalogue) -> None:
         """Validate `change` without applying it. Raises PlanError or RuleError if it is invalid."""
@@ -267,7 +286,7 @@ class Engine:
                 return Step(records=1, rejects=trial.rejects)
         self.rules.take_back(originals)
         undone = [
-            reverse(state.counters, self.compiled, row, batch, correction["source_row"], self.partition, offset)
+            reverse(state.counters, self.compiled, row, batch, JournalPosition(self.partition, offset))
             for row in originals
         ]
         if correction["record_type"] == RecordType.REPLACE:
@@ -295,7 +314,7 @@ class Engine:
         if not len(accepted):
             return step
         result = self.rate(batch, accepted, offset)
-        outcome = self.rules.usage(batch, accepted, result, offset)
+        outcome = self.rules.usage(result)
         return replace(
             step,
             rated=result.rated,
@@ -308,22 +327,19 @@ class Engine:
         batch: UsageBatch,
         accepted: Accepted,
         offset: int,
-        cycles: Cycles | None = None,
-        today: Ints | None = None,
+        moments: tuple[Cycles, Ints] | None = None,
     ) -> RatedBatch:
-        """Rate the accepted records of a batch, at least one; see rate_batch."""
-        return rate_batch(
-            self.state,
-            self.compiled,
-            self.names,
-            batch,
-            accepted,
-            offset,
-            self.partition,
-            cycles=cycles,
-            today=today,
-            hears_sessions=self.rules.hears_sessions,
-        )
+        """Rate the accepted records of a batch, at least one, and update counters, sessions and add-ons.
+
+        `moments` are the cycles of the records and their local days of arrival. They are given only if they do not
+        follow from the arrival time of the batch (P10).
+        """
+        position = JournalPosition(self.partition, offset)
+        hears_sessions = self.rules.hears_sessions
+        usage = accepted_usage(self.state.sessions, self.compiled, batch, accepted, position, hears_sessions)
+        if moments is not None:
+            usage = replace(usage, cycles=moments[0], today=moments[1])
+        return rate_batch(self.state, self.compiled, self.names, usage)
 
     def expire(self) -> None:
         """Drop counters of cycles that take no more usage, and sessions silent for too long.

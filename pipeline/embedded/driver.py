@@ -185,14 +185,14 @@ class Embedded:
         Raises PlanError or RuleError, with nothing changed, if it is invalid.
         """
         self.engine.check(change)
-        return self._enter(journal.Apply(change, at_us), lambda: self.engine.apply(change, at_us))
+        return self._enter(journal.Apply(change, at_us))
 
     def tick(self, now_us: int) -> Step:
         """Advance the clock to `now_us`, durably.
 
         Rules and actions that waited for this time become due (L3 to L5, L7).
         """
-        return self._enter(journal.Tick(now_us), lambda: self.engine.tick(now_us))
+        return self._enter(journal.Tick(now_us))
 
     def command(self, commands: Sequence[Command], at_us: int) -> Step:
         """Apply commands that arrived at `at_us`, in order and durably, all of them or none.
@@ -204,9 +204,7 @@ class Embedded:
         if not commands:
             return Step()
         held = baseline(self.directory, self.engine, at_us) if self.engine.wants_baseline(commands) else None
-        return self._enter(
-            journal.Commands(tuple(commands), at_us, held), lambda: self.engine.command(commands, at_us, held)
-        )
+        return self._enter(journal.Commands(tuple(commands), at_us, held))
 
     def ingest(
         self,
@@ -264,13 +262,13 @@ class Embedded:
         for name in Progress.__struct_fields__:
             setattr(progress, name, getattr(moved, name))
 
-    def _enter(self, entry: journal.Entry, fold: Callable[[], Step]) -> Step:
+    def _enter(self, entry: journal.Entry) -> Step:
         """Fold one entry in a checkpoint of its own."""
         with self.directory.begin() as checkpoint, Background(WRITES_AHEAD) as background:
             entries = Journal(checkpoint, background, self.engine.state.offset)
             landing = Landing(checkpoint, background)
             entries.append(entry)
-            step = fold()
+            step = self.engine.step(entry)
             self.facts.total.add(_land(step, landing))
             self._commit(checkpoint, entries, landing)
         return step
@@ -343,8 +341,9 @@ class _Stretch:
                 if self.tally.records >= every:
                     return
             progress.file, progress.offset, progress.row, progress.folded = progress.file + 1, 0, 0, 0
-        self.journal.append(journal.Tick(progress.as_of_us))
-        self.tally.add(_land(self.driver.engine.tick(progress.as_of_us), self.landing))
+        tick = journal.Tick(progress.as_of_us)
+        self.journal.append(tick)
+        self.tally.add(_land(self.driver.engine.step(tick), self.landing))
 
     def _fold(self, reading: Reading, source: Source) -> bool:
         """Fold the rest of a chunk. Returns False if a checkpoint must come first.
@@ -360,9 +359,10 @@ class _Stretch:
                 return False
             batch = replace(whole, rows=whole.rows.slice(start, end - start))
             originals = self.driver.originals(batch.rows) if corrects else None
-            self.journal.append(journal.Usage(batch, originals))
+            entry = journal.Usage(batch, originals)
+            self.journal.append(entry)
             prints = reading.prints.slice(start, end - start)
-            self._take(self.driver.engine.usage(batch, originals, prints), reading, source)
+            self._take(self.driver.engine.step(entry, prints), reading, source)
         if len(reading.rejected):
             self._reject(reading.rejected)
             self.tally.records += len(reading.rejected)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -28,11 +28,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tables, Usage, count_of, entry_of, payload_of
+from pipeline.journal.entries import REJECTS, Entry, Rejects, Tables, entry_of, kind_of, payload_of
 from rating.columnar.key_index import Ints
 from rating.errors import StorageError, WorldError
-from schemas.cards import Catalogue
-from schemas.tables import REJECTED
 
 LIMIT_BYTES: Final = 900_000  # default limits: 1 MiB with batch headers in brokers, 1,000,000 bytes in clients
 
@@ -40,10 +38,7 @@ MAGIC: Final = b"WMSG\x01"  # the last byte is the version of the layout
 _CHECKSUM: Final = struct.Struct("<I")
 _HEAD: Final = struct.Struct("<BIIqqqQII")
 _START: Final = len(MAGIC) + _CHECKSUM.size
-_REJECTS: Final = 5  # the kind of Rejects; pipeline.journal.entries defines the lower ones
 _FILL: Final = 0.95  # of a message, to leave room because the size of a piece is estimated
-# In order of dependency, so that a piece refers only to entries in itself or in earlier pieces.
-_SECTIONS: Final = ("accounts", "zones", "plans", "pools", "cards", "addons", "rules")
 
 
 class Fence(NamedTuple):
@@ -78,9 +73,9 @@ class Fence(NamedTuple):
 
     def after(self, entry: Entry | Rejects) -> Fence:
         """Return the fence of the next entry of the same offset or run in the same journal partition."""
-        if self.first is None or not parts_of(entry):
-            return self._replace(part=self.part + parts_of(entry))
-        rows = _source_rows(entry)
+        if self.first is None or not kind_of(entry).parts(entry):
+            return self._replace(part=self.part + kind_of(entry).parts(entry))
+        rows = kind_of(entry).source_rows(entry)
         offset, parts = int(rows[-1]), int((rows == rows[-1]).sum())
         return self._replace(offset=offset, part=parts + (self.part if rows[0] == offset == self.offset else 0))
 
@@ -120,7 +115,8 @@ class Fences:
             )
         skip = reached - fence.part if first == done[0] else 0
         if first <= done[0] < fence.offset:
-            rows = _source_rows(message.entry())
+            entry = message.entry()
+            rows = kind_of(entry).source_rows(entry)
             before = fence.part if first == done[0] else 0
             skip = int((rows < done[0]).sum()) + min(int((rows == done[0]).sum()), done[1] - before)
         elif first < done[0]:  # the fence is at the last offset of the run
@@ -156,12 +152,10 @@ class Message:
         Raises StorageError if the kind is unknown or the content is malformed.
         """
         try:
-            entry: Entry | Rejects
-            if self.kind == _REJECTS:
-                entry = Rejects(_from_ipc(self.payload).cast(REJECTED))
-            else:
-                entry = entry_of(self.kind, self.payload, _TABLES, self.where)
-            return _part_of(entry, skip, self.parts) if skip else entry
+            entry = entry_of(self.kind, self.payload, _TABLES, self.where)
+            if skip:
+                entry = kind_of(entry).part(entry, skip, self.parts)
+            return entry
         except (struct.error, msgspec.MsgspecError, pl.exceptions.PolarsError, pa.ArrowException, KeyError) as error:
             raise StorageError(
                 f"{self.where}: found content of another shape ({error}); expected that of this version of weir: use "
@@ -180,7 +174,7 @@ def messages_of(entry: Entry | Rejects, fence: Fence | None = None, limit_bytes:
     Raises WorldError if something that cannot be cut exceeds a message, ValueError if a run has other content than
     usage or rejected records, or if its rows do not ascend.
     """
-    if not parts_of(entry):
+    if not kind_of(entry).parts(entry):
         return []
     name = b"" if fence is None else fence.name
     room = limit_bytes - _START - _HEAD.size - len(name)
@@ -236,92 +230,33 @@ def read_message(content: bytes, where: str) -> Message:
     fence = None
     if topic:
         via = (int(place.split()[0]), int(place.split()[1])) if place else None
-        fence = Fence(topic, partition, offset, part, None if first == offset else first, kind == _REJECTS, via)
+        fence = Fence(topic, partition, offset, part, None if first == offset else first, kind == REJECTS, via)
     return Message(fence, count, parts, kind, content[at:], where, of_last)
 
 
 def _pieces(entry: Entry | Rejects, room: int) -> Iterator[tuple[int, int, int, bytes]]:
     """Yield (kind, count, parts, payload) of an entry, cut into as few pieces of similar size as fit."""
-    if isinstance(entry, Rejects):
-        kind, count, payload = _REJECTS, 0, _to_ipc(entry.rows)
-    else:
-        (kind, payload), count = payload_of(entry, _TABLES), count_of(entry)
-    parts = parts_of(entry)
+    kind, parts = kind_of(entry), kind_of(entry).parts(entry)
+    number, payload = payload_of(entry, _TABLES)
     if len(payload) <= room:
-        yield kind, count, parts, payload
+        yield number, entry.count, parts, payload
         return
-    if parts < 2 or room < 1 or not _can_be_cut(entry):
+    if parts < 2 or room < 1 or not kind.can_be_cut(entry):
         raise WorldError(
-            f"{_described(entry)} takes {len(payload):,} bytes; expected at most {room:,}, what is left of the largest "
-            "message: give it in smaller portions where it has several parts, or raise the limit of messages together "
-            "with max.message.bytes of the topic"
+            f"{kind.described(entry)} takes {len(payload):,} bytes; expected at most {room:,}, what is left of the "
+            "largest message: give it in smaller portions where it has several parts, or raise the limit of messages "
+            "together with max.message.bytes of the topic"
         )
     pieces = min(parts, max(2, -int(-len(payload) // (_FILL * room))))
     for start, stop in pairwise(parts * piece // pieces for piece in range(pieces + 1)):
-        yield from _pieces(_part_of(entry, start, stop), room)
-
-
-def parts_of(entry: Entry | Rejects) -> int:
-    """Return the number of parts: records, commands, rejected records or catalogue entries; a tick has one.
-
-    An empty catalogue has one too, because it takes an offset.
-    """
-    if isinstance(entry, Rejects):
-        return len(entry.rows)
-    if isinstance(entry, Apply):
-        return max(1, sum(len(getattr(entry.catalogue, name)) for name in _SECTIONS))
-    return count_of(entry)
-
-
-def _source_rows(entry: Entry | Rejects) -> Ints:
-    """Return int64[n], the source offset of each row of a run. Raises ValueError if the entry has no rows."""
-    if isinstance(entry, Rejects):
-        return np.asarray(entry.rows["source_row"].to_numpy(), np.int64)
-    if isinstance(entry, Usage):
-        return np.asarray(entry.batch.rows["source_row"].to_numpy(), np.int64)
-    raise ValueError("only usage and rejects come in runs of single records")
+        yield from _pieces(kind.part(entry, start, stop), room)
 
 
 def _run_rows(entry: Entry | Rejects, after: int) -> Ints:
-    rows = _source_rows(entry)
+    rows: Ints = kind_of(entry).source_rows(entry)
     if rows[0] < max(after, 0) or (np.diff(rows) < 0).any():
         raise ValueError("the rows of a run must ascend by the offsets in source_row")
     return rows
-
-
-def _can_be_cut(entry: Entry | Rejects) -> bool:
-    if isinstance(entry, Usage):
-        return entry.originals is None
-    return isinstance(entry, (Apply, Rejects)) or (isinstance(entry, Commands) and entry.baseline is None)
-
-
-def _part_of(entry: Entry | Rejects, start: int, stop: int) -> Entry | Rejects:
-    """Return the parts from `start` to before `stop`, as an entry."""
-    if isinstance(entry, Rejects):
-        return Rejects(entry.rows.slice(start, stop - start))
-    if isinstance(entry, Usage):
-        return replace(entry, batch=replace(entry.batch, rows=entry.batch.rows[start:stop]))
-    if isinstance(entry, Commands):
-        return replace(entry, commands=entry.commands[start:stop])
-    assert isinstance(entry, Apply)
-    sections = {}
-    for name in _SECTIONS:
-        section = getattr(entry.catalogue, name)
-        sections[name] = section[max(start, 0) : max(stop, 0)]
-        start, stop = start - len(section), stop - len(section)
-    return Apply(Catalogue(**sections), entry.at_us)
-
-
-def _described(entry: Entry | Rejects) -> str:
-    if isinstance(entry, Rejects):
-        return f"the reject of row {entry.rows['source_row'][0]} of {entry.rows['source'][0]}"
-    if isinstance(entry, Usage):
-        batch = entry.batch
-        rows = f"row {batch.rows['source_row'][0]} of {batch.source} (feed {batch.feed})"
-        return rows if entry.originals is None else f"{batch.rows.height} corrections with what they undo, from {rows},"
-    if isinstance(entry, Commands):
-        return "a command" if entry.baseline is None else "a command that starts a rule with what the history says"
-    return "an entry of the catalogue"
 
 
 def _to_ipc(table: pa.Table) -> bytes:

@@ -147,16 +147,18 @@ class Router:
         belongs to it, because rules check the clock then. Raises CatalogueError as `take` does, and ValueError if a
         catalogue has no arrival time, because each partition would assume another one.
         """
-        if isinstance(entry, Usage):
-            return self._split_usage(entry)
-        if isinstance(entry, Commands):
-            return self._split_commands(entry)
-        if isinstance(entry, Tick):
-            return [entry] * self.partitions
-        if entry.at_us is None:
-            raise ValueError("a catalogue for several partitions must say when it came")
-        self.take(entry.catalogue)
-        return self.split_known(entry)
+        match entry:
+            case Usage():
+                return self._split_usage(entry)
+            case Commands():
+                return self._split_commands(entry)
+            case Tick():
+                return [entry] * self.partitions
+            case Apply(catalogue, at_us):
+                if at_us is None:
+                    raise ValueError("a catalogue for several partitions must say when it came")
+                self.take(catalogue)
+                return self.split_known(entry)
 
     def split_known(self, entry: Apply) -> list[Entry | None]:
         """Split a catalogue that was taken before."""

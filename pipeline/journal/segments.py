@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.journal.entries import Apply, Commands, Entry, Tables, Tick, Usage, Written, entry_of, written
+from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tables, Tick, Usage, Written, entry_of, written
 from pipeline.store.background import Background
 from pipeline.store.directory import Checkpoint, DataDirectory, storage_errors
 from rating.errors import StorageError
@@ -163,7 +163,10 @@ def read(directory: DataDirectory, from_offset: int = 0) -> Iterator[tuple[int, 
                 continue
             if offset < from_offset:
                 raise ValueError(f"offset {from_offset} lies inside the entry at {offset}")
-            yield offset, entry_of(kind, payload, _TABLES, str(path))
+            entry = entry_of(kind, payload, _TABLES, str(path))
+            if isinstance(entry, Rejects):
+                raise _damaged(path, "it has rejects, which only a journal topic has")
+            yield offset, entry
 
 
 def _frames(content: bytes, path: Path) -> Iterator[tuple[int, int, int, bytes]]:

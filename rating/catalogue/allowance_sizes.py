@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -39,17 +40,29 @@ def first_cycle_units(units: Ints, activated_on: Ints, start_day: Ints, end_day:
     return prorate_units(units, served, days)
 
 
-def sizes_at(
-    sizes: PoolSizes, pool: Ints, meter: Ints, cycle: Ints, start_day: Ints, end_day: Ints, today: Ints
-) -> Ints:
+@dataclass(frozen=True)
+class CycleDays:
+    """The billing cycle of each row (code, first and last local day), and the local day of arrival; int64[n].
+
+    Days are days since 1970.
+    """
+
+    cycle: Ints
+    start_day: Ints
+    end_day: Ints
+    today: Ints
+
+
+def sizes_at(sizes: PoolSizes, pool: Ints, meter: Ints, days: CycleDays) -> Ints:
     """Return the size of each record's pool on its meter and in its cycle, as of its day of arrival, int64[n] (P7)."""
     size = np.zeros(len(pool), np.int64)
+    cycle, start_day, end_day = days.cycle, days.start_day, days.end_day
     # Few combinations of meter, cycle and day of arrival are distinct. Each needs one look-up for all its records.
-    days, day = distinct(today)
-    moments, moment = distinct((distinct(cycle)[1] << METER_BITS | meter) * len(days) + day)
+    arrivals, arrival = distinct(days.today)
+    moments, moment = distinct((distinct(cycle)[1] << METER_BITS | meter) * len(arrivals) + arrival)
     for place in range(len(moments)):
         here = np.flatnonzero(moment == place)
         one = here[0]
-        found = sizes(int(meter[one]), int(cycle[one]), int(start_day[one]), int(end_day[one]), int(today[one]))
+        found = sizes(int(meter[one]), int(cycle[one]), int(start_day[one]), int(end_day[one]), int(days.today[one]))
         size[here] = found[pool[here]]
     return size

@@ -192,6 +192,24 @@ class Upserted:
         return len(self.cards) == self.former and column not in self.columns
 
 
+@dataclass(frozen=True)
+class CardHistories:
+    """All cards (CARD_SCHEMA), and the histories of their plans and pools (SPELL_SCHEMA)."""
+
+    cards: pl.DataFrame
+    plans: pl.DataFrame
+    pools: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The rows of accounts, plans and pools in the vocabulary, by id."""
+
+    accounts: dict[str, int]
+    plans: dict[str, int]
+    pools: dict[str, int]
+
+
 class Directory:
     """All cards, compiled for look-ups of whole columns. Rows are in order of first appearance.
 
@@ -202,18 +220,15 @@ class Directory:
 
     def __init__(
         self,
-        cards: pl.DataFrame,
-        plan_history: pl.DataFrame,
-        pool_history: pl.DataFrame,
-        accounts: dict[str, int],
-        plans: dict[str, int],
-        pools: dict[str, int],
+        histories: CardHistories,
+        targets: Targets,
         plan_months: dict[str, int] | None = None,
         former: tuple[Directory, Upserted] | None = None,
     ) -> None:
+        cards = histories.cards
         self.cards = cards
-        self._histories = plan_history, pool_history
-        self._targets = plans, pools
+        self._histories = histories
+        self._targets = targets
         self._plan_months = plan_months or {}
         self._numbers: dict[str, CardIndex] = {}
 
@@ -228,7 +243,9 @@ class Directory:
             followed[former[1].rows] = find(former[1].change)
             return followed
 
-        self.account: Ints = follow(None if held is None else held.account, lambda some: _accounts(some, accounts))
+        self.account: Ints = follow(
+            None if held is None else held.account, lambda some: _accounts(some, targets.accounts)
+        )
         self.term_ends: Ints = follow(
             held.term_ends if held is not None and same_terms else None,
             lambda some: term_ends(some, self._plan_months),
@@ -246,12 +263,12 @@ class Directory:
     @cached_property
     def plans(self) -> Spells:
         """The plan of each card by day."""
-        return Spells(self._histories[0], len(self), self._targets[0])
+        return Spells(self._histories.plans, len(self), self._targets.plans)
 
     @cached_property
     def pools(self) -> Spells:
         """The pool of each card by day, without the pools of devices."""
-        return Spells(self._histories[1], len(self), self._targets[1])
+        return Spells(self._histories.pools, len(self), self._targets.pools)
 
     def __len__(self) -> int:
         return len(self.cards)

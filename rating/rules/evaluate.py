@@ -11,19 +11,18 @@ from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
 from rating.rules.active_rules import RuleSet
 from rating.rules.detect.events import change_fires, event_fires, traffic_fires
-from rating.rules.detect.intake import traffic_of
+from rating.rules.detect.intake import Home, traffic_of
 from rating.rules.detect.last_seen import needs
 from rating.rules.detect.timers import release_fires, tick_fires
 from rating.rules.detect.usage import backfill, drop_unwatched, expire, take_back, usage_fires
 from rating.rules.firing.firings import Fires
-from rating.rules.firing.tables import Outcome
+from rating.rules.firing.tables import FiredOn, Outcome
 from rating.state import State
-from rating.usage.accept import Accepted
 from rating.usage.batch import RatedBatch
 from rating.usage.corrections import Row
 from rating.usage.rated_rows import Names
 from schemas.commands import NetworkEvent
-from schemas.usage import Service, UsageBatch
+from schemas.usage import Service
 
 
 class Found:
@@ -64,21 +63,13 @@ class Rules:
             watch.rule.trigger in ("data_session_started", "data_session_count_24h") for watch in self.set.watches
         )
 
-    def usage(self, batch: UsageBatch, accepted: Accepted, result: RatedBatch, offset: int) -> Outcome:
-        """Evaluate a batch of usage and return its outcome."""
+    def usage(self, result: RatedBatch) -> Outcome:
+        """The outcome of a batch of usage."""
+        batch = result.usage.batch
         if not self.set.watches:
             return self.outcome(Found(), batch.received_at_us)
-        traffic = traffic_of(
-            self.set.quota.home_slot(),
-            self._home_meters,
-            self.names,
-            self.set.book.rates.meter,
-            batch,
-            accepted,
-            result,
-            offset,
-            self.state.clock_us,
-        )
+        home = Home(self.set.quota.home_slot(), self._home_meters)
+        traffic = traffic_of(home, self.names, self.set.book.rates.meter, result, self.state.clock_us)
         found = Found()
         found.add(self.set, traffic_fires(self.set, self.state.rules, traffic))
         found.add(self.set, usage_fires(self.set, self.state.rules, traffic))
@@ -123,14 +114,9 @@ class Rules:
             backfill(self.set, self.state.rules, baseline, watches)
 
     def outcome(self, found: Found, at_us: int, record_keys: pl.Series | None = None) -> Outcome:
-        """Return the outcome of the collected firings.
-
-        Changes of tags and custom fields that actions request are noted in the state. The next entry other than usage
-        applies them to the cards.
-        """
-        outcome = Outcome(
-            found.watches, found.fires, self.set.directory, self.set.vocabulary, record_keys, at_us, self.partition
-        )
+        """What was found as it leaves; what actions tell a card is noted for the next entry that is no usage."""
+        entry = FiredOn(self.partition, at_us, record_keys)
+        outcome = Outcome(found.watches, found.fires, self.set.directory, self.set.vocabulary, entry)
         notes = outcome.notes
         if len(notes):
             self.state.rules.notes = pl.concat([self.state.rules.notes, notes])

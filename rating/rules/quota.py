@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from rating.catalogue.allowance_sizes import first_cycle_units, sizes_at, version_allowances
+from rating.catalogue.allowance_sizes import CycleDays, first_cycle_units, sizes_at, version_allowances
 from rating.catalogue.cards import Directory
 from rating.catalogue.pools import Pools
 from rating.catalogue.rates import Book, meter_name
@@ -65,22 +65,13 @@ class Quota:
         self._home_slot: Ints | None = None
         self._pool_sizes: dict[tuple[Service, Direction | None, int, int], Ints] = {}
 
-    def sim(
-        self,
-        service: Service,
-        card: Ints,
-        version: Ints,
-        cycle_start: Ints,
-        cycle_end: Ints,
-        now_us: int,
-        day: Ints,
-    ) -> Ints:
-        """int64[n]: the quota of each SIM for a service: the allowance of its plan plus its valid add-ons (C5).
+    def sim(self, service: Service, card: Ints, version: Ints, days: CycleDays, now_us: int) -> Ints:
+        """int64[n]: the quota of each SIM on a service: its plan's allowance and the add-ons that act (C5).
 
-        Add-ons count if they are valid at `now_us`; `day` is the local day of `now_us` for each SIM. 0 for version -1.
+        An add-on acts at the moment `now_us`, of which `days.today` is the local day of each. 0 for version -1.
         """
-        allowance = self.allowance(service, card, version, cycle_start, cycle_end)
-        return np.where(version >= 0, allowance + self.addons(service, card, now_us, day), 0)
+        allowance = self.allowance(service, card, version, days.start_day, days.end_day)
+        return np.where(version >= 0, allowance + self.addons(service, card, now_us, days.today), 0)
 
     def addons(self, service: Service, card: Ints, now_us: int, day: Ints) -> Ints:
         """int64[n]: units of the add-ons of each SIM for a service that are valid at `now_us`, used up or not (C5)."""
@@ -104,20 +95,11 @@ class Quota:
             self._shares[None] = _Share.of(units, self._prorates)
         return self._shares[None].units(version, self._directory.activated_on[card], cycle_start, cycle_end)
 
-    def pool(
-        self,
-        service: Service,
-        direction: Direction | None,
-        pool: Ints,
-        cycle: Ints,
-        start: Ints,
-        end: Ints,
-        today: Ints,
-    ) -> Ints:
-        """int64[n]: the size of each pool in the home zone for a service and direction (None: all) as of `today` (P7).
+    def pool(self, service: Service, direction: Direction | None, pool: Ints, days: CycleDays) -> Ints:
+        """int64[n]: the size of each pool in the home zone for a service and direction (None: all) (P7).
 
-        It is the fixed size of a static pool, else the sum of the members' allowances on the home-zone meters of their
-        plans.
+        The size is that on the day `days.today`: the fixed size of a static pool; for any other pool, the sum over the
+        meters of the home zones of its members' plans.
         """
         home = self.home_meters(service, direction)
         counting = np.flatnonzero((home & (self._allowances > 0)).any(axis=0)).tolist()
@@ -133,7 +115,7 @@ class Quota:
                 self._pool_sizes[key] = np.where(fixed >= 0, fixed, size)
             return self._pool_sizes[key]
 
-        return sizes_at(sizes, pool, np.zeros_like(pool), cycle, start, end, today)
+        return sizes_at(sizes, pool, np.zeros_like(pool), days)
 
     def home_slot(self) -> Ints:
         """int64[versions]: the zone slot of the home zone; 0 if the version has no zones, -1 if none is home."""

@@ -173,7 +173,7 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) ->
     )
     return Acceptance(
         accepted=everything if len(place) == count else everything.take(place),
-        rejects=_rejects(rows, verdict, batch, compiled, version, service, direction),
+        rejects=_rejects(batch, book, everything, verdict),
         duplicates=int(np.count_nonzero(verdict == _DUPLICATE)),
     )
 
@@ -225,15 +225,9 @@ def _judge_repeats(
     verdict[at] = np.where(content[at] == content[winner], _DUPLICATE, _CONFLICT)
 
 
-def _rejects(
-    rows: pl.DataFrame,
-    verdict: np.ndarray,
-    batch: UsageBatch,
-    compiled: Compiled,
-    version: Ints,
-    service: Ints,
-    direction: Ints,
-) -> pl.DataFrame:
+def _rejects(batch: UsageBatch, book: Book, records: Accepted, verdict: np.ndarray) -> pl.DataFrame:
+    """Return the rejects of a batch (REJECT_SCHEMA). `records` and `verdict` have one element for each of its rows."""
+    rows = batch.rows
     at = np.flatnonzero((verdict != _FINE) & (verdict != _DUPLICATE))
     if not len(at):
         return pl.DataFrame(schema=REJECT_SCHEMA)
@@ -249,12 +243,12 @@ def _rejects(
         ]
     )
     if _TOO_LARGE in found:
-        bad = bad.with_columns(most=MOST_UNITS[service[at]])
+        bad = bad.with_columns(most=MOST_UNITS[records.service[at]])
     if _NO_RATE in found:
-        names = [f"{plan.id} version {version.version}" for plan, version in compiled.book.versions] or ["none"]
-        codes = zip(service[at].tolist(), direction[at].tolist(), strict=True)
+        names = [f"{plan.id} version {version.version}" for plan, version in book.versions] or ["none"]
+        codes = zip(records.service[at].tolist(), records.direction[at].tolist(), strict=True)
         bad = bad.with_columns(
-            pl.Series("version", [names[number] for number in version[at].tolist()], pl.String),
+            pl.Series("version", [names[number] for number in records.version[at].tolist()], pl.String),
             pl.Series("sort", [_SORTS[sort][way] for sort, way in codes], pl.String),
         )
     texts = [_message(one, asked, batch.received_at_us) for one in found]

@@ -18,6 +18,7 @@ from rating.calendars.bands import split
 from rating.catalogue.rates import Book
 from rating.columnar.key_index import Ints
 from rating.usage.accept import Accepted
+from rating.usage.accepted_usage import AcceptedUsage
 from schemas.usage import Direction, Service
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -44,14 +45,9 @@ class Entries:
         return column[self.record] if self.split else column
 
 
-def enter(
-    book: Book, accepted: Accepted, raw: Ints, up: Ints, down: Ints, rows: pl.DataFrame, session_units: Ints
-) -> Entries:
-    """Return the charge items of the accepted records, with their rates and billable quantities.
-
-    All arguments have one element or row per accepted record. `raw`, `up` and `down` (-1: unknown) are its units,
-    `rows` is its usage. `session_units` are the units of its session before it, for increments per session.
-    """
+def enter(book: Book, usage: AcceptedUsage) -> Entries:
+    """Return the charge items of accepted usage, with their rates and billable quantities."""
+    accepted, raw, up, down = usage.accepted, usage.units, usage.up, usage.down
     record = np.arange(len(accepted))
     part = np.zeros(len(accepted), np.int64)
     direction = accepted.direction
@@ -71,8 +67,9 @@ def enter(
     banded = book.banded[version, service]
     if not banded.any():
         split = len(record) > len(accepted)
-        return Entries(record, part, direction, raw, _billable(book, rate, raw, session_units[record]), rate, split)
-    return _split(book, accepted, Entries(record, part, direction, raw, raw, rate), banded, rows, session_units)
+        billable = _billable(book, rate, raw, usage.session_units[record])
+        return Entries(record, part, direction, raw, billable, rate, split)
+    return _split(book, usage, Entries(record, part, direction, raw, raw, rate), banded)
 
 
 def _billable(book: Book, rate: Ints, raw: Ints, session_units: Ints) -> Ints:
@@ -86,17 +83,16 @@ def _billable(book: Book, rate: Ints, raw: Ints, session_units: Ints) -> Ints:
     return billable
 
 
-def _split(
-    book: Book, accepted: Accepted, whole: Entries, banded: np.ndarray, rows: pl.DataFrame, session_units: Ints
-) -> Entries:
+def _split(book: Book, usage: AcceptedUsage, whole: Entries, banded: np.ndarray) -> Entries:
     """Split the items on plans with time bands at the boundaries of the bands.
 
     The increment of a split item is that of its first part's rate. It applies to the whole quantity, and the result
     is then split.
     """
+    accepted, session_units = usage.accepted, usage.session_units
     seconds = np.zeros(len(accepted), np.int64)
     np.add.at(seconds, whole.record, whole.raw)
-    started, ended = _span(accepted, rows, seconds)
+    started, ended = _span(accepted, usage.rows, seconds)
     version = accepted.version[whole.record]
     zone = book.account_zone[accepted.account[whole.record]]
     plain = np.flatnonzero(~banded)

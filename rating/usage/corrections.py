@@ -25,6 +25,7 @@ from rating.catalogue.pools import DEVICE_PREFIX
 from rating.catalogue.rates import CYCLE_BASIS, DIRECTIONS, SERVICES, Book
 from rating.columnar.counters import Counters, counter_key
 from rating.columnar.key_index import Ints
+from rating.position import JournalPosition
 from rating.usage.charge import TEST_METER, pool_subject, sim_subject
 from rating.usage.cycles import cycle_code, cycle_days, cycle_label
 from schemas.tables import RATED
@@ -53,12 +54,11 @@ def outstanding(originals: list[Row], feed: str) -> list[Row]:
     return [standing[part] for part in sorted(standing, reverse=True)]
 
 
-def reverse(
-    counters: Counters, compiled: Compiled, row: Row, batch: UsageBatch, source_row: int, partition: int, offset: int
-) -> Row:
+def reverse(counters: Counters, compiled: Compiled, row: Row, batch: UsageBatch, position: JournalPosition) -> Row:
     """Return the adjustment row that reverses one rated row, and reduce its counters.
 
-    `row` is a rated row as a dict of RATED's columns. The result is such a dict too, of kind `reversal`. If the cycle
+    `row` is a rated row as a dict of RATED's columns. `batch` has one record: the correction, which stands at
+    `position` of the journal. The result is such a dict too, of kind `reversal`. If the cycle
     of the row takes no more usage, the counters do not change: the adjustment falls into the open cycle and is late.
     """
     adjusted = (
@@ -69,9 +69,9 @@ def reverse(
             "charge_nanos": -row["charge_nanos"],
             "received_at": batch.received_at_us,
             "source": batch.source,
-            "source_row": source_row,
-            "journal_partition": partition,
-            "journal_offset": offset,
+            "source_row": batch.rows["source_row"][0],
+            "journal_partition": position.partition,
+            "journal_offset": position.offset,
         }
     )
     for name in ("volume_up_bytes", "volume_down_bytes"):

@@ -14,12 +14,12 @@ from rating.catalogue.pools import DEVICE_PREFIX
 from rating.columnar.arrow import instant, known, spelled, text, words
 from rating.columnar.groups import distinct
 from rating.columnar.key_index import Ints
-from rating.usage.accept import Accepted
+from rating.usage.accepted_usage import AcceptedUsage
 from rating.usage.charge import Rating
 from rating.usage.charge_items import Entries
-from rating.usage.cycles import Cycles, cycle_label
+from rating.usage.cycles import cycle_label
 from schemas.tables import RATED
-from schemas.usage import Direction, Service, UsageBatch
+from schemas.usage import Direction, Service
 
 _SERVICES = [service.name.lower() for service in Service]
 _DIRECTIONS = [direction.name.lower() for direction in Direction]
@@ -72,46 +72,21 @@ class Names:
         )
 
 
-def rated_table(
-    compiled: Compiled,
-    names: Names,
-    batch: UsageBatch,
-    rows: pl.DataFrame,
-    offset: int,
-    partition: int,
-    accepted: Accepted,
-    entries: Entries,
-    cycles: Cycles,
-    rating: Rating,
-    volumes: tuple[Ints, Ints],
-) -> pa.Table:
-    """Return the rated rows (schemas.tables.RATED) of a batch in journal order, one row per charge item.
-
-    `rows` and `volumes` (bytes up and down, -1: unknown) have one row or element per accepted record.
-    """
-    book, record = compiled.book, entries.record
-    rows = rows[record] if entries.split else rows
-    of = entries.of
+def rated_table(compiled: Compiled, names: Names, usage: AcceptedUsage, entries: Entries, rating: Rating) -> pa.Table:
+    """Return the rated rows (schemas.tables.RATED) of accepted usage in journal order, one row per charge item."""
+    book, accepted, batch, of = compiled.book, usage.accepted, usage.batch, entries.of
+    rows = usage.rows[entries.record] if entries.split else usage.rows
+    count = len(entries)
     version = of(accepted.version)
-    kind = rating.subject & 1
-    pooled = np.flatnonzero(kind)
-    if len(pooled):
-        pool = rating.subject[pooled] >> 1
-        kind[pooled] = names.subject_kinds[pool]
-    count = len(record)
     named = "iccid" in rows.columns and not rows["iccid"].null_count()
-    iccid = rows["iccid"] if named else names.iccids.gather(of(accepted.card))
-    iccids = subjects = text(iccid)
-    if len(pooled):
-        owned = kind > 0
-        pool_ids = names.pools.take(pa.array(np.where(owned, rating.subject >> 1, 0)))
-        subjects = pc.if_else(pa.array(owned), pool_ids, iccids)
+    iccids = text(rows["iccid"] if named else names.iccids.gather(of(accepted.card)))
+    kind, subjects = _subjects(names, rating.subject, iccids)
     # Only the first part of a record carries its volumes, so that they can be summed. Every part has its quantity_raw.
-    up, down = (of(volume) for volume in volumes)
+    up, down = of(usage.up), of(usage.down)
     if entries.part.any():
         up, down = (np.where(entries.part == 0, volume, -1) for volume in (up, down))
     zone = names.zone_of[version, of(accepted.zone)]
-    codes, code = distinct(of(cycles.code))
+    codes, code = distinct(of(usage.cycles.code))
     spots = accepted.spots or [("", "", "")]
     spot = of(accepted.spot)
 
@@ -150,7 +125,7 @@ def rated_table(
         "overage": pa.array(rating.overage),
         "charge_nanos": pa.array(rating.charge_nanos),
         "currency": words(names.currency_of_version[version], names.currencies),
-        "late": pa.array(of(cycles.late)),
+        "late": pa.array(of(usage.cycles.late)),
         "counter_before": pa.array(rating.counter_before),
         "counter_after": pa.array(rating.counter_after),
         "overage_before": pa.array(rating.overage_before),
@@ -158,10 +133,22 @@ def rated_table(
         "received_at": instant(batch.received_at_us, count),
         "source": constant(batch.source),
         "source_row": pa.array(rows["source_row"].to_numpy()),
-        "journal_partition": pa.array(np.full(count, partition, np.int32)),
-        "journal_offset": pa.array(offset + of(accepted.place)),
+        "journal_partition": pa.array(np.full(count, usage.position.partition, np.int32)),
+        "journal_offset": pa.array(usage.position.offset + of(accepted.place)),
     }
     return pa.table(columns, schema=RATED)
+
+
+def _subjects(names: Names, subject: Ints, iccids: pa.Array) -> tuple[Ints, pa.Array]:
+    """Return the kind (0 SIM, 1 pool, 2 device; int64[n]) and the name of the billing entity of each row."""
+    kind = subject & 1
+    pooled = np.flatnonzero(kind)
+    if not len(pooled):
+        return kind, iccids
+    kind[pooled] = names.subject_kinds[subject[pooled] >> 1]
+    owned = kind > 0
+    pool_ids = names.pools.take(pa.array(np.where(owned, subject >> 1, 0)))
+    return kind, pc.if_else(pa.array(owned), pool_ids, iccids)
 
 
 def _text(rows: pl.DataFrame, name: str) -> pa.Array:

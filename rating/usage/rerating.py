@@ -61,7 +61,7 @@ def rerate(history: pa.Table, engine: Engine, received_at_us: int, partition: in
     accepted = accept(Seen(), scratch.compiled, batch, Prints.of(batch)).accepted
     if not len(accepted):
         return RATED.empty_table()
-    rated = scratch.rate(batch, accepted, 0, *_moments(scratch, accepted, records[accepted.place])).rated
+    rated = scratch.rate(batch, accepted, 0, _moments(scratch, accepted, records[accepted.place])).rated
     kept = records.with_row_index("place").with_columns(pl.col("place").cast(pl.String))
     new = (
         frame_of(rated)

@@ -104,20 +104,52 @@ def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> Deltas:
 
     `session[n]` is the row of each record's session. `rows` is the usage of the records, in journal order.
     """
+    frame = _reported(sessions, session, rows)
+    fresh = _grown(frame.filter(~pl.col("stale")))
+    last = fresh.group_by("session", maintain_order=True).last()
+    at = last["session"].to_numpy()
+    for name in _REPORTED:
+        sessions[name][at] = last[f"{name}_reached" if name in ("up", "down") else name].to_numpy()
+    newest = frame.group_by("session", maintain_order=True).agg(pl.col(name).last() for name in _NEWEST)
+    for name in _NEWEST:
+        sessions[name][newest["session"].to_numpy()] = newest[name].to_numpy()
+    fresh = fresh.filter(pl.col("place") >= 0)
+    place = fresh["place"].to_numpy()
+    quantity = np.zeros(len(rows), np.int64)
+    quantity[place] = fresh["quantity_growth"].to_numpy()
+    up = np.where(_column(rows, "volume_up_bytes").to_numpy() < 0, _UNKNOWN, 0)
+    up[place] = fresh["up_growth"].to_numpy()
+    down = np.where(_column(rows, "volume_down_bytes").to_numpy() < 0, _UNKNOWN, 0)
+    down[place] = fresh["down_growth"].to_numpy()
+    gaps = (
+        fresh.filter(pl.col("missing") > 0)
+        .select("place", pl.col("sequence_before").alias("after_sequence"), "sequence", "missing")
+        .rename({"sequence": "before_sequence"})
+        .sort("place")
+    )
+    return Deltas(quantity, up, down, gaps)
 
-    def column(name: str) -> pl.Series:
-        values = rows[name] if name in rows.columns else pl.Series([None] * len(rows), dtype=pl.Int64)
-        return values.cast(pl.Int64).fill_null(_UNKNOWN).alias(name)
 
+def _column(rows: pl.DataFrame, name: str) -> pl.Series:
+    """Return a column of usage as int64, -1 for null."""
+    values = rows[name] if name in rows.columns else pl.Series([None] * len(rows), dtype=pl.Int64)
+    return values.cast(pl.Int64).fill_null(_UNKNOWN).alias(name)
+
+
+def _reported(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return what was reported of each session: its last values (place -1), then the records, in journal order.
+
+    `stale` marks the records that are older than one already seen.
+    """
     frame = pl.DataFrame(
         {
             "place": np.arange(len(rows)),
             "session": session,
-            "quantity": column("quantity"),
-            "up": column("volume_up_bytes"),
-            "down": column("volume_down_bytes"),
-            "sequence": column("sequence"),
-            "newest_sequence": column("sequence"),
+            "quantity": _column(rows, "quantity"),
+            "up": _column(rows, "volume_up_bytes"),
+            "down": _column(rows, "volume_down_bytes"),
+            "sequence": _column(rows, "sequence"),
+            "newest_sequence": _column(rows, "sequence"),
             "newest_us": rows["used_at"].to_physical(),
             "used_us": rows["used_at"].to_physical(),
         }
@@ -127,21 +159,23 @@ def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> Deltas:
         *(pl.Series(name, sessions[name][known]) for name in (*_REPORTED, *_NEWEST)),
         used_us=pl.lit(_UNKNOWN, pl.Int64),
     )
-    numbered = pl.col("sequence") >= 0
     frame = pl.concat([held, frame]).sort("session", "place", maintain_order=True)
     frame = frame.with_columns(pl.col(name).cum_max().over("session") for name in _NEWEST).with_columns(
         pl.col(name).shift(1).over("session").fill_null(_UNKNOWN).alias(f"{name}_before") for name in _NEWEST
     )
     # A record with a lower sequence number at a later time is not old: the session has restarted its numbering.
-    frame = frame.with_columns(
-        stale=pl.when(numbered & (pl.col("newest_sequence_before") >= 0))
+    return frame.with_columns(
+        stale=pl.when((pl.col("sequence") >= 0) & (pl.col("newest_sequence_before") >= 0))
         .then(
             (pl.col("sequence") <= pl.col("newest_sequence_before")) & (pl.col("used_us") <= pl.col("newest_us_before"))
         )
         .otherwise(pl.col("used_us") < pl.col("newest_us_before"))
         & (pl.col("place") >= 0)
     )
-    fresh = frame.filter(~pl.col("stale"))
+
+
+def _grown(fresh: pl.DataFrame) -> pl.DataFrame:
+    """Return fresh rows of `_reported` with their growth and the number of partials that are missing before each."""
     fresh = fresh.with_columns(
         pl.col(name).shift(1).over("session").fill_null(_UNKNOWN).alias(f"{name}_before")
         for name in ("quantity", "sequence")
@@ -159,34 +193,12 @@ def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> Deltas:
         pl.col("quantity") < pl.col("quantity_before"),
         *((pl.col(name) >= 0) & (pl.col(name) < pl.col(f"{name}_before")) for name in ("up", "down")),
     )
-    fresh = fresh.with_columns(restarted=restarted).with_columns(
+    return fresh.with_columns(restarted=restarted).with_columns(
         _growth("quantity"), _growth("up"), _growth("down"),
-        missing=pl.when((pl.col("sequence_before") >= 0) & numbered)
+        missing=pl.when((pl.col("sequence_before") >= 0) & (pl.col("sequence") >= 0))
         .then(pl.col("sequence") - pl.col("sequence_before") - 1)
         .otherwise(0),
     )  # fmt: skip
-    last = fresh.group_by("session", maintain_order=True).last()
-    at = last["session"].to_numpy()
-    for name in _REPORTED:
-        sessions[name][at] = last[f"{name}_reached" if name in ("up", "down") else name].to_numpy()
-    newest = frame.group_by("session", maintain_order=True).agg(pl.col(name).last() for name in _NEWEST)
-    for name in _NEWEST:
-        sessions[name][newest["session"].to_numpy()] = newest[name].to_numpy()
-    fresh = fresh.filter(pl.col("place") >= 0)
-    place = fresh["place"].to_numpy()
-    quantity = np.zeros(len(rows), np.int64)
-    quantity[place] = fresh["quantity_growth"].to_numpy()
-    up = np.where(column("volume_up_bytes").to_numpy() < 0, _UNKNOWN, 0)
-    up[place] = fresh["up_growth"].to_numpy()
-    down = np.where(column("volume_down_bytes").to_numpy() < 0, _UNKNOWN, 0)
-    down[place] = fresh["down_growth"].to_numpy()
-    gaps = (
-        fresh.filter(pl.col("missing") > 0)
-        .select("place", pl.col("sequence_before").alias("after_sequence"), "sequence", "missing")
-        .rename({"sequence": "before_sequence"})
-        .sort("place")
-    )
-    return Deltas(quantity, up, down, gaps)
 
 
 def _growth(name: str) -> pl.Expr:

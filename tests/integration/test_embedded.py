@@ -104,13 +104,9 @@ def test_the_journal_folded_anew_gives_the_state_and_the_rows(
     with Embedded.open(tmp_path, write=False) as driver:
         for offset, entry in journal.read(driver.directory):
             assert offset == engine.state.offset
-            if isinstance(entry, journal.Apply):
-                engine.apply(entry.catalogue)
-            elif isinstance(entry, journal.Tick):
+            steps.append(engine.step(entry))
+            if isinstance(entry, journal.Tick):
                 ticks.append(entry.now_us)
-                engine.tick(entry.now_us)
-            elif isinstance(entry, journal.Usage):
-                steps.append(engine.usage(entry.batch, entry.originals))
         assert engine.state.counters.to_table().equals(driver.engine.state.counters.to_table())
         assert engine.state.offset == driver.engine.state.offset
         assert driver.directory.manifest.checkpoint > 4
@@ -302,14 +298,7 @@ def test_the_journal_folded_anew_fires_the_same(
         for offset, entry in journal.read(driver.directory):
             assert offset == engine.state.offset
             kinds.add(type(entry))
-            if isinstance(entry, journal.Apply):
-                steps.append(engine.apply(entry.catalogue, entry.at_us))
-            elif isinstance(entry, journal.Tick):
-                steps.append(engine.tick(entry.now_us))
-            elif isinstance(entry, journal.Commands):
-                steps.append(engine.command(entry.commands, entry.at_us, entry.baseline))
-            else:
-                steps.append(engine.usage(entry.batch, entry.originals))
+            steps.append(engine.step(entry))
         assert {journal.Apply, journal.Tick, journal.Commands, journal.Usage} == kinds
         engine.expire()
         mine, kept = engine.snapshot(), driver.engine.snapshot()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rating.rules.firing.repetition import Memory
+from rating.rules.firing.repetition import Memory, Occurrences
 from schemas.cards import Catalogue
 from schemas.commands import Activate, Deactivate
 from schemas.plans import Rate
@@ -24,7 +24,7 @@ HOLD = Action(sequence=1, type="suspend", reason="over_quota", until="window_end
 def admitted(memory: Memory, repetition: Repetition, *candidates: tuple[int, int, int, int]) -> list[bool]:
     """Which of (card, window, level, day) fire, as candidates of rule 3."""
     columns = np.array(candidates, np.int64).reshape(-1, 4).T
-    fires, _ = memory.admit(3, repetition, *columns)
+    fires, _ = memory.admit(3, repetition, Occurrences(*columns))
     return fires.tolist()
 
 
@@ -61,7 +61,9 @@ def test_always_fires_for_each() -> None:
 def test_the_level_known_before_comes_along() -> None:
     """It is the highest that fired for the SIM in the window, within the batch too."""
     memory = Memory()
-    fires, known = memory.admit(3, "once_per_window", *np.array([[7, 1, 1, 0], [7, 1, 3, 0], [7, 1, 2, 0]]).T)
+    fires, known = memory.admit(
+        3, "once_per_window", Occurrences(*np.array([[7, 1, 1, 0], [7, 1, 3, 0], [7, 1, 2, 0]]).T)
+    )
     assert fires.tolist() == [True, True, False]
     assert known.tolist() == [0, 1, 3]
 
@@ -83,9 +85,9 @@ def test_forgetting_a_rule_leaves_others_and_what_is_held() -> None:
     """A rule that starts anew may fire again, but its suspensions are still to be ended."""
     memory = Memory()
     one = np.array([1])
-    memory.admit(3, "once_per_window", one, one, one, one)
-    memory.admit(3, "once_per_window", one + 1, one, one, one, True)
-    memory.admit(4, "once_per_window", one, one, one, one)
+    memory.admit(3, "once_per_window", Occurrences(one, one, one, one))
+    memory.admit(3, "once_per_window", Occurrences(one + 1, one, one, one), True)
+    memory.admit(4, "once_per_window", Occurrences(one, one, one, one))
     memory.forget([3])
     assert sorted(zip(memory.rule.tolist(), memory.card.tolist(), memory["held"].tolist(), strict=True)) == [
         (3, 2, 1),

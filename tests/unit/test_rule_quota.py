@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rating.catalogue.allowance_sizes import CycleDays
 from rating.engine import Engine
 from rating.rules.quota import Quota
 from schemas.cards import Addon, Catalogue, Pool, PoolSize
@@ -149,7 +150,9 @@ def test_add_ons_that_act_are_part_of_the_quota() -> None:
     def sizes(service: Service, moment: dt.datetime, version: int = 0) -> list[int]:
         today = np.full(3, day(moment.date()))
         of = np.full(3, version)
-        return quota(weir).sim(service, card, of, np.full(3, day(START)), ends, us(moment), today).tolist()
+        return (
+            quota(weir).sim(service, card, of, CycleDays(of, np.full(3, day(START)), ends, today), us(moment)).tolist()
+        )
 
     second = dt.timedelta(seconds=1)
     assert [1510, 1500, 1500] == sizes(Service.DATA, bought - second)
@@ -193,9 +196,8 @@ def size(weir: Engine, service: Service, way: Direction | None = None, *today: d
     days = today or (END,)
     pool = np.array([0] * len(days) + [1])
     now = np.array([day(one) for one in (*days, END)])
-    return quota(weir).pool(
-        service, way, pool, np.full(len(pool), 5), np.full(len(pool), day(START)), np.full(len(pool), day(END)), now
-    ).tolist()  # fmt: skip
+    many = np.zeros(len(pool), np.int64)
+    return quota(weir).pool(service, way, pool, CycleDays(many + 5, many + day(START), many + day(END), now)).tolist()
 
 
 def test_a_pool_is_as_large_as_its_members_are_at_home() -> None:
@@ -225,9 +227,9 @@ def test_the_size_of_a_pool_is_that_of_the_day() -> None:
     for _ in range(2):  # what was asked once is remembered by its day
         one = np.zeros(1, np.int64)
         of = one + 5, one + day(START), one + day(END)
-        assert 1500 == same.pool(Service.DATA, None, one, *of, one + day(dt.date(2026, 10, 19)))[0]
-        assert 1570 == same.pool(Service.DATA, None, one, *of, one + day(dt.date(2026, 10, 20)))[0]
-        assert 5 == same.pool(Service.SMS, Direction.MO, one, *of, one + day(dt.date(2026, 10, 20)))[0]
+        assert 1500 == same.pool(Service.DATA, None, one, CycleDays(*of, one + day(dt.date(2026, 10, 19))))[0]
+        assert 1570 == same.pool(Service.DATA, None, one, CycleDays(*of, one + day(dt.date(2026, 10, 20))))[0]
+        assert 5 == same.pool(Service.SMS, Direction.MO, one, CycleDays(*of, one + day(dt.date(2026, 10, 20))))[0]
 
 
 def test_the_largest_version_of_a_cycle_counts() -> None:
@@ -245,5 +247,5 @@ def test_the_largest_version_of_a_cycle_counts() -> None:
     )
     one = np.zeros(2, np.int64)
     today = np.array([day(dt.date(2026, 10, 19)), day(dt.date(2026, 10, 20))])
-    found = quota(weir).pool(Service.DATA, None, one, one, one + day(START), one + day(END), today)
+    found = quota(weir).pool(Service.DATA, None, one, CycleDays(one, one + day(START), one + day(END), today))
     assert [10, 30] == found.tolist()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rating.columnar.groups import Groups
-from rating.rules.totals.rolling import Moved, Rolling
+from rating.rules.totals.rolling import ByCard, Moved, Rolling
 
 DATA = "data/rolling"
 
@@ -27,7 +27,7 @@ def move(rolling: Rolling, rows: list[tuple[int, int, int]], floor: int = 0) -> 
     groups = Groups.of(card)
     order = groups.order
     floors = np.full(len(groups.keys), floor)
-    moved = rolling.move(DATA, groups.keys, groups.segment, groups.starts, quarter[order], units[order], floors)
+    moved = rolling.move(DATA, ByCard(groups.keys, groups.segment, groups.starts, quarter[order], units[order], floors))
     placed = Moved(groups.scatter(moved.before), groups.scatter(moved.now), moved.counts[np.argsort(order)])
     return [
         (int(before), int(now))

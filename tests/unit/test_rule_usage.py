@@ -18,7 +18,7 @@ from rating.rules.active_rules import RuleSet
 from rating.rules.detect.traffic import Traffic
 from rating.rules.detect.usage import backfill, baseline_scope, expire, take_back, usage_fires
 from rating.rules.firing.firings import NONE, Fires, Labels
-from rating.rules.firing.repetition import Memory
+from rating.rules.firing.repetition import Memory, Occurrences
 from rating.rules.state import RuleState
 from rating.rules.totals.current import total_of
 from rating.rules.totals.cycle_and_day import BASELINE
@@ -535,9 +535,9 @@ def test_the_scope_of_a_baseline_covers_what_holds_suspensions() -> None:
     memory, one = Memory(), np.array([0])
     number = weir.compiled.book.cycle_calendars[0].index(np.array([20_700], np.int32)).astype(np.int64)
     september = int(cycle_code(0, number)[0])
-    memory.admit(ruleset.watches[0].row, "always", one, one + september, one + 1, one, held=True)
+    memory.admit(ruleset.watches[0].row, "always", Occurrences(one, one + september, one + 1, one), held=True)
     assert ["2026-09", "2027-01"] == baseline_scope(ruleset, memory, later)["cycles"]
-    memory.admit(ruleset.watches[1].row, "always", one, one + 20_780, one + 1, one, held=True)
+    memory.admit(ruleset.watches[1].row, "always", Occurrences(one, one + 20_780, one + 1, one), held=True)
     scope = baseline_scope(ruleset, memory, later)
     assert ["2026-09", "2026-11", "2026-12", "2027-01"] == scope["cycles"]
     assert dt.date(1970, 1, 1) + dt.timedelta(days=20_780) == scope["first_day"]

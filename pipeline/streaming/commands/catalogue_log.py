@@ -122,12 +122,13 @@ class Registry:
 
     def _refusal(self, offset: int, entry: Apply | Commands | Tick) -> str | None:
         try:
-            if isinstance(entry, Apply):
-                self._apply(offset, entry)
-            elif isinstance(entry, Commands):
-                self._command(offset, entry)
-            else:
-                self._state = replace(self._state, clock_us=max(self._state.clock_us, entry.now_us))
+            match entry:
+                case Apply():
+                    self._apply(offset, entry)
+                case Commands():
+                    self._command(offset, entry)
+                case Tick(now_us):
+                    self._state = replace(self._state, clock_us=max(self._state.clock_us, now_us))
         except InputError as error:
             return str(error)
         return None

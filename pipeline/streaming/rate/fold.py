@@ -19,9 +19,8 @@ from typing import Final
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tick, Usage
+from pipeline.journal.entries import Commands, Entry, Rejects, Usage
 from pipeline.journal.messages import Fences, Message, read_message
 from pipeline.streaming.rate.output import EMPTY
 from pipeline.streaming.rate.output_messages import STATUSES, Output, Part, rejected_rows
@@ -48,15 +47,8 @@ class Opened:
     @property
     def at_us(self) -> int:
         """Arrival time in microseconds since 1970 UTC. If the entry has none, the clock of the fold."""
-        entry, clock_us = self.entry, self.fold.engine.state.clock_us
-        if isinstance(entry, Usage):
-            return entry.batch.received_at_us
-        if isinstance(entry, Tick):
-            return entry.now_us
-        if isinstance(entry, Rejects):
-            latest = pc.max(entry.rows["received_at"].cast(pa.int64())).as_py()
-            return clock_us if latest is None else int(latest)
-        return clock_us if entry is None or entry.at_us is None else entry.at_us
+        at_us = None if self.entry is None else self.entry.at_us
+        return self.fold.engine.state.clock_us if at_us is None else at_us
 
     @property
     def corrections(self) -> pl.DataFrame | None:
@@ -175,7 +167,7 @@ class PartitionFold:
         offset = self.engine.state.offset
         ends = np.cumsum([len(batch.rows) for batch in batches])
         whole = batches[0] if len(batches) == 1 else _placed(batches)
-        step = self.engine.usage(whole, originals)
+        step = self.engine.step(Usage(whole, originals))
         rated, rejects = step.rated, step.rejects
         duplicates, kept = [step.duplicates], [step.rated_records]
         refused = np.array([len(rejects)])
@@ -213,15 +205,12 @@ class PartitionFold:
         entry, state, at_us = opened.entry, self.engine.state, opened.at_us
         offset, cards = state.offset, state.catalogue.cards
         step, rejected = Step(), EMPTY["rejected"]
-        if isinstance(entry, Apply):
-            step = self.engine.apply(entry.catalogue, entry.at_us)
-        elif isinstance(entry, Tick):
-            step = self.engine.tick(entry.now_us)
-        elif isinstance(entry, Commands):
-            held = baseline if entry.baseline is None else entry.baseline
-            step = self.engine.command(entry.commands, entry.at_us, held)
-        elif isinstance(entry, Rejects):
+        if isinstance(entry, Rejects):
             rejected = entry.rows
+        elif isinstance(entry, Commands) and entry.baseline is None:
+            step = self.engine.step(replace(entry, baseline=baseline))
+        elif entry is not None:
+            step = self.engine.step(entry)
         refused = rejected.num_rows
         part = Part(opened.offset, state.offset, opened.message.fence, refused, 0, 0, refused, at_us)
         statuses = _changed(cards, state.catalogue.cards, self.partition, offset, at_us)

@@ -18,6 +18,7 @@ from rating.rules.active_rule import Watch
 from rating.rules.detect.last_seen import NEVER, UNKNOWN, Heard, Reports, Sightings
 from rating.rules.detect.traffic import Flags, Traffic
 from rating.rules.firing.firings import Fires
+from rating.rules.firing.repetition import Occurrences
 from rating.usage.accept import local_days
 from schemas.commands import Blocked, Connected, NetworkEvent, SessionStarted, SessionStopped
 from schemas.rules import Repetition, Rule
@@ -40,34 +41,33 @@ _FIELDS: Final = {
 def admit(
     state: RuleState,
     watch: Watch,
-    card: Ints,
-    day: Ints,
+    found: Occurrences,
     columns: Mapping[str, Any],
-    window: Ints | None = None,
-    level: Ints | None = None,
     repetition: Repetition | None = None,
     held: bool = False,
 ) -> list[Fires]:
-    """Return the firings among the candidates of one rule that its repetition allows, as a list of at most one Fires.
+    """Return the firings of one rule that its memory admits; an empty list if there are none.
 
-    `card` and `day` (local day of arrival) are int64[n] in journal order. `columns` has further fields of Fires and
-    must include `offset`. Without `window`, the window is the event itself. Without `repetition`, that of the rule
-    applies.
+    `found` is in journal order. `columns` are further fields of Fires; `offset` is among them. `repetition` is that of
+    the rule if it is None.
     """
-    if not len(card):
+    if not len(found.card):
         return []
-    if window is None:
-        window = np.zeros(len(card), np.int64)
-        if watch.rule.repetition == "once_per_window":
-            repetition = "always"
-    if level is None:
-        level = np.ones(len(card), np.int64)
-    fires, known = state.memory.admit(watch.row, repetition or watch.rule.repetition, card, window, level, day, held)
+    fires, known = state.memory.admit(watch.row, repetition or watch.rule.repetition, found, held)
     at = np.flatnonzero(fires)
     if not len(at):
         return []
-    found = Fires(watch.row, card, window=window, level=level, known=known, **columns)
-    return [found if len(at) == len(card) else found.take(at)]
+    fired = Fires(watch.row, found.card, window=found.window, level=found.level, known=known, **columns)
+    return [fired if len(at) == len(found.card) else fired.take(at)]
+
+
+def admit_events(state: RuleState, watch: Watch, card: Ints, day: Ints, columns: Mapping[str, Any]) -> list[Fires]:
+    """Return the firings of a rule on events that its memory admits. The window of an event is the event itself.
+
+    `card` and `day` (local day of arrival) are int64[n] in journal order, `columns` as for `admit`.
+    """
+    found = Occurrences(card, np.zeros(len(card), np.int64), np.ones(len(card), np.int64), day)
+    return admit(state, watch, found, columns, "always" if watch.rule.repetition == "once_per_window" else None)
 
 
 def traffic_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fires]:
@@ -95,7 +95,7 @@ def traffic_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[
             keep &= ruleset.filters.places(watch.place, traffic.zone[at], ruleset.zones, rat[at], rats)
         at, texts = at[keep], {name: column.filter(pl.Series(keep)) for name, column in texts.items()}
         columns = {name: getattr(traffic, name)[at] for name in ("offset", "used_us", "place")}
-        fires += admit(state, watch, traffic.card[at], traffic.today[at], columns | texts)
+        fires += admit_events(state, watch, traffic.card[at], traffic.today[at], columns | texts)
     return fires
 
 
@@ -139,7 +139,7 @@ def event_fires(
             ruleset, watch, sightings, {name: heard.after[name][at] for name in ("zone", "rat") if name in heard.after}
         )
         at, texts = at[keep], {name: column.filter(pl.Series(keep)) for name, column in texts.items()}
-        fires += admit(state, watch, card[at], day[at], {"offset": offsets[at]} | texts)
+        fires += admit_events(state, watch, card[at], day[at], {"offset": offsets[at]} | texts)
     return fires
 
 
@@ -193,7 +193,7 @@ def change_fires(
         held = {name: sightings[name][card] for name in ("zone", "rat") if name in sightings}
         keep = changed & matching(ruleset, watch, card, day) & _placed(ruleset, watch, sightings, held)
         texts = {"from_value": old.filter(pl.Series(keep)), "to_value": new.filter(pl.Series(keep))}
-        fires += admit(state, watch, card[keep], day[keep], {"offset": offsets[keep]} | texts)
+        fires += admit_events(state, watch, card[keep], day[keep], {"offset": offsets[keep]} | texts)
     return fires
 
 

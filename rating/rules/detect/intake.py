@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 
 from rating.columnar.key_index import Ints
 from rating.rules.detect.traffic import Flags, Traffic
-from rating.usage.accept import Accepted
 from rating.usage.batch import RatedBatch
 from rating.usage.rated_rows import Names
-from schemas.usage import RecordType, Service, UsageBatch
+from schemas.usage import RecordType, Service
 
 
-def traffic_of(
-    home_slot: Ints,
-    home_meters: Flags,
-    names: Names,
-    meters: Ints,
-    batch: UsageBatch,
-    accepted: Accepted,
-    result: RatedBatch,
-    offset: int,
-    clock_us: int,
-) -> Traffic:
-    """Return the traffic of the accepted records of a batch.
-
-    `home_slot[version]` is the zone slot of the home zone (0: the plan has no zones, -1: none of them is home).
-    `home_meters[version, meter]` says whether a counter counts home-zone data. `meters[rate]` is the counter of a rate.
+@dataclass(frozen=True)
+class Home:
+    """What counts as home: `slot[version]` is the zone slot of the home zone (0: the plan has no zones, -1: none of
+    them is home), `meters[version, meter]` whether a counter is that of its data.
     """
-    entries, rating, cycles = result.entries, result.rating, result.cycles
+
+    slot: Ints
+    meters: Flags
+
+
+def traffic_of(home: Home, names: Names, meters: Ints, result: RatedBatch, clock_us: int) -> Traffic:
+    """Return the traffic of the accepted records of a batch. `meters[rate]` is the counter of each rate."""
+    usage, entries, rating = result.usage, result.entries, result.rating
+    accepted, cycles = usage.accepted, usage.cycles
     counted = entries.billable - rating.from_test
-    at_home = home_meters[accepted.version[entries.record], meters[entries.rate]]
+    at_home = home.meters[accepted.version[entries.record], meters[entries.rate]]
     at_home &= accepted.service[entries.record] == Service.DATA
     units, home_units = counted, np.where(at_home, counted, 0)
     if entries.split:
@@ -42,9 +40,9 @@ def traffic_of(
     country_of_spot = np.array([numbers.get(country, -1) for _, country, _ in accepted.spots] or [-1], np.int64)
     data = accepted.service == Service.DATA
     return Traffic(
-        received_us=batch.received_at_us,
+        received_us=usage.batch.received_at_us,
         clock_us=clock_us,
-        offset=offset + accepted.place,
+        offset=usage.position.offset + accepted.place,
         place=accepted.place,
         card=accepted.card,
         account=accepted.account,
@@ -56,17 +54,17 @@ def traffic_of(
         countries=countries,
         used_us=accepted.used_us,
         day=accepted.day,
-        today=result.today,
-        pool=result.pool,
+        today=usage.today,
+        pool=usage.pool,
         cycle=cycles.code,
         cycle_start=cycles.start_day,
         cycle_end=cycles.end_day,
         units=units,
         home_units=home_units,
-        home=accepted.zone == home_slot[accepted.version],
-        started=data & (result.connects == 1),
-        stopped=data & _stops(result.rows),
-        rows=result.rows,
+        home=accepted.zone == home.slot[accepted.version],
+        started=data & (usage.connects == 1),
+        stopped=data & _stops(usage.rows),
+        rows=usage.rows,
     )
 
 

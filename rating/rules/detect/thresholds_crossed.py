@@ -10,12 +10,13 @@ import numpy as np
 import polars as pl
 
 from rating.calendars.calendar import day_date
+from rating.catalogue.allowance_sizes import CycleDays
 from rating.columnar.groups import distinct
 from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
 from rating.rules.detect.traffic import Flags, Traffic
 from rating.rules.firing.firings import Fires, Labels, nothing
-from rating.rules.firing.repetition import memory_key
+from rating.rules.firing.repetition import Occurrences, memory_key
 from rating.rules.totals.batch import Moved, Slid, spans
 from rating.rules.totals.cycle_and_day import Slice
 from rating.usage.cycles import cycle_label
@@ -43,6 +44,17 @@ class Candidates:
     now: Ints
     size: Ints | None
     threshold: Ints
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Records with the totals that they found and left, and what the totals are compared with; int64[n]."""
+
+    places: Ints  # in the traffic
+    before: Ints
+    now: Ints
+    size: Ints | None
+    limits: Ints  # int64[levels, n], or int64[levels, 1] if the limits of all records are the same
 
 
 class Decisions:
@@ -91,12 +103,12 @@ class Decisions:
         else:
             size = None if size is None else size[at][group]
             limits = _of(limits, at[group])
-        return self._candidates(watch, moved.slice, places, now - added, now, size, limits)
+        return self._candidates(watch, moved.slice, _Compared(places, now - added, now, size, limits))
 
     def slid(self, watch: Watch, slid: Slid) -> Candidates | None:
         """Return the candidates of a rule on a rolling slice, whose totals are known for each record; None if none."""
         limits = self.ruleset.limits.of(watch.place, None)
-        return self._candidates(watch, slid.slice, slid.places, slid.before, slid.now, None, limits)
+        return self._candidates(watch, slid.slice, _Compared(slid.places, slid.before, slid.now, None, limits))
 
     def fires(self, found: Sequence[Candidates]) -> list[Fires]:
         """Return the firings among the candidates of all rules. Rules with one repetition share one memory call."""
@@ -110,10 +122,7 @@ class Decisions:
             admitted, known = self.state.memory.admit(
                 np.repeat([one.watch.row for one in some], lengths),
                 repetition,
-                traffic.card[places],
-                window,
-                level,
-                traffic.today[places],
+                Occurrences(traffic.card[places], window, level, traffic.today[places]),
                 np.repeat([one.watch.holds_back for one in some], lengths),
             )
             ends = np.cumsum(lengths).tolist()
@@ -166,13 +175,9 @@ class Decisions:
         unsaid: Flags = level > memory.levels(watch.row, card, window)
         return unsaid
 
-    def _candidates(
-        self, watch: Watch, one: Slice, places: Ints, before: Ints, now: Ints, size: Ints | None, limits: Ints
-    ) -> Candidates | None:
-        """Return the records that meet the condition of the rule; None if none does.
-
-        `places` are rows of the traffic, `before` and `now` the total before and after each of them.
-        """
+    def _candidates(self, watch: Watch, one: Slice, compared: _Compared) -> Candidates | None:
+        """The records that meet the condition."""
+        places, now, limits = compared.places, compared.now, compared.limits
         level = np.broadcast_to((now > limits).sum(axis=0), len(now))
         at = np.flatnonzero(level)
         window = self._windows(one)
@@ -183,8 +188,9 @@ class Decisions:
             return None
         at = at[np.argsort(places[at])]
         threshold = self.ruleset.limits.reached(watch.place, level[at], _of(limits, at))
-        places, size = places[at], None if size is None else size[at]
-        return Candidates(watch, one, places, window[places], level[at], before[at], now[at], size, threshold)
+        places, size = places[at], None if compared.size is None else compared.size[at]
+        before, now = compared.before[at], now[at]
+        return Candidates(watch, one, places, window[places], level[at], before, now, size, threshold)
 
     def _may_fire(self, watch: Watch, places: Ints, window: Ints, level: Ints) -> Flags:
         """bool[n]: whether the rule watches the card of each record, and the memory lets it fire."""
@@ -232,18 +238,19 @@ class Decisions:
         if keep is not None and key in self._sizes:
             return self._sizes[key]
         quota, traffic, service = self.ruleset.quota, self.traffic, one.service
-        start, end, today = traffic.cycle_start[at], traffic.cycle_end[at], traffic.today[at]
+        start, end = traffic.cycle_start[at], traffic.cycle_end[at]
+        days = CycleDays(traffic.cycle[at], start, end, traffic.today[at])
         card, version = traffic.card[at], traffic.version[at]
         over: Ints | None = None
         if need == "pool":
-            size = quota.pool(service, one.direction, traffic.pool[at], traffic.cycle[at], start, end, today)
+            size = quota.pool(service, one.direction, traffic.pool[at], days)
         elif need == "home":
             size = quota.home(card, version, start, end)
         elif need == "tier":
             size = quota.allowance(service, card, version, start, end)
-            over = quota.sim(service, card, version, start, end, traffic.received_us, today) - size
+            over = quota.sim(service, card, version, days, traffic.received_us) - size
         else:
-            size = quota.sim(service, card, version, start, end, traffic.received_us, today)
+            size = quota.sim(service, card, version, days, traffic.received_us)
         if keep is not None:
             self._sizes[key] = size, over
         return size, over

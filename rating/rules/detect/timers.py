@@ -22,7 +22,7 @@ from rating.rules.detect.events import admit, last_seen, matching
 from rating.rules.detect.last_seen import HEARD, quiet_columns
 from rating.rules.detect.traffic import Flags
 from rating.rules.firing.firings import Fires
-from rating.rules.firing.repetition import WINDOW_BITS
+from rating.rules.firing.repetition import WINDOW_BITS, Occurrences
 from rating.rules.totals.current import TERM, Windows, label_of, standing, windows_of
 from rating.rules.totals.cycle_and_day import Slice
 from rating.usage.accept import local_days
@@ -248,7 +248,8 @@ class _Tick:
         # No record meets the condition of a silence or a term, so "always" cannot fire for each record.
         once = "once_per_window" if repetition == "always" else repetition
         held = watch.holds_back and watch.trigger.kind == "term"
-        return admit(self.state, watch, card, self.today[card], columns, window[card], level[card], once, held=held)
+        found = Occurrences(card, window[card], level[card], self.today[card])
+        return admit(self.state, watch, found, columns, once, held)
 
     def forget(self) -> None:
         """Forget the firings of silences that have ended and of terms that have changed."""
@@ -288,7 +289,5 @@ class _Tick:
             "threshold": now.threshold[at],
             "label": label_of(self.ruleset, watch, windows.window[at]),
         }
-        return admit(
-            self.state, watch, windows.card[at], windows.today[at], columns, windows.window[at], now.level[at],
-            held=watch.holds_back,
-        )  # fmt: skip
+        found = Occurrences(windows.card[at], windows.window[at], now.level[at], windows.today[at])
+        return admit(self.state, watch, found, columns, held=watch.holds_back)

@@ -7,6 +7,7 @@ SIM that goes on using becomes a target once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -32,6 +33,16 @@ _COLUMNS: Final = (
 def memory_key(rule: Ints | int, card: Ints, window: Ints) -> Ints:
     """int64[n]: the key that packs card (< 2**27), rule (< 2**16) and window (< 2**20)."""
     return (card << (RULE_BITS + WINDOW_BITS)) | (rule << WINDOW_BITS) | window
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """SIMs that meet the condition of a rule, each in a window; int64[n]."""
+
+    card: Ints
+    window: Ints
+    level: Ints  # number of levels that hold, 1 or more
+    day: Ints  # local day of arrival
 
 
 class Memory:
@@ -79,20 +90,19 @@ class Memory:
         self,
         rule: Ints | int,
         repetition: Repetition,
-        card: Ints,
-        window: Ints,
-        level: Ints,
-        day: Ints,
+        found: Occurrences,
         held: npt.NDArray[np.bool_] | bool = False,
     ) -> tuple[npt.NDArray[np.bool_], Ints]:
-        """Decide which candidates fire; return (fires bool[n], level that had fired before each candidate int64[n]).
+        """Return which occurrences fire (bool[n]), and the level that had fired for each before it (int64[n]).
 
-        A candidate has met the condition of its rule. The candidates of a rule come in journal order. `level` (from 1)
-        is the number of levels met, `day` the local day of arrival. once and once_per_window: a candidate fires if it
-        meets a level that has not fired yet. daily: the first candidate of its SIM, window and day fires. always: every
-        candidate fires. The memory records the firings. If `held` is true, it also records that a suspension awaits
-        its automatic resume.
+        The occurrences of each rule are in journal order. By repetition, these fire:
+        - once, once_per_window: those with a level that has not fired yet;
+        - daily: the first of a SIM, window and day;
+        - always: all.
+
+        What fires is remembered. If `held`, it is remembered as a suspension that a resume has to follow.
         """
+        card, window, level, day = found.card, found.window, found.level, found.day
         count = len(card)
         if not count:
             return np.zeros(0, bool), np.zeros(0, np.int64)

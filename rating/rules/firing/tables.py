@@ -29,11 +29,23 @@ from schemas.tables import ACTIONS, FIRINGS
 _RELEASED: Final = ".released"
 
 
+@dataclass(frozen=True)
+class FiredOn:
+    """The journal entry that rules fired on: its partition, its time, and the keys of the records of its batch.
+
+    `at_us` is in microseconds since 1970 UTC. `Fires.place` is a row of `record_keys`; None: the entry has no records.
+    """
+
+    partition: int
+    at_us: int
+    record_keys: pl.Series | None = None
+
+
 class Outcome:
     """Firings and actions of one journal entry. Any thread may build the tables, when it first reads them.
 
-    Building the tables takes as long as finding the firings, so a driver reads them in the thread that writes.
-    `watches` maps rule numbers to active rules. `record_keys` are the keys of the batch; `Fires.place` indexes them.
+    To make them takes as long as to find them, so a driver asks in the thread that writes. `watches` are the active
+    rules by number.
     """
 
     def __init__(
@@ -42,9 +54,7 @@ class Outcome:
         fires: Sequence[Fires],
         directory: Directory,
         vocabulary: Vocabulary,
-        record_keys: pl.Series | None,
-        at_us: int,
-        partition: int,
+        entry: FiredOn,
     ) -> None:
         fires = [one for one in fires if len(one)]
         rules = [watches[one.rule].rule for one in fires]
@@ -53,9 +63,8 @@ class Outcome:
             len(one) * len(_asked(rule, one.released)) for one, rule in zip(fires, rules, strict=True)
         )
         self._has_own = any(is_own(action) for rule in rules for action in rule.actions)
-        self._found = _Found.of(watches, fires, directory, vocabulary, record_keys) if fires else None
-        self._at_us = at_us
-        self._partition = partition
+        self._found = _Found.of(watches, fires, directory, vocabulary, entry.record_keys) if fires else None
+        self._entry = entry
 
     def __len__(self) -> int:
         """Return the number of firings."""
@@ -85,7 +94,7 @@ class Outcome:
     def _tables(self) -> tuple[pa.Table, pa.Table]:
         if self._found is None:
             return FIRINGS.empty_table(), ACTIONS.empty_table()
-        return _tables(self._found, self._at_us, self._partition)
+        return _tables(self._found, self._entry)
 
 
 @dataclass(frozen=True)
@@ -142,15 +151,27 @@ class _Found:
         )
 
 
-def _tables(found: _Found, at_us: int, partition: int) -> tuple[pa.Table, pa.Table]:
+@dataclass(frozen=True)
+class _Identified:
+    """Firings and their texts and ids, as columns of the thread that makes the tables; String[n]."""
+
+    found: _Found
+    entry: FiredOn
+    iccid: pl.Series
+    rule_id: pl.Series
+    ends: pl.Series  # what the ids of a firing and its actions end with
+    firing_id: pl.Series
+
+
+def _tables(found: _Found, entry: FiredOn) -> tuple[pa.Table, pa.Table]:
     columns, place, released, rules, triggers = found.columns, found.rule, found.released, found.rules, found.triggers
-    count, account = len(place), found.account
+    count, partition = len(place), entry.partition
     iccid, keys = own_column(found.iccid), own_column(found.record_key)
     texts = {name: own_column(column) for name, column in found.texts.items()}
     ids = pl.Series([one.id for one in rules], dtype=pl.String).gather(place)
     ends = _ends(columns["offset"], place, columns["card"], released)
     firing_id = _joined(partition, columns["offset"], iccid, None, ids, ends)
-    at = instant(at_us, count)
+    at = instant(entry.at_us, count)
     partitions = pa.array(np.full(count, partition, np.int32))
     firings = {
         "firing_id": text(firing_id),
@@ -158,7 +179,7 @@ def _tables(found: _Found, at_us: int, partition: int) -> tuple[pa.Table, pa.Tab
         "kind": words(released.astype(np.int64), ["fired", "released"]),
         "trigger": spelled(place, [one.name for one in triggers]),
         "owner": spelled(place, [one.owner for one in rules]),
-        "account_id": account,
+        "account_id": found.account,
         "iccid": text(iccid),
         "pool_id": words(
             np.where(columns["pool"] == NONE, -1, columns["pool"]),
@@ -179,10 +200,8 @@ def _tables(found: _Found, at_us: int, partition: int) -> tuple[pa.Table, pa.Tab
         "journal_partition": partitions,
         "journal_offset": pa.array(columns["offset"]),
     }
-    return (
-        pa.table(firings, schema=FIRINGS),
-        _actions(rules, place, released, columns["offset"], iccid, ids, ends, firing_id, account, at_us, partition),
-    )
+    identified = _Identified(found, entry, iccid, ids, ends, firing_id)
+    return pa.table(firings, schema=FIRINGS), _actions(identified)
 
 
 _NUMBERS: Final = (
@@ -191,24 +210,15 @@ _NUMBERS: Final = (
 _TEXTS: Final = ("from_value", "to_value", "label")
 
 
-def _actions(
-    rules: list[Rule],
-    place: Ints,
-    released: np.ndarray,
-    offset: Ints,
-    iccid: pl.Series,
-    ids: pl.Series,
-    ends: pl.Series,
-    firing_id: pl.Series,
-    account: pa.Array,
-    at_us: int,
-    partition: int,
-) -> pa.Table:
-    """Return a row of ACTIONS for each action of each firing, in the order of the firings and of `sequence`."""
+def _actions(firings: _Identified) -> pa.Table:
+    """A row of ACTIONS for each action of each firing, in the order of firings and sequences."""
+    found, entry = firings.found, firings.entry
+    rules, offset, partition = found.rules, found.columns["offset"], entry.partition
+    iccid, ids, ends, firing_id = firings.iccid, firings.rule_id, firings.ends, firings.firing_id
     asked = [_asked(rule, end) for end in (False, True) for rule in rules]
     flat = [(one, name) for own in asked for one, name in map(_named, own)]
     first = np.cumsum([0, *(len(own) for own in asked)])
-    row = place + released * len(rules)
+    row = found.rule + found.released * len(rules)
     lengths = np.diff(first)[row]
     firing = np.repeat(np.arange(len(row)), lengths)
     which = np.arange(len(firing)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[row][firing]
@@ -224,10 +234,10 @@ def _actions(
         "rule_id": text(ids.gather(firing)).dictionary_encode(),
         "sequence": pa.array(sequence.astype(np.int32)),
         "action": spelled(which, [own.type for own, _ in flat]),
-        "account_id": account.take(pa.array(firing)),
+        "account_id": found.account.take(pa.array(firing)),
         "iccid": text(iccid.gather(firing)),
         "parameters": spelled(which, [text for _, text in flat]),
-        "created_at": instant(at_us, count),
+        "created_at": instant(entry.at_us, count),
         "journal_partition": pa.array(np.full(count, partition, np.int32)),
         "journal_offset": pa.array(offset[firing]),
     }

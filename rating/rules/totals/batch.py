@@ -16,6 +16,7 @@ from rating.columnar.groups import Groups, distinct
 from rating.columnar.key_index import Ints
 from rating.rules.detect.traffic import Flags, Traffic
 from rating.rules.totals.cycle_and_day import Family, Slice, total_key
+from rating.rules.totals.rolling import ByCard
 
 if TYPE_CHECKING:
     from rating.rules.active_rules import RuleSet
@@ -127,15 +128,9 @@ class Tally:
         first = np.flatnonzero(np.diff(segment, prepend=-1))
         present = np.diff(segment, prepend=-1) != 0
         units = self._units(one)[places]
-        moved = self.state.rolling.move(
-            one.text,
-            self.traffic.card[places[first]],
-            np.cumsum(present) - 1,
-            first,
-            quarters[places],
-            units,
-            floors[self.traffic.account[places[first]]],
-        )
+        card, floor = self.traffic.card[places[first]], floors[self.traffic.account[places[first]]]
+        records = ByCard(card, np.cumsum(present) - 1, first, quarters[places], units, floor)
+        moved = self.state.rolling.move(one.text, records)
         added = np.flatnonzero(moved.counts & (units > 0))
         return Slid(one, places[added], moved.before[added], moved.now[added])
 

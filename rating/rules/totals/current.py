@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from rating.calendars.calendar import day_date, quarter
+from rating.catalogue.allowance_sizes import CycleDays
 from rating.columnar.groups import distinct
 from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
@@ -171,16 +172,14 @@ def _size(ruleset: RuleSet, watch: Watch, windows: Windows, now_us: int) -> tupl
     service, quota = watch.trigger.service, ruleset.quota
     if asked == "" or service is None:
         return None, None
+    days = CycleDays(windows.window, windows.start, windows.end, windows.today)
     if asked == "pool":
         pool = np.maximum(windows.pool, 0)
-        size = quota.pool(
-            service, watch.trigger.direction, pool, windows.window, windows.start, windows.end, windows.today
-        )
-        return size, None
+        return quota.pool(service, watch.trigger.direction, pool, days), None
     version = ruleset.book.version_of(windows.plan, windows.today)
     if asked == "home":
         return quota.home(windows.card, version, windows.start, windows.end), None
-    whole = quota.sim(service, windows.card, version, windows.start, windows.end, now_us, windows.today)
+    whole = quota.sim(service, windows.card, version, days, now_us)
     if asked == "quota":
         return whole, None
     included = quota.allowance(service, windows.card, version, windows.start, windows.end)

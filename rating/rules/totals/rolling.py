@@ -39,6 +39,22 @@ class Moved:
     counts: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class ByCard:
+    """Records grouped by card, in journal order inside a group; int64.
+
+    `segment[n]` is the group of each record, `starts[g]` the record that begins each group, `card[g]` its card and
+    `floor[g]` the first quarter that still counts. Units of the window below it are forgotten. No record is below it.
+    """
+
+    card: Ints
+    segment: Ints
+    starts: Ints
+    quarter: Ints  # of each record, [n]
+    units: Ints  # of each record, [n]
+    floor: Ints
+
+
 class _Buckets:
     """The quarters of one slice.
 
@@ -182,22 +198,18 @@ class Rolling:
             return np.zeros(len(card), np.int64)
         return buckets.value(card, latest - (ROLLING_QUARTERS - 1))
 
-    def move(
-        self, text: str, card: Ints, segment: Ints, starts: Ints, quarter: Ints, units: Ints, floor: Ints
-    ) -> Moved:
-        """Add records to a slice. They are grouped by card, and in journal order inside a group.
-
-        A record without units also moves the window forward. `segment[n]` is the group of each record, `starts[g]` its
-        first record, `card[g]` its card, and `floor[g]` the first quarter that still counts. Older units are forgotten;
-        older records must not be passed.
-        """
+    def move(self, text: str, records: ByCard) -> Moved:
+        """Move a slice on by records. A record of no units moves the window on, too."""
+        card, segment, quarter, units, floor = (
+            records.card, records.segment, records.quarter, records.units, records.floor,
+        )  # fmt: skip
         buckets = self._slices[text]
         buckets.reach(card)
         held = buckets.cards["head"][card] > 0
         newest = np.where(held, buckets.cards["latest"][card], _NEVER)
         held &= newest >= floor
         newest = np.where(held, newest, _NEVER)
-        final = np.maximum(np.maximum.reduceat(quarter, starts), newest)
+        final = np.maximum(np.maximum.reduceat(quarter, records.starts), newest)
         lower = np.maximum(final - (ROLLING_QUARTERS - 1), floor)
         # Walk only the cards whose windows lose quarters. The sum of all others is right as it is.
         at = np.flatnonzero((buckets.cards["head"][card] > 0) & (buckets.cards["oldest"][card] < lower))
@@ -206,7 +218,7 @@ class Rolling:
         counted = left_quarter >= floor[place]
         place, left_quarter, left_units = place[counted], left_quarter[counted], left_units[counted]
         lump = np.where(buckets.cards["head"][card] > 0, buckets.cards["total"][card], 0)
-        moved = _slide(segment, starts, quarter, units, newest, final, lump, (place, left_quarter, left_units))
+        moved = _slide(records, _Windows(newest, final, lump), (place, left_quarter, left_units))
         inside = np.flatnonzero((quarter >= lower[segment]) & ((units > 0) | (quarter == final[segment])))
         buckets.add(card[segment[inside]], quarter[inside], units[inside])
         return moved
@@ -269,22 +281,26 @@ class Rolling:
         return rolling
 
 
-def _slide(
-    segment: Ints,
-    starts: Ints,
-    quarter: Ints,
-    units: Ints,
-    newest: Ints,
-    final: Ints,
-    lump: Ints,
-    left: tuple[Ints, Ints, Ints],
-) -> Moved:
-    """Return the total of the window before and after each record.
+@dataclass(frozen=True)
+class _Windows:
+    """The windows of the groups of records, int64[g]: their latest quarter before and after the records, and the units
+    that are in them before and stay.
+    """
+
+    newest: Ints
+    final: Ints
+    lump: Ints
+
+
+def _slide(records: ByCard, windows: _Windows, left: tuple[Ints, Ints, Ints]) -> Moved:
+    """The window of each record. `left` (group, quarter, units) was in the windows and leaves.
 
     `lump[g]` are earlier units of the window that stay. `left` (group, quarter, units) are earlier units that leave it.
     Units enter with their record, and leave with the first record of their group that is 96 or more quarters later. The
     total is what has entered minus what has left.
     """
+    segment, starts, quarter, units = records.segment, records.starts, records.quarter, records.units
+    newest, final = windows.newest, windows.final
     fresh = np.ones(len(segment), bool)
     if len(left[0]):
         # The earlier units go before the records of their group.
@@ -310,7 +326,7 @@ def _slide(
         entered -= np.cumsum(out)
     opened = np.zeros(len(starts), np.int64)
     opened[1:] = entered[starts[1:] - 1]
-    now = entered - opened[segment] + lump[segment]
+    now = entered - opened[segment] + windows.lump[segment]
     counts = quarter + ROLLING_QUARTERS > latest - segment * span + base
     before = now - np.where(counts, units, 0)
     return Moved(before[fresh], now[fresh], counts[fresh])

@@ -1,0 +1,132 @@
+"""Accepted usage: the accepted records of a batch, with their session, pool, cycle and day of arrival.
+
+This is all that rating needs to know of the records themselves. It is made before any allowance is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from rating.apply import Compiled
+from rating.columnar.arrow import numbers
+from rating.columnar.groups import Groups
+from rating.columnar.key_index import Ints
+from rating.dedupe.seen import DAY_US
+from rating.position import JournalPosition
+from rating.usage.accept import Accepted, local_day_at
+from rating.usage.cycles import Cycles, assign
+from rating.usage.sessions import Sessions, deltas
+from schemas.usage import UsageBatch
+
+
+@dataclass(frozen=True)
+class AcceptedUsage:
+    """The accepted records of a batch, in journal order. Columns are int64 with one element per record.
+
+    `position` is that of the first record of the batch. The units of a record from a cumulative feed are its growth.
+    """
+
+    batch: UsageBatch
+    position: JournalPosition
+    accepted: Accepted
+    rows: pl.DataFrame  # usage of the records
+    units: Ints  # units as reported
+    up: Ints  # bytes, -1: unknown
+    down: Ints  # bytes, -1: unknown
+    session: Ints  # row of the session, -1: no session has to be tracked
+    session_units: Ints  # units of the session before the record
+    connects: Ints  # 1 if the record is the first of its session to arrive or has no session, else 0
+    missing: pl.DataFrame | None  # missing partials (Deltas.gaps); None if the feed is not cumulative
+    pool: Ints  # row of the pool that the record draws on, -1: none
+    cycles: Cycles
+    today: Ints  # local day of arrival, days since 1970
+
+    def __len__(self) -> int:
+        return len(self.accepted)
+
+
+def accepted_usage(
+    sessions: Sessions,
+    compiled: Compiled,
+    batch: UsageBatch,
+    accepted: Accepted,
+    position: JournalPosition,
+    hears_sessions: bool,
+) -> AcceptedUsage:
+    """Return the accepted records of a batch, at least one, as accepted usage, and update sessions.
+
+    With `hears_sessions` sessions are tracked even if no plan needs them.
+    """
+    rows = batch.rows if len(accepted) == len(batch.rows) else batch.rows[accepted.place]
+    units = rows["quantity"].to_numpy()
+    up, down = (numbers(rows, name, -1) for name in ("volume_up_bytes", "volume_down_bytes"))
+    missing = None
+    tracked = batch.cumulative or compiled.book.uses_sessions or hears_sessions
+    session, connects = _sessions(sessions, batch, rows, tracked)
+    if batch.cumulative:
+        growth = deltas(sessions, session, rows)
+        units, up, down, missing = growth.quantity, growth.up, growth.down, growth.gaps
+    session_units = np.zeros(len(rows), np.int64)
+    ran = np.flatnonzero(session >= 0)
+    if len(ran):
+        session_units[ran] = _running(session[ran], units[ran], sessions["units"])
+    pool = compiled.pools.of(accepted.card, accepted.plan, accepted.service, accepted.day)
+    return AcceptedUsage(
+        batch=batch,
+        position=position,
+        accepted=accepted,
+        rows=rows,
+        units=units,
+        up=up,
+        down=down,
+        session=session,
+        session_units=session_units,
+        connects=connects,
+        missing=missing,
+        pool=pool,
+        cycles=assign(compiled.book, accepted, pool, batch.received_at_us),
+        today=days_of_arrival(compiled, batch.received_at_us)[accepted.account],
+    )
+
+
+def days_of_arrival(compiled: Compiled, us: int) -> Ints:
+    """Return the local day of an instant (microseconds since 1970 UTC) in each account, int64[accounts]."""
+    days = [local_day_at(zone, us) for zone in compiled.book.time_zones]
+    return np.array(days, np.int64)[compiled.book.account_zone]
+
+
+def _sessions(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame, tracked: bool) -> tuple[Ints, Ints]:
+    """Return the session row and the connect fee due (1 or 0) of each record, int64[n] each.
+
+    The session row is -1 if no session has to be tracked for the record. Records that name a session are its
+    partials, and the connect fee is due for the first partial to arrive. A record without a session is a session of
+    its own.
+    """
+    count = len(rows)
+    session = np.full(count, -1, np.int64)
+    connects = np.ones(count, np.int64)
+    if not tracked:
+        return session, connects
+    day = batch.received_at_us // DAY_US
+    if batch.cumulative:
+        at = np.arange(count)
+    elif "session_id" in rows.columns:
+        at = np.flatnonzero(rows["session_id"].is_not_null().to_numpy())
+    else:
+        at = np.zeros(0, np.int64)
+    if len(at):
+        session[at] = sessions.rows(batch.feed, rows if len(at) == count else rows[at], day)
+        connects[at] = _running(session[at], np.ones(len(at), np.int64), sessions["records"]) == 0
+    return session, connects
+
+
+def _running(key: Ints, amounts: Ints, held: Ints) -> Ints:
+    """Return the total of each row's key before the row, int64[n]. Updates `held` (one total per key) in place."""
+    groups = Groups.of(key)
+    ordered = amounts[groups.order]
+    before = groups.scatter(groups.before(ordered, held[groups.keys]))
+    held[groups.keys] += groups.totals(ordered)
+    return before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Polars' allocator gives memory back half a second after use, only to ask for it again with the next chunk: of the page
-# faults of an ingest that was two in five. It reads this when it is loaded, so it must stand before the first import.
+# By default Polars' allocator returns memory to the system half a second after use and requests it again for the next
+# chunk. That caused two in five page faults of an ingest. The allocator reads this variable when it is loaded, so the
+# variable must be set before the first import of Polars.
 os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:10000,muzzy_decay_ms:10000")

@@ -1,4 +1,4 @@
-"""The entry of `weir`: what must be settled before its packages are loaded."""
+"""Entry point of `weir`. It sets what must be set before the packages are imported."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import sys
 
 
 def main() -> None:
-    """Run the command, or answer a shell that asks how to complete one.
+    """Run the command, or answer a completion request of the shell.
 
-    A worker has one thread of Polars, unless POLARS_MAX_THREADS says otherwise.
+    A worker runs Polars with one thread, unless POLARS_MAX_THREADS is set.
     """
     if "_WEIR_COMPLETE" in os.environ:
         _complete()
         return
     if "worker" in sys.argv[1:]:
-        # Polars makes its threads as it is imported. The stages of a worker run beside one another: to hand the
-        # columns of a small batch to more threads costs them more than it wins.
+        # Polars starts its threads when it is imported. The stages of a worker already run in parallel, so spreading
+        # the columns of a small batch over more threads costs more time than it saves.
         os.environ.setdefault("POLARS_MAX_THREADS", "1")
     from jobs.cli.app import main as run
 
@@ -24,8 +24,9 @@ def main() -> None:
 
 
 def _complete() -> None:
-    # Typer imports Rich to strip markup from descriptions, which have none. Without Rich an answer takes half the time.
+    # Typer imports Rich to strip markup from descriptions. These have no markup, and without Rich the answer takes half
+    # the time.
     sys.modules["rich"] = None  # type: ignore[assignment]
     from jobs.cli.app import app
 
-    app()  # ends the process with the status that the shell expects, which is not that of a command
+    app()  # Ends the process with the status that the shell expects, which differs from the status of a command.

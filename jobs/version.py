@@ -1,4 +1,4 @@
-"""The version of Weir, which pyproject.toml repeats."""
+"""The version of Weir. pyproject.toml repeats it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""The command line: `weir`. Each command is a few lines over a function of jobs/ or pipeline/.
+"""The command `weir`. Each subcommand is a few lines that call a function of jobs/ or pipeline/.
 
-Exit status: 0 done (also with rejected records), 2 bad usage or configuration, 3 the world failed.
+Exit status: 0 done (also if records were rejected), 2 bad usage or configuration, 3 failure of the environment such as
+a full disk, 1 internal error, 130 stopped by the user.
 
-Help and completion must answer at once, so they import none of what commands run with. `COMMANDS` has the name and
-the one line of help of each command; its module is imported when the command is asked for. That module declares
-arguments and help at its top, and imports what it runs with in the functions.
+Help and completion must answer at once, so they do not import the libraries that commands run with. `COMMANDS` has
+the name, the module and the one-line help of each command. The module is imported only when its command is called. It
+declares arguments and help at its top, and imports the libraries that it needs inside its functions.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from jobs.cli.context import Data
 from jobs.version import VERSION
 from rating.errors import InputError, WorldError
 
-# The module of each command and its one line of help, in the order of `weir --help`; a test holds the two equal.
+# The module of each command and its one-line help, in the order of `weir --help`. A test compares each line with the
+# command's own help.
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "apply": (
         "ingest",
@@ -79,7 +81,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 
 
 class _Commands(TyperGroup):
-    """The commands of `COMMANDS`: name and help stand for each until it is asked for."""
+    """Click group of the commands in `COMMANDS`. A command has only name and help until it is called."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -87,19 +89,19 @@ class _Commands(TyperGroup):
             self.add_command(TyperCommand(name, short_help=line, rich_markup_mode=None))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The name, the command itself, and the arguments behind the name."""
+        """Return the name, the loaded command, and the arguments after the name."""
         name, found, rest = super().resolve_command(ctx, args)
         return name, None if found is None or name is None else load_command(name), rest
 
 
 def load_command(name: str) -> Any:
-    """The Click command of this name, whose module is imported now."""
+    """Import the module of the command `name` and return its Click command."""
     app = typer.Typer(rich_markup_mode=None)
     import_module(f"jobs.cli.{COMMANDS[name][0]}").register(app)
     return get_group(app).commands[name]
 
 
-# Without markup, help and errors of usage are plain text: Rich takes longer to import than all else that they need.
+# Without markup, help and usage errors are plain text. Importing Rich takes longer than everything else they need.
 app = typer.Typer(
     name="weir",
     cls=_Commands,
@@ -131,22 +133,22 @@ def common(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of all commands."""
+    """Store the options that all commands share in the context."""
     context.obj = Data(data, config)
 
 
 def main() -> None:
-    """Run `weir`; errors become a message on standard error and the exit status."""
+    """Run `weir` and exit. An error becomes a message on standard error and an exit status."""
     sys.exit(_run())
 
 
 def _run() -> int:
     try:
         app()
-    except SystemExit as end:  # how Typer ends, done or not
+    except SystemExit as end:  # Typer always ends with this, after success and failure.
         if end.code == 130:
             return _message("stopped; what was committed stays, and the same command goes on from there", 130)
-        # 1 is what Typer and Rich end with when nobody reads the output any more (`weir cards | head -1`).
+        # Typer and Rich exit with 1 when the reader closes the pipe (`weir cards | head -1`). That is no failure.
         status = end.code if isinstance(end.code, int) and end.code != 1 else 0
     except InputError as error:
         return _message(error, 2)
@@ -165,7 +167,10 @@ def _run() -> int:
 
 
 def _flushed(status: int) -> int:
-    """`status`, once all output has been taken; a reader that went away wants no more of it."""
+    """Flush standard output and return `status`, or 3 if the output cannot be written.
+
+    A closed pipe is no failure: the reader has all that it wants.
+    """
     try:
         sys.stdout.flush()
     except OSError as error:

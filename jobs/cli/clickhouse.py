@@ -1,4 +1,4 @@
-"""Commands about ClickHouse: clickhouse load, sql, check."""
+"""ClickHouse commands: `weir clickhouse load`, `sql` and `check`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 @group.callback(no_args_is_help=True)
 def clickhouse() -> None:
-    """The history in ClickHouse."""
+    """Group the ClickHouse commands."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What every command prints through: tables and sentences for eyes, one JSON document for machines."""
+"""Output of every command: tables and text for people, one JSON document with `--json`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from jobs.cli.printable import printable
 
-_PIPED_CELLS = 200  # a pipe has no width of its own: tables take what they need, long texts go over several lines
+_PIPED_CELLS = 200  # A pipe has no width. This suits most tables; longer texts wrap.
 
 out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_CELLS)
 err = Console(stderr=True)
 
 
 def show(document: Any, as_json: bool, render: Callable[[Console], None]) -> None:
-    """Print `document` as JSON, or have `render` draw it for people."""
+    """Print `document` as JSON if `as_json` is true; otherwise call `render` with the console."""
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document, order="deterministic"), indent=2).decode())
         sys.stdout.write("\n")
@@ -30,12 +30,15 @@ def show(document: Any, as_json: bool, render: Callable[[Console], None]) -> Non
 
 
 def printable_lines(text: str) -> str:
-    """`text` with its line breaks, and nothing else that could steer a terminal."""
+    """Return `text` with its line breaks, and with all other control characters escaped."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def progress_bar() -> Progress:
-    """A progress bar on standard error, gone when done; it draws nothing where that is no terminal."""
+    """Return a progress bar on standard error that disappears when done.
+
+    The bar draws nothing if standard error is not a terminal.
+    """
     return Progress(
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
@@ -50,7 +53,7 @@ def progress_bar() -> Progress:
 
 
 def shown_path(path: Path) -> str:
-    """A path as a person would type it here: relative where that is shorter."""
+    """Return a path as a person would type it in the working directory: relative if that is shorter."""
     try:
         relative = str(path.absolute().relative_to(Path.cwd()))
     except ValueError:

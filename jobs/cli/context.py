@@ -1,6 +1,6 @@
-"""What the commands share: the data directory and the ways to open it, options of several commands, times.
+"""Shared parts of the commands: the data directory, common options, and parsing of times.
 
-Every command imports this, so it imports nothing heavy at its top.
+Every command imports this module, so it must import nothing slow at its top.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def feed_names(incomplete: str) -> list[str]:
-    """The ready feeds whose names begin so, for completion; with none of them a shell completes files."""
+    """Return the ready feeds whose names begin with `incomplete`. If there are none, the shell completes file names."""
     return [name for name in ready_feeds() if name.startswith(incomplete)]
 
 
@@ -39,27 +39,33 @@ FeedArgument = Annotated[
 
 @dataclass(frozen=True)
 class Data:
-    """The data directory that a command works on, and the configuration file if one was named."""
+    """Path of the data directory of a command, and of the configuration file if `--config` names one."""
 
     path: Path
-    config: Path | None = None  # None: weir.toml of the working directory, if there is one
+    config: Path | None = None  # None means weir.toml of the working directory, if that file exists.
 
     def write(self) -> Embedded:
-        """Open it to write; it is made if it does not exist. Raises UsageError if streaming workers land it."""
+        """Open the data directory to write, and create it if it does not exist.
+
+        Raises UsageError if it is the history of streaming workers.
+        """
         from pipeline.embedded.driver import Embedded
 
         self._require_state()
         return Embedded.open(self.path, write=True)
 
     def read(self) -> Embedded:
-        """Open it to read, beside a process that writes. Raises UsageError if streaming workers land it."""
+        """Open the data directory to read. Another process may write to it meanwhile.
+
+        Raises UsageError if it is the history of streaming workers.
+        """
         from pipeline.embedded.driver import Embedded
 
         self._require_state()
         return Embedded.open(self.path, write=False)
 
     def is_streaming(self) -> bool:
-        """Whether streaming workers land it: a history without the state."""
+        """Return True if the path is the history of streaming workers, which has no state."""
         from pipeline.history.reader import partition_folders
 
         return bool(partition_folders(self.path))
@@ -72,14 +78,17 @@ class Data:
 
 
 def data_of(context: typer.Context) -> Data:
-    """The data directory given before the command."""
+    """Return the data directory that the options before the command name."""
     data = context.find_object(Data)
     assert data is not None
     return data
 
 
 def parse_instant(text: str | None, option: str) -> dt.datetime | None:
-    """An ISO 8601 time with its offset (UTC if it has none). Raises UsageError if the text is no such time."""
+    """Parse an ISO 8601 time (UTC if it has no offset); return None for None.
+
+    Raises UsageError, which names `option`, if the text is not such a time.
+    """
     if text is None:
         return None
     try:
@@ -90,12 +99,15 @@ def parse_instant(text: str | None, option: str) -> dt.datetime | None:
 
 
 def micros(moment: dt.datetime) -> int:
-    """Microseconds since 1970 UTC."""
+    """Return the microseconds since 1970-01-01 UTC."""
     return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
 
 
 def tell(said: str, document: dict[str, Any], step: Step, as_json: bool) -> None:
-    """Print what was done, and how many firings and actions came of it, if any; as JSON always."""
+    """Print what was done, and the number of firings and actions that it caused.
+
+    The text omits zero counts; the JSON document always has both.
+    """
     from jobs.cli.console import show
 
     counts = {"firings": step.firings.num_rows, "actions": step.actions.num_rows}
@@ -105,5 +117,5 @@ def tell(said: str, document: dict[str, Any], step: Step, as_json: bool) -> None
 
 
 def counted(count: int, noun: str) -> str:
-    """A number of things: 1 rule, 2 rules."""
+    """Return a count with its noun: "1 rule", "2 rules"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Commands about feed mappings: feeds list, show, check."""
+"""Feed mapping commands: `weir feeds list`, `show` and `check`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_feed(
 
 
 def _print_toml(console: Console, text: str) -> None:
-    """In colours on a terminal; byte by byte as it is elsewhere, so that it can be saved and changed."""
+    """Print TOML in colour on a terminal, and unchanged otherwise, so that it can be saved and edited."""
     if console.is_terminal:
         from rich.syntax import Syntax
 

@@ -1,4 +1,4 @@
-"""Commands that change the data directory: apply, ingest, compact, generate, demo."""
+"""Commands that write data: `weir apply`, `ingest`, `compact`, `generate` and `demo`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands about how actions leave: outbox deliver, list, retry."""
+"""Action delivery commands: `weir outbox deliver`, `list` and `retry`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 @group.callback(no_args_is_help=True)
 def outbox() -> None:
-    """Actions on their way out."""
+    """Group the action delivery commands."""
 
 
 @group.command("deliver")

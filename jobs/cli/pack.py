@@ -1,4 +1,4 @@
-"""weir pack: single records of a topic, packed for the workers of the streaming side."""
+"""The command `weir pack`, which packs single records of a topic for streaming workers."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def _run(
     idle_exit: bool,
     watch: Any,
 ) -> list[Packed]:
-    # Few commands need Kafka's client, and it takes a while to load.
+    # Import here: few commands need the Kafka client, and it loads slowly.
     with require_extra("kafka", "weir pack"):
         from pipeline.streaming.kafka import ensure_topics
         from pipeline.streaming.raw.avro import AvroRecords
@@ -135,7 +135,7 @@ def _told(one: Packed) -> dict[str, int]:
 
 
 def _numbers(text: str) -> list[int]:
-    """Numbers and ranges such as 0-3,5."""
+    """Parse numbers and ranges such as 0-3,5 into a sorted list. Raises UsageError if the text is anything else."""
     found: set[int] = set()
     for word in text.split(","):
         first, dash, last = word.strip().partition("-")

@@ -1,17 +1,18 @@
-"""Text from outside that is safe to show on a terminal."""
+"""Escaping of untrusted text, so that it is safe to show on a terminal."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# Unicode categories that can steer a terminal or hide text: control, format, surrogate, private, unassigned, breaks.
+# Unicode categories that can control a terminal or hide text: control, format, surrogate, private use, unassigned, and
+# line and paragraph separators.
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def printable(text: str) -> str:
-    r"""`text` with every control, format and unassigned character as \xNN, \uNNNN or \UNNNNNNNN.
+    r"""Return `text` with every character of UNPRINTABLE escaped as \xNN, \uNNNN or \UNNNNNNNN.
 
-    Nothing that comes from a feed or a catalogue may steer a terminal, so all output for people passes through here.
+    Text from a feed or a catalogue must not control the terminal, so all output for people passes through here.
     """
     return "".join(_escaped(character) for character in text)
 

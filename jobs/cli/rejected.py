@@ -1,4 +1,4 @@
-"""Commands about rejected records: rejected list, export, replay."""
+"""Rejected record commands: `weir rejected list`, `export` and `replay`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 @group.callback(invoke_without_command=True)
 def rejected_records(context: typer.Context, as_json: Json = False) -> None:
-    """List, unless there is a command behind."""
+    """List rejected records if no command follows. Raises UsageError if `--json` stands before a command."""
     if context.invoked_subcommand is None:
         list_rejected(context, as_json=as_json)
     elif as_json:

@@ -1,4 +1,4 @@
-"""Commands about rules and the clock: command, tick, rules list, show, activate, deactivate, firings, actions."""
+"""Rule and clock commands: `weir command`, `weir tick`, and `weir rules` with its subcommands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ All = Annotated[bool, typer.Option("--all", help="All rules not already in that 
 OfRule = Annotated[str | None, typer.Option("--rule", metavar="ID", help="Only rows of this rule.")]
 OfSim = Annotated[str | None, typer.Option("--sim", metavar="ICCID", help="Only rows of this SIM.")]
 Since = Annotated[str | None, typer.Option(metavar="TIME", help="Only rows from this time on (ISO 8601).")]
-_LATEST = 10  # firings that `show` lists
+_LATEST = 10  # Number of firings that `show` lists.
 
 
 def register(app: typer.Typer) -> None:
@@ -71,7 +71,7 @@ def tick(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> N
 
 @group.callback(invoke_without_command=True)
 def rules(context: typer.Context, as_json: Json = False) -> None:
-    """List, unless there is a command behind."""
+    """List rules if no command follows. Raises UsageError if `--json` stands before a command."""
     if context.invoked_subcommand is None:
         list_rules(context, as_json=as_json)
     elif as_json:
@@ -183,8 +183,11 @@ def actions(
 def _asking(
     context: typer.Context, rule: str | None, sim: str | None, since: str | None
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Any]]]:
-    """The history, and what a list of it is narrowed to. Raises UsageError for a rule or SIM that does not exist; a
-    history of streaming workers does not know which do, and has no rows of those that do not."""
+    """Open the history and yield its connection with the filters of a list.
+
+    Raises UsageError if the rule or the SIM does not exist. The history of streaming workers has no list of rules and
+    SIMs to check against, so there an unknown name gives an empty list.
+    """
     from jobs.show import rules as rules_listing
     from jobs.show.source import reading
     from jobs.show.sql import connect

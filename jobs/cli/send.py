@@ -1,4 +1,4 @@
-"""weir send: catalogues, commands, rules to start and stop, and ticks, for the workers of the streaming side."""
+"""The commands of `weir send`, which send catalogues, commands, rule changes and ticks to streaming workers."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _send(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    # Few commands need Kafka's client, and it takes a while to load.
+    # Import here: few commands need the Kafka client, and it loads slowly.
     with require_extra("kafka", "weir send"):
         from pipeline.streaming.commands.sending import parts_sent, send_entry
         from pipeline.streaming.kafka import ensure_topics

@@ -1,4 +1,4 @@
-"""Commands that read the data directory: report, cards, card, pools, pool, explain, sql, status."""
+"""Commands that read data: `weir report`, `cards`, `card`, `pools`, `pool`, `explain`, `sql` and `status`."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def sql(
         raise UsageError("found --json and --csv; expected one of them")
     data = data_of(context)
     views = None
-    # Computing these takes the whole state, so a query pays for them only where it may name one.
+    # The state views need the whole state. They are computed only if the query may name one of them.
     if any(name in query.lower() for name in STATE_TABLES) and not data.is_streaming():
         with data.read() as driver:
             views = state_views(driver.engine)

@@ -1,4 +1,4 @@
-"""Commands of the streaming side: kafka, feed."""
+"""Streaming commands: `weir kafka` and `weir feed`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def kafka(
 
     if ephemeral and directory is not None:
         raise UsageError(f"--dir {directory} with --ephemeral; give one of the two: topics are kept, or they are not")
-    # What ends a service or closes a terminal stops the broker as Ctrl-C does; under nohup a closed terminal does not.
+    # SIGTERM and SIGHUP stop the broker as Ctrl-C does. Under nohup, SIGHUP stays ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
@@ -97,7 +97,7 @@ def feed(
     kafka = load_config(data_of(context).config).kafka
 
     async def send(watch: Callable[[Source, int], None]) -> list[Fed]:
-        # Few commands need Kafka's client, and it takes a while to load.
+        # Import here: few commands need the Kafka client, and it loads slowly.
         with require_extra("kafka", "weir feed"):
             from pipeline.streaming.kafka import ensure_topics
             from pipeline.streaming.raw.feeding import feed_files
@@ -113,7 +113,7 @@ def feed(
         task = bar.add_task(f"feed {mapping.name}", total=None, note="")
 
         def watch(source: Source, offset: int) -> None:
-            # Of a compressed file only the size on disk is known, which the bytes read outgrow.
+            # For a compressed file only the size on disk is known, and the offset soon exceeds it.
             total = source.size_bytes if offset <= source.size_bytes else None
             bar.update(task, completed=offset, total=total, description=f"feed {source.name}")
 

@@ -1,4 +1,4 @@
-"""The command that runs a worker of the streaming side: worker."""
+"""The command `weir worker`, which runs one streaming worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rating.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-_ANY: tuple[str, ...] = ("0.0.0.0", "::", "")  # every address of the machine, which names none
+_ANY: tuple[str, ...] = ("0.0.0.0", "::", "")  # These listen on every address, so other hosts cannot connect to them.
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +68,7 @@ def worker(
         def ask_to_stop(number: int) -> None:
             if stop.is_set():
                 logging.shutdown()
-                os._exit(128 + number)  # what is durable is all that the next start needs
+                os._exit(128 + number)  # Safe: the next start needs only what is already durable.
             stop.set()
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -80,7 +80,10 @@ def worker(
 
 
 def require_address(config: Config) -> None:
-    """Raise ConfigError where other workers could not reach this one."""
+    """Raise ConfigError if other workers could not reach this one.
+
+    That is the case if web_host means every address of the machine and no advertised_url is set.
+    """
     worker = config.worker
     if worker.web_host in _ANY and worker.advertised_url is None:
         raise ConfigError(
@@ -114,7 +117,7 @@ def _start_lines(config: Config) -> Iterator[str]:
 
 
 def _tell(config: Config, lines: list[str]) -> None:
-    """To people; to machines as the log is."""
+    """Print the lines on standard error, or log them as one message if the log format is JSON."""
     if config.worker.log_format == "json":
         logging.getLogger("weir").info("; ".join(lines))
         return

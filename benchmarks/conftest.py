@@ -24,7 +24,7 @@ def usage_file(fleet: Generated) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say records a second of every benchmark that told how many it handles (`extra_info["records"]`)."""
+    """Print the records a second of each benchmark that reports its number of records (`extra_info["records"]`)."""
     session = getattr(config, "_benchmarksession", None)
     for bench in getattr(session, "benchmarks", []):
         if records := bench.extra_info.get("records"):

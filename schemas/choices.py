@@ -16,7 +16,7 @@ CARD_STATUSES: Final[tuple[CardStatus, ...]] = get_args(CardStatus)
 
 RuleStatus = Literal["active", "inactive"]
 
-# What came of an action of a rule (the view `action_states`); nobody answers what was only "told".
+# State of a rule's action (the view `action_states`). `told` is the state of a message or webhook, which gets no result.
 ActionState = Literal["open", "told", "done", "failed"]
 ACTION_STATES: Final[tuple[ActionState, ...]] = get_args(ActionState)
 

@@ -79,7 +79,7 @@ async def consume(config: Config) -> dict[str, float]:
 
 async def _run(config_file: Path) -> None:
     print(json.dumps(await consume(load_config(config_file))), flush=True)
-    os._exit(0)  # leaving the group in good order is not measured
+    os._exit(0)  # Leaving the consumer group gracefully is not measured.
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Weir on made-up data: the demo, a fleet and its usage."""
+"""Demo of Weir on synthetic data: a generated fleet and its usage."""

@@ -1,7 +1,7 @@
-"""The whole journey in one command: example catalogue, rules, sample feeds, a made-up fleet, last month's report.
+"""`weir demo`: example catalogue, rules, sample feeds, a synthetic fleet, and the report of one cycle.
 
-The fleet's usage arrives every few days, so that rules fire as the month goes on; what they ask for is delivered to a
-file, a few suspensions are answered as a network would, and the first arrival of the next cycle resumes the cards.
+The fleet's usage arrives every few days, so that rules fire during the month. The demo delivers their actions to a
+file, and answers a few suspensions as a network would. The first arrival of the next cycle resumes these cards.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ from schemas.mapping import Mapping
 
 CYCLE: Final = "2026-10"
 _MARK: Final = ".weir-demo"
-_ANSWERED: Final = 3  # suspensions that a network carries out
-_EVERY_DAYS: Final = 3  # as long as usage of a day counts in the day's totals, by the default grace
+_ANSWERED: Final = 3  # Number of suspensions that the network carries out.
+_EVERY_DAYS: Final = 3  # With the default grace, usage still counts in the totals of its day for so long.
 
 
 def _utc(month: int, day: int, hour: int) -> dt.datetime:
     return dt.datetime(2026, month, day, hour, tzinfo=dt.UTC)
 
 
-# The samples and the fleet are of October 2026; all but the last arrivals are before the cycle ends anywhere.
+# The samples and the fleet are of October 2026. All arrivals but the last are before the cycle ends in any time zone.
 START: Final = _utc(10, 1, 0)
 ARRIVALS: Final = [_utc(10, day, 0) for day in range(1 + _EVERY_DAYS, 32, _EVERY_DAYS)]
 SAMPLES_ARRIVE: Final = _utc(10, 31, 20)
 ANSWERS_ARRIVE: Final = _utc(10, 31, 21)
 LAST_ARRIVAL: Final = _utc(11, 1, 12)
-_USED_AT: Final = re.compile(rb",(2026-10-(?:[012]\d|3[01])T[^,]*),")  # of a line of the fleet, if it is a good one
+_USED_AT: Final = re.compile(rb",(2026-10-(?:[012]\d|3[01])T[^,]*),")  # Time of use in a good line of the fleet.
 
 
 @dataclass(frozen=True)
 class RuleTally:
-    """What a rule did: how often it fired, for how many SIMs, and the actions asked for, by type."""
+    """Counts of one rule: firings, distinct SIMs, and requested actions by type."""
 
     rule: str
     firings: int
@@ -69,22 +69,22 @@ class RuleTally:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the demo did: a tally for each feed, all of them, what rules did, and where things are."""
+    """Result of the demo: tallies by feed and in total, counts of rules, and paths of what was written."""
 
     tallies: dict[str, Tally]
     total: Tally
-    seconds: float  # of ingesting
-    active: int  # rules
-    rules: list[RuleTally]  # those that fired
-    delivered: int  # actions
-    answered: list[str]  # ICCIDs of the cards that were suspended and resumed
+    seconds: float  # Time spent in ingests.
+    active: int  # Number of active rules.
+    rules: list[RuleTally]  # The rules that fired.
+    delivered: int  # Number of delivered actions.
+    answered: list[str]  # ICCIDs of the cards that were suspended and resumed.
     actions: Path
     data: Path
     examples: Path
     reports: list[Path]
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Return the result as a JSON object, with paths as text."""
         return {
             "feeds": {name: tally.to_dict() for name, tally in self.tallies.items()},
             "total": self.total.to_dict() | {"seconds": round(self.seconds, 3)},
@@ -100,16 +100,16 @@ class Demonstration:
 
 
 def _shipped_examples() -> Path:
-    """The folder of the example catalogue and feeds: beside this module if installed, at the root of a checkout."""
+    """Return the folder of the examples: in the package jobs if Weir is installed, else at the root of the checkout."""
     jobs = Path(__file__).resolve().parents[1]
     installed = jobs / "examples"
     return installed if installed.is_dir() else jobs.parent / "examples"
 
 
 def run(folder: Path, cards: int, records: int, bar: Progress) -> Demonstration:
-    """Make `folder` anew, with copies of the examples, a fleet, a data directory and a report.
+    """Create `folder` with copies of the examples, a fleet, a data directory and a report.
 
-    Replaces a folder of an earlier demo. Raises UsageError if the folder contains anything else.
+    Replaces the folder of an earlier demo. Raises UsageError if the folder contains any other files.
     """
     if folder.exists() and not (folder / _MARK).exists() and any(folder.iterdir()):
         raise UsageError(f"{folder}: found files that are not of a demo; expected an empty or new directory")
@@ -150,7 +150,7 @@ def run(folder: Path, cards: int, records: int, bar: Progress) -> Demonstration:
             rules = _rule_tallies(connection)
         reports = write_report(report, folder / "report")
     total = Tally()
-    # The fleet comes first but is shown last: it is most of it.
+    # The fleet is ingested first but shown last, because it has most of the records.
     tallies = dict(sorted(feeds.tallies.items(), key=lambda one: one[0] == fleet_label))
     for tally in tallies.values():
         total.add(tally)
@@ -172,7 +172,7 @@ def _load(driver: Embedded, examples: Path, fleet: Generated) -> int:
 
 
 class _Feeds:
-    """Ingests files, and keeps what became of their records."""
+    """Ingests files, and adds up their tallies by label and the time that the ingests take."""
 
     def __init__(self, driver: Embedded, bar: Progress) -> None:
         self.tallies: dict[str, Tally] = {}
@@ -197,7 +197,10 @@ class _Feeds:
 
 
 def _deliveries(fleet: Generated) -> list[Path]:
-    """Cut the fleet's usage into a file for each of ARRIVALS, with what was used until then, and one for the rest."""
+    """Split the fleet's usage into one file for each of ARRIVALS, with the usage before it, and one for the rest.
+
+    Return the paths in that order.
+    """
     header, *lines = fleet.usage.read_bytes().splitlines(keepends=True)
     ends = [moment.isoformat().encode() for moment in ARRIVALS]
     parts: list[list[bytes]] = [[]]
@@ -206,7 +209,7 @@ def _deliveries(fleet: Generated) -> list[Path]:
         while used_at and len(parts) <= len(ends) and used_at[1] >= ends[len(parts) - 1]:
             parts.append([])
         parts[-1].append(line)
-    parts += [[] for _ in range(len(ends) + 1 - len(parts))]  # a small fleet may use nothing for days
+    parts += [[] for _ in range(len(ends) + 1 - len(parts))]  # A small fleet may have no usage in the last days.
     paths = []
     for number, part in enumerate(parts, 1):
         paths.append(fleet.usage.with_name(f"usage-{number:02}.csv"))
@@ -215,13 +218,13 @@ def _deliveries(fleet: Generated) -> list[Path]:
 
 
 def _deliver(data: Path, file: Path) -> int:
-    """Append all actions that were not delivered yet to the file; how many."""
+    """Append all undelivered actions to the file. Return their number."""
     with Deliverer(data, Outbox(file=str(file.absolute()))) as deliverer:
         return deliverer.run().delivered
 
 
 def _asked(file: Path, action: str) -> list[dict[str, str]]:
-    """The delivered messages of this action, each as its id, ICCID and reason."""
+    """Return id, ICCID and reason of each delivered message with this action."""
     found = []
     for line in file.read_bytes().splitlines() if file.exists() else ():
         message = msgspec.json.decode(line)
@@ -245,7 +248,7 @@ def _rule_tallies(connection: duckdb.DuckDBPyConnection) -> list[RuleTally]:
 
 
 def _samples(feeds: Path) -> list[tuple[Mapping, Path]]:
-    """Each ready mapping with its sample file."""
+    """Return each ready mapping with its sample file. Raises UsageError if a mapping has no sample."""
     found = []
     for mapping in ready_mappings():
         samples = sorted(feeds.glob(f"{mapping.name}.*"))
@@ -260,7 +263,7 @@ def _plain() -> Mapping:
 
 
 def render(shown: Demonstration, console: Console) -> None:
-    """Draw what the demo did, and what to look at next."""
+    """Print the result of the demo, and commands to try next."""
     table = Table(
         title="What became of every record", title_justify="left", title_style="bold", box=None, pad_edge=False
     )
@@ -308,7 +311,7 @@ def render(shown: Demonstration, console: Console) -> None:
     console.print(f"[bold]history[/bold]  {data}/history", soft_wrap=True)
     console.print(f"[bold]examples[/bold] {shown_path(shown.examples)}: the catalogue and feed files", soft_wrap=True)
     console.print("\ntry next:")
-    # As it can be typed here: the command itself where it is on the path.
+    # Print commands that can be typed as they are: `weir` if it is on the PATH, otherwise the path of the script.
     weir = "weir" if shutil.which("weir") else shown_path(Path(sys.argv[0]))
     sim = shown.answered[0] if shown.answered else None
     for command in (

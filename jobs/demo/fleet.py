@@ -1,7 +1,7 @@
-"""A made-up fleet: accounts, plans, pools and cards of three tenants, the same for the same seed.
+"""A synthetic fleet: accounts, plans, pools and cards of three tenants. The same seed gives the same fleet.
 
-Nothing of it exists: card numbers, operators' ranges and names are invented. What is true to life is the mix of plans,
-the size of pools and how unevenly cards use what they have.
+Card numbers, number ranges and names are invented. The mix of plans, the sizes of pools and the skew of usage between
+cards are realistic.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ import polars as pl
 Ints = npt.NDArray[np.int64]
 
 HOME, REGION, WORLD = 0, 1, 2
-# PLMNs of eight countries, of which a card has one at home, some in its region and the rest abroad.
+# PLMNs of eight countries. For each tenant, some are at home, some in the region and the rest abroad.
 PLMNS = ("26201", "26203", "20801", "22210", "21407", "310260", "311480", "302720", "44010", "72405")
 _DE, _EU, _US, _NORTH, _FAR = (0, 1), (2, 3, 4), (5, 6), (7,), (8, 9)
 
 
 class Tenant(NamedTuple):
-    """An account of the fleet; `reach` are indices into PLMNS: at home, in the region, in the world."""
+    """An account of the fleet. `reach` has three tuples of indices into PLMNS: home, region, world."""
 
     name: str
     title: str
     time_zone: str
-    iccid_body: str  # what stands before the serial number
+    iccid_body: str  # The digits before the serial number.
     imsi_body: str
     reach: tuple[tuple[int, ...], ...]
 
 
 class Group(NamedTuple):
-    """A share of the fleet: cards of one tenant on `plans` (by the shares beside them), pooled or not.
+    """A share of the fleet: cards of one tenant, pooled or not. `plans` has plan names and their shares of the cards.
 
-    Where the fleet has no pool for them, they are on `alone` instead.
+    If the fleet has no pool for a pooled group, its cards are on the plan `alone` instead.
     """
 
     tenant: str
     share: float
     plans: tuple[tuple[str, float], ...]
-    pools: str = ""  # kind of pool; empty: none
-    devices: bool = False  # two cards a device
+    pools: str = ""  # Kind of pool, or empty if the cards are not pooled.
+    devices: bool = False  # If true, every two cards share a device.
     alone: str = "fleet-single"
 
 
 class PlanFacts(NamedTuple):
-    """What the generated usage must know of a plan: its monthly data in bytes, and whether it prices voice."""
+    """Facts of a plan that the usage generator needs: monthly data in bytes, and whether the plan prices voice."""
 
     data_bytes: int
     voice: bool
@@ -60,7 +60,7 @@ MB = 1024 * 1024
 TENANTS = (
     Tenant("alder", "Alder Meters", "UTC", "898839", "901401", (_DE, _EU, _US + _NORTH + _FAR)),
     Tenant("birch", "Birch Logistics", "Europe/Berlin", "898841", "901402", (_DE, _EU, _US + _NORTH + _FAR)),
-    # The last of them has card numbers of 20 digits.
+    # ICCIDs of this tenant have 20 digits.
     Tenant("cumulus", "Cumulus Trackers", "America/New_York", "8986037", "901403", (_US, _NORTH, _DE + _EU + _FAR)),
 )
 
@@ -87,12 +87,12 @@ GROUPS = (
     Group("cumulus", 0.04, (("static-member", 1.0),), "static"),
 )
 
-_FIXED = Path(__file__).with_name("fleet.toml")  # the plans and zones
+_FIXED = Path(__file__).with_name("fleet.toml")  # The plans and zones.
 _STATIC_BYTES_A_MEMBER = PLANS["static-member"].data_bytes
 
 
 class MadePool(NamedTuple):
-    """A pool of the fleet and how many cards are in it."""
+    """A pool of the fleet, with its number of cards."""
 
     name: str
     tenant: str
@@ -102,10 +102,11 @@ class MadePool(NamedTuple):
 
 @dataclass(frozen=True)
 class Fleet:
-    """The cards (columns of CARD_SCHEMA that have values, one row a card) and, row by row, what drives their usage.
+    """The generated cards and the parameters of their usage, one row a card.
 
-    `tenant` indexes TENANTS, `data_bytes` is the plan's data a month, `voice` whether the plan prices it, `active_day`
-    the first day of use (days since 1970), `pool` an index into `pools` or -1. The last card has no plan yet.
+    `cards` has the columns of CARD_SCHEMA that have values. The arrays are parallel to its rows: `tenant` is an index
+    into TENANTS, `data_bytes` the plan's data in a month, `voice` true if the plan prices voice, `active_day` the first
+    day of use (days since 1970), and `pool` an index into `pools`, or -1. The last card has no plan yet.
     """
 
     cards: pl.DataFrame
@@ -118,7 +119,7 @@ class Fleet:
 
 
 def make_fleet(cards: int, pools: int, month: dt.date, rng: np.random.Generator) -> Fleet:
-    """Return a fleet of `cards` cards (at least 10) in `pools` pools, as it is in the month that begins on `month`."""
+    """Return a fleet of `cards` cards (at least 10) and `pools` pools, as of the month that begins on `month`."""
     counts = _portions(cards, [group.share for group in GROUPS])
     pool_counts = _portions(pools, [group.share if group.pools else 0.0 for group in GROUPS])
     tenants = {tenant.name: index for index, tenant in enumerate(TENANTS)}
@@ -159,13 +160,16 @@ def make_fleet(cards: int, pools: int, month: dt.date, rng: np.random.Generator)
 
 
 def _portions(total: int, shares: list[float] | tuple[float, ...]) -> list[int]:
-    """Split `total` by `shares` into whole numbers that add up to it; a share of 0 gets nothing."""
+    """Split `total` in proportion to `shares` into integers that add up to `total`. A share of 0 gives 0."""
     edges = np.rint(np.cumsum([0.0, *shares]) / sum(shares) * total).astype(np.int64)
     return [int(size) for size in np.diff(edges)]
 
 
 def _active_days(cards: int, month: dt.date, rng: np.random.Generator) -> Ints:
-    """Most cards have been active for up to two and a half years, one in fifty since a day of the month itself."""
+    """Draw the activation day of each card, in days since 1970.
+
+    One card in fifty is activated during the month, the others up to two and a half years before it.
+    """
     first = (month - dt.date(1970, 1, 1)).days
     days = first - rng.integers(1, 900, size=cards)
     fresh = rng.random(cards) < 0.02
@@ -201,7 +205,7 @@ def _card_frame(
         status=pl.Series(status),
         activated_on=pl.Series(active_day).cast(pl.Int32).cast(pl.Date),
     )
-    # The last card is in stock: no plan, no pool, not activated.
+    # The last card is in stock: it has no plan and no pool, and is not activated.
     stock = pl.col("row") == len(tenant) - 1
     idle = [pl.when(~stock).then(pl.col(name)).alias(name) for name in ("plan", "pool", "device", "activated_on")]
     return frame.with_columns(
@@ -212,17 +216,17 @@ def _card_frame(
 
 
 def _with_check_digit(bodies: pl.Series) -> pl.Series:
-    """Append the Luhn digit to each text of 18 or 19 digits."""
+    """Append the Luhn check digit to each text of 18 or 19 digits."""
     matrix = (
         np.frombuffer(bodies.str.zfill(19).str.join("").item().encode("ascii"), dtype=np.uint8).reshape(-1, 19) - 48
     )
-    doubled = matrix[:, 0::2].astype(np.int64) * 2  # the last digit of the body is doubled, then every second one
+    doubled = matrix[:, 0::2].astype(np.int64) * 2  # Every second digit, counted back from the last one, is doubled.
     total = (doubled - np.where(doubled > 9, 9, 0)).sum(axis=1) + matrix[:, 1::2].sum(axis=1, dtype=np.int64)
     return bodies + pl.Series(-total % 10).cast(pl.String)
 
 
 def catalogue_text(fleet: Fleet) -> str:
-    """Return the catalogue file of the fleet but for its cards: accounts, zones, plans and pools as TOML."""
+    """Return the catalogue of the fleet without its cards as TOML: accounts, zones, plans and pools."""
     parts = [_FIXED.read_text(encoding="utf-8").strip()]
     parts += [
         f'[[accounts]]\nid = "{tenant.name}"\nname = "{tenant.title}"\ntime_zone = "{tenant.time_zone}"'

@@ -1,4 +1,4 @@
-"""A month of usage of a made-up fleet, as columns: who used what, when and where, in order of arrival."""
+"""One month of synthetic usage as columns, in order of arrival."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ DIRECTIONS = ("both", "mo", "mt")
 
 @dataclass(frozen=True)
 class Usage:
-    """Usage without repeats, row by row, in order of arrival.
+    """Usage records without duplicates, as parallel arrays in order of arrival.
 
-    `card` is the row of the card; `service`, `direction` and `plmn` are indices into SERVICES, DIRECTIONS and PLMNS.
+    `card` is the row of the card in the fleet. `service`, `direction` and `plmn` are indices into SERVICES, DIRECTIONS
+    and PLMNS.
     """
 
     card: Ints
@@ -27,16 +28,16 @@ class Usage:
     direction: npt.NDArray[np.int8]
     up_bytes: Ints
     down_bytes: Ints
-    quantity: Ints  # messages or seconds
-    at: Ints  # seconds since 1970
+    quantity: Ints  # Messages or seconds.
+    at: Ints  # Time of use, in seconds since 1970.
     plmn: npt.NDArray[np.int8]
 
 
 def make_usage(fleet: Fleet, count: int, month: dt.date, rng: np.random.Generator) -> Usage:
-    """Return `count` records of the cards that have a plan, dated within `month` in UTC and in the account's zone."""
-    usable = len(fleet.data_bytes) - 1  # the last card has no plan
-    # How much of its plan a card uses, and in how many records: both heavy-tailed, neither following the other.
-    pool_use = np.append(rng.lognormal(0.0, 0.25, size=len(fleet.pools)), 1.0)  # the last is of no pool
+    """Return `count` records of cards that have a plan, all within `month` in UTC and in the account's time zone."""
+    usable = len(fleet.data_bytes) - 1  # The last card has no plan.
+    # The share of its plan that a card uses and its number of records are heavy-tailed and independent of each other.
+    pool_use = np.append(rng.lognormal(0.0, 0.25, size=len(fleet.pools)), 1.0)  # Index -1 means no pool.
     use_bytes = fleet.data_bytes * rng.lognormal(-0.65, 0.9, size=usable + 1) * pool_use[fleet.pool]
     activity = rng.lognormal(0.0, 0.8, size=usable)
     card = np.searchsorted(np.cumsum(activity / activity.sum()), rng.random(count)).clip(0, usable - 1)
@@ -44,7 +45,7 @@ def make_usage(fleet: Fleet, count: int, month: dt.date, rng: np.random.Generato
     at = arrival - np.minimum(rng.exponential(600.0, size=count), 2 * 86_400).astype(np.int64)
     windows = _windows(month)
     at = _reflected(at, fleet.tenant[card], windows)
-    # A card that is not active yet leaves its usage to one that has been for long.
+    # Usage before a card's activation moves to a card that was active before the month.
     settled = np.flatnonzero(fleet.active_day[:usable] < (month - dt.date(1970, 1, 1)).days)
     early = np.flatnonzero(at // 86_400 <= fleet.active_day[card])
     card[early] = settled[rng.integers(0, len(settled), size=len(early))]
@@ -70,7 +71,7 @@ def make_usage(fleet: Fleet, count: int, month: dt.date, rng: np.random.Generato
 
 
 def _arrivals(count: int, month: dt.date, rng: np.random.Generator) -> Ints:
-    """Times of arrival in order: more by day than by night, fewer on Saturday and Sunday."""
+    """Draw sorted arrival times in seconds since 1970: more by day than by night, fewer on Saturday and Sunday."""
     start, end = month_bounds(month)
     hours = np.arange((end - start) // 3600)
     by_hour = 1.0 + 0.6 * np.sin((hours % 24 - 8) / 24 * 2 * np.pi)
@@ -81,14 +82,14 @@ def _arrivals(count: int, month: dt.date, rng: np.random.Generator) -> Ints:
 
 
 def month_bounds(month: dt.date) -> tuple[int, int]:
-    """Return the seconds since 1970 of the month's first moment in UTC, and of the next month's."""
+    """Return the start of the month and of the next month in UTC, as seconds since 1970."""
     start = dt.datetime(month.year, month.month, 1, tzinfo=dt.UTC)
     end = dt.datetime(month.year + month.month // 12, month.month % 12 + 1, 1, tzinfo=dt.UTC)
     return int(start.timestamp()), int(end.timestamp())
 
 
 def _windows(month: dt.date) -> tuple[Ints, Ints]:
-    """Return for each tenant the first and last second that are in the month both in UTC and in the tenant's zone."""
+    """Return two arrays: each tenant's first and last second that is in the month in UTC and in its time zone."""
     start, end = month_bounds(month)
     firsts, lasts = [], []
     for tenant in TENANTS:
@@ -100,14 +101,14 @@ def _windows(month: dt.date) -> tuple[Ints, Ints]:
 
 
 def _reflected(at: Ints, tenant: Ints, windows: tuple[Ints, Ints]) -> Ints:
-    """Return `at` with what lies outside the tenant's window as far inside of it."""
+    """Return `at` with each time outside the tenant's window reflected at the window's edge, as far inside of it."""
     first, last = windows[0][tenant], windows[1][tenant]
     inside: Ints = last - np.abs(last - first - np.abs(at - first))
     return inside
 
 
 def _networks(tenant: Ints, rng: np.random.Generator) -> npt.NDArray[np.int8]:
-    """Draw a network for each record: most at home, some in the region, few further away."""
+    """Draw a network for each record, as an index into PLMNS: most at home, some in the region, few in the world."""
     ring = np.searchsorted([0.86, 0.97], rng.random(len(tenant)), side="right")
     drawn = rng.random(len(tenant))
     network = np.empty(len(tenant), dtype=np.int8)
@@ -119,7 +120,10 @@ def _networks(tenant: Ints, rng: np.random.Generator) -> npt.NDArray[np.int8]:
 
 
 def with_repeats(count: int, repeats: int, rng: np.random.Generator) -> Ints:
-    """Return rows of usage in the order of the file: each once, and `repeats` of them again, half of those far away."""
+    """Return row numbers of usage in the order of the file: each of `count` rows, and `repeats` rows again.
+
+    Half of the repeated rows follow soon after the first occurrence, the others anywhere later.
+    """
     repeated = rng.integers(0, count, size=repeats)
     near = 1.0 + rng.exponential(200.0, size=repeats)
     far = 1.0 + rng.random(repeats) * count

@@ -1,7 +1,7 @@
-"""`weir generate`: a made-up fleet and its usage of one month, to try and to measure Weir with.
+"""`weir generate`: a synthetic fleet and its usage of one month, to try and to measure Weir.
 
-The same arguments give the same bytes. Usage is written in the plain feed's columns, roughly in order of time, with
-duplicates and a few refusable lines among it, and the outcome that a correct engine must reach is known beforehand.
+The same arguments give the same bytes. Usage has the columns of the plain feed and is roughly in order of time. It
+contains duplicates and lines that must be rejected, so the result of a correct ingest is known beforehand.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from rating.errors import StorageError, UsageError
 
 FEED = "plain"
 HEADER = "record_key,iccid,service,direction,volume_up_bytes,volume_down_bytes,quantity,used_at,plmn"
-_SLICE = 400_000  # lines made into text at a time
+_SLICE = 400_000  # Number of lines that are formatted at a time.
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The files that `generate` wrote and what must come of them when ingested once, as of the month's end."""
+    """The files that `generate` wrote, and the expected counts if they are ingested once as of the month's end."""
 
     catalogue: Path
     cards_file: Path
@@ -43,14 +43,14 @@ class Generated:
     records: int
     rated: int
     duplicate: int
-    rejected: dict[str, int]  # by reason
+    rejected: dict[str, int]  # Number of records by reason.
     seed: int
     month: str
     usage_bytes: int
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """Return the facts as a JSON object; paths as text."""
+        """Return the fields as a JSON object, with paths as text."""
         return {
             "catalogue": str(self.catalogue),
             "cards_file": str(self.cards_file),
@@ -77,13 +77,14 @@ def generate(
     duplicates_share: str = "0.01",
     bad_share: str = "0.0005",
 ) -> Generated:
-    """Write `catalogue.toml`, `cards.csv` and `usage.csv` of a fleet into the folder `out`, made if it is not there.
+    """Write `catalogue.toml`, `cards.csv` and `usage.csv` of a fleet into the folder `out`; create it if it is missing.
 
-    `records` counts the lines of usage, of which the decimal texts `duplicates_share` and `bad_share` say how much
-    repeats an earlier line and how much is to be rejected. `pools` defaults to one for each 2,500 cards. All usage lies
-    within `month` both in UTC and in the zone of its account. Existing files of these names are replaced.
+    `records` is the number of usage lines. The decimal texts `duplicates_share` and `bad_share` are the shares of lines
+    that repeat an earlier line and of lines that must be rejected. `pools` defaults to one for every 2,500 cards. The
+    time of use of each good line is within `month` both in UTC and in the account's time zone. Existing files with
+    these names are replaced.
 
-    Raises UsageError for arguments out of range and StorageError when the files cannot be written.
+    Raises UsageError if an argument is out of range, and StorageError if the files cannot be written.
     """
     began = time.perf_counter()
     pools = max(1, cards // 2500) if pools is None else pools
@@ -121,7 +122,7 @@ def generate(
 
 
 def render_generated(made: Generated, console: Console) -> None:
-    """Print what was written, and what must come of it, as a small table."""
+    """Print the written files and the expected counts as a table."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     rejected = ", ".join(f"{count:,} {reason}" for reason, count in made.rejected.items()) or "none"
     for name, value in (
@@ -138,7 +139,7 @@ def render_generated(made: Generated, console: Console) -> None:
 
 
 def _checked(cards: int, records: int, pools: int, month: str) -> dt.date:
-    """Return the first day of `month`; raise UsageError for what cannot be generated."""
+    """Return the first day of `month`. Raises UsageError if an argument is out of range or `month` is not a month."""
     if not 10 <= cards <= 50_000_000:
         raise UsageError(f"--cards: found {cards}; expected 10 to 50,000,000")
     if not 1 <= records <= 1_000_000_000:
@@ -162,7 +163,7 @@ def _part(option: str, share: str, records: int) -> int:
 
 
 class _Lines:
-    """The good lines of the file; text is made of a slice of them at a time."""
+    """The good lines of the usage file. They are formatted one slice at a time."""
 
     def __init__(self, fleet: Fleet, usage: Usage, order: Ints, seed: int) -> None:
         self.fleet = fleet
@@ -173,7 +174,7 @@ class _Lines:
         self._words = [pl.Series(words) for words in (SERVICES, DIRECTIONS, PLMNS)]
 
     def frame(self, start: int, end: int) -> pl.DataFrame:
-        """Return the columns of the lines from `start` up to `end`."""
+        """Return the columns of the lines from `start` to before `end`."""
         usage, rows = self.usage, self.order[start:end]
         services, directions, plmns = self._words
         data = pl.col("is_data")
@@ -198,7 +199,7 @@ class _Lines:
         ).drop("is_data")
 
     def fields(self, line: int) -> dict[str, str]:
-        """Return one line as texts by column name."""
+        """Return the fields of one line as text, by column name."""
         text = _csv(self.frame(line, line + 1)).decode("ascii").rstrip("\n")
         return dict(zip(HEADER.split(","), text.split(","), strict=True))
 
@@ -207,7 +208,7 @@ _DIGITS = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode("as
 
 
 def _keys(rows: Ints, seed: int) -> pl.Series:
-    """Return for each row a key of 16 hexadecimal digits, by a bijection of 64 bits: no two rows have the same."""
+    """Return a key of 16 hexadecimal digits for each row. The mapping is a bijection of 64 bits, so keys are unique."""
     value = rows.astype(np.uint64) + np.uint64(seed % 2**31 << 32)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
@@ -226,7 +227,7 @@ def _csv(frame: pl.DataFrame) -> bytes:
 
 @dataclass(frozen=True)
 class _BadLine:
-    """A line that must be rejected, and before which good line of the file it stands."""
+    """A line that must be rejected. In the file it precedes the good line with the number `before`."""
 
     before: int
     reason: str
@@ -234,7 +235,7 @@ class _BadLine:
 
 
 def _bad_lines(lines: _Lines, count: int, month: dt.date, rng: np.random.Generator) -> list[_BadLine]:
-    """Return `count` lines to reject, the reasons in turn, spread over the file in order."""
+    """Return `count` lines that must be rejected, spread over the file and in its order. Reasons take turns."""
     usage = lines.usage
     of_service = {name: np.flatnonzero(usage.service[lines.order] == index) for index, name in enumerate(SERVICES)}
     settled = lines.fleet.active_day < (month - dt.date(1970, 1, 1)).days
@@ -245,7 +246,7 @@ def _bad_lines(lines: _Lines, count: int, month: dt.date, rng: np.random.Generat
         if (reason == "no_rate" and not len(silent)) or (reason in _OF_DATA and not len(of_service["data"])):
             reason = "missing"
         earlier = int(rng.integers(0, before))
-        if reason in _OF_DATA:  # the latest line of data so far, or, for what need not come later, the first
+        if reason in _OF_DATA:  # Spoil the latest data line so far, or else the first one of the file.
             known = int(np.searchsorted(of_service["data"], before))
             if known == 0 and reason == "conflict":
                 reason = "missing"
@@ -278,7 +279,7 @@ def _bad_lines(lines: _Lines, count: int, month: dt.date, rng: np.random.Generat
     return made
 
 
-_STRANGER = "898899000000000000" + luhn_digit("898899000000000000")  # the ICCID of no card
+_STRANGER = "898899000000000000" + luhn_digit("898899000000000000")  # An ICCID that no card has.
 BAD_REASONS = (
     "unknown_card",
     "missing",
@@ -293,7 +294,7 @@ BAD_REASONS = (
     "malformed",
     "encoding",
 )
-_OF_DATA = {"bad_value", "negative", "conflict", "encoding"}  # these spoil a field that only data has
+_OF_DATA = {"bad_value", "negative", "conflict", "encoding"}  # These reasons need a field that only data lines have.
 _SPOILT = {
     "missing": {"used_at": ""},
     "bad_value": {"volume_down_bytes": "12;5"},
@@ -304,7 +305,7 @@ _SPOILT = {
 
 
 def _write_usage(path: Path, lines: _Lines, bad_lines: list[_BadLine]) -> None:
-    """Write the header, the good lines and, each in its place, the bad ones."""
+    """Write the header and the good lines, with each bad line before its good line."""
     pending = iter([*bad_lines, None])
     bad = next(pending)
     with path.open("wb") as file:

@@ -1,6 +1,7 @@
-"""`weir feeds list|show|check`: what mappings there are, and what a mapping makes of a sample file (F2).
+"""`weir feeds list|show|check`: list and show feed mappings, and check one against a sample file (F2).
 
-Nothing is stored: check reads a sample, mediates it and reports what each column became and what was refused.
+`check` reads and mediates a sample. It reports what each column became and which records were rejected, and stores
+nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _NAMES: dict[str, dict[int, str]] = {
 
 @dataclass(frozen=True)
 class ColumnCheck:
-    """What one field of the mapping became: its source, how it is read, and a sample before and after."""
+    """One field of a mapping rule: its source, how it is read, and a sample value before and after."""
 
     rule: int
     field: str
@@ -54,7 +55,7 @@ class ColumnCheck:
 
 @dataclass(frozen=True)
 class RejectCheck:
-    """One refused record: where, why, and its raw text (at most 200 bytes)."""
+    """One rejected record: its row, the reason, and its raw text (of at most 200 bytes)."""
 
     row: int
     reason: str
@@ -65,7 +66,7 @@ class RejectCheck:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The outcome of a check of the first `source_records` records of a file."""
+    """Result of a check of the first `source_records` records of a file."""
 
     feed: str
     file: str
@@ -80,14 +81,14 @@ class CheckReport:
     rejects: tuple[RejectCheck, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as values that JSON can hold."""
+        """Return the report as JSON values."""
         return asdict(self)
 
 
 def check(mapping: Mapping, path: Path, limit: int = DEFAULT_LIMIT) -> CheckReport:
-    """What `mapping` makes of the first `limit` source records of the file at `path` (F2).
+    """Mediate the first `limit` source records of the file at `path` with `mapping`, and return a report (F2).
 
-    Raises SourceError when the file cannot be read, MappingError when it lacks a column that the mapping requires.
+    Raises SourceError if the file cannot be read, and MappingError if it lacks a column that the mapping requires.
     """
     mapping = with_lists(mapping, path.parent)
     records = usage_count = 0
@@ -127,7 +128,7 @@ def check(mapping: Mapping, path: Path, limit: int = DEFAULT_LIMIT) -> CheckRepo
 
 
 def list_feeds() -> list[dict[str, Any]]:
-    """Name, title, format, volume mode and services of each ready mapping, by name."""
+    """Return name, title, format, volume mode and services of each ready mapping, in order of name."""
     return [
         {
             "name": mapping.name,
@@ -141,7 +142,10 @@ def list_feeds() -> list[dict[str, Any]]:
 
 
 def show_feed(mapping: Mapping) -> dict[str, Any]:
-    """The mapping as a document: the keys of its file, defaults left out, common fields merged into each rule."""
+    """Return the mapping as JSON values with the keys of its file.
+
+    Defaults are omitted, and the common fields are merged into each record rule.
+    """
     document: dict[str, Any] = msgspec.to_builtins(mapping)
     document["records"] = [
         msgspec.to_builtins(msgspec.structs.replace(rule, fields=mapping.rule_fields(rule))) for rule in mapping.records
@@ -151,7 +155,7 @@ def show_feed(mapping: Mapping) -> dict[str, Any]:
 
 
 def render_check(report: CheckReport) -> Group:
-    """The report for eyes: a table of columns, the counts, and the first rejects."""
+    """Format the report for display: a table of columns, the counts, and the first rejected records."""
     columns = Table(title=Text(printable(f"{report.feed}: {report.file}")), **_PLAIN)
     for name in ("Field", "Source"):
         columns.add_column(name, overflow="fold", no_wrap=name == "Field")
@@ -185,7 +189,7 @@ def render_check(report: CheckReport) -> Group:
 
 
 def render_list(feeds: list[dict[str, Any]]) -> Table:
-    """The ready mappings for eyes."""
+    """Format the ready mappings for display."""
     table = Table(**_PLAIN)
     for name in ("Name", "Title", "Format", "Volumes", "Services"):
         table.add_column(name, no_wrap=name == "Name")
@@ -203,7 +207,10 @@ def _services(mapping: Mapping, rule: RecordRule) -> list[str]:
 
 
 def _first(chunk: Chunk, count: int) -> tuple[pl.DataFrame, pl.DataFrame, bool]:
-    """The first `count` source records of a chunk, its line rejects among them, and whether any were left out."""
+    """Return the first `count` source records of a chunk and the rejected lines among them.
+
+    The third value is True if the chunk has more records.
+    """
     rows = pl.concat([chunk.raw["source_row"], chunk.rejects["source_row"]]).unique().sort()
     if len(rows) <= count:
         return chunk.raw, chunk.rejects, False
@@ -227,7 +234,7 @@ def _reject_checks(chunk: Chunk, bad: pl.DataFrame) -> list[RejectCheck]:
 
 
 def _add_samples(samples: dict[tuple[int, str], ColumnCheck], mapping: Mapping, raw: pl.DataFrame, source: str) -> None:
-    """Count filled values of every field of every rule, and take a sample where there is none yet."""
+    """Add the filled values of each field of each rule to its count, and take a sample if it has none yet."""
     numbered = raw.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("source_row"))
     for number, rule in enumerate(mapping.records):
         usage, _ = mediate(numbered, msgspec.structs.replace(mapping, records=(rule,)), source)

@@ -1,4 +1,4 @@
-"""Ingest feed files with a progress bar, and say what became of the records."""
+"""Ingest of feed files with a progress bar, and the table of its result."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from schemas.mapping import Mapping
 
 
 def ingest_files(driver: Embedded, mapping: Mapping, files: Sequence[Path], as_of: dt.datetime | None) -> Tally:
-    """Ingest files that arrived at `as_of` (now, where None) and return what became of all their records."""
+    """Ingest files that arrived at `as_of` (now if None). Return the tally of all their records."""
     moment = as_of or dt.datetime.now(dt.UTC)
     with progress_bar() as bar:
         task = bar.add_task(f"ingest {mapping.name}", total=None, note="")
 
         def watch(progress: Progress, offset: int) -> None:
             source = progress.sources[progress.file]
-            # Of a compressed file only the size on disk is known, which the bytes read outgrow.
+            # For a compressed file only the size on disk is known, and the offset soon exceeds it.
             total = source.size_bytes if offset <= source.size_bytes else None
             bar.update(task, completed=offset, total=total, description=f"ingest {source.name}")
 
@@ -34,7 +34,7 @@ def ingest_files(driver: Embedded, mapping: Mapping, files: Sequence[Path], as_o
 
 
 def render_tally(console: Console, tally: Tally, seconds: float) -> None:
-    """Draw what became of the records as a table."""
+    """Print the tally as a table, with the time and the records a second."""
     console.print(tally_table(tally))
     if seconds > 0:
         console.print(f"{seconds:.1f} s, {tally.records / seconds:,.0f} records a second", highlight=False)
@@ -43,7 +43,7 @@ def render_tally(console: Console, tally: Tally, seconds: float) -> None:
 
 
 def tally_table(tally: Tally) -> Table:
-    """Records in, and what became of them."""
+    """Return a table of the tally: records, outcomes, reasons of rejection, firings, actions and charges."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")

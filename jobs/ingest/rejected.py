@@ -1,10 +1,12 @@
-"""Rejected records: which are still open, exported for correction, and replayed (F5).
+"""Selection, export and replay of rejected records (F5).
 
-An export is NDJSON, one rejected record a line: `feed`, where it came from, why it was refused, and its `raw` text
-with the `raw_header` of a CSV source. Text is in the encoding of the feed; bytes that are none, or whose encoding is
-not known because the mapping is your own and was not given, are `raw_base64` and `raw_header_base64` instead.
-Correct `raw` and give the file to `weir rejected replay`: each record is read again by the mapping of its feed, as
-new usage of the same place in the same source, so that a record without a key of its own is never rated twice.
+An export is NDJSON with one rejected record a line: its `feed`, source and reason, and its `raw` text with the
+`raw_header` of a CSV source. Text is decoded with the encoding of the feed. Bytes that cannot be decoded are in
+`raw_base64` and `raw_header_base64` instead. That includes non-ASCII bytes of a feed whose mapping is neither ready nor
+given.
+
+After `raw` is corrected, `weir rejected replay` reads each record again with the mapping of its feed. The record keeps
+its row and its source, so a record without a key of its own is never rated twice.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ from schemas.choices import RejectReason
 _MAX_ROW: Final = 1 << 32
 _WHOLE_LINE: Final = "('malformed', 'encoding', 'too_long')"
 
-# A line that was refused again unchanged is open once. A rejected record is closed once its key, or its place in its
-# source, has been rated since. A conflict is about a key that was rated before it, and another rule may have rated
-# what a place holds: only later arrivals close those.
+# A line that was rejected again unchanged counts once. A rejected record is closed when a record with its key, or from
+# its row of the source if it has no key, has been rated in the same arrival or later. Two cases need a later arrival: a
+# conflict, whose key had been rated before, and a row of which another mapping rule may have rated a part.
 _OPEN_SQL: Final = f"""
 CREATE OR REPLACE TEMP VIEW open_rejected AS
 SELECT rejected.* FROM rejected
@@ -61,7 +63,7 @@ QUALIFY row_number() OVER (
 
 
 def table_of(connection: duckdb.DuckDBPyConnection, only_open: bool) -> str:
-    """The name of the view with all rejected records, or with those that nothing has been rated for since."""
+    """Return the name of the view of all rejected records, or of the open ones only. The second view is created."""
     if not only_open:
         return "rejected"
     connection.execute(_OPEN_SQL)
@@ -88,7 +90,7 @@ class Rejected(msgspec.Struct, omit_defaults=True):
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export holds: how many records, and how many of them as base64 for want of their feed's mapping."""
+    """Result of an export: number of records, and feeds with base64 records because their mapping was not given."""
 
     records: int
     unread_feeds: tuple[str, ...]
@@ -97,7 +99,10 @@ class Exported:
 def select(
     connection: duckdb.DuckDBPyConnection, *, reason: RejectReason | None, feed: str | None, only_open: bool
 ) -> pl.DataFrame:
-    """Rows of the table `rejected` to export, in order of arrival; a line refused more than once comes once."""
+    """Return the rows of the table `rejected` to export, in order of arrival.
+
+    A line that was rejected more than once is in the result once.
+    """
     relation = connection.sql(
         f"""
         SELECT * FROM {table_of(connection, only_open)}
@@ -113,7 +118,7 @@ def select(
 
 
 def export(rows: pl.DataFrame, out: IO[bytes], mappings: Iterable[feed_mapping.Mapping] = ()) -> Exported:
-    """Write rows of the table `rejected` as an export; `mappings` are those of feeds that are not ready ones."""
+    """Write rows of the table `rejected` as an export. `mappings` are the mappings of feeds that are not ready ones."""
     encodings = {mapping.name: _encoding(mapping) for mapping in [*ready_mappings(), *mappings]}
     unread: set[str] = set()
     for row in rows.iter_rows(named=True):
@@ -144,7 +149,10 @@ def _encoding(mapping: feed_mapping.Mapping) -> str:
 
 
 def _text(raw: bytes | None, encoding: str | None) -> tuple[str | None, str | None]:
-    """The bytes as text in the encoding (ASCII where it is unknown), else as base64."""
+    """Return the bytes as (text, None), or as (None, base64) if they cannot be decoded; (None, None) for None.
+
+    If the encoding is not known, only ASCII is decoded.
+    """
     if raw is None:
         return None, None
     try:
@@ -155,13 +163,16 @@ def _text(raw: bytes | None, encoding: str | None) -> tuple[str | None, str | No
 
 @dataclass
 class _Sources:
-    """Files to replay of one feed: for each source and header the lines at their rows."""
+    """Files to replay of one feed. Each has the name of its source, its header, and its lines by row."""
 
     mapping: feed_mapping.Mapping
     files: list[tuple[str, bytes | None, dict[int, bytes]]] = field(default_factory=list)
 
     def add(self, source: str, header: bytes | None, row: int, line: bytes) -> None:
-        """Put the line where its row is free; the same line twice is one."""
+        """Add the line to a file of this source and header in which its row is free or already has the same line.
+
+        If there is none, start a new file.
+        """
         for name, head, lines in self.files:
             if (name, head) == (source, header) and lines.get(row, line) == line:
                 lines[row] = line
@@ -169,7 +180,7 @@ class _Sources:
         self.files.append((source, header, {row: line}))
 
     def write(self, folder: Path) -> list[Path]:
-        """The files below `folder`, each line on the row that it had, with empty lines between."""
+        """Write the files below `folder` and return their paths. Empty lines put each line on its original row."""
         paths = []
         for number, (source, header, lines) in enumerate(self.files):
             path = folder / self.mapping.name / str(number) / source
@@ -187,11 +198,13 @@ class _Sources:
 
 
 def replay(driver: Embedded, path: Path, mappings: Iterable[feed_mapping.Mapping], as_of: dt.datetime | None) -> Tally:
-    """Ingest the records of an export again, feed by feed, by `mappings` where they have it, else by the ready ones.
+    """Ingest the records of an export again, feed by feed. A mapping in `mappings` has priority over a ready one.
 
-    Given again after it was killed, it goes on; given again when done, all are duplicates. Raises SourceError where
-    the file cannot be read, CatalogueError naming the lines that cannot be replayed, MappingError where a list that a
-    mapping needs does not lie beside `path`, before anything is rated.
+    After a crash, the same call resumes. After success, the same call finds only duplicates.
+
+    Before anything is rated, raises SourceError if the file cannot be read, CatalogueError with the lines that cannot
+    be replayed, UsageError if a feed has no mapping, and MappingError if a list that a mapping needs is missing from
+    the folder of `path`. Raises StorageError if the temporary files cannot be written.
     """
     feeds = _read(path, {mapping.name: mapping for mapping in mappings})
     listed = [with_lists(sources.mapping, path.parent) for sources in feeds]
@@ -199,7 +212,7 @@ def replay(driver: Embedded, path: Path, mappings: Iterable[feed_mapping.Mapping
     moment = as_of or dt.datetime.now(dt.UTC)
     total = Tally()
     try:
-        # Whatever lies there is of a replay that was killed; the same file writes the same again and goes on.
+        # The folder may exist after a killed replay. The same export writes the same files, so the ingest resumes.
         shutil.rmtree(folder, ignore_errors=True)
         written = [(mapping, sources.write(folder)) for mapping, sources in zip(listed, feeds, strict=True)]
     except OSError as error:
@@ -246,7 +259,7 @@ def _ready(feed: str) -> feed_mapping.Mapping:
 
 
 def _place(sources: _Sources, rejected: Rejected) -> tuple[str, str, str] | None:
-    """Put the record among the sources; or the field that forbids it, what it holds, and what would be right."""
+    """Add the record to the sources and return None, or return the wrong field, what was found and what is expected."""
     form = sources.mapping.format
     try:
         header = _bytes(rejected.raw_header, rejected.raw_header_base64, form.encoding)
@@ -258,7 +271,7 @@ def _place(sources: _Sources, rejected: Rejected) -> tuple[str, str, str] | None
     if raw is None or not raw.strip():
         return "raw", "nothing", "the record; leave out the whole line to drop it"
     if form.type != "csv":
-        # A record of a document may go over several lines; inside its strings JSON has no line breaks.
+        # A record of a JSON document may span several lines. JSON strings contain no line breaks, so this is safe.
         raw = raw.replace(b"\r", b" ").replace(b"\n", b" ")
     if b"\n" in raw:
         return "raw", "a line break", "one line, as in the source"
@@ -276,14 +289,14 @@ def _place(sources: _Sources, rejected: Rejected) -> tuple[str, str, str] | None
 
 
 def _bytes(text: str | None, encoded: str | None, encoding: str) -> bytes | None:
-    """The corrected text in the encoding of the feed, else the bytes as they came."""
+    """Return the corrected text encoded as the feed is, or the original bytes if there is no text."""
     if text is not None:
         return text.encode(encoding)
     return None if encoded is None else base64.b64decode(encoded, validate=True)
 
 
 def _of_lines(mapping: feed_mapping.Mapping) -> feed_mapping.Mapping:
-    """The mapping for raw records one a line: those of JSON, Parquet and Arrow sources are kept as JSON objects."""
+    """Return the mapping for one raw record a line. Records of JSON, Parquet and Arrow sources become NDJSON."""
     if mapping.format.type in ("csv", "ndjson"):
         return mapping
     as_lines = msgspec.structs.replace(mapping.format, type="ndjson", records="", encoding="utf-8")
@@ -291,12 +304,12 @@ def _of_lines(mapping: feed_mapping.Mapping) -> feed_mapping.Mapping:
 
 
 def render_exported(exported: Exported, out_file: Path) -> str:
-    """How many were written where."""
+    """Return a sentence with the number of exported records and the file."""
     return f"exported {exported.records:,} {'record' if exported.records == 1 else 'records'} to {out_file}"
 
 
 def unread_note(exported: Exported) -> str | None:
-    """What to do about records that could only be exported as base64."""
+    """Return the advice for records that were exported as base64, or None if there are none."""
     if not exported.unread_feeds:
         return None
     feeds = ", ".join(exported.unread_feeds)

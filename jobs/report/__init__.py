@@ -1,4 +1,4 @@
-"""The monthly usage report: build it from history and state, write it as Parquet, CSV, XLSX and one HTML page (Q4)."""
+"""Monthly usage report, built from history and state and written as Parquet, CSV, XLSX and one HTML page (Q4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobs.report.model import Report
 from schemas.choices import ReportFormat
 
 
-# What the page and the workbook stand on takes long to import, which no other command should pay for.
+# The libraries of the page and of the workbook load slowly, so they are imported only when they are needed.
 def _write_html(report: Report, out: Path) -> list[Path]:
     from jobs.report.page import write_html
 
@@ -34,10 +34,10 @@ __all__ = ["Report", "build_report", "write_report"]
 
 
 def write_report(report: Report, out: Path, formats: Iterable[ReportFormat] = tuple(ReportFormat)) -> list[Path]:
-    """Writes the report into the directory `out`, which is made; returns the files, in the order of `formats`.
+    """Write the report into the directory `out`, and create it if it is missing. Return the files by `formats`.
 
-    A file of the same name is replaced as a whole. The same report gives the same bytes. Raises StorageError if the
-    disk refuses.
+    An existing file is replaced atomically. The same report gives the same bytes. Raises StorageError if a file cannot
+    be written.
     """
     wanted = list(dict.fromkeys(formats))
     return [path for name in wanted for path in WRITERS[name](report, out)]

@@ -1,4 +1,4 @@
-"""Builds the monthly usage report from the history and the state, by whole columns (Q4)."""
+"""Construction of the monthly usage report from the history and the state, by whole columns (Q4)."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def build_report(
     account: str | None,
     as_of: dt.datetime,
 ) -> Report:
-    """The report of `cycle` as known at `as_of` (aware): usage from the view `rated`, sizes and fees from `views`.
+    """Return the report of `cycle` as of `as_of`: usage from the view `rated`, sizes and fees from `views`.
 
-    With `account` it covers that account and all below it, and leaves out rejected records, which belong to no
-    account yet. The same history, state and arguments give the same report. Raises UsageError for an account that
-    does not exist and InputError for a cycle that has neither usage nor fees.
+    With `account`, the report covers that account and all accounts below it, and omits rejected records, which belong
+    to no account yet. The same history, state and arguments give the same report. Raises UsageError if `as_of` has no
+    UTC offset or the account does not exist, and InputError if the cycle is not known.
     """
-    import duckdb  # here, since other commands import this package for its texts alone
+    import duckdb  # Imported here, because other commands import this package only for its text functions.
 
     if as_of.tzinfo is None:
         raise UsageError(f"as-of time {as_of.isoformat()} has no UTC offset; give one, e.g. {as_of.isoformat()}Z")
@@ -81,7 +81,7 @@ def build_report(
 
 
 def account_tree(accounts: pl.DataFrame, account: str) -> list[str]:
-    """`account` and every account below it, sorted. Raises UsageError if there is no such account."""
+    """Return `account` and all accounts below it, sorted. Raises UsageError if the account does not exist."""
     known = accounts["account_id"].to_list()
     if account not in known:
         raise unknown("an account", account, known)
@@ -91,19 +91,23 @@ def account_tree(accounts: pl.DataFrame, account: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Window:
-    """The cycle's bounds over all accounts in scope, and for each subject how much of it has elapsed."""
+    """Bounds of the cycle over all accounts in scope, and the elapsed part of each subject's cycle."""
 
     first: dt.date
     last: dt.date
     is_open: bool
     elapsed_days: str | None
-    by_subject: pl.DataFrame  # subject_kind, subject, service, elapsed_s, cycle_s; open cycles only
+    by_subject: pl.DataFrame  # Columns subject_kind, subject, service, elapsed_s, cycle_s; open cycles only.
 
 
 def _require_cycle(
     connection: duckdb.DuckDBPyConnection, views: StateViews, cycle: str, accounts: list[str] | None
 ) -> None:
-    """A cycle exists where somebody has usage in it, and for accounts where they have usage or fees in it."""
+    """Raise InputError if the cycle does not exist.
+
+    A cycle exists if any account has usage in it. If `accounts` is given, one of these must also have usage or fees in
+    it.
+    """
     rated = connection.execute("SELECT DISTINCT cycle::VARCHAR, account_id::VARCHAR FROM rated").fetchall()
     used = {*rated, *views.counters.select("cycle", "account_id").unique().iter_rows()}
     cycles = {label for label, _ in used}
@@ -124,7 +128,7 @@ def _some(names: list[str], limit: int = 12) -> str:
 
 
 def label_bounds(cycle: str) -> tuple[dt.date, dt.date]:
-    """First and last day of a cycle of one month with this label. Raises InputError for what is no label."""
+    """Return the first and the last day of the monthly cycle with this label. Raises InputError if it is no label."""
     try:
         first = dt.date.fromisoformat(cycle if len(cycle) > 7 else f"{cycle}-01")
     except ValueError:
@@ -175,7 +179,10 @@ def _cycle_window(views: StateViews, cycle: str, accounts: list[str] | None, as_
 
 
 def _elapsed(time_zone: str, first: dt.date, last: dt.date, as_of: dt.datetime) -> tuple[int | None, int | None]:
-    """Seconds elapsed (a day at least, so that the first hours do not run away) and of the cycle; None: closed."""
+    """Return the elapsed and the total seconds of a cycle, or (None, None) if it is not open at `as_of`.
+
+    Elapsed is at least one day, so that the first hours do not give an extreme forecast.
+    """
     zone = zoneinfo.ZoneInfo(time_zone)
     start = dt.datetime.combine(first, dt.time(), zone).astimezone(dt.UTC)
     end = dt.datetime.combine(last + dt.timedelta(days=1), dt.time(), zone).astimezone(dt.UTC)
@@ -221,10 +228,10 @@ def _as_planned(name: str, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rejected(connection: duckdb.DuckDBPyConnection, views: StateViews, window: _Window) -> pl.DataFrame:
-    """Records refused from the first day of the cycle until the longest grace after it, while they could count in it.
+    """Return counts by reason of records rejected between the start of the cycle and its end plus the longest grace.
 
-    What was refused says nothing sure about its time of use; so those of the first days of a cycle stand in the report
-    of the cycle before it as well.
+    During this time a record can count in the cycle. The time of use of a rejected record is not reliable, so a record
+    that is rejected in the first days of a cycle is also in the report of the cycle before.
     """
     grace = dt.timedelta(hours=max(views.accounts["grace_hours"].drop_nulls().to_list(), default=0))
     until = dt.datetime.combine(window.last + dt.timedelta(days=1), dt.time()) + grace

@@ -1,4 +1,4 @@
-"""Tables of the page: which columns of a section are shown there, and every cell as text with its exact value."""
+"""Tables of the HTML page: the columns of a section that it shows, and each cell as text with its exact value."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ SERVICE_NAMES = {"data": "Data", "sms": "SMS", "voice": "Voice", "fees": "Fees"}
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` then `faint` (digits past the second decimal) is what is shown; `exact` its value for machines."""
+    """One cell. The page shows `text`, then `faint` (digits past the second decimal). `exact` is the exact value."""
 
     kind: str
     text: str
     faint: str = ""
     exact: str = ""
-    share: str = ""  # for a percentage: the width of its bar, 0 to 100
+    share: str = ""  # Width of the bar of a percentage, 0 to 100.
     over: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page; `more` rows are left out of it."""
+    """A table of the page. `more` is the number of rows that it omits."""
 
     name: str
     title: str
@@ -52,7 +52,10 @@ def table(
     caption: str = "",
     limit: int = TABLE_ROWS,
 ) -> Table:
-    """The first `limit` rows of a section with the given columns, without optional columns that hold nothing."""
+    """Return the first `limit` rows of a section as a table of the given columns.
+
+    `columns` are names separated by spaces. Optional columns without any value are omitted.
+    """
     plan = SECTIONS[section]
     known = {column.name: column for column in plan.columns}
     kept = telling_columns([known[column] for column in columns.split()], frame)
@@ -115,15 +118,15 @@ def _percent_cell(value: Decimal | None) -> Cell:
 
 
 def _amount_cells(texts: list[str | None]) -> list[Cell]:
-    """Amounts of one column, padded to the same number of decimals (two at least), so that the points line up."""
+    """Format the amounts of a column with the same number of decimals (at least two), so that the points line up."""
     decimals = max([2, *(len(text.partition(".")[2]) for text in texts if text)])
     return [Cell("none", "–") if text is None else amount_cell(text, decimals) for text in texts]
 
 
 def amount_cell(text: str, decimals: int = 2) -> Cell:
-    """An amount with thousands separated; what lies past the second decimal is set apart, and nothing is rounded.
+    """Format an amount with thousands commas, without rounding. Digits past the second decimal go into `faint`.
 
-    It is as wide as one with so many decimals: figure spaces stand where there are no more digits.
+    Figure spaces pad the amount to `decimals` decimals.
     """
     whole, _, fraction = text.removeprefix("-").partition(".")
     padded = fraction.ljust(2, "0").ljust(decimals, "\u2007")

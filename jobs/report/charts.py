@@ -1,4 +1,4 @@
-"""Charts of the page, as inline SVG and lists: text stays text, colours come from the page, nothing is loaded."""
+"""Charts of the HTML page as inline SVG and lists. Text stays text, colours come from the page's CSS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 8, 10, 26
 
 @dataclass(frozen=True)
 class Series:
-    """One stacked layer of a column chart: `name` for the legend, CSS class `style`, one value a column."""
+    """One layer of a stacked column chart: `name` in the legend, CSS class `style`, and one value a column."""
 
     name: str
     style: str
@@ -23,18 +23,18 @@ class Series:
 
 @dataclass(frozen=True)
 class Columns:
-    """A column chart: `labels` under the columns, `tips` on them; `text` writes an axis value, `alt` says it all."""
+    """A column chart: `labels` below the columns, `tips` as tooltips, `text` to format axis values, and `alt` text."""
 
     labels: Sequence[str]
     tips: Sequence[str]
     series: Sequence[Series]
     text: Callable[[Fraction], str]
-    step_base: int  # axis steps are 1, 2 or 5 times a power of this (10), or of 1024 with 10, 20, 50, ... between
+    step_base: int  # 10 or 1024; see nice_step.
     alt: str
 
 
 def column_chart(chart: Columns) -> Markup:
-    """Stacked columns over a zero line; what is negative hangs below it."""
+    """Draw stacked columns as SVG. Negative values extend below the zero line."""
     count = len(chart.labels)
     highs = [sum((max(series.values[at], Fraction()) for series in chart.series), Fraction()) for at in range(count)]
     lows = [sum((min(series.values[at], Fraction()) for series in chart.series), Fraction()) for at in range(count)]
@@ -84,7 +84,7 @@ def column_chart(chart: Columns) -> Markup:
 
 
 def bar_chart(rows: Sequence[tuple[str, Fraction, str]]) -> Markup:
-    """Horizontal bars as a list: label, value as text, and a bar as wide as its share of the largest value."""
+    """Draw horizontal bars as an HTML list: label, value as text, and a bar in proportion to the largest value."""
     top = max([value for _, value, _ in rows] + [Fraction()]) or Fraction(1)
     parts = ['<ul class="bars">']
     for label, value, text in rows:
@@ -98,7 +98,10 @@ def bar_chart(rows: Sequence[tuple[str, Fraction, str]]) -> Markup:
 
 
 def nice_step(span: Fraction, base: int) -> Fraction:
-    """The step of an axis with a few ticks over `span`: 1, 2 or 5 times a power of ten, of a unit when base is 1024."""
+    """Return an axis step that gives a few ticks over `span`: 1, 2 or 5 times a power of ten.
+
+    If `base` is 1024, the step is such a multiple of a power of 1024, and at least 1.
+    """
     if span <= 0:
         return Fraction(1)
     unit = Fraction(1)

@@ -1,4 +1,4 @@
-"""Writes the sections of a report as CSV and Parquet, one file a section."""
+"""CSV and Parquet files of a report, one file a section."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from jobs.report.text import amounts_as_text
 
 
 def write_csv(report: Report, out: Path) -> list[Path]:
-    """One CSV file a section: UTF-8, comma, LF, header of column names, amounts as exact decimal text.
+    """Write one CSV file a section and return the paths.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe in front; numbers never do.
+    Files are UTF-8 with commas, LF and a header of column names. Amounts are exact decimal text. A text that a
+    spreadsheet would evaluate as a formula gets a leading apostrophe; numbers never do.
     """
     return _write_each(report, out, "csv", lambda frame, path: csv_frame(frame).write_csv(path))
 
 
 def csv_frame(frame: pl.DataFrame) -> pl.DataFrame:
-    """`frame` as its CSV shows it: texts guarded against formulas, amounts and percentages as decimal text."""
+    """Return `frame` as written to CSV: apostrophes before formula-like texts, Decimal columns as decimal text."""
     texts = [name for name, kind in frame.schema.items() if kind == pl.String]
     guarded = frame.with_columns(
         pl.when(pl.col(name).str.contains(r"^[=+\-@\t\r]")).then("'" + pl.col(name)).otherwise(pl.col(name)).alias(name)
@@ -33,7 +34,10 @@ def csv_frame(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def write_parquet(report: Report, out: Path) -> list[Path]:
-    """One Parquet file a section: quantities int64, amounts decimal(38, 9), title and cycle in the file's metadata."""
+    """Write one Parquet file a section and return the paths.
+
+    Quantities are int64 and amounts decimal(38, 9). The schema metadata has `weir.cycle` and `weir.as_of`.
+    """
 
     def write(frame: pl.DataFrame, path: Path) -> None:
         table = frame.to_arrow()

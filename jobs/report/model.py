@@ -1,7 +1,7 @@
-"""What a monthly usage report holds: its sections as whole columns, and what each column is (Q4).
+"""Content of a monthly usage report: its sections as data frames, and the definition of each column (Q4).
 
-Amounts are Decimal(38, 9) of the row's currency, exact to the nano; quantities are int64 whole units of the row's
-service (bytes, messages, seconds). Every writer takes its columns, titles and formats from here.
+Amounts are Decimal(38, 9) in the row's currency, exact to the nano. Quantities are int64 in whole units of the row's
+service (bytes, messages, seconds). Every writer takes its columns, titles and formats from this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Kind = Literal["text", "count", "quantity", "amount", "percent", "date"]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a section: `title` heads it for people, `kind` says how it is written."""
+    """One column of a section: `title` is its heading, and `kind` decides its format."""
 
     name: str
     kind: Kind
@@ -29,7 +29,7 @@ class Column:
 
 @dataclass(frozen=True)
 class SectionPlan:
-    """A section before it has rows: file and sheet name, title, one sentence for the reader, its columns."""
+    """Definition of a section: name in files, title, a sentence of explanation, and columns."""
 
     name: str
     title: str
@@ -216,7 +216,7 @@ SECTIONS: dict[str, SectionPlan] = {
     )
 }
 
-# Columns that say nothing where every row has nothing in them.
+# Columns to omit if no row has a value.
 _OPTIONAL = {
     "name",
     "parent",
@@ -249,7 +249,10 @@ _OPTIONAL = {
 
 
 def telling_columns(columns: Sequence[Column], frame: pl.DataFrame) -> tuple[Column, ...]:
-    """`columns` without those optional ones that are null, empty or zero in every row of `frame`."""
+    """Return `columns` without the optional ones that have no value in `frame`.
+
+    An optional column is omitted if it is null or zero in every row, or, for text, null in every row.
+    """
     return tuple(column for column in columns if column.name not in _OPTIONAL or _tells(frame[column.name]))
 
 
@@ -259,16 +262,17 @@ def _tells(values: pl.Series) -> bool:
 
 
 UNITS = {"data": "bytes", "sms": "messages", "voice": "seconds"}
-FEES_SERVICE = "fees"  # the `service` of the rows that carry fees
+FEES_SERVICE = "fees"  # The `service` of fee rows.
 
 
 @dataclass(frozen=True)
 class Report:
     """A monthly usage report (Q4). `sections` has a frame for each of SECTIONS, with its columns in order.
 
-    `cycle_from` and `cycle_until` (inclusive) bound the cycle; `is_open` says that it has not ended at `as_of`, in
-    which case forecasts are given, and `elapsed_days` of `cycle_days` tell what they rest on. `cards` counts the
-    cards in scope now. `notes` are sentences that a reader needs.
+    `cycle_from` and `cycle_until` (inclusive) bound the cycle. If it has not ended at `as_of`, `is_open` is true and
+    sections have forecasts, based on `elapsed_days` of `cycle_days`. `cards` is the number of cards in scope now, and
+    `cards_used` the number of cards with usage in the cycle. `top` limits the lists of top SIMs. `notes` are
+    explanations for the reader.
     """
 
     cycle: str
@@ -277,7 +281,7 @@ class Report:
     cycle_from: dt.date
     cycle_until: dt.date
     is_open: bool
-    elapsed_days: str | None  # decimal text
+    elapsed_days: str | None  # Decimal text; None if the cycle is closed.
     cycle_days: int
     cards: int
     cards_used: int
@@ -286,12 +290,12 @@ class Report:
     sections: dict[str, pl.DataFrame]
 
     def top_sims(self) -> pl.DataFrame:
-        """The SIMs with the most data, most first; the columns of section `sims`."""
+        """Return the `top` rows of section `sims` with the most data usage, in descending order."""
         data = self.sections["sims"].filter(pl.col("service") == "data", pl.col("used") > 0)
         return data.top_k(self.top, by="used").sort(["used", "iccid", "currency"], descending=[True, False, False])
 
     def dearest_sims(self) -> pl.DataFrame:
-        """The SIMs with the highest totals of each currency, fees included: iccid, account_id, currency, total."""
+        """Return the `top` SIMs of each currency by total with fees: currency, account_id, iccid, total."""
         by_sim = self.sections["sims"].group_by("currency", "account_id", "iccid").agg(pl.col("total").sum())
         ordered = by_sim.filter(pl.col("total") > 0).sort(
             ["currency", "total", "iccid"], descending=[False, True, False]
@@ -299,7 +303,7 @@ class Report:
         return ordered.group_by("currency", maintain_order=True).head(self.top)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values: quantities int, amounts decimal text; of the SIMs only the top ones."""
+        """Return the report as JSON values: quantities as int, amounts as decimal text, and only the top SIMs."""
         sections = {name: frame for name, frame in self.sections.items() if name != "sims"}
         sections["top_sims"] = self.top_sims()
         sections["dearest_sims"] = self.dearest_sims()
@@ -320,7 +324,7 @@ class Report:
 
 
 def json_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """The rows of `frame` as JSON values: amounts as decimal text, dates and times in ISO 8601."""
+    """Return the rows of `frame` as JSON values: amounts as decimal text, dates and times in ISO 8601."""
     dates = [name for name, kind in frame.schema.items() if kind == pl.Date]
     instants = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
     return (

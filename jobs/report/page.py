@@ -1,4 +1,4 @@
-"""Writes a report as one HTML page that opens offline: no script, no font, no image, nothing loaded from anywhere."""
+"""HTML page of a report. It works offline: it has no scripts and loads no fonts, images or other files."""
 
 from __future__ import annotations
 
@@ -32,17 +32,20 @@ _LAYERS = (
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its heading, its legend (name, CSS class) and the table behind it."""
+    """A chart with its heading, its legend (pairs of name and CSS class) and its values in words."""
 
     title: str
     caption: str
     svg: Markup
     legend: Sequence[tuple[str, str]] = ()
-    values: Sequence[str] = ()  # the chart in words, one line a column
+    values: Sequence[str] = ()  # The chart in words, one line a column.
 
 
 def write_html(report: Report, out: Path) -> list[Path]:
-    """One page with headline figures, charts and tables; of the SIMs only the top ones. Same report, same bytes."""
+    """Write one page with headline figures, charts and tables, and return its path.
+
+    The page lists only the top SIMs. The same report gives the same bytes.
+    """
     path = out / f"{file_stem(report)}.html"
     with placed(path) as unfinished:
         unfinished.write_text(render_html(report), encoding="utf-8", newline="\n")
@@ -50,7 +53,7 @@ def write_html(report: Report, out: Path) -> list[Path]:
 
 
 def render_html(report: Report) -> str:
-    """The page as text; every value from the data is escaped."""
+    """Return the page as text. Every value from the data is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -83,7 +86,7 @@ def _headlines(report: Report) -> list[tuple[str, list[tuple[str, Cell]]]]:
 
 
 def _facts(report: Report) -> list[tuple[str, str, str]]:
-    """Label, value, and a line of detail."""
+    """Return the headline facts, each with a label, a value and a line of detail."""
     services = report.sections["services"]
     facts = []
     for service, title in (("data", "Data used"), ("sms", "SMS used"), ("voice", "Voice used")):
@@ -134,9 +137,10 @@ def _figures(report: Report) -> list[Figure]:
 
 
 def _columns_of(report: Report, rows: pl.DataFrame) -> tuple[list[dt.date | None], pl.DataFrame]:
-    """The columns of a chart by day, one for each day of the cycle, and `rows` with that as `day`.
+    """Return the columns of a chart by day, and `rows` with `day` set to None if it is outside the cycle.
 
-    Where the cycle took in late usage of earlier days, the first column, None, stands for all of it.
+    There is one column for each day of the cycle. If the cycle contains late usage of earlier days, a first column
+    None has all of that usage.
     """
     days: list[dt.date | None] = [report.cycle_from + dt.timedelta(days=at) for at in range(report.cycle_days)]
     inside = pl.col("day").is_between(report.cycle_from, report.cycle_until)
@@ -214,7 +218,7 @@ def _size_tick(value: Fraction) -> str:
 
 
 def _plain(value: Fraction) -> str:
-    """Exact decimal text of a whole number of nanos, with thousands separated."""
+    """Format an amount that is a whole number of nanos as exact decimal text with thousands commas."""
     nanos = value * 10**9
     text = f"{Decimal(int(nanos)).scaleb(-9):,.9f}"
     return text.rstrip("0").rstrip(".")

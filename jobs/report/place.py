@@ -1,4 +1,4 @@
-"""Where the files of a report go: names that say what they are, and files that appear whole or not at all."""
+"""Report files: naming, and atomic writes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from rating.errors import StorageError
 
 
 def file_stem(report: Report) -> str:
-    """What the report's files begin with: usage-2026-10, or usage-2026-10-acme for an account.
+    """Return the common prefix of the report's files: usage-2026-10, or usage-2026-10-acme for an account.
 
-    An account id with characters other than letters, digits, dot, dash and underscore is written with underscores and
-    a digest, so that two accounts never share a file.
+    If an account id is longer than 60 characters, or has characters other than letters, digits, dot, dash and
+    underscore, it is shortened, these characters become underscores, and a digest of the id follows. So two accounts
+    never share a file.
     """
     if report.account is None:
         return f"usage-{report.cycle}"
@@ -29,9 +30,9 @@ def file_stem(report: Report) -> str:
 
 @contextmanager
 def placed(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` as the block ends well and vanishes otherwise.
+    """Yield a temporary path beside `path`. It is renamed to `path` if the block succeeds, and deleted otherwise.
 
-    Raises StorageError where the disk refuses.
+    Creates the folder if it is missing. Turns an OSError of the block into StorageError.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
@@ -43,5 +44,5 @@ def placed(path: Path) -> Iterator[Path]:
             f"{path}: cannot write the report: {error.strerror or error}; make room there or name another place"
         ) from error
     finally:
-        with suppress(OSError):  # the error that matters is the first one
+        with suppress(OSError):  # An error of the block must not be replaced by this one.
             unfinished.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What rules did in a cycle: firings and actions by rule, and the SIMs that met them most often (L10, L12)."""
+"""Rule sections of the report: firings and actions in a cycle by rule, and the SIMs with most firings (L10, L12)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _CYCLES: Final = [name for name, each in TRIGGERS.items() if each.window == "cycle" and each.kind != "term"]
 _DAYS: Final = [name for name, each in TRIGGERS.items() if each.window == "day"]
 
-# A firing belongs to the cycle that its total runs over, else to that of its day: of the window, of use, or of firing.
+# A firing of a trigger with a total per cycle belongs to that cycle. Any other firing belongs to the cycle with its
+# day: the day of its window, or the local day of use, or the local day of the firing.
 _FIRED: Final = """
 CREATE OR REPLACE TEMP TABLE fired_in_cycle AS
 SELECT firings.rule_id::VARCHAR AS rule_id, firings.trigger::VARCHAR AS trigger, owner::VARCHAR AS owner,
@@ -62,7 +63,7 @@ def rule_sections(
     accounts: list[str] | None,
     top: int,
 ) -> dict[str, pl.DataFrame]:
-    """The frames of the sections `rules` and, for `top` SIMs, `rule_sims`; empty where no rule fired."""
+    """Return the frames of the sections `rules` and `rule_sims` (of at most `top` SIMs). Empty if no rule fired."""
     connection.register("report_accounts", views.accounts.select("account_id", "time_zone").to_arrow())
     try:
         given = {"cycles": _CYCLES, "days": _DAYS, "cycle": cycle, "first": first, "last": last, "accounts": accounts}

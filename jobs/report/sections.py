@@ -1,11 +1,11 @@
-"""The SQL of the report's sections: a few scans of the history, then small aggregations over what they gave."""
+"""SQL of the report's sections: a few scans of the history, then small aggregations over the scans."""
 
 from __future__ import annotations
 
 from jobs.report.model import FEES_SERVICE
 from rating.units.ratio import PERCENT_SQL
 
-# Exact: HUGEINT sums of nanos become DECIMAL(38, 9) of the currency by a multiplication of decimals.
+# Exact conversion: a HUGEINT sum of nanos becomes a DECIMAL(38, 9) amount by a multiplication of decimals.
 _DECIMAL = "(coalesce({}, 0)::DECIMAL(29, 0) * 0.000000001::DECIMAL(9, 9))::DECIMAL(38, 9)"
 
 _ADJUSTS = "kind <> 'usage'"
@@ -37,7 +37,7 @@ _TEXT_KEYS = {"account_id", "kind", "subject_kind", "plan_id", "service", "curre
 
 
 def scan_sql(name: str, of_accounts: bool) -> str:
-    """One scan of the view `rated`: $1 the cycle, $2 the list of account ids where `of_accounts`."""
+    """Return the SQL of a scan of the view `rated`. $1 is the cycle. If `of_accounts`, $2 is a list of account ids."""
     keys = ", ".join(_key(key) for key in _SCAN_KEYS[name].split())
     measures = ", ".join(f"{expression} AS {measure}" for measure, expression in _SCAN_MEASURES.items())
     extra = ", max(used_at) AS last_used_at" if name == "lines" else ", count(DISTINCT iccid) AS sims"
@@ -50,9 +50,10 @@ def _key(key: str) -> str:
 
 
 def lines_sql() -> str:
-    """The table `lines`: what the scan of that name gave, and fees as rows of service `fees` with no usage.
+    """Return the SQL that creates the table `lines` from the scan `lines` and the fees.
 
-    Each row has how many seconds of its subject's cycle have elapsed, of how many; null where that cycle is closed.
+    Fees are rows of the service `fees` without usage. `elapsed_s` and `cycle_s` are the elapsed and the total seconds
+    of the cycle of the row's subject; both are null if that cycle is closed.
     """
     amount = _DECIMAL.format("amount_nanos")
     fees = (
@@ -80,8 +81,8 @@ _TOTAL = (
 )
 _NET = "(charge + adjustments)::DECIMAL(38, 9) AS total"
 
-# The linear forecast of an open cycle, late usage of earlier ones counted once; usage of a closed one counts as it is,
-# and no open part means no forecast.
+# Linear forecast of an open cycle. Late usage of earlier cycles is not extrapolated, nor is usage of a closed cycle.
+# If no row has an open cycle, the forecast is null.
 _FORECAST = (
     "CASE WHEN count(cycle_s) > 0 THEN sum(CASE WHEN cycle_s IS NULL THEN used "
     "ELSE late_quantity + (used - late_quantity)::HUGEINT * cycle_s // elapsed_s END)::BIGINT END AS forecast"
@@ -89,9 +90,10 @@ _FORECAST = (
 
 
 def _by_service(keys: str, where: str = "true") -> str:
-    """Measures, amounts and forecast by `keys`, which include service and currency.
+    """Return the SQL of measures, amounts and forecast grouped by `keys`, which include service and currency.
 
-    The forecast takes the usage of each (elapsed, whole) pair as one sum, so that rounding stays below a unit each.
+    The forecast first sums the usage of each pair (elapsed_s, cycle_s), so that the rounding error is less than one
+    unit for each pair.
     """
     same = " AND ".join(f"usage.{key.strip()} IS NOT DISTINCT FROM ahead.{key.strip()}" for key in keys.split(","))
     return (

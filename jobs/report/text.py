@@ -1,4 +1,4 @@
-"""Quantities and amounts as people read them; exact decimal text for machines."""
+"""Text of quantities and amounts: readable for people, exact decimals for machines."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ _SIZES = ("bytes", "KB", "MB", "GB", "TB", "PB", "EB")
 
 
 def amounts_as_text(frame: pl.DataFrame) -> pl.DataFrame:
-    """`frame` with each Decimal column as plain decimal text, without trailing zeros and never with an exponent."""
+    """Return `frame` with each Decimal column as decimal text, without trailing zeros and without exponents."""
     amounts = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Decimal)]
     return frame.with_columns(amount_text(pl.col(name)) for name in amounts)
 
 
 def amount_text(amount: pl.Expr) -> pl.Expr:
-    """Exact decimal text of a Decimal column: "0", "-0.5", "12.000000001"."""
+    """Return the exact decimal text of a Decimal column: "0", "-0.5", "12.000000001"."""
     text = amount.cast(pl.Decimal(38, 9)).cast(pl.String)
     return text.str.strip_chars_end("0").str.strip_chars_end(".")
 
 
 def size_text(volume_bytes: int) -> str:
-    """A data volume in the largest unit that leaves at least 1, powers of 1024: "1.50 GB", "-3.00 KB", "12 bytes"."""
+    """Format a data volume in the largest unit (a power of 1024) that gives at least 1: "1.50 GB", "12 bytes"."""
     magnitude = abs(volume_bytes)
     step = 0
     while magnitude >= 1024 ** (step + 1) and step < len(_SIZES) - 1:
@@ -36,14 +36,14 @@ def size_text(volume_bytes: int) -> str:
 
 
 def duration_text(duration_s: int) -> str:
-    """A duration as hours, minutes, seconds: "1:02:05", "0:00:30"."""
+    """Format a duration as hours, minutes and seconds: "1:02:05", "0:00:30"."""
     minutes, seconds = divmod(abs(duration_s), 60)
     sign = "-" if duration_s < 0 else ""
     return f"{sign}{minutes // 60:,}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def quantity_text(quantity: int, service: str) -> str:
-    """A quantity of `service` for people: data by size_text, voice by duration_text, else with thousands separated."""
+    """Format a quantity of `service`: data with size_text, voice with duration_text, others with thousands commas."""
     if service == "data":
         return size_text(quantity)
     if service == "voice":

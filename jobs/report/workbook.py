@@ -1,4 +1,4 @@
-"""Writes a report as one XLSX workbook, a sheet a section."""
+"""XLSX workbook of a report, with one sheet a section."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from jobs.report.place import file_stem, placed
 from jobs.report.text import amounts_as_text
 
 SHEET_ROWS = 1_048_576
-_HEADER_ROW = 2  # under the title and its sentence
+_HEADER_ROW = 2  # Below the title and its caption.
 _SLICE = 50_000
 
 
 def write_xlsx(report: Report, out: Path) -> list[Path]:
-    """One workbook: numbers are numbers; each amount stands twice, as a number and as exact decimal text.
+    """Write one workbook and return its path. Each amount has two columns: a number, and exact decimal text.
 
-    Columns in which no row has anything are left out. Texts are written as strings, never as formulas or links. A
-    section with more rows than a sheet takes is left to the CSV file, and its sheet says so. The same report gives
-    the same bytes.
+    Optional columns without any value are omitted. Texts are strings, never formulas or links. If a section has more
+    rows than a sheet can have, its sheet refers to the CSV file instead. The same report gives the same bytes.
     """
     path = out / f"{file_stem(report)}.xlsx"
     with placed(path) as unfinished:
@@ -52,7 +51,7 @@ def write_xlsx(report: Report, out: Path) -> list[Path]:
 def _close(book: xlsxwriter.Workbook) -> None:
     try:
         book.close()
-    except FileCreateError as error:  # what the library makes of an OSError
+    except FileCreateError as error:  # The library wraps an OSError in this.
         raise OSError(str(error)) from error
 
 

@@ -1,1 +1,1 @@
-"""What commands show: cards, pools, rules, explanations and SQL."""
+"""Read commands: cards, pools, rules, explanations and SQL."""

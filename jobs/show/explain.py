@@ -1,4 +1,4 @@
-"""Explain a record by its key: every row that it left in the history, step by step, and computed again (P12)."""
+"""Explanation of a record by its key: each of its rows in the history, step by step, with a recomputed charge (P12)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Row = dict[str, Any]
 def explain_key(
     compiled: Compiled, connection: duckdb.DuckDBPyConnection, key: str, feed: str | None
 ) -> list[dict[str, Any]]:
-    """For each rated row of the key, its steps and its charge as decimal text, in journal order.
+    """Return the steps and the charge (decimal text) of each rated row of the key, in journal order.
 
-    `agrees` says whether the price function, computed again from the row, gives the stored charge; it is None where
-    the row does not hold enough for that. Raises UsageError where no record with that key was rated, with the reason
-    where one was rejected, and where several feeds have the key and none was named.
+    `agrees` is True if the price function, recomputed from the row, gives the stored charge. It is None if the row has
+    too little data for that. Raises UsageError if no record with the key was rated (with the reason if one was
+    rejected), or if several feeds have the key and `feed` is None.
     """
     found = connection.sql(
         "SELECT * FROM rated WHERE record_key = $1 AND ($2 IS NULL OR feed = $2) ORDER BY journal_offset, part",
@@ -79,7 +79,10 @@ def _explained(compiled: Compiled, connection: duckdb.DuckDBPyConnection, row: R
 def _check(
     compiled: Compiled, connection: duckdb.DuckDBPyConnection, row: Row, rows: list[Row]
 ) -> tuple[bool | None, str, dict[str, Any]]:
-    """Whether the charge computed again is the stored one, in words, and what was computed."""
+    """Recompute the charge of a row.
+
+    Return whether it equals the stored charge (None if it cannot be recomputed), a sentence, and the recomputed values.
+    """
     if row["kind"] == "rerate":
         return None, "a difference between two ratings of the rows above", {}
     if row["kind"] == "reversal":
@@ -98,9 +101,10 @@ def _check(
 
 
 def _recomputed(compiled: Compiled, connection: duckdb.DuckDBPyConnection, row: Row) -> list[int] | None:
-    """Nanos that the row can have cost; None where it does not hold what its price runs over.
+    """Return the possible charges of the row in nanos, or None if the row lacks the quantities that its price needs.
 
-    More than one, as a row does not say whether its price had been entered, or its session opened, before it.
+    There may be several, because the row does not record whether earlier usage had already entered the price, or
+    whether its session had already been charged the connect fee.
     """
     book = compiled.book
     own, price = rates_of(compiled, row)
@@ -142,7 +146,7 @@ def _peak_before(connection: duckdb.DuckDBPyConnection, row: Row) -> int:
 
 
 def render_explained(explained: list[dict[str, Any]], console: Console) -> None:
-    """Draw the steps of each row, one under the other, and what all rows cost together."""
+    """Print the steps of each row, one row after the other."""
     for row in explained:
         part = f", part {row['part']}" if row["part"] else ""
         title = Text(f"{printable(row['record_key'])} ({row['kind']}{part}): {row['charge']} {row['currency']}", "bold")

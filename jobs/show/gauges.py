@@ -1,4 +1,4 @@
-"""The pool gauge: how full a pool is now and when it runs out (Q6)."""
+"""Pool gauges: how full a pool is now, and when it runs out (Q6)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _DAY_S = 86_400
 
 @dataclass(frozen=True)
 class Gauge:
-    """One service of one pool in one cycle. Quantities in whole units; `forecast` and `runs_out_on` for an open cycle.
+    """One service of one pool in one cycle. Quantities are in whole units.
 
-    `forecast` is the usage so far, divided by the days elapsed (at least one), times the days of the cycle.
-    `runs_out_on` is the local day on which usage at that pace reaches the size: null where it lasts to the end of the
-    cycle, where there is no size, and where all is used already (`used_up`).
+    `forecast` is the usage so far, divided by the elapsed days (at least one), times the days of the cycle.
+    `runs_out_on` is the local day on which usage at that pace reaches the size. It is None if the size suffices for the
+    whole cycle, if there is no size, and if all is used already (`used_up`). Both are None if the cycle is not open.
     """
 
     pool_id: str
@@ -55,19 +55,22 @@ class Gauge:
     runs_out_on: dt.date | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The gauge as JSON values."""
+        """Return the gauge as JSON values."""
         return json_values(self.__dict__)
 
 
 @dataclass(frozen=True)
 class PoolDetail:
-    """One pool: a gauge for each service and cycle that the state holds, and its members by usage in its open cycle."""
+    """One pool: a gauge for each service and cycle in the state, and its members with the most usage.
+
+    The first gauge's cycle is the cycle of the members' usage: the open cycle, or else the newest one.
+    """
 
     gauges: list[Gauge]
     top: pl.DataFrame
 
     def as_dict(self) -> dict[str, Any]:
-        """The pool as JSON values."""
+        """Return the pool as JSON values."""
         first = self.gauges[0]
         return {
             "pool_id": first.pool_id,
@@ -80,7 +83,11 @@ class PoolDetail:
 
 
 def windows_of(engine: Engine, views: StateViews) -> pl.DataFrame:
-    """First and last day of the cycles in `views.pools`: those without usage have no counter that says them."""
+    """Return the first and the last day of the cycles in `views.pools`.
+
+    The columns are pool_id, cycle, cycle_from and cycle_until. Counters have these days too, but a cycle without usage
+    has no counter.
+    """
     book = engine.compiled.book
     rows = []
     for pool_id, kind, label in views.pools.select("pool_id", "kind", "cycle").unique().iter_rows():
@@ -90,7 +97,7 @@ def windows_of(engine: Engine, views: StateViews) -> pl.DataFrame:
             try:
                 index = book.cycle_calendars[calendar].index_of_label(label)
             except InputError:
-                continue  # before anything has arrived, the state knows no cycle that is open
+                continue  # Before the first arrival, the state has no open cycle.
             days = book.cycle_calendars[calendar].start_day(index), book.cycle_calendars[calendar].end_day(index)
             rows.append((pool_id, label, *map(day_date, days)))
     schema = {"pool_id": pl.String, "cycle": pl.String, "cycle_from": pl.Date, "cycle_until": pl.Date}
@@ -105,10 +112,11 @@ def list_pools(
     cycle: str | None = None,
     windows: pl.DataFrame | None = None,
 ) -> list[Gauge]:
-    """Gauges of all pools, then of shared devices, fullest first: those of the open cycles, or of the cycle named.
+    """Return the gauges of all pools, then of shared devices, each fullest first.
 
-    `account` covers the accounts below it. `windows` are those of `windows_of`; without them the open cycle of a pool
-    that nothing was used of in it is not known. Raises UsageError for an account that does not exist.
+    Gauges are of the open cycles, or of `cycle` if it is given. `account` includes the accounts below it. `windows` is
+    the result of `windows_of`; without it, a pool without usage in its open cycle has no gauge for that cycle. Raises
+    UsageError if the account does not exist.
     """
     pools = views.pools
     if account is not None:
@@ -132,7 +140,10 @@ def pool_detail(
     top: int = 10,
     windows: pl.DataFrame | None = None,
 ) -> PoolDetail:
-    """The pool or shared device `pool_id`, open cycle first. Raises UsageError where there is none."""
+    """Return the pool or shared device `pool_id`, with the open cycle first and its `top` members of each service.
+
+    `windows` is as in `list_pools`. Raises UsageError if the pool does not exist.
+    """
     pools = views.pools.filter(pl.col("pool_id") == pool_id)
     if not pools.height:
         raise unknown("a pool", pool_id, views.pools["pool_id"])
@@ -181,7 +192,7 @@ def _gauge(row: dict[str, Any], as_of: dt.datetime) -> Gauge:
         elapsed_s = max(_DAY_S, (as_of - start) // dt.timedelta(seconds=1))
         forecast = used * cycle_s // elapsed_s
         if used < size <= forecast:
-            # Rounded up: at that second, and not before, the pace has used all of it.
+            # Round up, because usage reaches the size at that second and not before.
             empty_at = start + dt.timedelta(seconds=-(-size * elapsed_s // used))
             runs_out_on = min(empty_at.astimezone(zone).date(), last)
     return Gauge(

@@ -1,7 +1,7 @@
-"""Reading the live state and the history: cards, pools, rejected records, status (Q1, Q2, Q6).
+"""Lists from the live state and the history: cards, rejected records, status (Q1, Q2, Q6).
 
-Every function returns plain data with an `as_dict` of JSON values: quantities are whole units (bytes, messages,
-seconds), amounts decimal text. `jobs.show.listing_text` turns the same data into tables for a terminal.
+Results have a method `as_dict` that returns JSON values: quantities in whole units (bytes, messages, seconds), amounts
+as decimal text. `jobs.show.listing_text` formats the same results as tables for a terminal.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from schemas.choices import REASONS, CardStatus, RejectReason
 AMOUNT_SQL = "(coalesce(sum(charge_nanos), 0)::DECIMAL(29, 0) * 0.000000001::DECIMAL(9, 9))::DECIMAL(38, 9)"
 _SEARCHED = ("iccid", "imsi", "msisdn", "account_id", "plan_id", "pool_id", "device_id", "carrier", "status", "custom")
 _PREVIEW_BYTES = 200
-_LATEST = 10  # firings and actions of a card
+_LATEST = 10  # Number of firings and of actions to show of a card.
 
 
 @dataclass(frozen=True)
 class CardDetail:
-    """One card (Q2): its basics, counters that the state holds, add-ons, and this and last cycle by day from history.
+    """One card (Q2): basics, counters of the state, add-ons, and usage of this and the last cycle by day.
 
-    `counters` are those of its billing entity, which is the pool or device where the card shares one. `firings` of
-    rules and the `actions` that they asked for are the latest, newest first.
+    `counters` has the counters of the card and of the device and the pool that it shares. `firings` of rules and the
+    `actions` that they requested are the latest ones, newest first.
     """
 
     basics: dict[str, Any]
@@ -53,7 +53,7 @@ class CardDetail:
     reading: Reading
 
     def as_dict(self) -> dict[str, Any]:
-        """The card as JSON values."""
+        """Return the card as JSON values."""
         frames = ("counters", "addons", "cycles", "days", "firings", "actions")
         return {
             **json_values(self.basics),
@@ -64,18 +64,18 @@ class CardDetail:
 
 @dataclass(frozen=True)
 class RejectedList:
-    """Rejected records: how many by reason, and the newest of those asked for with a preview of the raw line."""
+    """Rejected records: counts by reason, and a page of the newest ones with a preview of the raw line."""
 
     by_reason: pl.DataFrame
     page: Page
 
     def as_dict(self) -> dict[str, Any]:
-        """The list as JSON values; `raw_base64` is the exact line, `preview` its text, escaped."""
+        """Return the list as JSON values. `raw_base64` is the exact line, `preview` its escaped text."""
         return {"by_reason": json_rows(self.by_reason), **self.page.as_dict()}
 
 
 def json_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with dates as ISO 8601 text."""
+    """Return `values` with dates as ISO 8601 text."""
     return {name: value.isoformat() if isinstance(value, dt.date) else value for name, value in values.items()}
 
 
@@ -94,12 +94,12 @@ def list_cards(
     offset: int = 0,
     reading: Reading | None = None,
 ) -> Page:
-    """Cards by ICCID that meet every filter given, with the usage of the cycle that is open at `as_of` (Q1).
+    """Return the cards that match all filters, by ICCID, with their usage in the cycle that is open at `as_of` (Q1).
 
-    `account` covers the accounts below it, `search` is a part of any identifier, name, tag or custom field, in any
-    case. `over_quota`: the card has an allowance of its own and has gone past it in this cycle. What a card that shares
-    a pool or device costs is counted there and zero here. `reading` says which usage `views` hold (T7). Raises
-    UsageError for an account that does not exist.
+    `account` includes the accounts below it. `search` matches a part of any identifier, name, tag or custom field and
+    ignores case. `over_quota` selects cards whose usage in this cycle exceeds an allowance of their own. The charge of
+    a card that shares a pool or device is zero here, because it counts for the pool or device. `reading` says which
+    usage `views` have (T7). Raises UsageError if the account does not exist.
     """
     require_page(limit, offset)
     cards = views.cards
@@ -121,7 +121,7 @@ def list_cards(
 
 
 def current_counters(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
-    """The counters whose cycle is open at `as_of`, in the time zone of their account."""
+    """Return the counters whose cycle is open at `as_of` in the time zone of their account."""
     zones = views.accounts.select("account_id", "time_zone")
     days = {
         name: as_of.astimezone(zoneinfo.ZoneInfo(name)).date() for name in {"UTC", *zones["time_zone"].drop_nulls()}
@@ -151,7 +151,7 @@ def _usage_of_cards(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
 
 
 def nanos_as_amount(nanos: pl.Expr) -> pl.Expr:
-    """Whole nanos as an exact Decimal(38, 9) of the currency."""
+    """Convert a whole number of nanos to an exact Decimal(38, 9) amount."""
     return (nanos.cast(pl.Decimal(38, 0)).cast(pl.Decimal(38, 9)) / pl.lit(10**9)).cast(pl.Decimal(38, 9))
 
 
@@ -163,9 +163,9 @@ def card_detail(
     *,
     until_midnight: bool = False,
 ) -> CardDetail:
-    """The card with this ICCID, IMSI or MSISDN; live, or until 24:00 of its previous local day (T7).
+    """Return the card with this ICCID, IMSI or MSISDN: live, or with usage until the last local midnight (T7).
 
-    Raises UsageError where there is none.
+    Raises UsageError if no card or more than one card has this number.
     """
     found = views.cards.filter(pl.col("iccid") == card)
     if not found.height:
@@ -209,14 +209,14 @@ def _zone_of(views: StateViews, account_id: str) -> str:
 
 
 def _label_now(counters: pl.DataFrame, account_id: str, views: StateViews, as_of: dt.datetime) -> str:
-    """The label of the card's open cycle; the calendar month where no counter says otherwise."""
+    """Return the label of the card's open cycle, or the calendar month if no counter has an open cycle."""
     today = as_of.astimezone(zoneinfo.ZoneInfo(_zone_of(views, account_id))).date()
     labels = counters.filter((pl.col("cycle_from") <= today) & (pl.col("cycle_until") >= today))["cycle"]
     return str(labels.max()) if labels.len() else f"{today:%Y-%m}"
 
 
 def _days_of_card(connection: duckdb.DuckDBPyConnection, iccid: str, label: str) -> pl.DataFrame:
-    """Usage by day of the cycle with this label and of the last one before it, newest cycle first, days in order."""
+    """Return usage by day of the cycle `label` and of the last cycle before it, newest cycle first, days in order."""
     rows = connection.sql(
         f"""
         SELECT cycle::VARCHAR AS cycle, day, service::VARCHAR AS service, currency::VARCHAR AS currency,
@@ -241,9 +241,10 @@ def list_rejected(
     offset: int = 0,
     table: str = "rejected",
 ) -> RejectedList:
-    """Rejected records of `feed` (any where None) by reason, and the newest of `reason`, newest first (F5).
+    """Return counts by reason of the rejected records, and a page of those with `reason`, newest first (F5).
 
-    `table` is a view with the columns of `rejected`. Raises UsageError for a feed that is neither ready nor known here.
+    Both have only records of `feed` unless it is None. `table` is a view with the columns of `rejected`. Raises
+    UsageError if the feed is neither a ready one nor in the history.
     """
     require_page(limit, offset)
     require_feed(connection, feed)
@@ -273,7 +274,7 @@ def list_rejected(
 
 
 def require_feed(connection: duckdb.DuckDBPyConnection, feed: str | None) -> None:
-    """Raise UsageError if a feed is given that is no ready one and that no record of the history came by."""
+    """Raise UsageError if `feed` is not None, is not a ready feed, and is not the feed of any record of the history."""
     ready = ready_feeds()
     if feed is None or feed in ready:
         return
@@ -286,7 +287,10 @@ def require_feed(connection: duckdb.DuckDBPyConnection, feed: str | None) -> Non
 
 
 def raw_preview(raw: bytes | None) -> str | None:
-    """The beginning of a raw line, safe to show: what is no text or would steer a terminal is escaped."""
+    """Return the beginning of a raw line as text that is safe to show; None for None.
+
+    Bytes that are not text, and characters that could control a terminal, are escaped.
+    """
     if raw is None:
         return None
     text = printable(raw[:_PREVIEW_BYTES].decode("utf-8", errors="backslashreplace"))
@@ -296,7 +300,7 @@ def raw_preview(raw: bytes | None) -> str | None:
 def engine_status(
     connection: duckdb.DuckDBPyConnection, views: StateViews, as_of: dt.datetime, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the data directory holds, as JSON values; `facts` (checkpoint, journal, files) come from the driver."""
+    """Return the status of the data directory as JSON values. `facts` (checkpoint, files, …) are from the driver."""
     rated = connection.execute(
         "SELECT count(*), count(*) FILTER (kind = 'usage' AND part = 0), count(*) FILTER (kind <> 'usage'), "
         "strftime(max(received_at) AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ') FROM rated"

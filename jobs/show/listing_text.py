@@ -1,6 +1,6 @@
-"""Cards, pools, rejected records and status as tables for a terminal.
+"""Terminal tables of cards, pools, rejected records and status.
 
-Values are never markup, and no character of them can steer the terminal: each passes through `printable`.
+Every value passes through `printable` and is never interpreted as markup, so it cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GAUGES_SHOWN = 50
 
 
 def render_cards(page: Page) -> RenderableType:
-    """Cards, one a row, with the usage of the open cycle."""
+    """Format cards, one a row, with the usage of the open cycle."""
     table = listing_table(
         "Cards",
         "ICCID Account Plan Pool Status",
@@ -55,7 +55,7 @@ def render_cards(page: Page) -> RenderableType:
 
 
 def render_card(card: CardDetail) -> RenderableType:
-    """One card: basics, counters, add-ons, totals of this and last cycle, and their days."""
+    """Format one card: basics, counters, add-ons, and totals of this and the last cycle with their days."""
     parts: list[RenderableType] = [
         pairs_table(f"Card {printable(card.basics['iccid'])}", _basics(card.basics)),
         Text(card.reading.sentence(), style="dim"),
@@ -129,7 +129,7 @@ def _usage_table(title: str, heading: str, key: str, frame: pl.DataFrame) -> Ren
 
 
 def render_pools(gauges: Sequence[Gauge]) -> RenderableType:
-    """Gauges of pools, one a row."""
+    """Format gauges of pools, one a row."""
     if not gauges:
         return Text("no pools with an open cycle; --as-of TIME or --cycle shows those of another one")
     table = listing_table(
@@ -154,7 +154,7 @@ def render_pools(gauges: Sequence[Gauge]) -> RenderableType:
 
 
 def render_pool(pool: PoolDetail) -> RenderableType:
-    """One pool: its gauges and the members that use the most."""
+    """Format one pool: its gauges, and the members that use most."""
     first = pool.gauges[0]
     basics = (("account", first.account_id), ("kind", first.kind), ("members", first.members))
     parts: list[RenderableType] = [pairs_table(f"Pool {printable(first.pool_id)}", basics), render_pools(pool.gauges)]
@@ -169,7 +169,7 @@ def render_pool(pool: PoolDetail) -> RenderableType:
 
 
 def gauge_bar(gauge: Gauge) -> Text:
-    """The gauge as a bar of block characters and the percentage."""
+    """Format a gauge as a bar of block characters with the percentage."""
     if gauge.percent is None:
         return Text("no size", style="dim")
     percent = Decimal(gauge.percent)
@@ -179,7 +179,7 @@ def gauge_bar(gauge: Gauge) -> Text:
 
 
 def outlook(gauge: Gauge) -> str:
-    """When the pool runs out, in words."""
+    """Return in words when the pool runs out."""
     if not gauge.is_open:
         return "closed"
     if gauge.used_up:
@@ -192,7 +192,7 @@ def outlook(gauge: Gauge) -> str:
 
 
 def render_rejected(rejected: RejectedList, *, only_open: bool = False) -> RenderableType:
-    """Rejected records: counts by reason, then the newest with what was wrong and the raw line."""
+    """Format rejected records: counts by reason, then the newest with their error and raw line."""
     which = "Open" if only_open else "Rejected"
     if not rejected.by_reason.height:
         return Text("no rejected records are open" if only_open else "no rejected records")
@@ -218,8 +218,8 @@ def render_rejected(rejected: RejectedList, *, only_open: bool = False) -> Rende
 
 
 def render_status(status: Mapping[str, Any]) -> RenderableType:
-    """What the data directory holds, one fact a line."""
-    # Amounts and reasons of all ingests are also those of the history, which have lines of their own.
+    """Format the status of the data directory, one fact a line."""
+    # Amounts and reasons are omitted from the total of all ingests, because the history's lines show the same.
     total = {name: count for name, count in (status.get("total") or {}).items() if isinstance(count, int)}
     shown = {**status, "total": total} if total else status
     return pairs_table("Status", ((name.replace("_", " "), _fact(value)) for name, value in shown.items()))

@@ -1,4 +1,4 @@
-"""A page of a longer list, and how the rows of a query come to be one."""
+"""Pages of longer lists, and the conversion of query results to frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Page:
-    """Some rows of a longer list: `total` rows matched, `rows` begins at `offset`."""
+    """A page of a list: `total` rows match, and `rows` starts at row `offset` of them."""
 
     total: int
     offset: int
@@ -25,19 +25,19 @@ class Page:
     reading: Reading | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The page as JSON values."""
+        """Return the page as JSON values."""
         about = {} if self.reading is None else self.reading.as_dict()
         return {**about, "total": self.total, "offset": self.offset, "rows": json_rows(self.rows)}
 
 
 def require_page(limit: int, offset: int) -> None:
-    """Raise UsageError where there is no such page."""
+    """Raise UsageError if `limit` or `offset` is negative."""
     if limit < 0 or offset < 0:
         raise UsageError(f"limit {limit} and offset {offset}: both must be 0 or more")
 
 
 def frame_of(rows: duckdb.DuckDBPyRelation) -> pl.DataFrame:
-    """All rows of a query."""
+    """Return all rows of a query as a frame."""
     frame = pl.from_arrow(rows.to_arrow_table())
     assert isinstance(frame, pl.DataFrame)
     return frame

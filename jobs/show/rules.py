@@ -1,4 +1,4 @@
-"""Reading rules, their firings and actions (L6, L10, L12)."""
+"""Lists of rules, their firings and their actions (L6, L10, L12)."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ WHERE ($rule IS NULL OR rule_id = $rule) AND ($iccid IS NULL OR iccid = $iccid)
 
 @dataclass(frozen=True)
 class RuleDetail:
-    """One rule: what it says, its row of the state, how often it fired, what came of its actions, its last firings."""
+    """One rule: its definition, its row of the state, its number of firings, its actions by state, its last firings."""
 
     rule: Rule
     status: dict[str, Any]
-    actions: dict[str, int]  # by state
+    actions: dict[str, int]  # Number of actions by state.
     firings: pl.DataFrame
 
     def as_dict(self) -> dict[str, Any]:
-        """The rule as JSON values."""
+        """Return the rule as JSON values."""
         facts = {name: self.status[name] for name in ("status", "active_since", "firings", "sims", "last_fired_at")}
         return {
             "rule": msgspec.to_builtins(self.rule),
@@ -68,9 +68,9 @@ def list_rules(
     limit: int = 50,
     offset: int = 0,
 ) -> Page:
-    """Rules (RULES_VIEW) by id that meet every filter given, with their firings so far, the SIMs and the last time.
+    """Return the rules (columns of RULES_VIEW) that match all filters, by id, with counts from the history.
 
-    `owner` is an account, or "root".
+    The counts are firings, SIMs and the time of the last firing. `owner` is an account or "root".
     """
     require_page(limit, offset)
     found = _with_firings(connection, rules)
@@ -86,7 +86,7 @@ def list_rules(
 def rule_detail(
     connection: duckdb.DuckDBPyConnection, rules: pl.DataFrame, documents: Collection[Rule], rule_id: str, latest: int
 ) -> RuleDetail:
-    """The rule of this id with its `latest` firings. Raises UsageError where there is none."""
+    """Return the rule with this id and its `latest` newest firings. Raises UsageError if the rule does not exist."""
     require_rule(rules, rule_id)
     (rule,) = (one for one in documents if one.id == rule_id)
     status = _with_firings(connection, rules.filter(pl.col("rule_id") == rule_id)).row(0, named=True)
@@ -96,7 +96,7 @@ def rule_detail(
 
 
 def require_rule(rules: pl.DataFrame, rule_id: str | None) -> None:
-    """Raise UsageError if no rule has this id."""
+    """Raise UsageError if `rule_id` is not None and no rule has this id."""
     require_known("a rule", rule_id, rules["rule_id"])
 
 
@@ -109,7 +109,7 @@ def list_firings(
     limit: int = 20,
     offset: int = 0,
 ) -> Page:
-    """Firings of a rule, of a SIM, from a time on; newest first (L12)."""
+    """Return firings, newest first: those of a rule, of a SIM, and since a time, if these filters are given (L12)."""
     order = "fired_at DESC, journal_partition DESC, journal_offset DESC, rule_id, iccid, kind"
     return _page(connection, _FIRINGS, order, {"rule": rule, "iccid": iccid, "since": since}, limit, offset)
 
@@ -124,7 +124,7 @@ def list_actions(
     limit: int = 20,
     offset: int = 0,
 ) -> Page:
-    """Actions with what came of them; newest first, those of one firing in their order (L10)."""
+    """Return actions with their state, newest first. Actions of one firing are in their sequence (L10)."""
     order = "created_at DESC, journal_partition DESC, journal_offset DESC, rule_id, iccid, sequence"
     asked = {"rule": rule, "iccid": iccid, "since": since, "state": state}
     return _page(connection, _ACTIONS, order, asked, limit, offset)

@@ -1,4 +1,4 @@
-"""Rules, their firings and actions as tables for a terminal."""
+"""Terminal tables of rules, firings and actions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from jobs.show.tables import Listing, listing_table, pairs_table, quantity_cell,
 from rating.rules.triggers import TRIGGERS
 from schemas.rules import Rule
 
-_SERVICE_OF = {"bytes": "data", "seconds": "voice"}  # how a unit is written
+_SERVICE_OF = {"bytes": "data", "seconds": "voice"}  # The service decides how a quantity is formatted.
 _OWN_TABLES = ("filters", "actions")
-_LONG = ("subject", "text")  # of messages: `weir rules show` has them
+_LONG = ("subject", "text")  # Long fields of messages, which only `weir rules show` prints.
 
 
 def render_rules(page: Page) -> RenderableType:
-    """Rules, one a row."""
+    """Format rules, one a row."""
     if not page.total:
         return Text("no rules; load some with `weir apply FILE.toml`, docs/rules.md says how")
     table = listing_table(
@@ -57,7 +57,7 @@ def _threshold(measure: str | None, threshold: str | None) -> str | None:
 
 
 def render_rule(detail: RuleDetail) -> RenderableType:
-    """One rule: what it says, its filters and actions, and its last firings."""
+    """Format one rule: its definition, filters and actions, and its last firings."""
     rule, status = detail.rule, detail.status
     came = ", ".join(f"{count:,} {state}" for state, count in detail.actions.items())
     facts = {
@@ -87,7 +87,7 @@ def render_rule(detail: RuleDetail) -> RenderableType:
 
 
 def _said(rule: Rule) -> dict[str, object]:
-    """What the rule says beside its filters and actions, by the names of its fields."""
+    """Return the definition of a rule as text by field name, without its filters and actions."""
     said = msgspec.to_builtins(rule)
     text = {name: _words(value) for name, value in said.items() if name not in (*_OWN_TABLES, "id")}
     trigger = f"{rule.trigger}: {TRIGGERS[rule.trigger].text}"
@@ -103,14 +103,18 @@ def _fields(fields: Mapping[str, Any]) -> str | None:
 
 
 def render_firings(page: Page, *, of_rule: bool = False, of_sim: bool = False) -> RenderableType:
-    """Firings, one a row, newest first; all of one rule, or of one SIM."""
+    """Format a page of firings, one a row. `of_rule` and `of_sim` are as in `firings_table`."""
     if not page.total:
         return Text("no firings")
     return spaced([firings_table("Firings", page.rows, of_rule=of_rule, of_sim=of_sim), range_text(page)])
 
 
 def firings_table(title: str, rows: pl.DataFrame, *, of_rule: bool = False, of_sim: bool = False) -> Listing:
-    """Firings as a table; `of_rule`: all of one rule, `of_sim`: all of one SIM, neither of which is repeated then."""
+    """Format firings as a table.
+
+    If `of_rule` is true, all firings are of one rule and the column of the rule is omitted. `of_sim` omits the ICCID in
+    the same way.
+    """
     names = {"Fired": "fired_at", "Rule": "rule_id", "ICCID": "iccid", "Window": "window"}
     _leave_out(names, of_rule, of_sim)
     table = listing_table(
@@ -147,7 +151,7 @@ def _event(row: Mapping[str, Any]) -> str:
 
 
 def render_actions(page: Page, *, of_rule: bool = False, of_sim: bool = False) -> RenderableType:
-    """Actions, one a row, newest first; all of one rule, or of one SIM."""
+    """Format a page of actions, one a row. `of_rule` and `of_sim` are as in `firings_table`."""
     if not page.total:
         return Text("no actions")
     return spaced([actions_table("Actions", page.rows, of_rule=of_rule, of_sim=of_sim), range_text(page)])
@@ -157,7 +161,7 @@ _STYLES = {"open": "yellow", "told": "cyan", "done": "green", "failed": "red"}
 
 
 def actions_table(title: str, rows: pl.DataFrame, *, of_rule: bool = False, of_sim: bool = False) -> Listing:
-    """Actions as a table, each with what came of it; `of_rule` and `of_sim` as for firings."""
+    """Format actions as a table with their states. `of_rule` and `of_sim` are as in `firings_table`."""
     names = {"Asked": "created_at", "Rule": "rule_id", "ICCID": "iccid", "Action": "action"}
     _leave_out(names, of_rule, of_sim)
     table = listing_table(title, f"{' '.join(names)} State Parameters Message", give_way="Message Parameters Rule")

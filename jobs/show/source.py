@@ -1,4 +1,4 @@
-"""State and history of one moment, to read: of a data directory, or of a history that streaming workers land."""
+"""Source of the read commands: state and history of a data directory, or of streaming workers."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from schemas.rules import Rule
 
 @dataclass(frozen=True)
 class Reading:
-    """What there is as one moment shows it: the history, and the state of each partition of the journal.
+    """A consistent reading: the history, and the state of each journal partition as of the same point.
 
-    `facts` say where it is and how far it goes, as JSON values.
+    `facts` has paths, offsets and sizes as JSON values.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -41,38 +41,38 @@ class Reading:
 
     @cached_property
     def views(self) -> StateViews:
-        """The views of all partitions as one."""
+        """The state views of all partitions, combined."""
         return joined(self._parts)
 
     @cached_property
     def windows(self) -> pl.DataFrame | None:
-        """First and last day of the cycles of pools (jobs.show.gauges.windows_of); None where nothing has landed."""
+        """The first and the last day of the pools' cycles (jobs.show.gauges.windows_of), or None without partitions."""
         found = [gauges.windows_of(engine, views) for engine, views in zip(self.engines, self._parts, strict=True)]
         return pl.concat(found) if found else None
 
     @cached_property
     def rules(self) -> pl.DataFrame:
-        """The rules, which every partition has."""
+        """The rules view. Every partition has the same rules."""
         return joined([StateViews(rules=rules_view(engine)) for engine in self.engines]).rules
 
     @cached_property
     def account_ids(self) -> set[str]:
-        """The accounts of the catalogue."""
+        """The ids of the accounts in the catalogue."""
         return {account.id for engine in self.engines for account in engine.state.catalogue.accounts}
 
     @cached_property
     def plan_ids(self) -> set[str]:
-        """The plans of the catalogue."""
+        """The ids of the plans in the catalogue."""
         return {plan.id for engine in self.engines for plan in engine.state.catalogue.plans}
 
     @cached_property
     def pool_ids(self) -> set[str]:
-        """The pools of the catalogue."""
+        """The ids of the pools in the catalogue."""
         return {pool.id for engine in self.engines for pool in engine.state.catalogue.pools}
 
     @property
     def rule_documents(self) -> list[Rule]:
-        """The rules as the catalogue has them."""
+        """The definitions of the rules in the catalogue."""
         return [*{rule.id: rule for engine in self.engines for rule in engine.state.catalogue.rules}.values()]
 
     @cached_property
@@ -81,7 +81,7 @@ class Reading:
 
 
 def joined(views: list[StateViews]) -> StateViews:
-    """The views of partitions as one; accounts and rules, which every partition has, once."""
+    """Combine the views of partitions. Accounts and rules, which every partition has, are in the result once."""
     if len(views) == 1:
         return views[0]
     frames = {
@@ -96,10 +96,11 @@ def joined(views: list[StateViews]) -> StateViews:
 
 @contextmanager
 def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> Iterator[Reading]:
-    """Open state and history to read; as of the latest arrival, unless a time is given.
+    """Open state and history to read, as of `as_of` or else of the latest arrival.
 
-    Of a history that streaming workers land the state comes from Kafka, as [kafka] and [worker] name it, and is that
-    of what has landed. Raises WorldError where Kafka is away, and what opening raises.
+    For the history of streaming workers, the state comes from the Kafka topics that [kafka] and [worker] of the
+    configuration name. It is the state as of the landed rows. Raises WorldError if Kafka cannot be reached, UsageError
+    if `as_of` is not a time, and the errors of opening the data directory.
     """
     moment = parse_instant(as_of, "--as-of")
     if data.is_streaming():
@@ -126,7 +127,7 @@ def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> I
 
 
 def _sizes(histories: Histories) -> dict[str, int]:
-    """How many committed files there are, and their bytes."""
+    """Return the number of committed files and their bytes."""
     entries = [one for part in histories.partitions.values() for group in part.manifest.files.values() for one in group]
     return {"files": len(entries), "size_bytes": sum(entry.size_bytes for entry in entries)}
 
@@ -141,7 +142,7 @@ def _moment(engines: list[Engine], asked: dt.datetime | None) -> dt.datetime:
 
 
 def _restored(data: Data, histories: Histories) -> tuple[list[Engine], dict[int, int]]:
-    """The state of each partition as of what the history shows of it, and how far that is."""
+    """Restore the state of each partition as of its landed rows. Return the engines and the landed offsets."""
     with require_extra("kafka", f"{data.path} is the history of streaming workers; reading their state"):
         from pipeline.streaming.land.folder import landed_at
         from pipeline.streaming.rate.restore import engines_of

@@ -1,7 +1,7 @@
 """SQL over the history: DuckDB reads the committed Parquet files in place (Q5).
 
-A connection sees one checkpoint, of each partition where there are several: the files that the manifest named when it
-was made, whatever is written meanwhile.
+A connection reads a snapshot: for each partition, the files that the manifest lists when the connection is made. Later
+writes do not change it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ STATE_TABLES = ("accounts", "cards", "counters", "pools", "fees", "rules")
 def connect(
     data: Path | DataDirectory | Histories, state: StateViews | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection with the tables and views of docs/tables.md, as far as they are of the history.
+    """Yield a DuckDB connection with the tables and views of the history that docs/tables.md describes.
 
-    It shows what is committed now, of all partitions where streaming workers land; with `state` also the tables of
-    STATE_TABLES. A table without rows has its columns all the same. Times are shown in UTC. Raises UsageError where
-    there is no data directory, StorageError where it is damaged.
+    It has what is committed now, of all partitions. If `state` is given, it also has the tables of STATE_TABLES. A
+    table without rows still has its columns. Times are shown in UTC. Raises UsageError if there is no data directory,
+    and StorageError if it is damaged.
     """
     with _opened(data) as histories, histories.read(lambda: _connect(histories, state)) as connection:
         yield connection
@@ -58,7 +58,7 @@ def _opened(data: Path | DataDirectory | Histories) -> Iterator[Histories]:
 
 
 def _connect(histories: Histories, state: StateViews | None) -> duckdb.DuckDBPyConnection:
-    # Nothing is ever fetched from the network, and no variable of this program is taken for a table.
+    # DuckDB must not download extensions, and a query must not read Python variables as tables.
     options: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
@@ -88,17 +88,17 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _literal(path: Path) -> str:
-    """A path as an SQL string that DuckDB takes literally, not as a glob."""
+    """Return a path as an SQL string literal, escaped so that DuckDB does not treat it as a glob."""
     text = str(path.absolute()).replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
     return "'" + text.replace("'", "''") + "'"
 
 
 def run_sql(data: Path | DataDirectory | Histories, sql: str, state: StateViews | None = None) -> pa.Table:
-    """The rows of one reading statement (SELECT, FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE).
+    """Run one statement that only reads (SELECT, FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE) and return its rows.
 
-    When a compaction replaces files meanwhile the statement runs again over the new ones. Raises InputError with
-    DuckDB's message where the statement is wrong, UsageError where it is none that reads, or names a table of the
-    state where streaming workers hold that.
+    If a compaction replaces files meanwhile, the statement runs again over the new files. Raises InputError with
+    DuckDB's message if the statement is invalid. Raises UsageError if there is not exactly one statement, if it does
+    not only read, or if it names a table of the state and streaming workers have the state.
     """
     _require_reading(sql)
     with _opened(data) as histories:
@@ -133,9 +133,9 @@ def _require_reading(sql: str) -> None:
 
 
 def rows_as_json(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows as JSON values: decimals as text (whole ones as integers), dates and times in ISO 8601, bytes as text.
+    """Return rows as JSON values: decimals as text, dates and times in ISO 8601, bytes as text.
 
-    Columns of the same name are told apart by a number.
+    Decimals without decimal places become integers. If columns have the same name, a number distinguishes them.
     """
     names = _unique(table.column_names)
     columns = [[_json_value(value) for value in column.to_pylist()] for column in table.columns]
@@ -179,7 +179,7 @@ def _json_value(value: Any) -> Any:
 
 
 def rows_as_csv(table: pa.Table) -> str:
-    """Rows as CSV with a header line; nothing for null, times in ISO 8601."""
+    """Return rows as CSV with a header line, empty fields for null, and times in ISO 8601."""
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
     writer.writerow(table.column_names)
@@ -189,7 +189,10 @@ def rows_as_csv(table: pa.Table) -> str:
 
 
 def render(table: pa.Table, console: Console, shown_rows: int = SHOWN_ROWS) -> None:
-    """Draw the first rows, and say how many there are: as a table, or one value a line where that is too wide."""
+    """Print the first `shown_rows` rows and the number of all rows.
+
+    The rows are a table, or one value a line if a table is too wide for the console.
+    """
     shown = table.slice(0, shown_rows)
     names = [printable(name) for name in shown.column_names]
     columns = [[_cell(_json_value(value)) for value in column.to_pylist()] for column in shown.columns]

@@ -1,6 +1,6 @@
 """Tables for a terminal of any width.
 
-Values are never markup, and no character of them can steer the terminal: each passes through `printable`.
+Every value passes through `printable` and is never interpreted as markup, so it cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from jobs.cli.printable import printable
 from jobs.report.text import quantity_text
 from jobs.show.page import Page
 
-# Headings of columns whose long texts go over several lines, and what such a column needs at least.
+# Headings of columns whose texts wrap, and the minimum width of such a column.
 _FOLDING = {"Tags", "Meaning", "What", "Line", "Source", "Levels", "Threshold", "Parameters", "Message", "Values"}
 _FOLDED_CELLS = 16
 
 
 def safe(value: object, style: str = "") -> Text:
-    """Any value as text that is safe to print; nothing for None."""
+    """Return any value as text that is safe to print; a dash for None."""
     if value is None:
         return Text("–", style="dim")
     if isinstance(value, dt.datetime):
@@ -35,19 +35,19 @@ def safe(value: object, style: str = "") -> Text:
 
 
 def range_text(page: Page) -> Text:
-    """Which rows of how many a page shows."""
+    """Return which rows of how many the page shows."""
     if not page.rows.height:
         return Text(f"none of {page.total:,}" if page.total else "none")
     return Text(f"{page.offset + 1:,} to {page.offset + page.rows.height:,} of {page.total:,}", style="dim")
 
 
 def spaced(parts: Sequence[RenderableType]) -> Group:
-    """The parts with an empty line between each two."""
+    """Return the parts with an empty line between them."""
     return Group(*[each for part in parts for each in (Text(""), part)][1:])
 
 
 def pairs_table(title: str, pairs: Iterable[tuple[str, object]]) -> Table:
-    """Names and values, one a line."""
+    """Return a table of names and values, one pair a line."""
     table = Table(title=Text(title), title_justify="left", title_style="bold", show_header=False, box=None)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -58,15 +58,15 @@ def pairs_table(title: str, pairs: Iterable[tuple[str, object]]) -> Table:
 
 @dataclass
 class Listing:
-    """A table that leaves out columns, the least telling first, where the terminal is too narrow for all of them."""
+    """A table that omits columns, the least important first, if the terminal is too narrow for all of them."""
 
     title: str
     headings: tuple[tuple[str, Literal["left", "right"]], ...]
-    give_way: tuple[str, ...]  # headings, in the order in which they are left out
+    give_way: tuple[str, ...]  # Headings in the order in which they are omitted.
     rows: list[tuple[Text, ...]] = field(default_factory=list)
 
     def add_row(self, *cells: Text) -> None:
-        """One row, a cell for each heading."""
+        """Add a row with a cell for each heading."""
         self.rows.append(cells)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -97,12 +97,16 @@ class Listing:
 
 
 def listing_table(title: str, *headings: str, give_way: str = "") -> Listing:
-    """A table whose headings are given in groups: words on the left, then numbers on the right, and in turn."""
+    """Return an empty table. Each of `headings` is a group of headings, separated by spaces.
+
+    The first group and every second one after it are aligned left, the others right. `give_way` has the headings that
+    are omitted if space is short, the first one first.
+    """
     sides = ("left", "right")
     named = tuple((heading, sides[at % 2]) for at, group in enumerate(headings) for heading in group.split())
     return Listing(title, named, tuple(give_way.split()))  # type: ignore[arg-type]
 
 
 def quantity_cell(value: int | None, service: str, style: str = "") -> Text:
-    """A quantity of a service; a dash for None."""
+    """Format a quantity of a service; a dash for None."""
     return safe(None) if value is None else Text(quantity_text(value, service), style=style)

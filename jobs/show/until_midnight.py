@@ -1,7 +1,7 @@
-"""Traffic in cycle as of 24:00 of the previous local day (T7), beside the live reading of the state.
+"""Usage in the cycle until the last local midnight, as an alternative to the live state (T7).
 
-The history knows the local day of every record, so a cycle until midnight is the sum of its rows of earlier days. A
-record that came late for an earlier day is in it: what counts is when it was used.
+The history has the local day of every record, so this usage is the sum of the cycle's rows of earlier days. It includes
+a record that arrived today for an earlier day, because the time of use decides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from rating.queries.schemas import COUNTERS_VIEW, StateViews
 if TYPE_CHECKING:
     import duckdb
 
-# A card's own counter also says what the card used of a pool or device, where the rest of it is counted.
+# A card's own counter also has the billable usage that the card takes from a pool or device. The other measures of that
+# usage are in the counter of the pool or device only.
 _SUMS_SQL = """
 WITH used AS (
     SELECT subject_kind::VARCHAR AS subject_kind, subject, iccid, rate::VARCHAR AS counter, cycle::VARCHAR AS cycle,
@@ -48,17 +49,17 @@ _SUMS = ("billable", "allowance_used", "addon_used", "overage", "charge_nanos")
 
 @dataclass(frozen=True)
 class Reading:
-    """Which usage is shown: live at `as_of`, or by time zone through the end of the day in `until`."""
+    """Which usage is shown: live at `as_of`, or until the end of the day that `until` has for each time zone."""
 
     as_of: dt.datetime
     until: dict[str, dt.date] | None = None
 
     def of_zone(self, zone: str) -> Reading:
-        """This reading for accounts of one time zone."""
+        """Return the reading for accounts in one time zone."""
         return self if self.until is None else Reading(self.as_of, {zone: self.until[zone]})
 
     def as_dict(self) -> dict[str, Any]:
-        """The reading as JSON values."""
+        """Return the reading as JSON values."""
         through = None if self.until is None else {zone: day.isoformat() for zone, day in sorted(self.until.items())}
         return {
             "usage": "live" if through is None else "until_midnight",
@@ -67,7 +68,7 @@ class Reading:
         }
 
     def sentence(self) -> str:
-        """The reading in words."""
+        """Return the reading in words."""
         moment = f"{self.as_of.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
         if self.until is None:
             return f"usage of the cycle open at {moment}, live"
@@ -82,7 +83,7 @@ class Reading:
 
 
 def days_before(views: StateViews, as_of: dt.datetime) -> dict[str, dt.date]:
-    """For each time zone of an account the local day before the one that `as_of` lies in."""
+    """Return the local day before `as_of` for UTC and each time zone of an account."""
     us = (as_of - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
     return {name: _day_before(name, us) for name in {"UTC", *views.accounts["time_zone"].drop_nulls()}}
 
@@ -96,7 +97,10 @@ def _day_before(zone: str, us: int) -> dt.date:
 def until_midnight(
     connection: duckdb.DuckDBPyConnection, views: StateViews, as_of: dt.datetime, iccid: str | None = None
 ) -> tuple[StateViews, Reading]:
-    """`views` whose counters end with the previous local day of each account; of the subjects of one card if given."""
+    """Return `views` with counters until the end of the previous local day of each account, and the matching reading.
+
+    If `iccid` is given, the result has only the counters of the card, its device and its pool.
+    """
     days = days_before(views, as_of)
     ends = pl.col("time_zone").fill_null("UTC").replace_strict(list(days), list(days.values()), return_dtype=pl.Date)
     counters = views.counters

@@ -1,1 +1,1 @@
-"""The history kept in order: compaction, and the copy in ClickHouse."""
+"""Maintenance of the history: compaction, and the copy in ClickHouse."""

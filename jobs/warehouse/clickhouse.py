@@ -1,4 +1,4 @@
-"""Load the history of a data directory into ClickHouse, and compare the two."""
+"""Loading of the history into ClickHouse, and comparison of the two."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _SUMS: Final = tuple(
     one.name for one in TABLES["rated"] if one.type == pa.int64() and one.name not in ("source_row", "journal_offset")
 )
 
-Watch = Callable[[str, int, int], None]  # is told of the table, its rows so far in ClickHouse and all of its rows
+Watch = Callable[[str, int, int], None]  # Called with a table, its rows in ClickHouse so far, and its rows in total.
 
 
 @dataclass
 class Loaded:
-    """What a load did: migrations applied, rows new to each table, offsets behind the last one landed."""
+    """Result of a load: applied migrations, new rows by table, and by table the offset after the last landed one."""
 
     migrated: list[int] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     next_offsets: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Return the result as JSON values."""
         return {"migrated": self.migrated, "rows": self.rows, "next_offsets": self.next_offsets}
 
 
 class _Watched(Sink):
-    """A sink that counts what is new, and tells how far it is."""
+    """A sink that counts new rows and reports progress to a Watch."""
 
     def __init__(self, client: Client, patience_s: float, done: Loaded, watch: Watch, rows: dict[str, int]) -> None:
         super().__init__(client, patience_s=patience_s)
@@ -68,11 +68,11 @@ class _Watched(Sink):
 
 
 def load(data: Path, client: Client, patience_s: float, watch: Watch = lambda name, done, rows: None) -> Loaded:
-    """Bring the schema to this version, and everything committed that is not in ClickHouse yet.
+    """Migrate the schema to this version, and load all committed rows that are not yet in ClickHouse.
 
-    Killed at any moment, the next load goes on; run again it changes nothing. Raises WorldError where ClickHouse
-    holds rows of another data directory, refuses, or stays away, and LockedError while a streaming worker lands one of
-    the partitions.
+    If a load is killed, the next one resumes. A repeated load changes nothing. Raises WorldError if ClickHouse has rows
+    of another data directory, rejects a request, or cannot be reached. Raises LockedError if a streaming worker is
+    landing one of the partitions.
     """
     with Histories.open(data) as histories:
         done = Loaded(migrated=[one.version for one in migrate(client)], rows=dict.fromkeys(TABLES, 0))
@@ -100,7 +100,7 @@ def load(data: Path, client: Client, patience_s: float, watch: Watch = lambda na
 
 @contextmanager
 def _own() -> Iterator[None]:
-    """Say what to do where a worker has the partition."""
+    """Add advice to the LockedError that the block raises if a worker has locked the partition."""
     try:
         yield
     except LockedError as held:
@@ -115,13 +115,16 @@ def _rows_in(client: Client, name: str) -> int:
 
 
 def _before(landed: dict[tuple[str, int], int], name: str) -> str:
-    """A condition in SQL: rows of a table that ClickHouse says it has."""
+    """Return the SQL condition for the rows of a table that have landed according to ClickHouse."""
     ends = sorted((partition, end) for (table, partition), end in landed.items() if table == name)
     return " OR ".join(f"(journal_partition = {at} AND journal_offset < {end})" for at, end in ends) or "false"
 
 
 def _refuse_another(histories: Histories, client: Client, landed: dict[tuple[str, int], int]) -> None:
-    """Rows that ClickHouse says it has landed are those of this directory, by their number and charge."""
+    """Raise WorldError if the rated rows in ClickHouse are not the landed rows of this history.
+
+    The check compares the journal partitions, and the number and the charge of rows.
+    """
     strange = {partition for _, partition in landed} - histories.partitions.keys()
     if strange:
         raise _another(histories, client, f"journal partitions {sorted(strange)}")
@@ -146,7 +149,7 @@ def _another(histories: Histories, client: Client, found: str) -> WorldError:
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure that is not the same: of a table or view, in a cycle where it has them."""
+    """A figure that differs. `of` is its table or view, and `cycle` its cycle if the table has cycles."""
 
     of: str
     cycle: str | None
@@ -155,31 +158,31 @@ class Difference:
     clickhouse: int | Decimal
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values; figures as text, for they may have more than 64 bits."""
+        """Return the difference as JSON values. Figures are text, because they may need more than 64 bits."""
         found = {"of": self.of, "cycle": self.cycle, "figure": self.figure}
         return found | {"history": str(self.history), "clickhouse": str(self.clickhouse)}
 
 
 @dataclass
 class Checked:
-    """What a check found: figures compared, rows not landed yet by table, and differences."""
+    """Result of a check: number of compared figures, rows by table that have not landed yet, and differences."""
 
     figures: int = 0
     waiting: dict[str, int] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Return the result as JSON values."""
         found = [one.as_dict() for one in self.differences]
         return {"equal": not found, "figures": self.figures, "waiting_rows": self.waiting, "differences": found}
 
 
 def check(data: Path, client: Client) -> Checked:
-    """Compare what has landed with the history: rows of every table, and by cycle the rows and every sum of `rated`,
-    which the totals must show as well.
+    """Compare the landed rows in ClickHouse with the history.
 
-    Rows that came to the history since the last load are counted as waiting. Raises WorldError where ClickHouse
-    refuses or is away, and LockedError while a streaming worker lands one of the partitions.
+    The check compares the number of rows of every table, and by cycle the number of rows and every sum of `rated` and
+    of the totals. Rows that the history got since the last load count as waiting. Raises WorldError if ClickHouse
+    rejects a request or cannot be reached, and LockedError if a streaming worker is landing one of the partitions.
     """
     done = Checked()
     with Histories.open(data) as histories, ExitStack() as stack:
@@ -192,7 +195,7 @@ def check(data: Path, client: Client) -> Checked:
         connection = stack.enter_context(connect_history(histories))
         for name in TABLES:
             if name == "rejected":
-                # The refused lines have no offset but their number in the history.
+                # Rejected records have no journal offset. ClickHouse has their row number in the history instead.
                 here = sum(
                     min(landed.get((name, partition), 0), sum(entry.rows for entry in directory.manifest.group(name)))
                     for partition, directory in histories.partitions.items()

@@ -1,8 +1,8 @@
-"""Merge the small files of the history, a folder at a time, without a reader noticing.
+"""Compaction of the history: it merges small files, one folder at a time, and readers do not notice.
 
-Each checkpoint of an ingest adds a file to every folder it touched. Neighbouring files of a folder are merged up to a
-target size (pipeline/history/compaction.py). The swap is a checkpoint of the data directory like any other;
-docs/guarantees.md says what each kind of reader sees meanwhile.
+Each checkpoint of an ingest adds a file to every folder that it writes to. Compaction merges neighbouring files of a
+folder up to a target size (pipeline/history/compaction.py) and swaps them in with an ordinary checkpoint of the data
+directory. docs/guarantees.md says what each kind of reader sees meanwhile.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from pipeline.store.directory import DataDirectory
 from rating.errors import LockedError
 from schemas.tables import TABLES
 
-# Merged files wait in staging beside the old ones; a checkpoint at least so often bounds the space they take.
+# Merged files are staged beside the old ones until the next checkpoint. A checkpoint after so many bytes bounds the
+# extra space.
 CHECKPOINT_BYTES = 1 << 30
 
 
 @dataclass
 class Compacted:
-    """What a compaction did: files of each table before and after, rows rewritten, bytes of them before and after."""
+    """Result of a compaction: files by table before and after, rewritten rows, and their bytes before and after."""
 
     files_before: dict[str, int] = field(default_factory=dict)
     files_after: dict[str, int] = field(default_factory=dict)
@@ -34,7 +35,7 @@ class Compacted:
     bytes_after: int = 0
 
     def as_json(self) -> dict[str, object]:
-        """The same as JSON values."""
+        """Return the result as JSON values."""
         return {
             "files_before": self.files_before,
             "files_after": self.files_after,
@@ -45,11 +46,11 @@ class Compacted:
 
 
 def compact(path: Path, *, target_rows: int = FILE_ROWS, target_bytes: int = TARGET_BYTES) -> Compacted:
-    """Merge neighbouring files of each folder up to `target_rows` rows and `target_bytes`, whichever is less.
+    """Merge neighbouring files of each folder up to `target_rows` rows or `target_bytes`, whichever is reached first.
 
-    Of a history that streaming workers land, each partition after the other. Running it again changes nothing. Killed
-    at any moment, the history has the same rows, and the next run goes on. Raises LockedError while another process
-    writes, UsageError where there is no data directory, StorageError where the disk refuses.
+    In the history of streaming workers, partitions are compacted one after the other. A repeated run changes nothing.
+    If a run is killed, the history still has the same rows, and the next run resumes. Raises LockedError if another
+    process is writing, UsageError if there is no data directory, and StorageError if the disk fails.
     """
     with Histories.open(path) as histories:
         folders = [directory.path for directory in histories.partitions.values()]
@@ -91,7 +92,7 @@ def _count(directory: DataDirectory, files: dict[str, int]) -> None:
 
 
 def render(done: Compacted, console: Console) -> None:
-    """Say what a compaction did."""
+    """Print the result of a compaction."""
     before, after = sum(done.files_before.values()), sum(done.files_after.values())
     if before == after:
         console.print(f"nothing to merge: {before:,} files", highlight=False)

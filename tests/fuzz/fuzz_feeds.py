@@ -111,7 +111,7 @@ def damage(chance: random.Random, content: bytes) -> bytes:
 
 
 def check(mapping: Mapping, path: Path, chunk_bytes: int) -> str:
-    """Run the file twice; what became of it. Raises AssertionError where the two runs or the counts disagree."""
+    """Run the file twice and return the outcome. Raises AssertionError if the two runs or the counts disagree."""
     try:
         usage, rejects, _ = run_feed(path, mapping)
     except WeirError as error:

@@ -198,7 +198,7 @@ def test_a_directory_before_its_first_usage_can_be_read(weir: Weir, files: Path)
 
 
 def test_each_command_prints_json_and_text(weir: Weir, loaded: Path) -> None:
-    """Every command that prints has a document for machines and text for eyes; both end with status 0."""
+    """Every command that prints has a JSON document and text for people. Both end with status 0."""
     shapes: dict[tuple[object, ...], set[str]] = {
         ("cards",): {"usage", "as_of", "usage_until", "total", "offset", "rows"},
         ("card", BERLIN): {"iccid", "usage", "counters", "addons", "cycles", "days"},
@@ -333,7 +333,7 @@ def test_failures_end_with_2_or_3_and_say_what_to_do(weir: Weir, loaded: Path) -
 
 
 def test_a_held_directory_is_refused_with_its_holder(weir: Weir, loaded: Path) -> None:
-    """While one process writes, another that would is told so, with status 3; one that reads is not disturbed."""
+    """While one process writes, a second writer fails with status 3 and the holder's name. A reader succeeds."""
     from pipeline.embedded.driver import Embedded
 
     with Embedded.open(loaded / "data", write=True):
@@ -463,7 +463,7 @@ def test_lines_that_cannot_be_replayed_are_named_before_anything_is_rated(weir: 
 
 
 def test_explain_computes_every_charge_again(weir: Weir, loaded: Path) -> None:
-    """P12: allowance, add-on, overage, pool, bands and reversals are told, and F agrees with what is stored."""
+    """P12: allowance, add-on, overage, pool, bands and reversals are explained, and F gives the stored charge."""
     call = f"v1,voice,{BERLIN},7200,2026-10-12T19:00:00Z"  # 21:00 to 23:00 in Berlin: an hour of each band
     header = "record_key,service,iccid,quantity,used_at,started_at,record_type,corrects_key"
     path = loaded / "more.csv"

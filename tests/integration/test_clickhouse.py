@@ -214,7 +214,7 @@ def test_a_newer_database_is_refused(engine: Engine) -> None:
 
 
 def test_migrations_are_numbered_without_gaps(tmp_path: Path) -> None:
-    """A file of the wrong name or number is a mistake that is told."""
+    """A migration file with a wrong name or number is an error."""
     (tmp_path / "0002_b.sql").write_text("SELECT 1;")
     with pytest.raises(ValueError, match="expected 1, 2, 3"):
         migrations(tmp_path)

@@ -80,7 +80,7 @@ def check_for_ever(movement: Movement) -> None:
 
 
 def test_a_process_that_stands_still_is_given_up_and_shown() -> None:
-    """What was waited for, what was seen last, the process and what it said are told; it is killed."""
+    """The error names what was waited for, what was seen last, the process and its output. The process is killed."""
     process = subprocess.Popen([sys.executable, "-c", STILL], stdout=subprocess.PIPE, text=True)
     movement = Movement("rows to land", lambda: {"rows": 7}, still_looks=3)
     with pytest.raises(Standstill) as told:

@@ -1,4 +1,4 @@
-"""The broker that tests and users start: it keeps what it acknowledged, ends when told to, and says what it lacks."""
+"""The broker that tests and users start: it keeps acknowledged messages, stops on request, and names missing tools."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def fake_maven(directory: Path, script: str) -> None:
 def test_a_fetch_that_fails_leaves_nothing(
     script: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Maven failing, or handing out files with another digest, is told, and the cache stays empty."""
+    """If Maven fails, or its files have another digest, an error says so and the cache stays empty."""
     fake_maven(tmp_path / "bin", script)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("WEIR_CACHE", str(tmp_path / "cache"))

@@ -100,7 +100,7 @@ def test_another_number_of_partitions_is_refused(kafka: SharedBroker) -> None:
 
 
 def test_too_many_replicas_are_a_matter_of_configuration(kafka: SharedBroker) -> None:
-    """What the cluster cannot do is told with what it said."""
+    """The error for a request that the cluster cannot fulfil has the cluster's own message."""
     with pytest.raises(ConfigError, match=r"did not make topic .*replication is 3"):
         run(ensure_topics(config(kafka.address, replication=3)))
 
@@ -144,7 +144,7 @@ def test_reading_without_an_end_goes_on(kafka: SharedBroker) -> None:
 
 
 def test_what_a_partition_no_longer_has_is_an_error(kafka: SharedBroker) -> None:
-    """A reader that starts behind the end is told; it is never given other messages instead."""
+    """A reader that starts after the end gets an error, and never other messages."""
     topic = kafka.topic()
     asked = config(kafka.address)
     run(publish(asked, topic, [b"0"]))
@@ -153,13 +153,13 @@ def test_what_a_partition_no_longer_has_is_an_error(kafka: SharedBroker) -> None
 
 
 def test_a_topic_that_is_not_there(kafka: SharedBroker) -> None:
-    """It is told as missing, with what makes it."""
+    """The error says that the topic is missing and which command creates it."""
     with pytest.raises(WorldError, match="a topic or partition is missing; start a worker"):
         run(Log(config(kafka.address)).end_offsets("never-made"))
 
 
 def test_a_message_that_the_topic_does_not_take(kafka: SharedBroker) -> None:
-    """A topic whose limit is below [kafka].limit_bytes is told with what to set."""
+    """If the topic's limit is below [kafka].limit_bytes, the error names the setting to change."""
     topic = kafka.topic(settings={"max.message.bytes": "1000"})
     with pytest.raises(ConfigError, match=r"set max\.message\.bytes of the topics to at least 1048588"):
         run(publish(config(kafka.address), topic, [os.urandom(5000)]))
@@ -335,7 +335,7 @@ def test_tls_with_and_without_a_certificate_of_the_client(secure: Secure, monkey
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(secure: Secure) -> None:
-    """Neither the system's authorities nor another one stand for the broker."""
+    """Neither the system's authorities nor an unrelated one verify the broker's certificate."""
     for ca_file in (None, str(secure.folder / "other.pem")):
         with pytest.raises(ConfigError, match=r"shows a certificate that does not hold.*check ca_file"):
             run(reach(secure.kafka("tls", ca_file=ca_file)))

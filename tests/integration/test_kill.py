@@ -101,8 +101,8 @@ def staged(data: Path) -> list[str]:
 def moment(chance: random.Random, data: Path, length_s: float) -> Moment:
     """Draw a moment of the coming run, which takes about `length_s` if nothing disturbs it.
 
-    It is told by what is seen in the data directory, so that kills find the same stages on a slow machine; most come
-    before the next checkpoint or just after it, so that a directory lives through many.
+    The moment depends on the content of the data directory, so that kills hit the same stages on a slow machine. Most
+    moments are before the next checkpoint or just after it, so that a directory survives many kills.
     """
     target = commits(data) + chance.choice([0, 1, 1, 1, 2])
     return chance.choice(

@@ -23,7 +23,7 @@ COUNT = 6
 
 
 def marked(one: Packed) -> Packed:
-    """The same bytes with another session in the rows at hand, by which those can be told from decoded ones."""
+    """Return the same bytes with another session in the cached rows, which distinguishes them from decoded rows."""
     tables = []
     for name, rows in one.piece.tables:
         if name == "rated":

@@ -354,7 +354,7 @@ def test_actions_to_standard_output(tmp_path: Path) -> None:
 
 
 def test_following_until_stopped(tmp_path: Path) -> None:
-    """`--follow` delivers what is committed while it runs, and ends well when it is told to."""
+    """`--follow` delivers what is committed while it runs, and stops gracefully on a signal."""
     commit(tmp_path, [Act(1)])
     command = [WEIR, "--data", str(tmp_path), "outbox", "deliver", "--follow", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -451,7 +451,7 @@ def is_open(outbox: Path, pid: int) -> bool:
 
 
 class Mailbox:
-    """What the mail server does with mail: keeps it, or answers as told."""
+    """Handler of the mail server: it stores messages, or gives the answers in `answers`."""
 
     def __init__(self) -> None:
         self.got: list[tuple[list[str], Message]] = []
@@ -481,7 +481,7 @@ def mail_server(**options: Any) -> Iterator[tuple[Mailbox, int]]:
     """A mail server on the loopback: its mailbox and port."""
     box = Mailbox()
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]  # the controller has to be told one
+        port = free.getsockname()[1]  # The controller needs a fixed port.
     controller = Controller(box, hostname="127.0.0.1", port=port, **options)
     controller.start()
     try:

@@ -170,7 +170,7 @@ def test_killed_again_and_again_every_record_is_there_once(scene: Scene) -> None
 
 
 def test_a_packer_runs_until_it_is_told_to_stop(scene: Scene) -> None:
-    """Records that come while it waits are in usage.raw within a second; Ctrl-C ends it in order, the group told."""
+    """A running packer packs each record that arrives, once and in order. Ctrl-C stops it gracefully."""
     scene.put(records(3))
     process = scene.start("--group", "watched")
 

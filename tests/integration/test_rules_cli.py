@@ -82,7 +82,7 @@ def use(weir: Weir, folder: Path, as_of: str, *lines: str) -> dict[str, Any]:  #
 
 
 def fired(weir: Weir, folder: Path) -> dict[str, Any]:  # noqa: F811
-    """Start both rules and let SIM cross both levels of its quota; what ingest told."""
+    """Activate both rules and let SIM cross both levels of its quota. Return the output of the ingest."""
     assert 0 == weir("rules", "activate", "--all", "--as-of", "2026-10-11T13:00:00Z").status
     return use(
         weir,

@@ -99,7 +99,7 @@ def scene(kafka: SharedBroker, tmp_path: Path) -> Scene:
 
 
 def test_a_tick_without_waiting(scene: Scene) -> None:
-    """--no-wait puts it into the topic with its time and says where it lies."""
+    """--no-wait writes the tick to the topic with its time, and prints its offset."""
     assert scene.send("tick", "--no-wait", "--as-of", AT) == "sent: a tick, offset 0\n"
     told = json.loads(scene.send("tick", "--no-wait", "--json"))
     assert told == {"accepted": None, "offsets": [1]}
@@ -117,7 +117,7 @@ def test_no_worker_replies(scene: Scene) -> None:
 
 
 def test_catalogues_rules_and_commands(scene: Scene) -> None:
-    """What a worker accepts is told; what is refused comes with its reason and status 2; files see earlier ones."""
+    """The output says what a worker accepts. A rejection has a reason and status 2. Files see earlier files."""
     (scene.folder / "accounts.toml").write_text(ACCOUNTS)
     (scene.folder / "acme.toml").write_text('[[accounts]]\nid = "acme"\nparent = "root"\n')
     (scene.folder / "commands.ndjson").write_text('{"type": "activate", "rule": "none"}\n')

@@ -1,4 +1,4 @@
-"""Workers as processes on a real broker: live state at whoever is asked, tokens, readiness, metrics, logs, the end."""
+"""Workers as processes on a real broker: live state from any worker, tokens, readiness, metrics, logs, shutdown."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def metrics_of(worker: Process) -> dict[tuple[str, str], float]:
 
 
 def test_what_prevents_a_start(tmp_path: Path, kafka: SharedBroker) -> None:
-    """A broker that is away, a port that is taken, other partitions, a missing token: told, and exit 3 or 2."""
+    """An unreachable broker, a taken port, other partitions, a missing token: an error with status 3 or 2."""
     folders = [tmp_path / str(number) for number in range(4)]
     for folder in folders:
         folder.mkdir()

@@ -336,7 +336,7 @@ def test_rating_again_gives_what_the_order_of_use_gives(world: World, data: st.D
 
 
 def sums(rated: pa.Table) -> dict[tuple[Any, ...], tuple[int, ...]]:
-    """What stands for each part of each record."""
+    """Return the net measures of each part of each record: the sums over its rated rows."""
     measures = ("billable_quantity", "from_allowance", "overage", "charge_nanos")
     totals: dict[tuple[Any, ...], list[int]] = {}
     for row in rated.to_pylist():

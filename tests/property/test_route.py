@@ -147,7 +147,7 @@ def test_folding_the_parts_gives_the_whole(world: World, partitions: int) -> Non
 
 
 def test_the_worlds_have_several_partitions() -> None:
-    """What is drawn lies in more than one partition, so that the property says something."""
+    """The drawn cards are in more than one partition; otherwise the property would be trivial."""
     found = Router(2).of_accounts(pl.Series(["a", "card1", "card2", "card3", "card4"]))
     assert {0, 1} == set(found.tolist())
 

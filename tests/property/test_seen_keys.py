@@ -39,7 +39,7 @@ def checkpoint(seen: Seen, merge: bool) -> None:
 
 @given(histories)
 def test_seen_keys_agree_with_a_dict(history: list[tuple[str, int, list]]) -> None:
-    """Lookup knows a key exactly for 32 days after its arrival, with its content, whatever lies between."""
+    """Lookup finds a key and its content for exactly 32 days after its arrival, whatever happens in between."""
     seen, model, day = Seen(), {}, 20_000
     for what, number, rows in history:
         if what == "checkpoint":

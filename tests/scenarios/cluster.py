@@ -65,7 +65,7 @@ class Cluster:
             self._workers.append(process)
 
     def stop(self) -> list[int]:
-        """End the workers in good order; their exit statuses."""
+        """Stop the workers gracefully and return their exit statuses."""
         for worker in self._workers:
             worker.send_signal(signal.SIGTERM)
         statuses = [ended(worker, self.logs) for worker in self._workers]

@@ -68,7 +68,7 @@ class History:
             if self._is_single(row["source"]):
                 if row["raw"] not in lines:
                     continue
-                # What stands for the place is another thing in a topic than in a file.
+                # A topic and a file identify the position of a record differently.
                 row = row | dict.fromkeys(_OF_FILES) | {"reject_id": row["reject_id"].split(":")[2:]}
             elif not row["source"].startswith(f"{scenario.name}-"):
                 continue

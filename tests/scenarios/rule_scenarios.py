@@ -22,7 +22,7 @@ from tests.scenarios.words import MB, TELL, account, card, rule, solo, table, to
 
 
 def pools() -> Scenario:
-    """L8, P7: a pool that cards share; told at half, throttled each once it is used up; one joins meanwhile."""
+    """L8, P7: a shared pool; a notification at half, each card throttled once the pool is empty; a card joins."""
     members = [sim(11, n) for n in (1, 2, 3)]
     toml = (
         account("pools") + solo("pools-plan").replace('id = "pools-plan"', 'id = "pools-plan"\ntype = "dynamic"')
@@ -51,7 +51,7 @@ def pools() -> Scenario:
 
 
 def days() -> Scenario:
-    """L7, T1, T4: thresholds of the local day in Los Angeles, told once a day; messages within rolling 24 hours."""
+    """L7, T1, T4: thresholds of the local day in Los Angeles, one notification a day; messages in rolling 24 hours."""
     one = sim(12)
     toml = (
         account("days", time_zone="America/Los_Angeles") + solo("days-plan") + card(one, "days", "days-plan")

@@ -126,7 +126,7 @@ def test_states_began_with_bases(workers: Played) -> None:
 
 
 def test_all_partitions_had_something_to_do(workers: Played) -> None:
-    """Rows are in each partition, and workers ended in good order."""
+    """Each partition has rows, and the workers stopped gracefully."""
     assert isinstance(workers.driver, OnKafka)
     assert set(workers.tables["rated"]["journal_partition"]) == set(range(PARTITIONS))
     assert workers.driver.ended == [0, 0]

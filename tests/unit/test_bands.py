@@ -56,7 +56,7 @@ def test_equal_weights_go_to_the_later_start() -> None:
 
 
 def test_a_record_on_the_boundary_is_not_split() -> None:
-    """A record that ends as a band begins lies before it, one that starts then lies in it."""
+    """A record that ends when a band begins is before the band. A record that starts then is in the band."""
     six = instant("2026-10-15T18:00")
     assert [(0, 60)] == shares(DAY_AND_EVENING, six - 60 * SECOND_US, six, 60)
     assert [(1, 60)] == shares(DAY_AND_EVENING, six, six + 60 * SECOND_US, 60)

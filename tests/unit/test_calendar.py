@@ -92,7 +92,7 @@ class TestLocalDays:
         assert 25 * HOUR_US == end - start
 
     def test_a_day_that_the_zone_skipped(self) -> None:
-        """Samoa had no 2011-12-30: its window is empty and no instant lies in it."""
+        """Samoa had no 2011-12-30: its window is empty and contains no instant."""
         edges = edges_of("Pacific/Apia", "2011-12-29", 3)
         assert [24, 0, 24] == [(end - start) // HOUR_US for start, end in pairwise(edges)]
         jump = instant("2011-12-30T10:00")
@@ -189,7 +189,7 @@ class TestCycles:
 
     @given(st.integers(1, 24), st.integers(1, 28), st.lists(st.integers(-25_000, 80_000), max_size=40))
     def test_cycles_follow_each_other(self, months: int, anchor: int, days: list[int]) -> None:
-        """Every day lies in one cycle, between its first and last day, and the next cycle begins the day after."""
+        """Every day is in one cycle, between its first and last day, and the next cycle begins the day after."""
         calendar = CycleCalendar(Cycle(months=months, anchor_day=anchor))
         indices = calendar.index(np.array(days, np.int32))
         assert indices.dtype == np.int32

@@ -240,7 +240,7 @@ def test_gzip(tmp_path: Path) -> None:
 
 
 def test_duplicates_in_the_set(tmp_path: Path) -> None:
-    """A number on two cards is found at the second, which is told where the first is."""
+    """A number on two cards is an error at the second card, and the error names the first one."""
     csv = (
         "iccid,account,imsi,msisdn\n"
         f"{iccid(1)},acme,901405106700001,88228001\n"

@@ -157,7 +157,7 @@ def test_the_environment_goes_over_the_file(tmp_path: Path, monkeypatch: pytest.
 def test_what_is_wrong_in_the_environment_names_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
 ) -> None:
-    """A wrong value is told with the variable that has it, not with a line of the file."""
+    """The error for a wrong value names the variable that has it, not a line of the file."""
     monkeypatch.setenv(variable, value)
     assert said in refused(tmp_path, "[kafka]\n[worker]\n")
 

@@ -146,7 +146,7 @@ def test_killed_and_repeated_equals_undisturbed(tmp_path: Path, call: str) -> No
 
 
 def test_second_writer_is_refused_and_readers_are_not(data_dir: Path) -> None:
-    """Another process that writes is told who holds the directory; reading goes on."""
+    """The error of a second writer names the process that has the lock. Readers are not blocked."""
     with DataDirectory.open(data_dir, write=True) as directory, directory.begin() as step:
         step.stage_bytes("state", "state/1", b"s")
         step.commit()

@@ -43,7 +43,7 @@ KEYS = [
     ("session of feed", "0|s1", "0c729ee834656323d6c5ba40f5ce9558"),
 ]
 
-# (what is told apart, columns beside the required ones, 64 bits as hex)
+# (name of the case, columns besides the required ones, 64-bit digest as hex)
 CONTENTS: list[tuple[str, dict[str, Any], str]] = [
     ("nothing more", {}, "8b5d9137e55b995f"),
     (

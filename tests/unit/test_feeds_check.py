@@ -14,7 +14,7 @@ from tests.support.feed_files import HEADERS, feed, good_line
 
 
 def test_a_check_tells_what_each_column_became(tmp_path: Path) -> None:
-    """Source, reading, a sample before and after, counts and the first rejects are told, as data and as text."""
+    """A check reports source, reading, a sample before and after, counts and first rejects, as data and as text."""
     path = tmp_path / "sample.csv"
     lines = [good_line("csv", 1), b"k2,8944,-3,2026-10-01", b"oops"]
     path.write_bytes(

@@ -320,7 +320,7 @@ def test_empty_directory_lists_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_tables_fit_the_terminal(connection: duckdb.DuckDBPyConnection, width: int) -> None:
-    """A narrow terminal gets fewer columns and is told which; identifiers and amounts are never cut."""
+    """A narrow terminal gets fewer columns and the names of the omitted ones. Identifiers and amounts are never cut."""
     for renderable in (
         render_cards(list_cards(small_views(), NOW)),
         render_card(card_detail(connection, small_views(), "8949000000000000001", NOW)),

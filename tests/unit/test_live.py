@@ -302,7 +302,7 @@ def test_a_question_goes_one_step_to_the_owner() -> None:
 
 
 def test_a_partition_that_is_restored_is_not_shown() -> None:
-    """State that is not whole yet is not told; the answer says to come back."""
+    """State that is not complete yet is not returned. The answer says to retry."""
 
     async def main() -> None:
         fold = Fold(0, fleet())
@@ -344,7 +344,7 @@ def test_secrets_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_readiness_looks_at() -> None:
-    """Each thing that a worker may wait for is told."""
+    """Readiness reports everything that a worker may wait for."""
 
     class Stage:
         ready: asyncio.Event = asyncio.Event()

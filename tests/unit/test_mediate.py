@@ -140,7 +140,7 @@ def test_codes_are_checked_and_fit_the_service() -> None:
 
 
 def test_a_record_bad_in_several_fields_is_rejected_once_for_the_first() -> None:
-    """The first fault in the order key, service, fields is the one that is told."""
+    """The rejection reports the first fault in the order key, service, fields."""
     raw = _raw(
         record_key=[None, "b"], iccid=["1", None], service=["x", "data"], quantity=["-1", "-1"], used_at=["no", "no"]
     )

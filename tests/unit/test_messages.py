@@ -212,7 +212,7 @@ def sent(fence: Fence | None, parts: int) -> Message:
 
 
 def test_fences_skip_what_was_applied() -> None:
-    """What lies after all that was applied of its source is new; other sources go on by themselves."""
+    """Messages after the last applied position of their source are new. Each source has a fence of its own."""
     fences = Fences()
     at = Fence("usage.raw", 0, 10)
     assert 0 == fences.take(sent(at, 3))

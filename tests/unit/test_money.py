@@ -105,7 +105,7 @@ def test_rounding_of_halves(mode: RoundMode, expected: list[int]) -> None:
 
 
 def test_muldiv_broadcasts_and_takes_nothing() -> None:
-    """Scalars stand for columns, and no rows give no rows."""
+    """Scalars are broadcast to columns, and no rows give no rows."""
     assert [[1, 3], [3, 1]] == [column.tolist() for column in muldiv(np.array([2, 4]), np.array(4), np.array(5))]
     assert 0 == len(muldiv(np.empty(0, np.int64), np.array(1), np.array(1))[0])
 

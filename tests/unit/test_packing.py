@@ -218,7 +218,7 @@ def test_unreadable_avro_is_rejected_with_its_own_bytes() -> None:
 
 @given(st.lists(st.binary(max_size=60), min_size=1, max_size=20))
 def test_no_bytes_crash_the_reading_of_avro(values: list[bytes]) -> None:
-    """Whatever comes, each value is a line or is told as unread."""
+    """Whatever the bytes are, each value becomes a line or is reported as unread."""
     lines, unread = AvroRecords(SCHEMA).as_json(values)
     assert len(lines) == len(values)
     for place, line in enumerate(lines):

@@ -235,7 +235,7 @@ def test_compact_merges_each_partition(tmp_path: Path) -> None:
 
 
 def test_a_history_without_rows_has_its_tables(tmp_path: Path) -> None:
-    """Before anything has landed queries work; nothing there at all is told."""
+    """Queries work before anything has landed. A missing history is an error."""
     PartitionLanding(folder_of(tmp_path / "history", 3), 3, None).close()
     assert 0 == run_sql(tmp_path / "history", "select * from cycles").num_rows
     with pytest.raises(UsageError, match="no data directory yet"):

@@ -1,4 +1,4 @@
-"""Pieces that a worker has at hand stand for the very same bytes, in rows and in the files that are made of them."""
+"""The cached pieces of a worker are equal to the decoded bytes, in their rows and in the files written from them."""
 
 from __future__ import annotations
 

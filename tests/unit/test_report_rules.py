@@ -1,4 +1,4 @@
-"""What the monthly report says of rules: which cycle a firing belongs to, whose it is, and what came of it (L12)."""
+"""Rules in the monthly report: the cycle of a firing, its account, and the states of its actions (L12)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def at(text: str) -> dt.datetime:
     ],
 )
 def test_a_firing_belongs_to_one_cycle(tmp_path: Path, within: bool, row: dict[str, Any]) -> None:
-    """The report of a cycle has the firings whose total ran over it, or whose local day lies in it."""
+    """The report of a cycle has the firings whose total is of this cycle, or whose local day is in it."""
     assert within == bool(report_of(tmp_path, firings=fired(**row)).sections["rules"].height)
 
 
@@ -80,7 +80,7 @@ def test_only_the_sims_with_the_most_firings_are_listed(tmp_path: Path) -> None:
 
 
 def test_only_what_changes_a_card_waits_for_a_result(tmp_path: Path) -> None:
-    """Without any result a tag is done, a message and a webhook are told, and a rate is open."""
+    """Without any result, a tag is `done`, a message and a webhook are `told`, and a throttle is `open`."""
     asked = [
         {"action_id": str(n), "firing_id": "0.1", "rule_id": "r", "action": action, "iccid": SIM}
         for n, action in enumerate(("add_tag", "notify", "webhook", "throttle"))

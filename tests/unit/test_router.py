@@ -86,7 +86,7 @@ def test_a_record_follows_its_card() -> None:
 
 
 def test_usage_of_one_partition_is_not_copied() -> None:
-    """A batch that lies in one partition goes there as it is; an empty one goes nowhere."""
+    """A batch of only one partition goes there unchanged. An empty batch goes nowhere."""
     entry = Usage(usage({"iccid": "2"}, {"iccid": "4"}))
     parts = router().split(entry)
     assert entry is parts[B]

@@ -131,7 +131,7 @@ class TestImei:
 
 class TestLocation:
     def test_during_and_across_sessions(self) -> None:
-        """A cell that changes within a data session, and one from a session to another, are told apart."""
+        """Rules distinguish a change of cell within a data session from a change between two sessions."""
         rules = [Rule(id=name, trigger="location_changed", across=name) for name in ("any", "during", "across")]  # type: ignore[arg-type]
         one = scene(*rules)
         found = one.hear(
@@ -231,7 +231,7 @@ class TestChanges:
         assert [("any", None, "492")] == [(row["rule"], row["from_value"], row["to_value"]) for row in found]
 
     def test_a_custom_field(self) -> None:
-        """A rule on one field is told its values, one on none the object of all that changed, once."""
+        """A rule on one field gets its values. A rule on no field gets one object of all changed fields, once."""
         before = CARDS[0] | {"custom": '{"a": "1", "b": "2", "c": 3}'}
         one = scene(
             Rule(id="a", trigger="custom_attribute_changed", attribute="a"),

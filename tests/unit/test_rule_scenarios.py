@@ -170,7 +170,7 @@ def test_a_hard_cut_recovers(driver: Driver, how: str) -> None:
 
 
 def test_a_balance_alert_tells_once_a_day_for_as_long_as_it_lasts(driver: Driver) -> None:
-    """Three descending levels of what is left; the contact is told at most once a day, without usage too (L3)."""
+    """Three descending levels of the balance. There is at most one notification a day, also without usage (L3)."""
     rule = Rule(
         id="left", trigger="data_usage_cycle", measure="remaining", threshold=("30 %", "20 %", "10 %"),
         repetition="daily", actions=(TELL,),
@@ -179,7 +179,7 @@ def test_a_balance_alert_tells_once_a_day_for_as_long_as_it_lasts(driver: Driver
     sims = Usage(driver)
     assert [] == sims.use("1", 699, on(5))
     assert ["left"] == sims.use("1", 1, on(5, 13))  # 300 left: reached (L11)
-    assert [] == sims.use("1", 150, on(5, 15))  # told today already
+    assert [] == sims.use("1", 150, on(5, 15))  # There was a notification today already.
     driver.take(Entry(on(5, 22)))
     assert 1 == len(driver.fired)
     driver.take(Entry(on(6, 1)))

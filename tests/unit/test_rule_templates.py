@@ -19,7 +19,7 @@ def made(kind: str, **fields: Any) -> Rule:
 
 
 def test_overage_suspension() -> None:
-    """L1: more than quota and margin suspends until the window ends; somebody is told where there is somebody."""
+    """L1: usage above quota and margin suspends until the window ends. Contacts are notified if there are any."""
     rule = made("overage_suspension", margin="10 MB")
     assert ("data_usage_cycle", "over", ("10 MB",)) == (rule.trigger, rule.measure, rule.threshold)
     assert not reached(TRIGGERS[rule.trigger], rule.at, rule.measure)

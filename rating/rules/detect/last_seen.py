@@ -31,7 +31,7 @@ from schemas.usage import Service
 NEVER: Final = -(1 << 62)
 UNKNOWN: Final = -1
 
-# Shorter than any billing cycle. So a cycle without any report lies within one silence of at least this length.
+# Shorter than any billing cycle. So a cycle without any report is part of one silence of at least this length.
 _QUIET_US: Final = 27 * DAY_US
 
 HEARD: Final = {None: "seen_us", Service.DATA: "data_us", Service.SMS: "sms_us", Service.VOICE: "voice_us"}
@@ -318,7 +318,7 @@ def _latest_before(groups: Groups, used: Ints, held: Ints) -> Ints:
     low = int(used.min())
     shifted = np.empty_like(used)
     shifted[1:] = used[:-1]
-    shifted[groups.starts] = np.maximum(held, low - 1)  # clamp: how far an initial value lies below `low` is irrelevant
+    shifted[groups.starts] = np.maximum(held, low - 1)  # clamp: how far an initial value is below `low` is irrelevant
     span = int(shifted.max()) - low + 2
     if span * (len(groups.starts) + 1) < 1 << 62:
         # Adding group number * span separates the groups, so one running maximum serves all of them.

@@ -16,7 +16,7 @@ CARD_STATUSES: Final[tuple[CardStatus, ...]] = get_args(CardStatus)
 
 RuleStatus = Literal["active", "inactive"]
 
-# State of a rule's action (the view `action_states`). `told` is the state of a message or webhook, which gets no result.
+# State of a rule's action (the view `action_states`). The second one is of messages and webhooks: they get no result.
 ActionState = Literal["open", "told", "done", "failed"]
 ACTION_STATES: Final[tuple[ActionState, ...]] = get_args(ActionState)
 

@@ -1,4 +1,4 @@
-"""What holds for every test: how long Hypothesis searches, no standstill, no network, and no silent skip in CI."""
+"""Setup of all tests: Hypothesis profiles, watching for standstills, no network, and no silent skips in CI."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.support.guarded import pytest_configure, pytest_unconfigure
 from tests.support.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
 __all__ = [
-    "kafka",  # fixtures of all tests
+    "kafka",  # Fixtures for all tests.
     "own_broker",
-    "pytest_collection_modifyitems",  # hooks
+    "pytest_collection_modifyitems",  # Hooks of pytest.
     "pytest_configure",
     "pytest_unconfigure",
     "pytest_xdist_make_scheduler",
 ]
 
-# Before anything makes a Polars object that is kept; child processes of tests watch too.
+# This must run before anything creates a Polars object that is kept. Child processes of tests watch, too.
 polars_threads.watch()
 os.environ[polars_threads.VARIABLE] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -34,8 +34,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
-# A slow machine is not a failing property, so neither profile has a deadline. All of CI has a quarter of an hour, so
-# it draws fewer examples than the 100 of a run by hand, where a test does not say how many.
+# No profile has a deadline, because a slow machine must not fail a property. CI must end within a quarter of an hour,
+# so by default it draws fewer examples than the 100 of a manual run.
 settings.register_profile("dev", deadline=None)
 settings.register_profile(
     "ci",
@@ -50,7 +50,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if IN_CI else "d
 
 @pytest.fixture
 def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data directory that does not exist yet, named in WEIR_DATA as well."""
+    """Return the path of a data directory that does not exist yet, and set WEIR_DATA to it."""
     path = tmp_path / "weir-data"
     monkeypatch.setenv("WEIR_DATA", str(path))
     return path
@@ -58,7 +58,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_network() -> Iterator[None]:
-    """A test that reaches for another machine fails; the loopback interface and Unix sockets stay open."""
+    """Make connections to other machines fail. The loopback interface and Unix sockets still work."""
     connect = socket.socket.connect
 
     def local_connect(self: socket.socket, address: Any) -> None:
@@ -73,16 +73,16 @@ def _no_network() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _polars_objects_stay_in_their_threads() -> Iterator[None]:
-    """Fail the test if two threads touched one Polars object, even if the error was caught.
+    """Fail the test if two threads touched one Polars object, even if the test caught the error.
 
-    tests/support/polars_threads.py finds it.
+    tests/support/polars_threads.py detects it.
     """
     yield
     found, polars_threads.found[:] = polars_threads.found[:], []
     assert found == []
 
 
-# Skips, as "test: reason", collected where the reports arrive (with xdist: in the controlling process).
+# Skips as "test: reason". They are collected in the process that gets the reports (with xdist, the controller).
 _skipped: list[str] = []
 
 
@@ -102,7 +102,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In CI a test that did not run is a failure, unless it is marked `may_skip`."""
+    """In CI, fail the run if a test was skipped and is not marked `may_skip`."""
     if IN_CI and _skipped and not hasattr(session.config, "workerinput") and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

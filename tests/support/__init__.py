@@ -1,1 +1,1 @@
-"""Servers, runners, builders of test data and checks that several tests share."""
+"""Servers, runners, builders of test data, and checks that several tests share."""

@@ -1,4 +1,4 @@
-"""One real Kafka broker for all tests of a run, whatever process they are in, and a fresh topic for each test."""
+"""One real Kafka broker for all processes of a test run, and new topics for each test."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.support.progress import MINE
 
 
 class SharedBroker:
-    """The broker that tests share. Whoever stops or kills a broker starts one of his own, with `Broker`."""
+    """The broker that tests share. A test that stops or kills a broker uses the fixture `own_broker` instead."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
     def topic(self, partitions: int = 1, settings: Mapping[str, str] | None = None) -> str:
-        """Make a topic that no other test knows; its name."""
+        """Create a topic with a unique name, and return the name."""
         name = f"test-{uuid.uuid4().hex}"
         make_topic(self.address, name, partitions, settings)
         return name
 
 
 def make_topic(address: str, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None) -> None:
-    """Make the topic `name`, with Kafka's `settings` of a topic; the broker makes none by itself."""
+    """Create the topic `name` with these Kafka topic settings. The broker does not create topics automatically."""
     from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
     async def make() -> None:
@@ -46,7 +46,7 @@ def make_topic(address: str, name: str, partitions: int = 1, settings: Mapping[s
 
 
 def need_broker() -> None:
-    """Skip the test where no broker can start; in CI the skip fails the run."""
+    """Skip the test if no broker can be started. In CI, the skip fails the run."""
     missing = lacking()
     if missing:
         pytest.skip(f"NO KAFKA TESTS: {missing}")
@@ -54,7 +54,7 @@ def need_broker() -> None:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedBroker]:
-    """A running broker, for all tests of this run."""
+    """Yield the running broker that all tests of this run share."""
     need_broker()
     if "PYTEST_XDIST_WORKER" not in os.environ:
         with Broker(tmp_path_factory.mktemp("kafka")) as broker:
@@ -63,18 +63,21 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedBroker]:
         yield SharedBroker(_address_of_the_run(tmp_path_factory.getbasetemp().parent / "kafka"))
 
 
-_RUNS_ON: list[Broker] = []  # of this process, for all others
+_RUNS_ON: list[Broker] = []  # Keeps a broker alive that this process started for all processes of the run.
 
 
 def _address_of_the_run(folder: Path) -> str:
-    """The broker of the run: the process that needs it first starts it, and tests/support/guarded.py ends it."""
+    """Return the address of the run's broker.
+
+    The first process that needs the broker starts it, and tests/support/guarded.py ends it with the run.
+    """
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
         fcntl.flock(lock, fcntl.LOCK_EX)
         address = folder / "address"
         if not address.exists():
             broker = Broker(folder / "broker")
-            # It is a process of the run, not of this part of it.
+            # The broker must outlive this process, so it gets the mark of the run but not of this process.
             patch.setenv(MARKS, os.environ[MARKS].replace(MINE.mark, ""))
             broker.start()
             _RUNS_ON.append(broker)
@@ -84,7 +87,7 @@ def _address_of_the_run(folder: Path) -> str:
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[Broker]:
-    """A broker of the test's own, to start, stop and kill; ended after the test."""
+    """Yield a broker, not started yet, that the test may start, stop and kill. It is killed after the test."""
     need_broker()
     broker = Broker(tmp_path / "own-kafka")
     try:

@@ -1,4 +1,4 @@
-"""What tests of ClickHouse share: a server in a process of its own, and a history with everything in it."""
+"""Shared parts of ClickHouse tests: a server in its own process, and a history with rows in every table."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class TestServer:
-    """A running server: its URL, and faults for its next change."""
+    """Client side of a running test server: its URL, and injection of faults."""
 
     __test__ = False
 
     url: str
 
     def fault(self, kind: str) -> None:
-        """The next change is `lost`, `late` or `busy` (tests/support/clickhouse_server.py)."""
+        """Inject a fault into the next change: `lost`, `late` or `busy` (tests/support/clickhouse_server.py)."""
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/fault/{kind}", method="POST")).close()
 
 
 @contextmanager
 def server(path: Path, port: int = 0, tls: Sequence[Path] = ()) -> Iterator[TestServer]:
-    """A server over the engine at `path`, until the end of the block."""
+    """Run a server with the engine's data at `path` until the end of the block."""
     arguments = [
         sys.executable,
         "-m",
@@ -66,13 +66,13 @@ def server(path: Path, port: int = 0, tls: Sequence[Path] = ()) -> Iterator[Test
 
 
 def events() -> list[Event]:
-    """Usage of two cycles in turn, with corrections and late usage."""
+    """Return usage that alternates between two cycles, with corrections and late usage."""
     events = small_events()
     return [replace(one, month=dt.date(2026, 10 + at % 2, 1)) for at, one in enumerate([*events, *events])]
 
 
 def everything() -> dict[str, pa.Table]:
-    """A few rows of every table."""
+    """Return a few rows of every table."""
     gap = {"feed": "f", "session_id": "s", "iccid": "8949", "service": "data", "missing": 2}
     gap |= {"journal_partition": 0, "journal_offset": 3}
     tables = {
@@ -89,7 +89,7 @@ def everything() -> dict[str, pa.Table]:
 
 
 def commit(data: Path, tables: dict[str, pa.Table]) -> None:
-    """Commit the rows as one checkpoint of a data directory whose journal ends behind all of them."""
+    """Commit the rows as one checkpoint of a data directory whose journal ends after all their offsets."""
     with DataDirectory.open(data, write=True) as directory, directory.begin() as step, Background() as background:
         landing = Landing(step, background)
         for name, table in tables.items():

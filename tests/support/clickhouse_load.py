@@ -1,6 +1,8 @@
-"""Loads a data directory in small blocks, for tests that kill it: `python -m tests.support.clickhouse_load DATA PATH`.
+"""Load of a data directory in small blocks, for tests that kill it.
 
-Says a line before each block.
+    python -m tests.support.clickhouse_load DATA PATH
+
+prints a line before each block.
 """
 
 import sys

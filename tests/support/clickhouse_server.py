@@ -2,9 +2,9 @@
 
     python -m tests.support.clickhouse_server DIRECTORY PORT USER PASSWORD [CERTIFICATE KEY]
 
-prints the port once it answers. Faults are for the next insert or change, each once: `POST /fault/lost` answers
-nothing though it was done, `/fault/late` cuts the client off and does it half a second later, `/fault/busy` refuses
-with 503 and does nothing.
+prints the port once it answers. A fault affects the next insert or change only. `POST /fault/lost` makes the change but
+closes the connection without an answer. `/fault/late` closes the connection and makes the change half a second later.
+`/fault/busy` answers 503 and changes nothing.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from aiohttp import web
 
 _FORMAT = re.compile(rb"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 _READING = re.compile(r"\s*\(?(SELECT|WITH|SHOW|DESCRIBE|EXISTS|EXPLAIN)\b", re.IGNORECASE)
-# Parameters of a request that are no settings of the engine.
+# Parameters of a request that are not settings of the engine.
 _TRANSPORT = {"query", "database", "query_id", "wait_end_of_query", "enable_http_compression", "compress", "decompress",
               "send_progress_in_http_headers", "http_headers_progress_interval_ms", "client_protocol_version",
               "session_id", "session_timeout", "session_check", "buffer_size", "quota_key", "role"}  # fmt: skip
 
 
 class Server:
-    """Answers as ClickHouse does, as far as clickhouse-connect asks."""
+    """The part of ClickHouse's HTTP interface that clickhouse-connect uses."""
 
     def __init__(self, path: str, user: str, password: str) -> None:
         self._path = path
-        self._held = chdb.connect(path)  # keeps the engine open between requests
+        self._held = chdb.connect(path)  # Keeps the engine open between requests.
         self._authorization = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         self._faults: list[str] = []
         self._running: list[str] = []
         self._late: set[asyncio.Future[Any]] = set()
 
     async def fault(self, request: web.Request) -> web.Response:
-        """Note a fault for the next change."""
+        """Queue a fault for the next change."""
         self._faults.append(request.match_info["kind"])
         return web.Response()
 
     async def ping(self, _: web.Request) -> web.Response:
-        """Say that the server answers."""
+        """Answer a health check."""
         return web.Response(text="Ok.\n")
 
     async def query(self, request: web.Request) -> web.StreamResponse:
-        """Do one statement."""
+        """Run one statement, or apply the next queued fault if the statement changes something."""
         if request.headers.get("Authorization") != self._authorization:
             return _failure(516, "Code: 516. DB::Exception: Authentication failed. (AUTHENTICATION_FAILED)")
         body = _decompressed(await request.read(), request.headers.get("Content-Encoding", ""))
@@ -91,7 +91,7 @@ class Server:
         self._running.remove(parameters["query_id"])
 
     def _do(self, sql: bytes, data: bytes, parameters: dict[str, str]) -> bytes:
-        handle = chdb.connect(self._path)  # a session of its own
+        handle = chdb.connect(self._path)  # A separate session for each statement.
         try:
             if "database" in parameters:
                 handle.query(f"USE `{parameters['database']}`")
@@ -100,7 +100,7 @@ class Server:
                     quoted = value.replace("\\", "\\\\").replace("'", "\\'")
                     handle.query(f"SET {name} = '{quoted}'")
             bound = {name[6:]: value for name, value in parameters.items() if name.startswith("param_")}
-            # Exactly one newline belongs to the statement: a block of data may begin with a tab.
+            # Only one newline separates the statement from its data, because a block of data may begin with a tab.
             head, _, rest = (
                 sql.partition(b"\n") if b"\n" in sql and not _FORMAT.search(sql) and data else (sql, b"", b"")
             )
@@ -109,7 +109,7 @@ class Server:
                 return self._insert(handle, head, found, rest + data)
             format_ = found[1].decode() if found else "TabSeparated"
             text = (sql[: found.start()] if found else sql).decode()
-            # The engine names its statements itself; those cut off from their client are known here.
+            # The engine assigns its own query ids, so the ids of `late` statements are substituted here.
             running = ", ".join(f"'{one}'" for one in self._running)
             text = text.replace(
                 "system.processes", f"(SELECT arrayJoin(CAST([{running}], 'Array(String)')) AS query_id)"
@@ -129,7 +129,7 @@ class Server:
 
 def _decompressed(body: bytes, encoding: str) -> bytes:
     if encoding == "lz4":
-        return bytes(lz4.frame.open(io.BytesIO(body)).read())  # a body may hold several frames
+        return bytes(lz4.frame.open(io.BytesIO(body)).read())  # A body may have several frames.
     if encoding == "zstd":
         return bytes(pa.CompressedInputStream(pa.BufferReader(body), "zstd").read())
     return gzip.decompress(body) if encoding == "gzip" else body
@@ -154,7 +154,7 @@ async def _serve(path: str, port: int, user: str, password: str, tls: list[str])
     site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=context)
     await site.start()
     print(runner.addresses[0][1], flush=True)
-    await asyncio.to_thread(sys.stdin.read)  # until the test goes away
+    await asyncio.to_thread(sys.stdin.read)  # Run until the test closes standard input.
     await runner.cleanup()
 
 

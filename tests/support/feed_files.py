@@ -1,4 +1,4 @@
-"""Small feeds and the whole way of a file through decoding and mediation, for the tests of feeds."""
+"""Small feeds, and decoding plus mediation of a whole file, for tests of feeds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FORMATS = {
 
 @functools.cache
 def feed(kind: str) -> Mapping:
-    """A mapping of one record a line: id, iccid, bytes (KB), at and an optional apn."""
+    """Return a mapping for one record a line: id, iccid, bytes (KB), at and an optional apn."""
     return parse_mapping(f'name = "{kind}"\n[format]\n{_FORMATS[kind]}\n{_FIELDS}', kind)
 
 
@@ -63,7 +63,7 @@ HEADERS = {"csv": b"id,iccid,bytes,at\n", "csv-plain": b"id;iccid;bytes;at\n"}
 
 
 def good_line(kind: str, number: int) -> bytes:
-    """A line of feed `kind` (csv, csv-plain, csv-headless or ndjson) that is mediated without fault."""
+    """Return a valid line of the feed `kind` (csv, csv-plain, csv-headless or ndjson)."""
     values = [f"k{number}", f"8944{number:015}", f"{number}.5", f"2026-10-{number % 28 + 1:02}T10:00:00Z"]
     if kind == "ndjson":
         return json.dumps(dict(zip(("id", "iccid", "bytes", "at"), values, strict=True))).encode()
@@ -73,7 +73,10 @@ def good_line(kind: str, number: int) -> bytes:
 def run_feed(
     path: Path, mapping: Mapping, chunk_bytes: int = 16 << 20, start: Position | None = None
 ) -> tuple[pl.DataFrame, pl.DataFrame, list[Position]]:
-    """Usage (all columns), rejects of lines and of records in source order, and where each chunk ended."""
+    """Decode and mediate a file.
+
+    Return the usage (all columns), the rejected lines and records in source order, and the end position of each chunk.
+    """
     usages = [pl.DataFrame(schema=USAGE_SCHEMA)]
     rejects = [pl.DataFrame(schema=REJECT_SCHEMA)]
     ends: list[Position] = []

@@ -1,4 +1,4 @@
-"""A catalogue, an engine and usage in a few words, for tests of the fold."""
+"""Short builders of a catalogue, an engine and usage, for tests of the fold."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def us(moment: dt.datetime) -> int:
-    """Microseconds since 1970 UTC."""
+    """Return the microseconds since 1970 UTC."""
     return (moment - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 def cards(*rows: Row) -> pl.DataFrame:
-    """A frame of CARD_SCHEMA; `iccid` is given, `account` is "a" where it is not."""
+    """Return a frame of CARD_SCHEMA. Each row has an `iccid`; `account` is "a" if a row does not have it."""
     return pl.DataFrame([{"account": "a"} | row for row in rows], schema=CARD_SCHEMA)
 
 
 def plan(*rates: Rate, name: str = "p", **version: Any) -> Plan:
-    """A plan of one version in euros, in force since ever; `version` are further fields of it."""
+    """Return a plan in euros with one version that is always in force. `version` has more fields of the version."""
     return Plan(id=name, currency="EUR", versions=(PlanVersion(version=1, effective=SINCE, rates=rates, **version),))
 
 
 def engine(
     *plans: Plan, card_rows: tuple[Row, ...] = ({"iccid": "1"},), account: Account | None = None, **parts: Any
 ) -> Engine:
-    """An engine with these plans and cards; a card without a plan is on the first one."""
+    """Return an engine with these plans and cards. A card without a plan gets the first plan."""
     started = Engine(State())
     rows = [({"plan": plans[0].id} if plans else {}) | row for row in card_rows]
     accounts = parts.pop("accounts", (account or Account(id="a"),))
@@ -52,7 +52,7 @@ def engine(
 def usage(
     *rows: Row, feed: str = "plain", received: dt.datetime = RECEIVED, cumulative: bool = False, first_row: int = 1
 ) -> UsageBatch:
-    """A batch of records; what a row does not say is one record of card 1 at NOON, keyed by its place."""
+    """Return a batch of records. By default, a row is a record of card 1 at NOON, and its position is its key."""
     filled = []
     for number, row in enumerate(rows, first_row):
         service = Service(row.get("service", Service.DATA))
@@ -77,13 +77,13 @@ def _plain(value: Any) -> Any:
 
 
 def rows_of(table: pa.Table) -> list[Row]:
-    """Rated rows as dicts."""
+    """Return rated rows as dicts."""
     rows: list[Row] = table.to_pylist()
     return rows
 
 
 def charges(step: Step) -> dict[str, int]:
-    """Nanos by record key, its parts together, in order of first appearance."""
+    """Return the charge of each record in nanos, summed over its parts, by key in order of first appearance."""
     total: dict[str, int] = {}
     for row in rows_of(step.rated):
         total[row["record_key"]] = total.get(row["record_key"], 0) + row["charge_nanos"]

@@ -1,4 +1,7 @@
-"""A plugin of pytest: ends tests in which nothing moves, and leaves no process behind, however the run ends."""
+"""A pytest plugin that ends tests without progress, and leaves no process behind, however the run ends.
+
+tests/support/progress.py defines progress. A thread of the plugin watches each phase of each test.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ import pytest
 from tests.support.processes import Child, guard
 from tests.support.progress import LOOK_EVERY_S, MINE, Movement, Standstill
 
-# More than a wait of a test itself has, which can say better what it waits for.
+# Longer than the waits inside a test (progress.STILL_LOOKS), because their error says better what is missing.
 STILL_LOOKS: Final = int(os.environ.get("WEIR_TEST_STILL_LOOKS", "120"))
-# For a test that does not react to the error because it hangs in a library.
+# The process ends after so many more looks if the test does not react to the error, because it hangs in a library.
 _LOOKS_TO_REACT: Final = STILL_LOOKS // 4
-# For a test that hangs in a library that lets no other thread run: this long the thread that watches did not run.
+# faulthandler ends the process if the watching thread has not run for so long, because a library blocks all threads.
 _NO_THREAD_S: Final = 600
 _LOOKS_TO_ARM: Final = 30
 _LOOKS_TO_END: Final = 5
@@ -34,7 +37,7 @@ _GUARD = pytest.StashKey["Guard"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch for standstills, and guard the processes of this run."""
+    """Start to watch for standstills and to guard the processes of this run."""
     found = config.stash[_GUARD] = Guard()
     found.start(controls=not hasattr(config, "workerinput"))
     config.pluginmanager.register(found, "guard")
@@ -42,34 +45,34 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End what this run has started."""
+    """Stop watching, and kill the processes that this run has started."""
     found = config.stash.get(_GUARD, None)
     if found is not None:
         found.stop()
 
 
 class Guard:
-    """Watches each phase of each test of this process from a thread of its own."""
+    """Watches each phase of each test of this process in a separate thread."""
 
     def __init__(self) -> None:
-        self._phase: str | None = None  # the test that runs now, with its phase
+        self._phase: str | None = None  # The running test and its phase.
         self._error: Standstill | None = None
-        self._before: set[tuple[int, int]] | None = None  # processes that were there before the body of the test
+        self._before: set[tuple[int, int]] | None = None  # The processes that existed before the body of the test.
         self._over = threading.Event()
         self._main = threading.main_thread()
-        self._stderr = os.dup(2)  # pytest has not taken it yet
+        self._stderr = os.dup(2)  # pytest does not capture standard error yet.
         self._guarding: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._watch, name="watches for a standstill", daemon=True)
 
     def start(self, *, controls: bool) -> None:
-        """Begin to watch; the process that `controls` the run is guarded as well."""
+        """Start to watch. If this process `controls` the run, also start the process that cleans up after it."""
         if controls:
             self._guarding = guard(MINE.mark)
         signal.signal(_SIGNAL, self._raise)
         self._thread.start()
 
     def stop(self) -> None:
-        """End what this run has started."""
+        """Stop watching. If this process controls the run, kill the processes that the run has started."""
         self._over.set()
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
@@ -108,7 +111,10 @@ class Guard:
             self._phase = None
 
     def _require_no_process(self, before: set[tuple[int, int]]) -> None:
-        """Fail if processes that the body of a test started outlive it; they are killed."""
+        """Kill processes that the body of a test has left behind, and fail if there were any.
+
+        Processes that are still busy get time to end.
+        """
 
         def left() -> list[Child]:
             return [one for one in MINE.children() if (one.pid, one.start) not in before and not _stays(one)]
@@ -132,7 +138,7 @@ class Guard:
             looks += 1
             if looks % _LOOKS_TO_ARM == 0:
                 faulthandler.dump_traceback_later(_NO_THREAD_S, exit=True, file=self._stderr)
-                continue  # the thread that this starts would count as busy
+                continue  # The thread that this starts would count as busy.
             phase = self._phase
             if phase is None:
                 watched = None
@@ -159,7 +165,7 @@ class Guard:
             raise error
 
     def _give_up(self, phase: str) -> None:
-        """End this process: the main thread does not come back from a library. What it started ends with it."""
+        """Kill all processes that this process started, and end it, because its main thread hangs in a library."""
         os.write(self._stderr, f"\n{phase}: nothing moves, and the test does not react; its process ends\n".encode())
         faulthandler.dump_traceback(self._stderr, all_threads=True)
         MINE.end()
@@ -167,7 +173,7 @@ class Guard:
 
 
 def _stays(child: Child) -> bool:
-    """Whether it is a process that Python starts once, for all that come later."""
+    """Return True for a process that Python starts once and keeps until the end."""
     return "multiprocessing.resource_tracker" in child.command
 
 

@@ -1,4 +1,4 @@
-"""Weir as users get it: a wheel built from this tree, installed outside of it, with its extras or without."""
+"""Weir as users install it: a wheel of this tree in a separate environment, with or without extras."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(json.dumps(ends))
 
 
 def copy_sources(folder: Path) -> Path:
-    """Copy what a build may look at, and the tests, which it must leave alone. The build writes into the copy."""
+    """Copy the files that a build reads, and the tests, which it must not include. The build writes into the copy."""
     folder.mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in (*ROOTS, "examples", "docs", "tests"):
@@ -46,7 +46,7 @@ def copy_sources(folder: Path) -> Path:
 
 
 def build(sources: Path) -> tuple[Path, Path]:
-    """Build the sdist, and the wheel from the sdist, with the pinned setuptools and no network."""
+    """Build the sdist, and the wheel from the sdist, with the pinned setuptools and no network. Return both paths."""
     subprocess.run(
         [*_uv("build"), "--no-build-isolation", "--python", sys.executable, "--out-dir", sources / "dist", sources],
         check=True,
@@ -60,16 +60,16 @@ def build(sources: Path) -> tuple[Path, Path]:
 
 
 def metadata_of(wheel: Path) -> email.message.Message:
-    """The METADATA of a wheel."""
+    """Return the METADATA of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (one for one in archive.namelist() if one.endswith(".dist-info/METADATA"))
         return email.message_from_bytes(archive.read(name))
 
 
 def required(wheel: Path, extras: tuple[str, ...]) -> set[str]:
-    """The names of all distributions that an installer would add to the wheel with these extras.
+    """Return the names of all distributions that an installer would install with the wheel and these extras.
 
-    Reads the requirements of the wheel and of the distributions of this environment, which have the pinned versions.
+    The requirements come from the wheel and from the distributions of this environment, which have pinned versions.
     """
     waiting = [(Requirement(one), extras) for one in metadata_of(wheel).get_all("Requires-Dist", [])]
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -94,26 +94,26 @@ class Installed:
 
     @property
     def packages(self) -> Path:
-        """Its site-packages."""
+        """The folder site-packages."""
         (found,) = self.folder.glob("lib/python*/site-packages")
         return found
 
     def command(self, *arguments: object) -> list[str]:
-        """The installed command with arguments."""
+        """Return the command line of the installed `weir` with arguments."""
         return [str(self.folder / "bin" / "weir"), *map(str, arguments)]
 
     def weir(self, cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """Run the installed command in a folder to its end."""
+        """Run the installed `weir` in a folder and wait for its end."""
         return self._run(self.command(*arguments), cwd)
 
     def python(self, cwd: Path, code: str, *arguments: str) -> str:
-        """What a piece of Python prints; raises CalledProcessError if it fails."""
+        """Run Python code and return its output. Raises CalledProcessError if it fails."""
         done = self._run([str(self.folder / "bin" / "python"), "-c", code, *arguments], cwd)
         done.check_returncode()
         return done.stdout
 
     def runs(self, cwd: Path, *commands: tuple[object, ...]) -> list[tuple[int, str]]:
-        """The exit status and standard error of each command. All run in one process, as loading Weir takes a while."""
+        """Run commands in one process, because Weir loads slowly. Return exit status and standard error of each."""
         given = json.dumps([[str(one) for one in command] for command in commands])
         return [(status, said) for status, said in json.loads(self.python(cwd, _ALL_COMMANDS, given))]
 
@@ -121,7 +121,7 @@ class Installed:
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=_LIMIT_S, env=environment())
 
     def add(self, names: set[str]) -> None:
-        """Add distributions of the environment that runs the tests, as links."""
+        """Link distributions of the environment that runs the tests into this one."""
         for name in names:
             found = distribution(name)
             for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
@@ -131,12 +131,12 @@ class Installed:
 
 
 def environment() -> dict[str, str]:
-    """The variables of this process without those that would lead to this checkout."""
+    """Return the environment variables of this process without those that lead to this checkout."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "WEIR_DATA", "WEIR_CONFIG")}
 
 
 def install(wheel: Path, folder: Path, *extras: str) -> Installed:
-    """Install the wheel into a new environment, with just the distributions that it and the extras require."""
+    """Install the wheel into a new environment with only the distributions that it and the extras require."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=_LIMIT_S)
     installed = Installed(folder)
     command = [*_uv("pip", "install"), "--quiet", "--no-deps", "--no-index", "--python", folder / "bin" / "python"]

@@ -1,4 +1,4 @@
-"""The journal of a data directory as outputs of several partitions, for tests of landing."""
+"""Outputs of several partitions, computed from the journal of a data directory, for tests of landing."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from schemas.tables import TABLES
 from tests.support.rated_rows import Event, rated_table, reject_table
 
 ONE = "8988303000000000001"
-PIECE_ROWS = 400  # of usage in one message
+PIECE_ROWS = 400  # Maximum number of usage rows in one message.
 
 
 class Ruled(NamedTuple):
-    """Firings and actions of an output."""
+    """Firings and actions of an output, in the form that an Output expects."""
 
     firings: pa.Table
     actions: pa.Table
 
     @property
     def actions_count(self) -> int:
-        """How many actions there are."""
+        """The number of actions."""
         return int(self.actions.num_rows)
 
 
 def output(
     partition: int, journal_offset: int, first_offset: int, next_offset: int, tables: dict[str, pa.Table]
 ) -> Output:
-    """What a message of the journal gave; tables that are not named are empty."""
+    """Return the output of one journal message. Tables that `tables` lacks are empty."""
     given = {name: tables.get(name, schema.empty_table()) for name, schema in TABLES.items()}
     given["statuses"] = STATUSES.empty_table()
     refused = given["rejected"].num_rows
@@ -50,7 +50,10 @@ def output(
 
 
 def some(first: int, count: int, partition: int = 0, since: int = 0) -> list[Output]:
-    """Outputs of one message each: a rated row on each of two days, and a refused line; `since` shifts the fold."""
+    """Return `count` outputs of one message each, with two rated rows on different days and a rejected record.
+
+    `since` is the journal offset of the first rated row of message 0.
+    """
     found = []
     for at in range(first, first + count):
         rated = rated_table([Event(ONE, 7, 1000 + at), Event(ONE, 8, 2000 + at)])
@@ -66,14 +69,14 @@ def some(first: int, count: int, partition: int = 0, since: int = 0) -> list[Out
 
 @dataclass
 class Fold:
-    """One partition of the journal: its fold, and what it has given so far."""
+    """One partition of the journal: its engine, and its outputs so far."""
 
     partition: int
     engine: Engine
     outputs: list[Output] = field(default_factory=list)
 
     def take(self, entry: Entry, rejected: pa.Table | None = None) -> None:
-        """Fold an entry, as the next message."""
+        """Fold an entry as the next message, and add its output."""
         first = self.engine.state.offset
         step = fold(self.engine, entry)
         tables = {name: getattr(step, name) for name in TABLES if name != "rejected"}
@@ -83,7 +86,7 @@ class Fold:
 
 
 def fold(engine: Engine, entry: Entry) -> Step:
-    """One entry of a journal."""
+    """Fold one journal entry into the engine and return the step."""
     if isinstance(entry, Usage):
         return engine.usage(entry.batch, entry.originals)
     if isinstance(entry, Apply):
@@ -94,9 +97,10 @@ def fold(engine: Engine, entry: Entry) -> Step:
 
 
 def parts_of(data: Path, partitions: int) -> Iterator[tuple[list[Fold], list[Entry | None]]]:
-    """The parts of a data directory's journal, each time before they take the next entry; at the end with none.
+    """Replay the journal of a data directory on `partitions` partitions.
 
-    What was rejected stands in the last outputs, by turns.
+    Yield the partitions and their parts of the next entry, each time before the partitions take it, and at the end once
+    more without an entry. The last outputs have the rejected records, distributed over the partitions in turn.
     """
     parts = [Fold(partition, Engine(State(), partition)) for partition in range(partitions)]
     router = Router(partitions)
@@ -116,7 +120,7 @@ def parts_of(data: Path, partitions: int) -> Iterator[tuple[list[Fold], list[Ent
 
 
 def pieces(entry: Entry) -> list[Entry]:
-    """A batch of usage as smaller ones; anything else as it is."""
+    """Split a batch of usage without corrections into batches of PIECE_ROWS. Return other entries unchanged."""
     if not isinstance(entry, Usage) or entry.originals is not None:
         return [entry]
     rows = entry.batch.rows
@@ -125,7 +129,7 @@ def pieces(entry: Entry) -> list[Entry]:
 
 
 def table_of(directory: DataDirectory, name: str) -> pa.Table:
-    """All committed rows of a table, in the order of its files."""
+    """Return all committed rows of a table, in the order of its files."""
     files = [directory.locate(entry) for entry in directory.manifest.group(name)]
     return pa.concat_tables(
         [TABLES[name].empty_table(), *(pq.ParquetFile(file).read().cast(TABLES[name]) for file in files)]

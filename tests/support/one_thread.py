@@ -1,4 +1,4 @@
-"""Runs `asyncio.to_thread` in the thread of the event loop, for tests that made an engine in that thread."""
+"""Replacement of the event loop's executor, for tests that create an engine in the thread of the event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 class _ThisThread(ThreadPoolExecutor):
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call the function at once."""
+        """Call the function at once, in the caller's thread."""
         done: Future[Any] = Future()
         try:
             done.set_result(function(*args, **kwargs))
@@ -20,5 +20,5 @@ class _ThisThread(ThreadPoolExecutor):
 
 
 def work_in_this_thread() -> None:
-    """Have the running loop call what `asyncio.to_thread` is given at once, in its own thread."""
+    """Make `asyncio.to_thread` call its function at once in the thread of the running loop."""
     asyncio.get_running_loop().set_default_executor(_ThisThread(1))

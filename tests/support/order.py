@@ -1,4 +1,4 @@
-"""In what order tests run, and which of them share a process: hooks of pytest and pytest-xdist."""
+"""Order of tests, and their distribution over processes: hooks of pytest and pytest-xdist."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-# What takes long begins first, so that no process works alone at the end. What is not named takes seconds.
-# Rough figures, of a file or of a test; of those that fit, the largest counts.
+# Long tests start first, so that no process works alone at the end. The figures are rough, for folders, files or tests.
+# If several prefixes match, the largest figure counts. Tests without a match take only seconds.
 _SECONDS: Final[Mapping[str, int]] = {
     "tests/scenarios/": 150,
     "tests/integration/test_kill.py": 140,
@@ -33,13 +33,13 @@ _SECONDS: Final[Mapping[str, int]] = {
     "tests/property/test_fold.py": 12,
     "tests/property/": 5,
 }
-# Files whose tests share nothing that is dear: each test goes to the process that has time for it.
+# Tests here share no expensive setup, so each of them may run in any process.
 _APART: Final[tuple[str, ...]] = ("tests/property/", "tests/faults/", "tests/integration/test_hostile_files.py")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put long tests first. Tests of a file that share a process stay together, in their order."""
+    """Put long tests first. Tests of a file that share a process stay together and in order."""
     seconds: dict[str, int] = {}
     for item in items:
         unit = _unit(item.nodeid)
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
-    """With --dist loadfile the tests of a file share a process, and so what they set up once for the file."""
+    """With --dist loadfile, run the tests of a file in one process, so that they share the file's setup."""
     if config.getvalue("dist") != "loadfile":
         return None
     config.option.loadscopereorder = False
@@ -56,13 +56,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 class _Units(LoadScopeScheduling):
-    """Gives units to processes in the order of the collection."""
+    """A scheduler that assigns units (files, or single tests of _APART) to processes in the order of collection."""
 
     def _split_scope(self, nodeid: str) -> str:
         return _unit(nodeid)
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Give what a process has left over to others, but not the test that it died of: it would die of it again."""
+        """Assign the remaining tests of a crashed process to other processes, and return the test that crashed it.
+
+        That test is not assigned again, because it would crash the next process, too.
+        """
         units = self.assigned_work.pop(node)
         left = [(unit, test) for unit, tests in units.items() for test, completed in tests.items() if not completed]
         if not left:

@@ -20,13 +20,13 @@ FIRED_AT = dt.datetime(2026, 10, 7, 12, 30, tzinfo=dt.UTC)
 
 
 def sim(number: int) -> str:
-    """An ICCID."""
+    """Return an ICCID."""
     return f"898830300000{number:07}"
 
 
 @dataclass(frozen=True)
 class Act:
-    """One action of one firing."""
+    """One action of one firing. `firing` overrides columns of the firing."""
 
     offset: int
     iccid: str = field(default_factory=lambda: sim(1))
@@ -39,12 +39,12 @@ class Act:
 
     @property
     def firing_id(self) -> str:
-        """As the engine names it."""
+        """The id that the engine gives the firing."""
         return f"{self.partition}.{self.offset}.{self.iccid}.{self.rule}"
 
     @property
     def action_id(self) -> str:
-        """As the engine names it."""
+        """The id that the engine gives the action."""
         return f"{self.partition}.{self.offset}.{self.iccid}.{self.sequence}.{self.rule}"
 
 
@@ -64,7 +64,7 @@ def commit(data: Path, acts: Sequence[Act], group_rows: int = 65_536) -> None:
 
 
 def firing_row(one: Act) -> dict[str, Any]:
-    """A row of FIRINGS."""
+    """Return the action's firing as a row of FIRINGS."""
     return dict.fromkeys(FIRINGS.names) | {
         "firing_id": one.firing_id,
         "rule_id": one.rule,
@@ -89,7 +89,7 @@ def firing_row(one: Act) -> dict[str, Any]:
 
 
 def action_row(one: Act) -> dict[str, Any]:
-    """A row of ACTIONS."""
+    """Return the action as a row of ACTIONS."""
     return {
         "action_id": one.action_id,
         "firing_id": one.firing_id,
@@ -106,5 +106,5 @@ def action_row(one: Act) -> dict[str, Any]:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The messages of an NDJSON file."""
+    """Return the messages of an NDJSON file, or an empty list if it does not exist."""
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []

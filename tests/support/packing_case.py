@@ -1,4 +1,4 @@
-"""What the fold would take of mediated messages, for the tests of packing."""
+"""Selection of the records that the fold accepts from mediated messages, for tests of packing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pipeline.streaming.mediate.partition import Mediated
 
 
 def folded(*parts: Mediated) -> list[tuple[int, str]]:
-    """Offset and what became of it, of what the fences of each journal partition leave; rejects with their reason."""
+    """Return (source offset, outcome) of the records that pass the fences of their journal partition, sorted.
+
+    The outcome is "usage", or the reason of a rejected record.
+    """
     fences = [Fences() for _ in range(4)]
     found = []
     for done in parts:

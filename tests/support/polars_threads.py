@@ -1,11 +1,11 @@
-"""Finds Polars objects that two threads touch.
+"""Detection of Polars objects that two threads touch.
 
-Each data frame, series and lazy frame of Polars has a lock of its own. A thread that waits for this lock while it has
-the interpreter, and a thread that has the lock and waits for the interpreter, wait for each other for ever. So an
-object belongs to the thread that made it (docs/decisions/0050). `watch` makes this a rule that is checked: every
-method of these classes reaches the data through one attribute, and reading this attribute in another thread raises.
+Each data frame, series and lazy frame of Polars has a lock. A thread that has the interpreter and waits for this lock,
+and a thread that has the lock and waits for the interpreter, are in a deadlock. So an object belongs to the thread that
+created it (docs/decisions/0050). `watch` enforces this rule: every method of these classes reaches the data through one
+attribute, and reading this attribute in another thread raises an error.
 
-Expressions are left out: they have no lock and cannot be changed.
+Expressions are not watched, because they have no lock and are immutable.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-VARIABLE = "WEIR_TEST_POLARS_THREADS"  # set in child processes that shall watch too (tests/watched/sitecustomize.py)
+VARIABLE = "WEIR_TEST_POLARS_THREADS"  # Makes child processes watch (support/watched/sitecustomize.py).
 
 
 class PolarsThreadError(AssertionError):
-    """A thread touched a Polars object that another thread had made."""
+    """A thread touched a Polars object that another thread created."""
 
 
 class _Thread(threading.local):
@@ -32,11 +32,11 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
-found: list[str] = []  # what was found in this process, also where somebody caught the error
+found: list[str] = []  # Violations in this process, also if the error was caught.
 
 
 class _Owned:
-    """An attribute that only the thread that set it may read."""
+    """A descriptor of an attribute that only the thread that set it may read."""
 
     def __init__(self, attribute: str) -> None:
         self._attribute = attribute
@@ -59,7 +59,7 @@ class _Owned:
 
 
 def watch() -> None:
-    """Have every Polars object that is made from now on belong to the thread that makes it."""
+    """From now on, restrict every new Polars object to the thread that creates it."""
     import polars as pl
 
     for kind, attribute in ((pl.DataFrame, "_df"), (pl.Series, "_s"), (pl.LazyFrame, "_ldf")):
@@ -68,7 +68,7 @@ def watch() -> None:
 
 
 class _Watching(importlib.abc.MetaPathFinder):
-    """Watches as soon as Polars is imported; what does not use it need not import it."""
+    """Import hook that calls `watch` when Polars is imported, so that other processes need not import it."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -89,7 +89,7 @@ class _Watching(importlib.abc.MetaPathFinder):
 
 
 def watch_when_imported() -> None:
-    """As `watch`, once this process imports Polars."""
+    """Call `watch` as soon as Polars is imported, if VARIABLE is set; at once if it already is imported."""
     if "polars" in sys.modules:
         watch()
     elif os.environ.get(VARIABLE):

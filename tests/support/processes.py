@@ -1,8 +1,9 @@
-"""The processes of a test run: found by a mark in their environment, which children inherit, and ended with the run.
+"""Processes of a test run. A mark in their environment, which children inherit, identifies them.
 
-    python tests/support/processes.py MARK PROCESS    waits for the end of PROCESS, then kills what carries MARK
+    python tests/support/processes.py MARK PROCESS
 
-Needs Linux (/proc and pidfd), as other tests do. Imports nothing of Weir, so that the guard starts at once.
+waits for the end of PROCESS and then kills all processes with MARK. Needs Linux (/proc and pidfd), as other tests do.
+Imports nothing of Weir, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -18,44 +19,44 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-MARKS = "WEIR_TEST_MARKS"  # marks separated by colons, that of the outermost run first
+MARKS = "WEIR_TEST_MARKS"  # Marks separated by colons, the mark of the outermost run first.
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_START = 19  # the column of /proc/PID/stat, counted behind the name of the command
+_START = 19  # Column of /proc/PID/stat, counted after the name of the command.
 _END_ROUNDS = 100
 _END_PAUSE_S = 0.02
 
 
 @dataclass(frozen=True)
 class Child:
-    """A process as it was when it was looked at."""
+    """A snapshot of a process."""
 
     pid: int
-    start: int  # in clock ticks after the boot; with the pid it names a process for good
-    cpu_s: float  # its own and that of its children that have ended and were waited for
-    wants_cpu: bool  # whether a thread of it runs, waits for a processor or waits for the disk
+    start: int  # In clock ticks after the boot. Together with the pid, it identifies a process uniquely.
+    cpu_s: float  # CPU time of the process, and of its children that have ended and were waited for.
+    wants_cpu: bool  # True if a thread runs, waits for a processor or waits for the disk.
 
     @property
     def command(self) -> str:
-        """Its command line; empty if it has ended."""
+        """The command line; empty if the process has ended."""
         return _read(self.pid, "cmdline").replace("\0", " ").strip()
 
 
 def new_mark(name: str) -> str:
-    """A mark that no other process has. What is started from now on in this process carries it."""
+    """Return a new unique mark. Processes that this process starts from now on inherit it."""
     mark = f"{name}-{uuid.uuid4().hex}"
     os.environ[MARKS] = ":".join([*_split(os.environ.get(MARKS, "")), mark])
     return mark
 
 
 class Marked:
-    """The processes that carry a mark, without the process that looks."""
+    """The processes with a mark, except this process."""
 
     def __init__(self, mark: str) -> None:
         self.mark = mark
-        self._known: dict[tuple[int, int], bool] = {}  # by pid and start: whether it carries the mark
+        self._known: dict[tuple[int, int], bool] = {}  # Whether (pid, start) has the mark.
 
     def children(self) -> list[Child]:
-        """Those that have not ended, by pid."""
+        """Return the processes that have not ended, sorted by pid."""
         found = []
         known: dict[tuple[int, int], bool] = {}
         for name in os.listdir("/proc"):
@@ -66,7 +67,8 @@ class Marked:
             if not fields:
                 continue
             key = (pid, int(fields[_START]))
-            # A process that was just forked has the environment of its parent until it runs its own program.
+            # Only a mark that was found is remembered. Until a forked process runs its own program, /proc shows the
+            # initial environment of its parent, which may lack the mark.
             known[key] = self._known.get(key, False) or self.mark in _marks_of(pid)
             child = look(pid) if known[key] else None
             if child is not None:
@@ -75,7 +77,10 @@ class Marked:
         return sorted(found, key=lambda child: child.pid)
 
     def end(self) -> list[Child]:
-        """Kill all of them, and those that they start meanwhile; what was killed. None runs afterwards."""
+        """Kill all these processes and those that they start meanwhile. Return the killed ones.
+
+        It tries _END_ROUNDS times.
+        """
         ended: dict[tuple[int, int], Child] = {}
         for _ in range(_END_ROUNDS):
             left = self.children()
@@ -90,7 +95,7 @@ class Marked:
 
 
 def look(pid: int, *, without_thread: int = 0) -> Child | None:
-    """A process, or None if it has ended. `without_thread` is not asked whether it wants a processor."""
+    """Return a snapshot of a process, or None if it has ended. `wants_cpu` ignores the thread `without_thread`."""
     fields = _fields(_read(pid, "stat"))
     if not fields or fields[0] in "ZX":
         return None
@@ -105,9 +110,9 @@ def look(pid: int, *, without_thread: int = 0) -> Child | None:
 
 
 def guard(mark: str) -> subprocess.Popen[bytes]:
-    """Start a process that waits for the end of this one, however it ends, and then kills what carries the mark."""
+    """Start a process that waits until this one ends, in whatever way, and then kills all processes with the mark."""
     environment = {name: value for name, value in os.environ.items() if name != MARKS}
-    # A session of its own, so that Ctrl-C and the end of the terminal do not reach it.
+    # In a new session, Ctrl-C and the end of the terminal do not reach the process.
     return subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, mark, str(os.getpid())],
         stdin=subprocess.DEVNULL,
@@ -129,21 +134,21 @@ def _split(marks: str) -> list[str]:
 
 
 def _fields(stat: str) -> list[str]:
-    # The name of the command comes second, in brackets, and may hold anything.
+    # The name of the command is in brackets before the other fields, and may contain any characters.
     return stat.rpartition(")")[2].split()
 
 
 def _read(pid: int, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
-    except OSError:  # it has ended, or belongs to somebody else
+    except OSError:  # The process has ended, or belongs to another user.
         return ""
 
 
 def _wait_and_end(mark: str, pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         guarded = os.pidfd_open(pid)
-        if os.getppid() == pid:  # else it had ended before, and another process may have its number
+        if os.getppid() == pid:  # Otherwise it has ended already, and another process may have its pid.
             select.select([guarded], [], [])
     Marked(mark).end()
 

@@ -1,7 +1,7 @@
-"""Waits of tests. They end when what they wait for has come, or when nothing moves any more: never by the clock alone.
+"""Waits of tests. A wait ends when its condition is met, or when there is no progress: never by the clock alone.
 
-A machine may be as slow as it likes. What counts as movement: processes that want a processor, bytes that they print or
-log, and whatever a test itself can see, such as rows that have landed or offsets of topics.
+So tests also pass on a slow machine. Progress is: processes that want a processor, growing logs, and whatever a test
+itself can observe, such as landed rows or offsets of topics.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ T = TypeVar("T")
 Text = TypeVar("Text", str, bytes)
 
 LOOK_EVERY_S: Final = 1.0
-STILL_LOOKS: Final = 60  # so many looks in a row without movement are a standstill
-# Processes move if they are busy at this share of the looks. A broker and two workers that idle are at less than 0.3 of
-# them on a machine with nine runnable threads for each processor; what waits for a processor is at nearly all.
+STILL_LOOKS: Final = 60  # A standstill is so many looks in a row without progress.
+# Processes make progress if they are busy at this share of the looks. On a machine with nine runnable threads for each
+# processor, an idle broker and two idle workers are busy at less than 0.3 of the looks, and a process that waits for a
+# processor at nearly all of them.
 BUSY_SHARE: Final = 0.5
-MOST_CPU_S: Final = 1200.0  # what uses more for one wait, and shows nothing for it, goes round in circles
-FOR_EVER_S: Final = "86400"  # for `weir send --timeout`: the wait for the command ends it
+MOST_CPU_S: Final = 1200.0  # A wait that uses more CPU time without visible progress is an endless loop.
+FOR_EVER_S: Final = "86400"  # For `weir send --timeout`, so that the wait for the command decides.
 _TAIL_BYTES: Final = 4000
 
-MINE: Final = Marked(new_mark("tests"))  # all processes that this process starts, and those that they start
+MINE: Final = Marked(new_mark("tests"))  # All descendants of this process.
 
 
 class Standstill(AssertionError):
-    """A test waited, and nothing moved any more."""
+    """A test waited, and there was no progress any more."""
 
 
 class Movement:
-    """Tells whether anything moves while a test waits.
+    """Detector of progress while a test waits.
 
-    `what` names what is waited for. `seen` gives something that changes if there is progress. `logs` are files, or
-    patterns of files in a folder, that grow. `itself` counts this process, too, but not the thread that looks.
+    `what` is the condition in words. `seen` returns a value that changes if there is progress. `logs` are growing
+    files, or patterns of files in a folder. If `itself` is true, this process counts too, except the thread that looks.
     """
 
     def __init__(
@@ -59,14 +60,17 @@ class Movement:
         self._itself = itself
         self._still_looks = still_looks
         self._most_cpu_s = most_cpu_s
-        self._busy: deque[bool] = deque(maxlen=still_looks)  # since something was last seen to change
+        self._busy: deque[bool] = deque(maxlen=still_looks)  # Since the last visible change.
         self._began_s = self._looked_s = time.monotonic()
         self._last = self._visible()
         self._children = self._look()
         self._cpu_s = 0.0
 
     def check(self) -> None:
-        """Look, if the last look is long enough ago. Raises Standstill if nothing has moved for long."""
+        """Look for progress, at most every LOOK_EVERY_S seconds.
+
+        Raises Standstill after `still_looks` looks without progress, or after `most_cpu_s` without a visible change.
+        """
         now_s = time.monotonic()
         elapsed_s = now_s - self._looked_s
         if elapsed_s < LOOK_EVERY_S:
@@ -87,7 +91,7 @@ class Movement:
             raise Standstill(self.told(f"{self._cpu_s:.0f} s of CPU time were used, and nothing came of them"))
 
     def told(self, why: str) -> str:
-        """What a test should say that gives up: what was waited for, what was seen last, processes and logs."""
+        """Return the error message: what the test waited for, why it gives up, the last `seen`, processes and logs."""
         lines = [f"waited {time.monotonic() - self._began_s:.0f} s for {self.what}: {why}"]
         if self._seen is not None:
             lines.append(f"last seen: {self._last[0]!r}")
@@ -118,9 +122,9 @@ def wait_until(
     runs: Sequence[subprocess.Popen[Any]] = (),
     pause_s: float = 0.05,
 ) -> T:
-    """What `find` finds, as soon as that is neither None nor False.
+    """Call `find` until its result is neither None nor False, and return the result.
 
-    Raises Standstill if nothing moves any more, or if one of the processes that must run (`runs`) has ended.
+    Raises Standstill if there is no progress any more, or if one of the processes `runs` has ended.
     """
     movement = Movement(what, seen, logs)
     while (found := find()) is None or found is False:
@@ -131,7 +135,7 @@ def wait_until(
 
 
 def require_running(processes: Sequence[subprocess.Popen[Any]], movement: Movement) -> None:
-    """Raises Standstill if one of the processes has ended."""
+    """Raise Standstill with the output of the process if one of the processes has ended."""
     for process in processes:
         if process.poll() is not None:
             said = []
@@ -142,7 +146,7 @@ def require_running(processes: Sequence[subprocess.Popen[Any]], movement: Moveme
 
 
 def ended(process: subprocess.Popen[Any], logs: Sequence[Path] = ()) -> int:
-    """The status of a process, once it has ended. If nothing moves any more it is killed, and Standstill is raised."""
+    """Wait for the end of a process and return its status. At a standstill, kill the process and raise Standstill."""
     movement = Movement(f"the end of process {process.pid}: {_words(process.args)}", logs=logs)
     while True:
         try:
@@ -152,7 +156,7 @@ def ended(process: subprocess.Popen[Any], logs: Sequence[Path] = ()) -> int:
 
 
 def communicated(process: subprocess.Popen[Text], given: Text | None = None) -> tuple[Text, Text]:
-    """What a process prints to its pipes up to its end. As `ended` does, it kills and raises at a standstill."""
+    """Return the output of a process after its end. At a standstill, kill the process and raise Standstill."""
     movement = Movement(f"the end of process {process.pid}: {_words(process.args)}")
     while True:
         try:
@@ -169,7 +173,10 @@ def completed(
     env: Mapping[str, str] | None = None,
     stdout: Any = subprocess.PIPE,
 ) -> subprocess.CompletedProcess[Any]:
-    """Run a command to its end, as subprocess.run does with captured output; at a standstill it is killed."""
+    """Run a command and capture its output, as subprocess.run does.
+
+    At a standstill, kill the command and raise Standstill.
+    """
     with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=text, cwd=cwd, env=env) as process:
         try:
             out, errors = communicated(process)

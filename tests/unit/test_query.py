@@ -57,7 +57,7 @@ def test_views_have_the_same_types_with_and_without_rows(tmp_path: Path) -> None
 
 
 def test_an_action_stands_as_its_latest_result_says(data_dir: Path) -> None:
-    """The latest result decides an action's state, in any order of files. Without a result it is `open` or `told`."""
+    """The latest result decides an action's state, in any order of files. Without a result, its kind decides."""
     tables = rule_tables()
     tables["results"] = tables["results"].take([2, 1, 0])
     land(data_dir, **tables)

@@ -80,7 +80,7 @@ def test_only_the_sims_with_the_most_firings_are_listed(tmp_path: Path) -> None:
 
 
 def test_only_what_changes_a_card_waits_for_a_result(tmp_path: Path) -> None:
-    """Without any result, a tag is `done`, a message and a webhook are `told`, and a throttle is `open`."""
+    """Without any result, a tag is done, a message and a webhook need no result, and a throttle is open."""
     asked = [
         {"action_id": str(n), "firing_id": "0.1", "rule_id": "r", "action": action, "iccid": SIM}
         for n, action in enumerate(("add_tag", "notify", "webhook", "throttle"))

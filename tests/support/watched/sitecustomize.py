@@ -1,4 +1,4 @@
-"""Python runs this file at start in the child processes of tests: they find Polars objects that two threads touch."""
+"""Startup file of Python in child processes of tests. It makes them detect Polars objects that two threads touch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small history for tests: usage events rated by one allowance and one flat price each, as valid RATED tables."""
+"""A small history for tests: valid RATED tables of events, each with one allowance and one flat price."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Event:
-    """One rated record: what was used; `nanos_per_unit` prices it past `allowance` of its subject."""
+    """One rated record. `nanos_per_unit` is the price of usage past the `allowance` of its subject."""
 
     iccid: str
     day: int
@@ -53,7 +53,7 @@ class Event:
 
 
 def rated_table(events: Iterable[Event]) -> pa.Table:
-    """The events as RATED rows, in order, with counters that run on within (subject, service, cycle)."""
+    """Return the events as RATED rows, in order, with one running counter for each (subject, service, cycle)."""
     counters: dict[tuple[str, str, str], int] = defaultdict(int)
     overages: dict[tuple[str, str, str], int] = defaultdict(int)
     rows = []
@@ -115,7 +115,7 @@ def rated_table(events: Iterable[Event]) -> pa.Table:
 
 
 def reject_table(rejects: Iterable[dict[str, Any]]) -> pa.Table:
-    """REJECTED rows: `reason`, and optionally other columns, over the defaults of a CSV line."""
+    """Return REJECTED rows. Each dict overrides columns of a default row, which is a rejected CSV line."""
     rows = []
     for number, reject in enumerate(rejects):
         rows.append(
@@ -140,7 +140,10 @@ def reject_table(rejects: Iterable[dict[str, Any]]) -> pa.Table:
 def history(
     directory: Path, rated: pa.Table, rejected: pa.Table | None = None, **others: pa.Table
 ) -> duckdb.DuckDBPyConnection:
-    """A connection with the views of the history over Parquet files in `directory`; a table not given is empty."""
+    """Write tables as Parquet into `directory`, and return a connection with the history's views over them.
+
+    Tables that are not given are empty.
+    """
     connection = duckdb.connect()
     given = {"rated": rated, "rejected": reject_table([]) if rejected is None else rejected, **others}
     for name, schema in TABLES.items():
@@ -152,7 +155,7 @@ def history(
 
 
 def rule_tables() -> dict[str, pa.Table]:
-    """Firings, actions and results of small SIMs: a cap of the cycle, a pool, a change; one released, one failed."""
+    """Return firings, actions and results of a cycle cap, a pool rule and a change, with a release and a failure."""
     at = dt.datetime(2026, 10, 20, 8, tzinfo=dt.UTC)
     one, two, three = "8949000000000000001", "8949000000000000002", "8949000000000000003"
     cap = {"rule_id": "cap", "trigger": "data_usage_cycle", "window": "2026-10", "unit": "bytes"}
@@ -197,7 +200,7 @@ def _frame(rows: list[dict[str, Any]], schema: dict[str, pl.DataType]) -> pl.Dat
 
 
 def views(**rows: list[dict[str, Any]]) -> StateViews:
-    """State views of the given rows; columns that a row leaves out are null."""
+    """Return state views with the given rows. Columns that a row lacks are null."""
     schemas = {
         "cards": CARDS_VIEW,
         "counters": COUNTERS_VIEW,
@@ -214,7 +217,10 @@ OCTOBER = {"cycle": "2026-10", "cycle_from": dt.date(2026, 10, 1), "cycle_until"
 
 
 def small_events() -> list[Event]:
-    """Two accounts and a sub-account, a pool, a device, SMS and voice, a reversal and a late record, two currencies."""
+    """Return events of two accounts and a sub-account, with all special cases of the report.
+
+    They have a pool, a device, SMS and voice, a reversal, a late record and two currencies.
+    """
     alone = Event("8949000000000000001", 3, 40 * MB, allowance=50 * MB, nanos_per_unit=10)
     member = Event(
         "8949000000000000002", 4, 70 * MB, account="acme-eu", plan="pool-100", pool="fleet", allowance=100 * MB
@@ -244,7 +250,7 @@ def small_events() -> list[Event]:
 
 
 def small_views() -> StateViews:
-    """State views that go with `small_events`: cycle 2026-10 held, a card without usage, fees of cards and a pool."""
+    """Return state views that match `small_events`: cycle 2026-10, a card without usage, fees of cards and a pool."""
     cards = [
         ("8949000000000000001", "acme", "m2m-50", None, None, "activated"),
         ("8949000000000000002", "acme-eu", "pool-100", "fleet", None, "activated"),

@@ -1,4 +1,4 @@
-"""A small catalogue with rules and limits, and the findings that changes of it end in."""
+"""A small catalogue with rules and limits, and checks of the findings that a change of it causes."""
 
 from __future__ import annotations
 
@@ -153,31 +153,34 @@ GOOD = BASE + RULES
 
 
 def write(folder: Path, text: str, name: str = "catalogue.toml") -> Path:
-    """A catalogue file of that text."""
+    """Write a catalogue file and return its path."""
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
 
 
 def load(folder: Path, text: str, known: Catalogue | None = None, active: tuple[str, ...] = ()) -> Catalogue:
-    """The catalogue that a text says."""
+    """Load the catalogue `text`."""
     return load_catalogue([write(folder, text)], known, active=active)
 
 
 def found(folder: Path, text: str, known: Catalogue | None = None, active: tuple[str, ...] = ()) -> list[Finding]:
-    """The findings that loading must end in."""
+    """Return the findings of loading `text`, which must fail with CatalogueError."""
     with pytest.raises(CatalogueError) as caught:
         load(folder, text, known, active)
     return caught.value.findings
 
 
 def name_of(value: object) -> str:
-    """What a case is called by."""
+    """Return the test id of a parameter: the beginning of a string, otherwise nothing."""
     return value[:40] if isinstance(value, str) else ""
 
 
 def require_findings(folder: Path, old: str, new: str, expected: list[tuple[str, str]]) -> None:
-    """RULES with `old` made `new` gives the findings expected and no others; the first is there or at its table."""
+    """Require that RULES, with `old` replaced by `new`, gives the expected findings and no others.
+
+    `expected` has pairs of field and words. At least one finding must be on a line of the replaced table.
+    """
     assert old in RULES
     text = BASE + RULES.replace(old, new, 1)
     findings = found(folder, text)

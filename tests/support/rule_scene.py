@@ -1,4 +1,4 @@
-"""Active rules over a catalogue and hand-made traffic, for tests of single parts of the rules."""
+"""Active rules with a catalogue and constructed traffic, for tests of single parts of the rules."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ ZONES = ["home", "far"]
 
 
 class Scene:
-    """An engine's catalogue, and rules that are active since `since`; `fired` has every firing so far, in order."""
+    """The catalogue of an engine, with rules that are active since `since`. `fired` has all firings so far, in order.
+
+    Each method that evaluates an entry returns the firings of this entry.
+    """
 
     def __init__(self, engine: Engine, *rules: Rule, since: dt.datetime = NOON, known: dt.datetime = NOON) -> None:
         self.engine = engine
@@ -43,13 +46,13 @@ class Scene:
         self.activate(*rules, since=since)
 
     def activate(self, *rules: Rule, since: dt.datetime = NOON) -> None:
-        """These rules are active, and no others."""
+        """Make these rules active, and no others. A rule that was already active keeps its start."""
         self.state.active = {rule.id: self.state.active.get(rule.id, us(since)) for rule in rules}
         self.rules = rules
         self.settle()
 
     def settle(self) -> None:
-        """Compile the rules and the catalogue as they are now."""
+        """Recompile the current rules and catalogue."""
         engine = self.engine
         state = SimpleNamespace(
             vocabulary=engine.state.vocabulary,
@@ -60,7 +63,7 @@ class Scene:
         self.state.sightings.follow(needs(self.set.watches), self.set.directory.cards["imei"], self.known_us)
 
     def apply(self, at: dt.datetime = NOON, **parts: Any) -> list[Row]:
-        """A catalogue entry: what changed in cards fires, and suspensions end."""
+        """Apply a catalogue entry: changes of cards fire, and suspensions end."""
         before = self.engine.state.catalogue.cards
         self.known_us = us(at)
         self.engine.apply(Catalogue(**parts))
@@ -71,25 +74,25 @@ class Scene:
         return self._told(changed + release_fires(self.set, self.state, us(at), self.offset))
 
     def hear(self, *rows: Row, received: dt.datetime = NOON) -> list[Row]:
-        """A batch of records; see `traffic`."""
+        """Evaluate a batch of records; see `traffic`."""
         traffic = self.traffic(rows, received, self.offset)
         self.offset += len(rows)
         events = traffic_fires(self.set, self.state, traffic)
         return self._told(events + usage_fires(self.set, self.state, traffic))
 
     def told(self, *events: NetworkEvent, at: dt.datetime = NOON) -> list[Row]:
-        """Commands of the network."""
+        """Evaluate network events."""
         offsets = self.offset + np.arange(len(events))
         self.offset += len(events)
         return self._told(event_fires(self.set, self.state, events, offsets, us(at)))
 
     def tick(self, at: dt.datetime) -> list[Row]:
-        """A tick of the clock."""
+        """Evaluate a tick of the clock."""
         self.offset += 1
         return self._told(tick_fires(self.set, self.state, us(at), self.offset))
 
     def traffic(self, rows: Sequence[Row], received: dt.datetime, offset: int) -> Traffic:
-        """Records of card 0 at NOON, of data and in the home zone, where a row does not say otherwise."""
+        """Return records as Traffic. By default, a record is of card 0 at NOON, of data and in the home zone."""
         count = len(rows)
 
         def column(name: str, default: int) -> np.ndarray:
@@ -145,5 +148,5 @@ class Scene:
 
 
 def iccids(rows: Iterable[Row], rule: str | None = None) -> list[str]:
-    """The SIMs of firings, in order; of one rule where it is named."""
+    """Return the ICCIDs of firings, in order: of one rule if `rule` is given."""
     return [row["iccid"] for row in rows if rule in (None, row["rule"])]

@@ -1,4 +1,4 @@
-"""One SIM, and stories of what happens to it: entries at so many hours after a rule was activated."""
+"""Stories of one SIM: entries at a number of hours after a rule was activated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CARD: Row = {
 
 @dataclass
 class Step:
-    """One entry, so many hours after the rule was activated: a record, a command, what changes in card 1, or a tick."""
+    """One entry: a record, a command, a change of card 1, or a tick. `hours` count from the rule's activation."""
 
     hours: float
     row: Row | None = None
@@ -42,7 +42,7 @@ class Step:
     card: Row | None = None
 
     def entry(self) -> Entry:
-        """The entry; a record is used when it arrives."""
+        """Return the journal entry. The time of use of a record is its arrival."""
         at = SINCE + dt.timedelta(hours=self.hours)
         if self.row is not None:
             known = {"iccid": "1", "used_at": at, "record_key": f"k{self.hours}", "country": "DE", "rat": "LTE"}
@@ -56,29 +56,29 @@ Story = list[Step]
 
 
 def hours_to(day: int, month: int = 10, hour: float = 12) -> float:
-    """Hours from the activation to a moment of 2026."""
+    """Return the hours from the activation to a time in 2026 (UTC)."""
     moment = dt.datetime(2026, month, day, tzinfo=dt.UTC) + dt.timedelta(hours=hour)
     return (moment - SINCE) / dt.timedelta(hours=1)
 
 
 def used(hours: float, quantity: int = 1, service: Service = Service.DATA, **fields: Any) -> Step:
-    """A record of usage."""
+    """Return a step with one usage record."""
     row = {"service": service, "direction": WAYS[service], "quantity": quantity}
     return Step(hours, row=row | fields)
 
 
 def said(hours: float, command: Command) -> Step:
-    """A command."""
+    """Return a step with one command."""
     return Step(hours, command=command)
 
 
 def changed(hours: float, **card: Any) -> Step:
-    """A catalogue that says something else of the card."""
+    """Return a step with a catalogue that changes fields of card 1."""
     return Step(hours, card=card)
 
 
 def plans() -> list[Plan]:
-    """A plan with 1000 bytes at home and 500 beyond, and one with more."""
+    """Return a plan with 1000 bytes in the home zone and 500 elsewhere, and a plan with 9000 bytes in the home zone."""
     whole = Increment(round="none")
     kept = [Rate(service="sms", allowance=50), Rate(service="voice", allowance=600, increment=whole)]
 
@@ -91,7 +91,10 @@ def plans() -> list[Plan]:
 
 
 def world(rule: Rule, **card: Any) -> Fold:
-    """An engine in which the rule is active; card 1 is in account a1 below a, card 2 in a pool, card 3 in another."""
+    """Return an engine with the active rule and three cards.
+
+    Card 1 has the fields `card`, and is in the account a1 below a unless these change it. Cards 2 and 3 are in pools.
+    """
     fold = Fold()
     sizes = tuple(PoolSize(service=one, amount=1000) for one in _SERVICES)
     begin(
@@ -109,7 +112,7 @@ def world(rule: Rule, **card: Any) -> Fold:
 
 
 def last_fires(fold: Fold, story: Story) -> list[str]:
-    """The SIMs for which rules fire at the last entry of a story."""
+    """Play a story and return the ICCIDs for which rules fire at its last entry."""
     for step in story[:-1]:
         fold.take(step.entry())
     before = len(fold.fired)

@@ -1,4 +1,4 @@
-"""The fold and the slow model of the rules behind one face: an entry goes in, plain rows of what fired come out."""
+"""One interface for the engine and for the reference model of the rules: take an entry, get rows of firings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ START = dt.datetime(2026, 10, 1, 0, 30, tzinfo=dt.UTC)
 
 
 class Fold:
-    """The engine; `fired` and `asked` are rows of FIRINGS and ACTIONS of all entries so far."""
+    """Adapter of the engine. `fired` and `asked` are the rows of FIRINGS and ACTIONS of all entries so far."""
 
     def __init__(self) -> None:
         self.engine = Engine(State())
@@ -40,7 +40,7 @@ class Fold:
         self.rated: list[pa.Table] = []
 
     def take(self, entry: Entry) -> None:
-        """One entry of the journal."""
+        """Fold one journal entry."""
         if entry.usage is not None:
             step = self.engine.usage(entry.usage, self._originals(entry.usage) if entry.corrects else None)
             self.rated.append(step.rated)
@@ -55,12 +55,12 @@ class Fold:
         self.asked += rows_of(step.actions)
 
     def _originals(self, corrections: UsageBatch) -> pa.Table:
-        """The rated rows so far of the keys that are corrected."""
+        """Return the rated rows so far of the corrected keys."""
         keys = pa.array(corrections.rows["corrects_key"].to_list(), pa.string())
         return pa.concat_tables(one.filter(pc.is_in(one["record_key"], keys)) for one in [_NO_ROWS, *self.rated])
 
     def baseline(self, at_us: int) -> pl.DataFrame:
-        """What the rated rows so far hold for rules that start, as drivers find it."""
+        """Return the baseline of rules that start, computed from the rated rows as the drivers compute it."""
         state = self.engine.state
         scope = baseline_scope(self.engine.rules.set, state.rules.memory, max(state.clock_us, at_us))
         with duckdb.connect(config={"python_enable_replacements": False, "threads": 1}) as connection:
@@ -71,13 +71,13 @@ class Fold:
         return frame.select(pl.col(name).cast(kind) for name, kind in BASELINE.items()).sort(pl.all())
 
     def restart(self) -> None:
-        """Go on from a snapshot of the state."""
+        """Replace the engine by one that is restored from a snapshot of its state."""
         facts, tables = self.engine.snapshot()
         self.engine = Engine(State.restore(facts, tables, self.engine.state.seen))
 
 
 class Slow:
-    """The model."""
+    """Adapter of the reference model, with the same attributes as Fold."""
 
     def __init__(self) -> None:
         self.model = RuleModel()
@@ -85,7 +85,7 @@ class Slow:
         self.asked: list[Row] = []
 
     def take(self, entry: Entry) -> None:
-        """One entry of the journal."""
+        """Fold one journal entry."""
         if entry.usage is not None and entry.corrects:
             self.model.correct(entry.usage)
         elif entry.usage is not None:
@@ -104,13 +104,13 @@ Driver = Fold | Slow
 
 
 def rows_of(table: pa.Table) -> list[Row]:
-    """The rows of a table, words as plain strings."""
+    """Return the rows of a table as dicts, with dictionary-encoded values as strings."""
     rows: list[Row] = table.to_pylist()
     return rows
 
 
 def pieces(batch: UsageBatch, ends: Sequence[int]) -> Iterator[UsageBatch]:
-    """The batch in pieces that end at the given rows."""
+    """Split a batch at the given row numbers."""
     edges = [0, *sorted({end for end in ends if 0 < end < len(batch.rows)}), len(batch.rows)]
     for first, last in pairwise(edges):
         yield UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, batch.rows[first:last])
@@ -119,7 +119,7 @@ def pieces(batch: UsageBatch, ends: Sequence[int]) -> Iterator[UsageBatch]:
 def begin(
     driver: Driver, *rules: Rule, plans: Sequence[Plan], card_rows: Sequence[Row], at: dt.datetime = START, **parts: Any
 ) -> None:
-    """A catalogue with these rules, which are activated; a card without a plan is on the first one."""
+    """Apply a catalogue with these rules and activate them. A card without a plan gets the first plan."""
     rows = [{"plan": plans[0].id} | row for row in card_rows]
     parts = {"accounts": (Account(id="a"),)} | parts
     change = Catalogue(plans=tuple(plans), cards=cards(*rows), rules=rules, **parts)
@@ -128,5 +128,5 @@ def begin(
 
 
 def say(driver: Driver, *commands: Command, at: dt.datetime) -> None:
-    """An entry of commands."""
+    """Take one entry with these commands."""
     driver.take(Entry(at, commands=commands))

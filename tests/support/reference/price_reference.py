@@ -1,4 +1,4 @@
-"""The price models once more, as a reader would work them out by hand: exact, slow, and without segments."""
+"""Reference implementation of the price models: exact fractions, tier by tier, slow, and without segments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.plans import Quantity, Tier
 
 
 def reference_cost(spec: PriceSpec, units: int) -> Fraction:
-    """F(units) in nanos of a price; units below zero are not entered."""
+    """Return F(units) of a price as exact nanos. Units below zero mean that no usage has entered the price: F is 0."""
     price = spec.price
     if units < 0:
         return Fraction(0)
@@ -60,7 +60,7 @@ def _tier_cost(spec: PriceSpec, tier: Tier, units: int) -> Fraction:
 
 
 def _end(spec: PriceSpec, number: int) -> int | None:
-    """Where a tier ends; the last one goes on where the price says so."""
+    """Return the last unit of a tier, or None if it has no end: no `to`, or the last tier with last_tier "extend"."""
     tier = spec.price.tiers[number]
     last = number == len(spec.price.tiers) - 1
     if tier.to is None or (last and spec.price.last_tier == "extend"):

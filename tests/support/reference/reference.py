@@ -1,7 +1,8 @@
-"""The fold once more, one record at a time in plain Python: slow, obvious, and without arrays.
+"""Reference model of the fold: one record at a time in plain Python, slow, obvious, and without arrays.
 
-Worked out from the domain page and the words of schemas/plans.py. It keeps dicts and Fractions where the engine keeps
-columns, and shares with it only the reading of quantities and money, and the zones' clocks.
+It is written from docs/domain.md and the docstrings of schemas/plans.py. It has dicts and Fractions where the engine
+has columns. It shares with the engine only the parsing of quantities, the rounding of money, the class PriceSpec, and
+the time zone database.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _CONTENT = (
 
 
 class Model:
-    """The slow engine."""
+    """The reference model of the engine's state and fold."""
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
@@ -66,7 +67,7 @@ class Model:
         self.seen: dict[tuple[str, str], tuple[Any, int]] = {}
         self.today = 0
         self.sessions: dict[tuple[str, str, str], Session] = defaultdict(Session)
-        # By (kind and name of subject, meter, cycle): a dict of totals.
+        # Totals by (kind of subject, subject, meter, cycle).
         self.counters: dict[tuple[str, str, str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
         self.test_used: dict[str, int] = defaultdict(int)
         self.addon_used: dict[str, int] = defaultdict(int)
@@ -75,7 +76,7 @@ class Model:
     # The catalogue
 
     def apply(self, change: Catalogue) -> None:
-        """Upserts by id; plans and pools of cards become spells."""
+        """Apply a catalogue: upsert by id, and turn plans and pools of cards into spells."""
         self.accounts |= {account.id: account for account in change.accounts}
         self.zones |= {zones.id: zones for zones in change.zones}
         self.plans |= {plan.id: plan for plan in change.plans}
@@ -92,14 +93,14 @@ class Model:
         self.offset += 1
 
     def version_on(self, plan: str | None, day: Day) -> PlanVersion | None:
-        """The plan version in force on a day (P1)."""
+        """Return the plan version in force on a day (P1), or None."""
         if plan is None:
             return None
         begun = [version for version in self.plans[plan].versions if version.effective <= day]
         return max(begun, key=lambda version: version.effective, default=None)
 
     def term_end(self, card: Row) -> Day:
-        """The last day of the term of a card (T3)."""
+        """Return the last day of a card's term (T3), or FOR_EVER if it has none."""
         months = card["term_months"]
         if months is None and card["plan"] is not None:
             months = self.plans[card["plan"]].term_months
@@ -108,13 +109,13 @@ class Model:
         return add_months(card["activated_on"].replace(day=1), months) - dt.timedelta(days=1)
 
     def local(self, account: str, moment: dt.datetime) -> dt.datetime:
-        """An instant on the clocks of an account (T1)."""
+        """Return an instant in the account's local time (T1)."""
         return moment.astimezone(ZoneInfo(self.accounts[account].time_zone))
 
     # A batch
 
     def usage(self, batch: UsageBatch) -> Outcome:
-        """Fold one record after the other."""
+        """Fold a batch, one record after the other."""
         outcome = Outcome()
         received = _EPOCH + dt.timedelta(microseconds=batch.received_at_us)
         arrival = (received - _EPOCH).days
@@ -145,7 +146,7 @@ class Model:
         return outcome
 
     def card_of(self, record: Row) -> Row | None:
-        """The card of a record by ICCID, else IMSI, else MSISDN (F1)."""
+        """Return the card of a record by ICCID, else IMSI, else MSISDN (F1), or None."""
         for name in ("iccid", "imsi", "msisdn"):
             if record[name] is not None:
                 owners = [card for card in self.cards.values() if card[name] == record[name]]
@@ -153,7 +154,7 @@ class Model:
         return None
 
     def refusal(self, record: Row, received: dt.datetime) -> str | None:
-        """Why a record cannot be rated, None where it can."""
+        """Return the reason why a record must be rejected, or None if it can be rated."""
         card = self.card_of(record)
         service = Service(record["service"]).name.lower()
         if card is None:
@@ -175,7 +176,7 @@ class Model:
         return None
 
     def zone_of(self, version: PlanVersion, record: Row) -> str | None:
-        """The zone of a record: as the feed says, by PLMN, by country, or the default (P5)."""
+        """Return the zone of a record: the feed's zone, else by PLMN, else by country, else the default (P5)."""
         zones = self.zones[version.zones].zones if version.zones is not None else ()
         for found in (
             [zone for zone in zones if record["zone"] and zone.name == record["zone"]],
@@ -188,7 +189,7 @@ class Model:
         return None
 
     def directions(self, version: PlanVersion, record: Row) -> list[tuple[Direction, int | None, int | None]]:
-        """How a record is split by direction: (direction, volume up, volume down) of each part."""
+        """Split a record by direction. Return (direction, volume up, volume down) of each part."""
         way, up, down = Direction(record["direction"]), record["volume_up_bytes"], record["volume_down_bytes"]
         by_direction = any(rate.service == "data" and rate.direction != "any" for rate in version.rates)
         splits = record["service"] == Service.DATA and way == Direction.BOTH and by_direction
@@ -199,7 +200,7 @@ class Model:
     # One record
 
     def rate(self, record: Row, key: str, batch: UsageBatch, received: dt.datetime, outcome: Outcome) -> list[Row]:
-        """The rated rows of one accepted record."""
+        """Return the rated rows of an accepted record, and update the totals."""
         card = self.card_of(record)
         assert card is not None
         account, service = card["account"], Service(record["service"]).name.lower()
@@ -252,14 +253,14 @@ class Model:
         return rows
 
     def pool_of(self, card: Row, plan: Plan, service: str, day: Day) -> Pool | str | None:
-        """The pool that a record draws on, the device that stands for one, or None (P7, A1)."""
+        """Return the pool that a record draws on, or the name of a device that acts as a pool, or None (P7, A1)."""
         name = held(self.card_pools[card["iccid"]], day)
         if name is not None:
             return self.pools[name] if service in self.pools[name].services else None
         return card["device"] if plan.entity == "device" else None
 
     def cycle_of(self, cycle: Cycle, account: str, day: Day, received: dt.datetime) -> tuple[tuple[Day, Day], bool]:
-        """First and last day of the cycle that a record counts in, and whether it is late (T5)."""
+        """Return the first and the last day of the cycle that a record counts in, and whether it is late (T5)."""
         first, last = cycle_days(cycle, day)
         zone = ZoneInfo(self.accounts[account].time_zone)
         after = last + dt.timedelta(days=1)
@@ -271,7 +272,7 @@ class Model:
     def parts(
         self, record: Row, card: Row, version: PlanVersion, units_before: int
     ) -> list[tuple[Direction, Rate, int, int]]:
-        """(direction, rate, raw units, billable units) of each part of a record (P3, P4)."""
+        """Return (direction, rate, raw units, billable units) of each part of a record (P3, P4)."""
         service = Service(record["service"]).name.lower()
         zone = self.zone_of(version, record)
         found = []
@@ -304,7 +305,10 @@ class Model:
     def bands(
         self, version: PlanVersion, account: str, start: dt.datetime, end: dt.datetime
     ) -> list[tuple[str | None, dt.timedelta]]:
-        """The bands from start to end, and how long each lasted; clocks and bands change at quarters of an hour."""
+        """Return the bands from start to end with their durations.
+
+        It steps by quarters of an hour, because both clocks and bands change only then.
+        """
         spans: list[tuple[str | None, dt.timedelta]] = []
         at = start
         quarter = dt.timedelta(minutes=15)
@@ -337,7 +341,7 @@ class Model:
         session: Session | None,
         connects: bool,
     ) -> Row:
-        """Burn in order, count and price one part (P6); returns the figures of its row."""
+        """Take one part from allowances in order (P6), count and price it. Return the measures of its row."""
         kind, name = ("sim", card["iccid"])
         if pool is not None:
             kind, name = ("pool", pool.id) if isinstance(pool, Pool) else ("device", pool)
@@ -398,7 +402,7 @@ class Model:
         }  # fmt: skip
 
     def test_left(self, card: Row, version: PlanVersion, service: str, day: Day) -> int:
-        """Units of test allowance that a card may still burn on a day (C2)."""
+        """Return the units of the test allowance that a card may still use on a day (C2)."""
         if version.test is None or service != "data" or card["test_from"] is None:
             return 0
         last = add_months(card["test_from"], version.test.months) - dt.timedelta(days=1)
@@ -410,14 +414,14 @@ class Model:
         return max(0, amount - self.test_used[card["iccid"]])
 
     def device_of(self, iccid: str, day: Day) -> str | None:
-        """The device that a card is billed with on a day, None where it is not (A1)."""
+        """Return the device that a card is billed with on a day, or None (A1)."""
         plan = held(self.card_plans[iccid], day)
         by_device = plan is not None and self.plans[plan].entity == "device"
         found: str | None = self.cards[iccid]["device"] if by_device else None
         return found if held(self.card_pools[iccid], day) is None else None
 
     def pool_size(self, pool: Pool | str, counter: str, service: str, cycle: tuple[Day, Day], now: Day) -> int:
-        """What a pool holds on a day (P7)."""
+        """Return the size of a pool or shared device on a day (P7)."""
         if isinstance(pool, Pool):
             fixed = fixed_size(pool, service)
             if fixed is not None:
@@ -453,7 +457,7 @@ class Model:
         return size
 
     def burn_addons(self, card: Row, service: str, used_at: dt.datetime, day: Day, wants: int) -> int:
-        """What a record takes from the add-ons of its card, by expiry and purchase (P6)."""
+        """Take up to `wants` units from the card's add-ons, by expiry, then purchase (P6). Return the taken units."""
         taken = 0
         for addon in sorted(self.addons.values(), key=lambda addon: (addon.expires_on, addon.purchased_at)):
             own = addon.iccid == card["iccid"] and addon.service == service
@@ -468,7 +472,10 @@ class Model:
         self, spec: PriceSpec, priced: dict[str, int], overage: int, plainly: bool, entered: bool,
         session: Session | None, connects: bool,
     ) -> int:  # fmt: skip
-        """Nanos of a part: F(after) - F(before) over what the price accumulates over, rounded once (P2, P3)."""
+        """Return the charge of a part in nanos: F(after) - F(before) over the basis of the price, rounded (P2, P3).
+
+        If the price rounds by record, the difference is rounded; otherwise each F is.
+        """
         price = spec.price
         basis = "record" if price.basis == "session" and session is None else price.basis
         before, after = priced["overage"], priced["overage"] + overage

@@ -1,4 +1,4 @@
-"""The terms of the slow model: what a rate, an increment, a band, a cycle or a session means, one value at a time."""
+"""Terms of the reference model of the fold: rate, increment, band, cycle, session and others, one value at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONG_AGO, FOR_EVER = dt.date(1000, 1, 1), dt.date(9000, 1, 1)
 
 @dataclass
 class Spell:
-    """A plan or pool that held for a card from one day to another, both included."""
+    """A period in which a card had a plan or a pool, with its first and its last day (inclusive)."""
 
     first: Day
     last: Day
@@ -29,7 +29,7 @@ class Spell:
 
 @dataclass
 class Session:
-    """What a session reported last, and what was made of it."""
+    """A session: its last reported values, and its totals so far."""
 
     quantity: int | None = None
     up: int | None = None
@@ -37,7 +37,7 @@ class Session:
     sequence: int | None = None
     newest_sequence: int | None = None
     newest: dt.datetime | None = None
-    heard: int = 0  # day of arrival; a session that was silent for more than 35 days is over
+    heard: int = 0  # Latest day of arrival. A session that is silent for more than 35 days has ended.
     records: int = 0
     units: int = 0
     overage: int = 0
@@ -45,7 +45,7 @@ class Session:
 
 @dataclass
 class Outcome:
-    """What became of a batch: rated rows, (source_row, reason) of rejects, and how many were duplicates."""
+    """Result of a batch: rated rows, (source_row, reason) of rejects, the number of duplicates, and sequence gaps."""
 
     rated: list[Row] = field(default_factory=list)
     rejects: list[tuple[int, str]] = field(default_factory=list)
@@ -54,7 +54,11 @@ class Outcome:
 
 
 def follow(spells: list[Spell], fresh: Spell) -> list[Spell]:
-    """The history of a card once `fresh` holds: it goes on with what held already, or cuts it off."""
+    """Return a card's spells after the new spell `fresh`.
+
+    If `fresh` begins within a spell of the same target, it extends that spell. Otherwise it ends the earlier spells and
+    replaces the later ones.
+    """
     for spell in spells:
         if spell.target == fresh.target and spell.first <= fresh.first <= spell.last:
             return [s for s in spells if s.first < spell.first] + [Spell(spell.first, fresh.last, spell.target)]
@@ -63,12 +67,12 @@ def follow(spells: list[Spell], fresh: Spell) -> list[Spell]:
 
 
 def held(spells: list[Spell], day: Day) -> str | None:
-    """What held on a day."""
+    """Return the target of the spell on a day, or None."""
     return next((spell.target for spell in spells if spell.first <= day <= spell.last), None)
 
 
 def growth(session: Session, record: Row, outcome: Outcome) -> tuple[int, int | None, int | None]:
-    """What a cumulative record adds to its session (F3)."""
+    """Return how much a cumulative record adds to its session (F3): quantity, volume up, volume down."""
     quantity, up, down = record["quantity"], record["volume_up_bytes"], record["volume_down_bytes"]
     sequence, used_at = record["sequence"], record["used_at"]
     earlier = session.newest is not None and used_at < session.newest
@@ -102,7 +106,7 @@ def growth(session: Session, record: Row, outcome: Outcome) -> tuple[int, int | 
 
 
 def find_rate(version: PlanVersion, service: str, way: Direction, zone: str | None, band: str | None) -> Rate | None:
-    """The most specific rate: zone before band before direction."""
+    """Return the most specific matching rate, or None. A zone counts more than a band, a band more than a direction."""
     fits = [
         rate
         for rate in version.rates
@@ -116,7 +120,7 @@ def find_rate(version: PlanVersion, service: str, way: Direction, zone: str | No
 
 
 def band_at(version: PlanVersion, local: dt.datetime) -> str | None:
-    """The band that holds at a local time: of the highest weight, then the one that starts later (P4)."""
+    """Return the band in force at a local time, or None: the highest weight wins, then the latest start (P4)."""
     holiday = local.date() in version.holidays
     weekend = local.weekday() >= 5
     clock = local.strftime("%H:%M")
@@ -133,14 +137,14 @@ def band_at(version: PlanVersion, local: dt.datetime) -> str | None:
 
 
 def pieces(band: Band) -> list[tuple[str, str]]:
-    """A band, or the two pieces of one that runs over midnight."""
+    """Return start and end of a band, in two pieces if it crosses midnight."""
     if band.start < band.end:
         return [(band.start, band.end)]
     return [(band.start, "24:00"), ("00:00", band.end)]
 
 
 def billable(rate: Rate, version: PlanVersion, quantity: int) -> int:
-    """Units that are billed for a quantity (P3): the minimum as one, then whole steps."""
+    """Return the billable units of a quantity (P3): the minimum, then whole steps."""
     increment: Increment = rate.increment
 
     def units(amount: Quantity) -> int:
@@ -164,7 +168,7 @@ def billable(rate: Rate, version: PlanVersion, quantity: int) -> int:
 
 
 def meter(rate: Rate) -> str:
-    """The name of the running total of a rate."""
+    """Return the name of a rate's meter, its running total."""
     if rate.counter is not None:
         return rate.counter
     way = "" if rate.direction == "any" else f"/{rate.direction}"
@@ -172,7 +176,7 @@ def meter(rate: Rate) -> str:
 
 
 def allowance_of(version: PlanVersion, counter: str) -> int:
-    """The allowance that the rates of one counter share: of the first of them that has one."""
+    """Return the allowance of a counter: that of the first of its rates with an allowance, or 0."""
     for rate in version.rates:
         if meter(rate) == counter:
             amounts = rate.allowance if isinstance(rate.allowance, tuple) else (rate.allowance,)
@@ -183,7 +187,7 @@ def allowance_of(version: PlanVersion, counter: str) -> int:
 
 
 def fixed_size(pool: Pool, service: str) -> int | None:
-    """The bought size of a pool."""
+    """Return the fixed size of a pool for a service, or None if it has none."""
     for size in pool.size:
         if size.service == service:
             return parse_quantity(size.amount, service, pool.data_base)
@@ -191,18 +195,18 @@ def fixed_size(pool: Pool, service: str) -> int | None:
 
 
 def pool_rate(pool: Pool, service: str, way: Direction) -> Rate | None:
-    """The price of a pool's own for its overage."""
+    """Return the pool's own overage rate for a service and direction, or None."""
     fits = [rate for rate in pool.overage if rate.service == service and rate.direction in ("any", way.name.lower())]
     return max(fits, key=lambda rate: rate.direction != "any", default=None)
 
 
 def cycle_kind(pool: Pool | str | None, plan: Plan) -> Cycle:
-    """The billing cycle that a record is charged in."""
+    """Return the definition of the billing cycle of a record: the pool's, else the plan's."""
     return pool.cycle if isinstance(pool, Pool) else plan.cycle
 
 
 def cycle_days(cycle: Cycle, day: Day) -> tuple[Day, Day]:
-    """First and last day of the cycle that a day lies in; cycles of several months count from January 1970 (T2)."""
+    """Return the first and the last day of the cycle of a day. Cycles of several months begin in January 1970 (T2)."""
     month = day.year * 12 + day.month - 1 - (day.day < cycle.anchor_day)
     number = (month - 1970 * 12) // cycle.months
     first = add_months(dt.date(1970, 1, cycle.anchor_day), number * cycle.months)
@@ -210,11 +214,11 @@ def cycle_days(cycle: Cycle, day: Day) -> tuple[Day, Day]:
 
 
 def cycle_name(days: tuple[Day, Day], cycle: Cycle) -> str:
-    """2026-10 for a cycle that begins on the first, else its first day."""
+    """Return the label of a cycle: 2026-10 if cycles begin on the first of the month, else its first day."""
     return days[0].strftime("%Y-%m" if cycle.anchor_day == 1 else "%Y-%m-%d")
 
 
 def add_months(day: Day, months: int) -> Day:
-    """The same day of a later month."""
+    """Return the same day of the month, `months` months later."""
     year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
     return day.replace(year=year, month=month + 1)

@@ -1,8 +1,7 @@
-"""The rules once more, one record and one SIM at a time in plain Python: slow, obvious, and without arrays.
+"""Reference model of the rules: one record and one SIM at a time in plain Python, slow, obvious, and without arrays.
 
-Worked out from the domain page (L6 to L12). `RuleModel` rates as the slow model of
-tests/support/reference/reference.py does, and reads the rated rows: what it fires and asks for are plain dicts with
-columns of schemas.tables.FIRINGS and ACTIONS.
+It is written from docs/domain.md (L6 to L12). `RuleModel` rates with the model of tests/support/reference/reference.py
+and evaluates the rated rows. Its firings and actions are dicts with the columns of schemas.tables.FIRINGS and ACTIONS.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from tests.support.reference.rules_reference_totals import Fact, Fired, Memory, 
 
 
 class RuleModel(Corrections, Events, Sizes):
-    """The slow engine with its rules. `firings` and `actions` hold what the last entry gave."""
+    """The reference model of the engine with rules. `firings` and `actions` are those of the last entry."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +55,7 @@ class RuleModel(Corrections, Events, Sizes):
         self._watched: dict[str, list[Rule]] = {}
 
     def watching(self, card: Row) -> list[Rule]:
-        """The active rules that watch a card as things stand, in their order (L6, L9)."""
+        """Return the active rules that watch a card now, in their order (L6, L9)."""
         iccid = card["iccid"]
         if iccid not in self._watched:
             fit = [rule for rule in self.rules.values() if rule.id in self.active and watches_card(self, rule, card)]
@@ -80,7 +79,7 @@ class RuleModel(Corrections, Events, Sizes):
     def _end(self) -> None:
         cards = {iccid: number for number, iccid in enumerate(self.cards)}
         order = {rule: number for number, rule in enumerate(self.rules)}
-        # What is found twice for a rule and a SIM at one offset stays in the order in which it was found.
+        # The sort is stable: two firings of a rule and a SIM at one offset stay in the order of their detection.
         self.firings.sort(
             key=lambda row: (row["journal_offset"], order[row["rule_id"]], cards[row["iccid"]], row["kind"])
         )
@@ -92,7 +91,7 @@ class RuleModel(Corrections, Events, Sizes):
                 self.notes.append((row["iccid"], own))
 
     def applied(self, change: Catalogue, at: dt.datetime) -> None:
-        """A catalogue entry."""
+        """Fold a catalogue entry."""
         self._begin(at)
         offset = self.offset
         self._settle(offset)
@@ -106,11 +105,11 @@ class RuleModel(Corrections, Events, Sizes):
         self._end()
 
     def command(self, commands: Sequence[Command], at: dt.datetime) -> None:
-        """An entry of commands, each with an offset of its own; one takes effect after the other."""
+        """Fold an entry of commands. Each command has its own offset, and they take effect one after the other."""
         self._begin(at)
         first = self.offset
         self._settle(first)
-        said = False  # whether rules started or stopped just now
+        said = False  # True if the previous command started or stopped a rule.
         for offset, one in enumerate(commands, first):
             if one.key is not None and self.repeats(one.key):
                 continue
@@ -135,7 +134,7 @@ class RuleModel(Corrections, Events, Sizes):
         self._end()
 
     def repeats(self, key: str) -> bool:
-        """Whether a command was given before within 32 days of its key (F4)."""
+        """Return True if a command with this key was given in the last 32 days (F4); otherwise remember the key."""
         day = (self.at - EPOCH).days
         known = key in self.given and day - self.given[key] <= 32
         if not known:
@@ -143,7 +142,7 @@ class RuleModel(Corrections, Events, Sizes):
         return known
 
     def tick(self, now: dt.datetime) -> None:
-        """A tick of the clock."""
+        """Fold a tick of the clock."""
         self._begin(now)
         offset, self.offset = self.offset, self.offset + 1
         self._settle(offset)
@@ -153,20 +152,20 @@ class RuleModel(Corrections, Events, Sizes):
         self._end()
 
     def fold(self, batch: UsageBatch) -> Outcome:
-        """A batch of usage."""
+        """Fold a batch of usage."""
         self._begin(EPOCH + dt.timedelta(microseconds=batch.received_at_us))
         outcome = self.used(batch)
         self._end()
         return outcome
 
     def correct(self, batch: UsageBatch) -> None:
-        """A batch of corrections."""
+        """Fold a batch of corrections."""
         self._begin(EPOCH + dt.timedelta(microseconds=batch.received_at_us))
         self.corrections(batch)
         self._end()
 
     def used(self, batch: UsageBatch) -> Outcome:
-        """Rate records and let the rules see them."""
+        """Rate a batch, and evaluate the rules for each rated record."""
         first = self.offset
         outcome = self.usage(batch)
         rows: dict[int, list[Row]] = defaultdict(list)
@@ -182,7 +181,7 @@ class RuleModel(Corrections, Events, Sizes):
     # Cards change
 
     def forget_compiled(self) -> None:
-        """The catalogue or the rules have changed."""
+        """Drop the caches after a change of the catalogue or the rules."""
         super().forget_compiled()
         self._watched = {}
 
@@ -190,7 +189,7 @@ class RuleModel(Corrections, Events, Sizes):
         return {iccid: dict(card) for iccid, card in self.cards.items()}
 
     def _settle(self, offset: int) -> None:
-        """What Weir's own actions told of cards takes effect, before all else in the entry."""
+        """Apply the changes of cards that earlier actions requested, before the rest of the entry."""
         before = self._cards()
         for iccid, action in self.notes:
             self.note(self.cards[iccid], action)
@@ -198,7 +197,7 @@ class RuleModel(Corrections, Events, Sizes):
         self._changes(before, offset)
 
     def _result(self, one: Suspended | Resumed | StatusChanged | PlanChanged) -> None:
-        """The card follows what came of an action."""
+        """Apply the result of an action to its card."""
         card = self.cards[one.iccid]
         if isinstance(one, Suspended):
             card |= {"status": "suspended", "status_reason": one.reason}
@@ -218,7 +217,7 @@ class RuleModel(Corrections, Events, Sizes):
     # Records
 
     def fact(self, batch: UsageBatch, sent: Row, parts: list[Row]) -> Fact:
-        """A record as the rules see it, however it was split."""
+        """Return a record with the facts that the rules need, summed over its parts."""
         row = parts[0]
         card = self.cards[row["iccid"]]
         plan = self.plans[row["plan_id"]]
@@ -248,7 +247,7 @@ class RuleModel(Corrections, Events, Sizes):
         )  # fmt: skip
 
     def record(self, fact: Fact, offset: int) -> None:
-        """Totals move, and rules that watch the SIM fire (L7, L8)."""
+        """Add a record to the totals, and fire the rules that watch its SIM (L7, L8)."""
         self.totals.add(fact, self.counts_for_day(fact), self.clock - self.grace(fact.account))
         card = self.cards[fact.iccid]
         for rule in self.watching(card):
@@ -259,18 +258,18 @@ class RuleModel(Corrections, Events, Sizes):
         self.heard(fact, card, offset)
 
     def grace(self, account: str) -> dt.timedelta:
-        """How long late usage is taken in."""
+        """Return the grace of an account, during which late usage still counts in its day or cycle."""
         return dt.timedelta(hours=self.accounts[account].grace_hours)
 
     def counts_for_day(self, fact: Fact) -> bool:
-        """Whether a record counts in its local day: not where it comes more than the grace after it."""
+        """Return True if a record counts in its local day: it arrives at most the grace after the end of that day."""
         closes = dt.datetime.combine(
             fact.day + dt.timedelta(days=1), dt.time(), tzinfo=self.local(fact.account, fact.used_at).tzinfo
         )
         return self.clock <= closes.astimezone(dt.UTC) + self.grace(fact.account)
 
     def _measure(self, rule: Rule, card: Row, fact: Fact, offset: int) -> None:
-        """Fire a rule on usage where the record leaves its total past the limit."""
+        """Fire a rule on usage if the record moves its total past the limit."""
         moved = self.totals.moved(rule, fact)
         if moved is None:
             return
@@ -291,7 +290,7 @@ class RuleModel(Corrections, Events, Sizes):
     # Ticks
 
     def standing(self, rule: Rule, card: Row, window: Window) -> tuple[int, int | None, int | None, int]:
-        """(level that holds, total, size, threshold) of a SIM in a window as things are now."""
+        """Return (reached level, total, size, threshold) of a SIM in a window as of now."""
         trigger = TRIGGERS[rule.trigger]
         if window.term:
             return int(not self._over(card, window)), None, None, 0
@@ -309,19 +308,19 @@ class RuleModel(Corrections, Events, Sizes):
         return level, total, size, threshold_of(lines, level) if lines is not None and level else 0
 
     def pool_now(self, card: Row, service: str | None) -> str | None:
-        """The pool that a SIM would draw on today."""
+        """Return the pool that a SIM would draw on today, or None."""
         name = held(self.card_pools[card["iccid"]], self.today_of(card))
         return name if name is not None and service in self.pools[name].services else None
 
     def _over(self, card: Row, window: Window) -> bool:
-        """Whether the days of a window are past; of a term: whether another term goes on."""
+        """Return True if a window has ended. A term has ended if the card is now in another term."""
         if window.term:
             end = self.term_end(card)
             return end != window.last and self.today_of(card) <= end
         return self.today_of(card) > window.last
 
     def _repeat(self, offset: int) -> None:
-        """Daily rules fire again where their condition holds still, even without usage (L10)."""
+        """Fire daily rules again if their condition is still met, even without usage (L10)."""
         for (name, iccid, _), row in sorted(self.memory.rows.items(), key=lambda one: one[1].window.span):
             rule, card = self.rules[name], self.cards[iccid]
             trigger = TRIGGERS[rule.trigger]
@@ -342,7 +341,10 @@ class RuleModel(Corrections, Events, Sizes):
                 )  # fmt: skip
 
     def _recover(self, offset: int) -> None:
-        """Suspensions end with their window, or with the condition, once nothing holds the SIM any more (L1, L2)."""
+        """End suspensions with their window, or when their condition is no longer met (L1, L2).
+
+        A SIM is released once no firing of the rule keeps it suspended.
+        """
         ended: dict[tuple[str, str], list[Fired]] = defaultdict(list)
         for (name, iccid, _), row in self.memory.rows.items():
             rule, card = self.rules[name], self.cards[iccid]
@@ -354,7 +356,7 @@ class RuleModel(Corrections, Events, Sizes):
             if (over and self.is_tick(offset)) or ("recovered" in until and not level):
                 row.held = False
                 if rule.repetition != "once" and not over:
-                    row.level = 0  # met anew it fires anew
+                    row.level = 0  # If the condition is met again, the rule fires again.
                 ended[name, iccid].append(row)
         holding = {key[:2] for key, row in self.memory.rows.items() if row.held}
         for (name, iccid), rows in ended.items():
@@ -371,7 +373,7 @@ class RuleModel(Corrections, Events, Sizes):
             )  # fmt: skip
 
     def is_tick(self, offset: int) -> bool:
-        """Whether the entry at hand is a tick: only those end windows."""
+        """Return True if the current entry is a tick. Only ticks end windows."""
         return self.ticking == offset
 
     # What leaves
@@ -379,7 +381,7 @@ class RuleModel(Corrections, Events, Sizes):
     def fire(
         self, rule: Rule, card: Row, offset: int, *, level: int, known: int, released: bool = False, **facts: Any
     ) -> None:
-        """Note a firing and ask for its actions (L10, L12)."""
+        """Add a firing and its actions (L10, L12)."""
         trigger = TRIGGERS[rule.trigger]
         kind = "released" if released else "fired"
         told = [rule.id, card["iccid"], kind, offset]

@@ -1,4 +1,4 @@
-"""What the slow model of the rules makes of corrections: totals go down, and a replacement is new usage (F6)."""
+"""Corrections in the reference model of the rules: totals decrease, and a replacement is new usage (F6)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Standing:
-    """A record that no correction has taken back: what the rules saw of it, its rated rows, and what it counted in."""
+    """A record that is not reversed: its facts, its rated rows, and which totals it counted in."""
 
     fact: Fact
     rows: list[Row]
@@ -27,7 +27,7 @@ class Standing:
 
 
 class Corrections:
-    """The part of the rule model that corrects."""
+    """Mixin of RuleModel for corrections."""
 
     if TYPE_CHECKING:
         at: dt.datetime
@@ -49,13 +49,16 @@ class Corrections:
         self.stands: dict[tuple[str, str], Standing] = {}
 
     def remember(self, feed: str, fact: Fact, rows: list[Row]) -> None:
-        """A record was rated, and can be corrected."""
+        """Remember a rated record, so that it can be corrected."""
         oldest = quarter_of(self.clock - self.grace(fact.account)) - 95
         in_rolling = quarter_of(fact.used_at) >= oldest
         self.stands[feed, fact.key] = Standing(fact, rows, self.counts_for_day(fact), in_rolling)
 
     def corrections(self, batch: UsageBatch) -> None:
-        """One after the other; what names nothing that stands, or comes again, changes nothing."""
+        """Apply corrections one after the other.
+
+        A duplicate, or a correction of a record that does not exist or is already corrected, changes nothing.
+        """
         for place, sent in enumerate(batch.rows.iter_rows(named=True)):
             key = (batch.feed, sent["record_key"])
             day = (self.at - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)).days
@@ -79,6 +82,6 @@ class Corrections:
         self.totals.take_back(fact, one.in_day, one.in_rolling)
         after = fact.cycle.last + dt.timedelta(days=1)
         closes = dt.datetime.combine(after, dt.time(), tzinfo=self.local(fact.account, self.at).tzinfo)
-        # What a closed cycle burnt of the test allowance stays burnt.
+        # The test allowance that was used in a closed cycle is not refunded.
         if self.at <= closes.astimezone(dt.UTC) + self.grace(fact.account):
             self.test_used[fact.iccid] -= sum(row["from_test"] for row in one.rows)

@@ -1,4 +1,4 @@
-"""What the slow model of the rules makes of events, silence, changes and the ends of terms (L4, L5, L7)."""
+"""Events, silence, changes of cards and ends of terms in the reference model of the rules (L4, L5, L7)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Seen:
-    """What was heard of a SIM: every time, by service and at all; where it was last, and in which device."""
+    """Reports of a SIM: all times, by service and for any service (None), and its last device and location."""
 
     times: dict[str | None, list[dt.datetime]] = field(default_factory=lambda: defaultdict(list))
     imei: str | None = None
@@ -37,10 +37,10 @@ class Seen:
     session_id: str | None = None
     zone: str | None = None
     rat: str | None = None
-    latest: dt.datetime | None = None  # of what tells of a device or place
+    latest: dt.datetime | None = None  # Latest time of a report that can have a device or a location.
 
     def remember(self, imei: str | None, cell_id: str | None, session_id: str | None, rat: str | None) -> None:
-        """What a report says holds until another one says otherwise."""
+        """Store the values of a report. A value stays until another report has a new one."""
         self.imei = imei or self.imei
         self.rat = rat or self.rat
         if cell_id is not None:
@@ -48,7 +48,7 @@ class Seen:
 
 
 class Events:
-    """The part of the rule model that needs no totals."""
+    """Mixin of RuleModel for everything that needs no totals."""
 
     if TYPE_CHECKING:
         at: dt.datetime
@@ -77,12 +77,12 @@ class Events:
         self.ticking = -1
 
     def last_place(self, iccid: str) -> tuple[str | None, str | None]:
-        """Zone and RAT that a SIM was last seen with."""
+        """Return the zone and the RAT of a SIM's last report."""
         seen = self.seen_of.get(iccid, Seen())
         return seen.zone, seen.rat
 
     def begins(self, batch: UsageBatch, sent: Row) -> bool:
-        """Whether a record of data is the first of its session to arrive; one without a session is its own."""
+        """Return True if a data record is the first of its session to arrive, or has no session."""
         session = sent.get("session_id")
         if session is None:
             return True
@@ -92,10 +92,10 @@ class Events:
         self.begun[name] = day if last is None else max(day, last)
         return last is None or day - last > 35
 
-    # What happened
+    # Events
 
     def _happened(self, rule: Rule, card: Row, offset: int, **facts: Any) -> None:
-        """An event is a window of its own."""
+        """Fire a rule for an event, as its repetition allows. Each event is a window of its own."""
         window = Window(None)
         if rule.repetition in ("once_per_window", "always"):
             self.fire(rule, card, offset, level=1, known=0, **facts)
@@ -105,7 +105,7 @@ class Events:
             self.fire(rule, card, offset, level=1, known=known, **facts)
 
     def heard(self, fact: Fact, card: Row, offset: int) -> None:
-        """A record tells of its SIM: sessions, another device, another cell."""
+        """Evaluate the events that a record reports of its SIM: sessions, another device, another cell."""
         seen = self.sighting(card)
         told: Row = {"used_at": fact.used_at, "record_key": fact.key}
         cell_id = fact.cell_id if fact.service == "data" else None
@@ -131,7 +131,7 @@ class Events:
             seen.times[service].append(fact.used_at)
 
     def follow(self) -> None:
-        """What no active rule asks for is not kept up; a rule that starts to ask begins without it."""
+        """Forget the facts that no active rule needs. A rule that starts later begins without them."""
         wanted: set[str] = set()
         for name in self.active:
             rule = self.rules[name]
@@ -160,7 +160,7 @@ class Events:
         self.followed = wanted
 
     def sighting(self, card: Row) -> Seen:
-        """What was heard of a card, which at first sits where the catalogue says."""
+        """Return the reports of a card. Without reports, its device is the one in the catalogue."""
         return self.seen_of.setdefault(card["iccid"], Seen(imei=card["imei"]))
 
     def _moved(self, rule: Rule, card: Row, offset: int, former: str | None, latter: str | None, **told: Any) -> None:
@@ -170,7 +170,7 @@ class Events:
             self._happened(rule, card, offset, from_value=former, to_value=latter, **told)
 
     def event(self, one: Command, offset: int) -> None:
-        """The network tells of a SIM without usage."""
+        """Evaluate a network event of a SIM."""
         if not isinstance(one, (SessionStarted, SessionStopped, Connected, Blocked)) or one.iccid not in self.cards:
             return
         card = self.cards[one.iccid]
@@ -201,23 +201,23 @@ class Events:
             if not isinstance(one, Connected):
                 seen.times["data"].append(at)
 
-    # What the catalogue says
+    # Changes of cards
 
     def note(self, card: Row, action: Action) -> None:
-        """Weir's own actions on a card."""
+        """Apply an action that adds a tag or sets a custom field of a card."""
         if action.type == "add_tag":
             card["tags"] = list(dict.fromkeys([*(card["tags"] or []), action.tag]))
         else:
             card["custom"] = json.dumps(custom_of(card) | {action.attribute: action.value})
 
     def change_plan(self, card: Row, plan: str, day: Day) -> None:
-        """A card is on another plan from a day on."""
+        """Put a card on another plan from a day on."""
         card |= {"plan": plan, "plan_from": day}
         iccid = card["iccid"]
         self.card_plans[iccid] = follow(self.card_plans[iccid], Spell(day, FOR_EVER, plan))
 
     def changed(self, before: Row, after: Row, offset: int) -> None:
-        """The catalogue says something else of a card than before."""
+        """Evaluate a change of a card in the catalogue."""
         seen = self.sighting(before)
         for rule in self.watching(after):
             if not watches_place(rule, seen.zone, seen.rat):
@@ -226,7 +226,7 @@ class Events:
             if rule.trigger == "billing_status_changed":
                 former, latter = status_of(before), status_of(after)
             elif rule.trigger == "imei_changed" and before["imei"] != after["imei"]:
-                # A first device is no change, and none is no other one.
+                # Neither the first device nor the removal of the device counts as a change.
                 former, latter = seen.imei, seen.imei and after["imei"]
                 former = latter and former
             elif rule.trigger in ("msisdn_changed", "price_plan_changed"):
@@ -246,7 +246,10 @@ class Events:
 
     @staticmethod
     def _fields(rule: Rule, old: dict[str, str], new: dict[str, str]) -> tuple[str | None, str | None]:
-        """What changed in the field that a rule names, or in all as JSON objects where it names none."""
+        """Return the old and the new value of the field that a rule names.
+
+        If it names none, the values are JSON objects of all changed fields.
+        """
         pairs = {
             name: (old.get(name), new.get(name))
             for name in sorted({*old, *new})
@@ -261,10 +264,10 @@ class Events:
         former, latter = (json.dumps(side, separators=(",", ":")) for side in sides)
         return former, latter
 
-    # What falls due
+    # Ticks
 
     def timers(self, offset: int) -> None:
-        """Silence and the ends of terms, at a tick."""
+        """Evaluate silence and ends of terms at a tick."""
         self.ticking = offset
         for card in self.cards.values():
             for rule in self.watching(card):
@@ -281,7 +284,8 @@ class Events:
                         self._due(rule, card, offset, Window(end.isoformat(), end, end, term=True), 1)
 
     def _due(self, rule: Rule, card: Row, offset: int, window: Window, level: int, **facts: Any) -> None:
-        # No record meets the condition of a silence or a term, so none meets it always.
+        # The repetition "always" means for each record. No record triggers a silence or a term, so these fire once per
+        # window.
         once = rule if rule.repetition != "always" else structs.replace(rule, repetition="once_per_window")
         known = self.memory.admit(once, card["iccid"], window, level, self.today_of(card))
         if known is not None:
@@ -294,7 +298,7 @@ class Events:
         if trigger.window == "day":
             began = max(since, max(times, default=since))
             if self.at - began >= dt.timedelta(hours=24):
-                # A silence is known by the quarter of an hour in which it began.
+                # The quarter of an hour in which a silence began identifies it.
                 self._due(rule, card, offset, Window(None, number=quarter_of(began)), 1)
             return
         plan = held(self.card_plans[iccid], self.today_of(card))
@@ -308,7 +312,7 @@ class Events:
             self._due(rule, card, offset, Window(cycle_name(former, kind), *former), 1)
 
     def midnight(self, card: Row, day: Day) -> dt.datetime:
-        """The moment at which a local day of a card begins."""
+        """Return the start of a card's local day, in UTC."""
         zone: ZoneInfo = self.local(card["account"], self.at).tzinfo  # type: ignore[assignment]
         return dt.datetime.combine(day, dt.time(), tzinfo=zone).astimezone(dt.UTC)
 
@@ -317,7 +321,7 @@ class Events:
         left = (end - self.today_of(card)).days
         if end == FOR_EVER or left < 0:
             return
-        # Counted down: a level holds from so many days before the end on.
+        # A level is reached so many days before the end, and stays reached.
         limits = [int(str(level)) for level in rule.levels]
         level = sum(left <= limit for limit in limits)
         if level:

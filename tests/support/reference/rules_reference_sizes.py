@@ -1,4 +1,4 @@
-"""How large a quota or a pool is at a moment, as the slow model of the rules works it out (L1 to L3, L8, P7, P9)."""
+"""Sizes of quotas and pools at a moment, in the reference model of the rules (L1 to L3, L8, P7, P9)."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class Sizes(Model):
-    """The slow model with the sizes that rules look at; what takes long is worked out once for each entry."""
+    """The reference model of the fold with the sizes that rules need. Slow results are cached for one entry."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.at = EPOCH  # arrival of the entry at hand
+        self.at = EPOCH  # Time of arrival of the current entry.
         self._sizes: dict[Any, int] = {}
         self._owners: dict[Any, Row | None] = {}
 
     def forget_compiled(self) -> None:
-        """The catalogue has changed."""
+        """Drop the caches after a change of the catalogue."""
         self._sizes, self._owners = {}, {}
 
     def card_of(self, record: Row) -> Row | None:
-        """As the slow model finds it, once for each number."""
+        """Return the result of Model.card_of, cached by the numbers of the record."""
         key = (record["iccid"], record["imsi"], record["msisdn"])
         if key not in self._owners:
             self._owners[key] = super().card_of(record)
         return self._owners[key]
 
     def pool_size(self, pool: Pool | str, counter: str, service: str, cycle: tuple[Day, Day], now: Day) -> int:
-        """As the slow model works it out, once for each day."""
+        """Return the result of Model.pool_size, cached by all arguments."""
         key = (pool if isinstance(pool, str) else pool.id, isinstance(pool, str), counter, service, cycle, now)
         if key not in self._sizes:
             self._sizes[key] = super().pool_size(pool, counter, service, cycle, now)
         return self._sizes[key]
 
     def today_of(self, card: Row) -> Day:
-        """The local day of the entry at hand."""
+        """Return the card's local day of the current entry."""
         return self.local(card["account"], self.at).date()
 
     def size_of(
         self, rule: Rule, card: Row, version: PlanVersion | None, cycle: Window, pool: str | None
     ) -> tuple[int | None, int]:
-        """The size that a rule compares with at this moment, None where it asks for none, and add-ons on top of it."""
+        """Return the size that a rule compares usage with now (None if it needs none), and the add-ons on top of it."""
         trigger = TRIGGERS[rule.trigger]
         service = service_of(trigger)
         if not asks_quota(rule) or service is None:
@@ -69,7 +69,7 @@ class Sizes(Model):
         return (included, extra) if rule.measure == "hard_cut" else (included + extra, 0)
 
     def included(self, card: Row, version: PlanVersion, service: str, cycle: Window, meters: list[str]) -> int:
-        """What a plan version includes on some counters in a cycle (P9)."""
+        """Return the units that a plan version includes on the counters `meters` in a cycle (P9)."""
         total = 0
         for name, rate in distinct_meters(version, service).items():
             amount = allowance_of(version, name) if name in meters else 0
@@ -80,7 +80,7 @@ class Sizes(Model):
         return total
 
     def bought(self, card: Row, service: str) -> int:
-        """Units of the add-ons of a card that act now."""
+        """Return the units of a card's add-ons that are in force now."""
         return sum(
             parse_quantity(addon.amount, service, 1024)
             for addon in self.addons.values()
@@ -89,7 +89,7 @@ class Sizes(Model):
         )  # fmt: skip
 
     def home_size(self, name: str, service: str, way: Any, cycle: Window, today: Day) -> int:
-        """What a pool holds now for a service in the home zone (P7)."""
+        """Return the current size of a pool for a service in the home zone (P7)."""
         pool = self.pools[name]
         now = min(max(today, cycle.first), cycle.last)
         fixed = [size for size in pool.size if size.service == service]

@@ -1,4 +1,4 @@
-"""The terms of the slow model of the rules: what a limit, a filter or the nearest setting means."""
+"""Terms of the reference model of the rules: limits, filters, and the nearest setting."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ if TYPE_CHECKING:
     from tests.support.reference.rules_reference_sizes import Sizes
 
 _MB, _GB = 1 << 20, 1 << 30
-# L2, as the manual has it: plans up to so many bytes a month, and where they are cut.
+# L2, as docs/domain.md has it: (largest plan in bytes a month, usage at which it is cut).
 _CUTS = ((300 * _MB, 3 * _GB), (500 * _MB, 4 * _GB), (2 * _GB, 5 * _GB), (4 * _GB, 8 * _GB))
 _WAYS = {"data": (Direction.BOTH, Direction.UP, Direction.DOWN), "sms": (Direction.MO, Direction.MT)}
 _WAYS["voice"] = _WAYS["sms"]
 
 
 def service_of(trigger: Trigger) -> str | None:
-    """The service that a trigger counts or hears, by name."""
+    """Return the name of the service that a trigger watches, or None."""
     return None if trigger.service is None else trigger.service.name.lower()
 
 
 def is_percent(level: str | int) -> bool:
-    """Whether a level of a threshold is written in percent."""
+    """Return True if a level of a threshold is in percent."""
     return isinstance(level, str) and level.strip().endswith("%")
 
 
 def asks_quota(rule: Rule) -> bool:
-    """Whether the condition of a rule can be told only with the quota or the size of the pool."""
+    """Return True if the condition of a rule depends on the quota or on the size of the pool."""
     by_share = any(is_percent(level) for level in rule.levels)
     return by_share or rule.measure != "used" or rule.trigger == "price_plan_expired"
 
 
 def lines_of(rule: Rule, size: int | None, extra: int) -> list[tuple[Fraction, bool]] | None:
-    """The value of usage at which each level is met, and whether reaching it is enough; None: nothing is watched.
+    """Return for each level its usage limit, and True if reaching the limit is enough; None if nothing is watched.
 
-    `size` is the quota or the pool's size (of hard cuts: what the plan includes), `extra` units of add-ons over it.
+    `size` is the quota or the size of the pool; for hard cuts, the units that the plan includes. `extra` has the units
+    of add-ons on top of it.
     """
     trigger = TRIGGERS[rule.trigger]
     reach = reached(trigger, rule.at, rule.measure)
@@ -56,7 +57,7 @@ def lines_of(rule: Rule, size: int | None, extra: int) -> list[tuple[Fraction, b
     for level in rule.levels:
         if is_percent(level):
             assert size is not None
-            # A pool without any size is past every percentage as soon as somebody uses.
+            # A pool of size 0 is past every percentage with its first usage.
             if size == 0 and trigger.kind != "pool":
                 return None
             amount = Fraction(str(level).strip().removesuffix("%").strip()) * size / 100
@@ -75,12 +76,12 @@ def lines_of(rule: Rule, size: int | None, extra: int) -> list[tuple[Fraction, b
 
 
 def level_of(lines: list[tuple[Fraction, bool]], value: int) -> int:
-    """How many levels hold for a value."""
+    """Return the number of levels that a value reaches."""
     return sum(value >= line if reach else value > line for line, reach in lines)
 
 
 def threshold_of(lines: list[tuple[Fraction, bool]], level: int) -> int:
-    """The highest level that holds, as the first value that reaches it or the last that does not exceed it."""
+    """Return the limit of a level as an integer: the first value that reaches it, or the last one not above it."""
     line, reach = lines[level - 1]
     return math.ceil(line) if reach else math.floor(line)
 
@@ -89,7 +90,7 @@ def threshold_of(lines: list[tuple[Fraction, bool]], level: int) -> int:
 
 
 def home_zone(model: Sizes, version: PlanVersion) -> tuple[bool, str | None]:
-    """Whether a plan version knows a home (without zones all is home), and the name of its home zone."""
+    """Return whether a plan version has a home zone, and its name. Without zones, all usage is home (True, None)."""
     if version.zones is None:
         return True, None
     names = [zone.name for zone in model.zones[version.zones].zones if zone.home]
@@ -97,7 +98,7 @@ def home_zone(model: Sizes, version: PlanVersion) -> tuple[bool, str | None]:
 
 
 def home_meters(model: Sizes, version: PlanVersion, service: str, way: Direction | None) -> list[str]:
-    """The counters that usage of a service in the home zone runs on."""
+    """Return the meters of a service's usage in the home zone."""
     known, zone = home_zone(model, version)
     ways = _WAYS[service] if way is None else (way,)
     rates = [find_rate(version, service, one, zone, None) for one in ways] if known else []
@@ -105,7 +106,7 @@ def home_meters(model: Sizes, version: PlanVersion, service: str, way: Direction
 
 
 def distinct_meters(version: PlanVersion, service: str) -> dict[str, Rate]:
-    """The counters of a service, each with the first of its rates."""
+    """Return the meters of a service, each with its first rate."""
     found: dict[str, Rate] = {}
     for rate in version.rates:
         if rate.service == service:
@@ -113,11 +114,11 @@ def distinct_meters(version: PlanVersion, service: str) -> dict[str, Rate]:
     return found
 
 
-# Who is watched
+# Selection of cards and records
 
 
 def accounts_above(model: Sizes, account: str) -> list[str]:
-    """An account and all above it, the nearest first."""
+    """Return an account and all accounts above it, the nearest first."""
     chain = [account]
     while (parent := model.accounts[chain[-1]].parent) is not None:
         chain.append(parent)
@@ -125,18 +126,18 @@ def accounts_above(model: Sizes, account: str) -> list[str]:
 
 
 def status_of(card: Row) -> str:
-    """The network status of a card; one that is not said is activated."""
+    """Return the network status of a card; "activated" if it has none."""
     return card["status"] or "activated"
 
 
 def custom_of(card: Row) -> dict[str, str]:
-    """The custom fields of a card."""
+    """Return the custom fields of a card."""
     fields: dict[str, str] = json.loads(card["custom"]) if card["custom"] else {}
     return fields
 
 
 def _fits(model: Sizes, one: Filter, rule: Rule, card: Row) -> bool:
-    """Whether a card has what one filter asks for (L9)."""
+    """Return True if a card matches one filter (L9)."""
     account = model.accounts[card["account"]]
     below: list[str] = []
     if rule.owner is not None:
@@ -163,11 +164,11 @@ def _fits(model: Sizes, one: Filter, rule: Rule, card: Row) -> bool:
         return any(tag in one.values for tag in card["tags"] or ())
     if one.type == "sim_status":
         return status_of(card) in one.values
-    return True  # zone and rat look at the record
+    return True  # The filters zone and rat are about the record.
 
 
 def watches_card(model: Sizes, rule: Rule, card: Row) -> bool:
-    """Whether owner, scope and the filters on cards let a rule watch a card, other rules aside."""
+    """Return True if owner, scope and the filters on cards select a card, regardless of other rules."""
     if rule.owner is not None and rule.owner not in accounts_above(model, card["account"]):
         return False
     if rule.sims and card["iccid"] not in rule.sims:
@@ -180,7 +181,7 @@ def watches_card(model: Sizes, rule: Rule, card: Row) -> bool:
 
 
 def nearness(model: Sizes, rule: Rule) -> tuple[int, int]:
-    """How near a setting is to the SIMs it watches: for SIMs, a plan, an account (the deeper the nearer), root."""
+    """Return a sort key of how specific a rule is: SIMs, then a plan, then an account (deeper ones more), then root."""
     if rule.sims:
         return 3, 0
     if any(one.type == "plan" for one in rule.filters):
@@ -191,7 +192,7 @@ def nearness(model: Sizes, rule: Rule) -> tuple[int, int]:
 
 
 def watches_place(rule: Rule, zone: str | None, rat: str | None) -> bool:
-    """Whether the filters on the record let a rule fire for it."""
+    """Return True if a record with this zone and RAT matches the filters on records."""
     for kind, found in (("zone", zone), ("rat", rat)):
         asked = [one for one in rule.filters if one.type == kind]
         if asked and not any(found in one.values for one in asked):
@@ -200,17 +201,17 @@ def watches_place(rule: Rule, zone: str | None, rat: str | None) -> bool:
 
 
 def way_of(direction: int) -> Direction:
-    """The direction of a record."""
+    """Return the direction of a record."""
     return Direction(direction)
 
 
 def service_name(service: int) -> str:
-    """The name of a service."""
+    """Return the name of a service."""
     return Service(service).name.lower()
 
 
 def parameters_of(action: Action, released: bool) -> str:
-    """The fields of an action that a rule writes, as JSON; of suspend and resume always the reason."""
+    """Return the fields of an action as JSON without default values. Suspend and resume always have a reason."""
     if released:
         return json.dumps({"reason": action.reason}, separators=(",", ":"))
     names = ("until", "rate_bps", "status", "plan", "tag", "attribute", "value", "by", "to", "subject", "text")

@@ -1,4 +1,4 @@
-"""What the slow model of the rules remembers: totals by window, and what fired in which window."""
+"""Totals by window and the memory of firings, in the reference model of the rules."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from tests.support.reference.reference_terms import FOR_EVER, LONG_AGO, Day
 from tests.support.reference.rules_reference_terms import service_of
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_QUARTERS = 96  # of an hour, in 24 hours
+_QUARTERS = 96  # Number of quarters of an hour in 24 hours.
 _SLICES = {(one.service, one.direction, one.place, one.window, one.unit) for one in TRIGGERS.values()}
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a total runs over: its name, first and last local day; or the number of what has no days."""
+    """The window of a total: name, first and last local day. A window without days has a number instead."""
 
     name: str | None
     first: Day = LONG_AGO
     last: Day = FOR_EVER
     number: int = 0
-    term: bool = False  # it ends with a term, and is over when another term goes on
+    term: bool = False  # The window is a term. It ends when the card is in another term.
 
     @property
     def span(self) -> tuple[bool, Day, Day]:
-        """By which windows are told earlier and later."""
+        """Sort key that puts windows in order of time."""
         return self.term, self.last, self.first
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A record as the rules see it."""
+    """The facts of a record that rules need."""
 
     iccid: str
     account: str
@@ -65,7 +65,7 @@ class Fact:
 
 @dataclass
 class Fired:
-    """A rule that fired for a SIM in a window."""
+    """Firings of a rule for a SIM in a window: highest level, last day, and whether they keep the SIM suspended."""
 
     window: Window
     level: int = 0
@@ -74,20 +74,23 @@ class Fired:
 
 
 class Memory:
-    """Which rule has fired for which SIM in which window (L10)."""
+    """Firings by rule, SIM and window (L10)."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str, Window | None], Fired] = {}
 
     def forget(self, rule: str) -> None:
-        """Forget what a rule fired; a suspension that it holds is still to be followed by a resume."""
+        """Forget the firings of a rule. Suspensions are kept, because they still need a resume."""
         self.rows = {key: row for key, row in self.rows.items() if key[0] != rule or row.held}
         for key, row in self.rows.items():
             if key[0] == rule:
                 row.level, row.day = 0, LONG_AGO
 
     def admit(self, rule: Rule, iccid: str, window: Window, level: int, today: Day) -> int | None:
-        """How many levels had fired before, where the rule fires (again) now; None where it does not."""
+        """Decide whether a rule fires now. Return the number of levels that fired before, or None if it stays quiet.
+
+        A firing updates the memory.
+        """
         key = (rule.id, iccid, None if rule.repetition == "once" else window)
         row = self.rows.setdefault(key, Fired(window))
         known = row.level
@@ -101,21 +104,24 @@ class Memory:
 
 
 def quarter_of(moment: dt.datetime) -> int:
-    """The quarter of an hour that a moment lies in, counted from 1970."""
+    """Return the number of the quarter of an hour of a moment, counted from 1970 UTC."""
     return (moment - _EPOCH) // dt.timedelta(minutes=15)
 
 
 class Totals:
-    """Units by SIM or pool, slice and window; for the rolling 24 hours every record is kept and summed again."""
+    """Units by SIM or pool, slice and window.
+
+    For the rolling 24 hours, the amounts of all records are kept and summed each time.
+    """
 
     def __init__(self) -> None:
         self.units: dict[tuple[Any, ...], int] = defaultdict(int)
         self.quarters: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(list)
-        self.counted = True  # whether the record at hand counts in its day
+        self.counted = True  # Whether the current record counts in its day.
         self.floor = 0
 
     def add(self, fact: Fact, in_day: bool, oldest: dt.datetime) -> None:
-        """Count a record. `oldest`: how far back records are still taken in."""
+        """Count a record. `oldest` is the oldest time of use that the rolling 24 hours still accept."""
         self.counted = in_day
         self.floor = quarter_of(oldest) - (_QUARTERS - 1)
         self._add(fact, in_day)
@@ -138,7 +144,7 @@ class Totals:
 
     @staticmethod
     def _amount(fact: Fact, service: Any, direction: Any, place: str, unit: str | None) -> int | None:
-        """What a record adds to a slice, None where the slice is not its own."""
+        """Return the amount that a record adds to a slice, or None if it does not belong to the slice."""
         if service is None or fact.service != service.name.lower() or direction not in (None, fact.way):
             return None
         if unit == "sessions":
@@ -146,7 +152,7 @@ class Totals:
         return fact.home_units if place == "home" else fact.units
 
     def take_back(self, fact: Fact, in_day: bool, in_rolling: bool) -> None:
-        """What a record counted counts no longer, but for the session that it began (F6)."""
+        """Subtract a record from the totals, except the session that it started (F6)."""
         gone = replace(fact, units=-fact.units, home_units=-fact.home_units, started=False)
         floor, self.floor = self.floor, 0 if in_rolling else 1 << 62
         counted = self.counted
@@ -154,7 +160,10 @@ class Totals:
         self.floor, self.counted = floor, counted
 
     def moved(self, rule: Rule, fact: Fact) -> tuple[int, int, Window] | None:
-        """The total that a rule watches before and with the record just counted; None where it added nothing to it."""
+        """Return a rule's total before and after the record just counted, and its window.
+
+        Return None if the record added nothing to the total.
+        """
         trigger = TRIGGERS[rule.trigger]
         if fact.service != service_of(trigger) or trigger.direction not in (None, fact.way):
             return None
@@ -185,7 +194,7 @@ class Totals:
         return now - amount, now, day
 
     def standing(self, rule: Rule, iccid: str, window: Window, clock: dt.datetime) -> int:
-        """The total of a SIM, or of a pool by its name, in a window as it stands."""
+        """Return the current total of a SIM or of a pool in a window."""
         trigger = TRIGGERS[rule.trigger]
         one = (trigger.service, trigger.direction, trigger.place, trigger.window, trigger.unit)
         if trigger.window == "cycle":
@@ -195,7 +204,7 @@ class Totals:
             return self.units["sim", iccid, *place, *one, window]
         if rule.window == "day":
             return self.units["sim", iccid, *one, window.first]
-        # Usage may be dated up to an hour ahead of the clock; the window then ends with it.
+        # Usage may be up to an hour ahead of the clock. Then the window ends with this usage.
         heard = self.quarters["sim", iccid, *one]
         return _rolling(heard, max(quarter_of(clock), *(number for number, _ in heard), 0), 0)
 

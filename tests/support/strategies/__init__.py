@@ -1,1 +1,1 @@
-"""Hypothesis strategies: what property tests draw."""
+"""Hypothesis strategies and seeded generators of the property tests."""

@@ -1,4 +1,4 @@
-"""Hypothesis strategies of whole worlds for the fold: a small catalogue, a change of it, and usage in between."""
+"""Hypothesis strategies of worlds for the fold: a small catalogue, a change of it, and usage before and after."""
 
 from __future__ import annotations
 
@@ -60,31 +60,38 @@ class World:
 
 
 class Dice:
-    """Choices read off one number, which is quicker to draw than each for itself, and shrinks to the first of all."""
+    """Choices that are computed from one number.
+
+    Drawing one number is faster than drawing each choice. A number shrinks to 0, which means the first option of each
+    choice.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
 
     def below(self, count: int) -> int:
-        """A number from 0 to count - 1."""
+        """Return a number from 0 to count - 1."""
         self.number, found = divmod(self.number, count)
         return found
 
     def pick(self, *options: T) -> T:
-        """One of the options."""
+        """Return one of the options."""
         return options[self.below(len(options))]
 
     def day(self) -> dt.date:
-        """One of the days on which something changes."""
+        """Return one of _DAYS, on which something changes."""
         return self.pick(*_DAYS)
 
 
-# Bytes are drawn evenly, where large numbers would mostly be small ones.
+# Bytes are distributed evenly. Hypothesis would draw mostly small integers.
 dice = st.binary(min_size=18, max_size=18).map(lambda drawn: Dice(int.from_bytes(drawn)))
 
 
 def price(roll: Dice, cumulative_only: bool = False) -> Price:
-    """A price of any model in figures of the size of the usage; of F over the cycle alone where asked."""
+    """Return a price of any model, in the order of magnitude of the usage.
+
+    If `cumulative_only`, the price is a function F of the usage in the cycle alone.
+    """
     models = ["flat", "graduated", "package", "block", "once", "free"] + ["volume", "capacity"] * (not cumulative_only)
     model = roll.pick(*models)
     fields: dict[str, Any] = {}
@@ -116,7 +123,7 @@ def price(roll: Dice, cumulative_only: bool = False) -> Price:
 
 
 def increment(roll: Dice, per: Any) -> Increment:
-    """An increment with minimum, steps and a rate group start, or none."""
+    """Return an increment with minimum, steps and a rate group start, or the default one."""
     if roll.below(2) == 0:
         return Increment()
     return Increment(
@@ -129,7 +136,7 @@ def increment(roll: Dice, per: Any) -> Increment:
 
 
 def rate(roll: Dice, service: Any, cumulative_only: bool = False, **where: Any) -> Rate:
-    """A rate of a service; `where` are its direction, zone and band."""
+    """Return a rate of a service. `where` has its direction, zone and band."""
     per = "record" if cumulative_only or where.get("direction") else roll.pick("record", "session")
     rounding = Rounding()
     if roll.below(2):
@@ -152,7 +159,10 @@ def rate(roll: Dice, service: Any, cumulative_only: bool = False, **where: Any) 
 
 
 def rate_places(roll: Dice, banded: bool) -> list[dict[str, str]]:
-    """What the rates of a plan version apply to: data by nothing, zone, direction or time; sometimes SMS and voice."""
+    """Return what each rate of a plan version applies to.
+
+    Data has one rate, or rates by zone, direction or band. Sometimes there are rates of SMS and voice.
+    """
     found: list[dict[str, str]] = roll.pick(
         [{"service": "data"}],
         [{"service": "data", "zone": "home"}, {"service": "data", "zone": "world"}],
@@ -170,7 +180,7 @@ def rate_places(roll: Dice, banded: bool) -> list[dict[str, str]]:
 
 @st.composite
 def versions(draw: st.DrawFn, number: int, cumulative_only: bool) -> PlanVersion:
-    """A version of a plan; one of cumulative price tells no times apart."""
+    """Draw a version of a plan. If `cumulative_only`, it has no bands."""
     roll = draw(dice)
     banded = not cumulative_only and roll.below(3) == 2
     return PlanVersion(
@@ -187,7 +197,7 @@ def versions(draw: st.DrawFn, number: int, cumulative_only: bool) -> PlanVersion
 
 @st.composite
 def plans(draw: st.DrawFn, name: str, cycle: Cycle, cumulative_only: bool) -> Plan:
-    """A plan of one or two versions; of cumulative price one."""
+    """Draw a plan with one or two versions; with one if `cumulative_only`."""
     roll = draw(dice)
     count = 1 if cumulative_only else roll.pick(1, 1, 2)
     return Plan(
@@ -201,7 +211,7 @@ def plans(draw: st.DrawFn, name: str, cycle: Cycle, cumulative_only: bool) -> Pl
 
 
 def pool(roll: Dice, name: str, cycle: Cycle, cumulative_only: bool) -> Pool:
-    """A pool of any kind, with or without prices of its own."""
+    """Return a pool of any kind, with or without an overage price of its own."""
     kind = roll.pick("dynamic", "same_tier", "static")
     return Pool(
         id=name,
@@ -216,7 +226,7 @@ def pool(roll: Dice, name: str, cycle: Cycle, cumulative_only: bool) -> Pool:
 
 
 def card(roll: Dice, iccid: str, plan_ids: list[str], pool_ids: list[str], later: bool) -> Row:
-    """A card, or the change of one."""
+    """Return a card, or a change of a card if `later`."""
     pool_id = roll.pick(None, *pool_ids)
     return {
         "iccid": iccid,
@@ -236,7 +246,7 @@ def card(roll: Dice, iccid: str, plan_ids: list[str], pool_ids: list[str], later
 
 
 def addon(roll: Dice, name: str, iccids: list[str]) -> Addon:
-    """An add-on of one of the cards."""
+    """Return an add-on of one of the cards."""
     return Addon(
         id=name,
         iccid=roll.pick(*iccids),
@@ -248,7 +258,7 @@ def addon(roll: Dice, name: str, iccids: list[str]) -> Addon:
 
 
 def record(roll: Dice, iccids: list[str], received: dt.datetime, cumulative: bool) -> Row:
-    """One usage record, now and then of a card that is not there, without a rate, late, or with a key used before."""
+    """Return a usage record. Some are of an unknown card, lack a rate, are late or repeat a key."""
     number = roll.pick(*(9 * iccids), "404")
     by, first = roll.pick(("iccid", ""), ("iccid", ""), ("iccid", ""), ("imsi", "9"), ("msisdn", "8"))
     ago = roll.below(roll.pick(3, 12, 40) * 1440) - roll.pick(0, 0, 0, 100)
@@ -276,7 +286,7 @@ def record(roll: Dice, iccids: list[str], received: dt.datetime, cumulative: boo
 
 @st.composite
 def batches(draw: st.DrawFn, iccids: list[str], first_row: int, most: int, cumulative_only: bool) -> UsageBatch:
-    """Usage of one feed that arrived at one moment."""
+    """Draw usage of one feed that arrives at one time."""
     roll = draw(dice)
     cumulative = not cumulative_only and roll.below(3) == 2
     received = roll.pick(*_ARRIVALS)
@@ -288,9 +298,9 @@ def batches(draw: st.DrawFn, iccids: list[str], first_row: int, most: int, cumul
 
 @st.composite
 def worlds(draw: st.DrawFn, cumulative_only: bool = False, most: int = 12) -> World:
-    """A catalogue of up to six cards, three plans and two pools, with usage before and after a change of it.
+    """Draw a catalogue of up to six cards, three plans and two pools, a change of it, and usage before and after.
 
-    `cumulative_only`: every price is a function of cumulative usage alone, and nothing changes.
+    If `cumulative_only`, each price is a function of cumulative usage alone, and the change is empty.
     """
     roll = draw(dice)
     cycle = Cycle(anchor_day=roll.pick(1, 1, 15), months=roll.pick(1, 1, 3))

@@ -1,4 +1,4 @@
-"""Rules drawn at random over all triggers, with thresholds in the range of the usage of a drawn fleet."""
+"""Random rules with all triggers, and thresholds in the range of the usage of a random fleet."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OTHER_ACTIONS = (
 _OTHERS = ["event", "silence", "change", "term"]
 _ROOT = ("account", "account_status", "account_tag", "sim_tag", "sim_status", "rat")
 _ACCOUNT = tuple(name for name in _VALUES if not name.startswith("account"))
-# What a SIM uses in a day and in a cycle; a pool in a cycle.
+# Usual range of the usage of a SIM in a day and in a cycle.
 _RANGE = {
     ("bytes", "day"): (200, 4000),
     ("bytes", "cycle"): (2000, 40_000),
@@ -47,7 +47,10 @@ _RANGE = {
 
 
 def rule(random: Random, name: str, iccids: list[str], pools: int, heavy: bool = False) -> Rule:
-    """A rule; more than half of them total usage. `heavy`: some usage is as large as hard cuts are."""
+    """Return a random rule; more than half have a trigger on usage totals.
+
+    `heavy` means that some records of the fleet are as large as hard cuts.
+    """
     kinds = [["usage"], ["usage"], ["usage"], ["usage"], ["pool"] if pools else ["usage"], _OTHERS, _OTHERS]
     kind = random.choice(kinds)
     trigger = random.choice([one for one in TRIGGERS.values() if one.kind in kind])
@@ -142,7 +145,7 @@ def _filters(random: Random, owner: str | None) -> tuple[Filter, ...]:
 
 def _actions(random: Random, trigger: Trigger, fields: dict[str, Any]) -> tuple[Action, ...]:
     found = [Action(sequence=7, type="notify", by=("system",), text="{iccid}")]
-    # A rule that fires once for ever keeps no window that could end.
+    # A rule that fires only once has no window that could end.
     ends = trigger.kind in ("usage", "pool", "term") and fields["repetition"] != "once"
     if ends and random.random() < 0.4:
         found.append(Action(sequence=3, type="suspend", until=random.choice(("window_end", "recovered"))))

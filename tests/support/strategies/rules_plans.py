@@ -1,4 +1,4 @@
-"""The plans of drawn fleets."""
+"""The plans of random fleets."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _TEST = TestAllowance(amount=2500, months=1)
 
 
 def plans() -> tuple[Plan, ...]:
-    """Plans with zones, without them, by direction, with a cycle of their own, and in two versions."""
+    """Return plans with and without zones, with rates by direction, with another cycle, and with two versions."""
 
-    # Counted by the unit, which the slow model would do one unit after another.
+    # Without increments, because the reference model counts them one step after the other.
     whole = Increment(round="none")
 
     def rates(data: int, zoned: bool, split: bool = False, prorate: bool = False) -> tuple[Rate, ...]:

@@ -1,6 +1,6 @@
-"""Seeded fleets for the rules: a catalogue, rules over all triggers, and some weeks of usage, ticks and commands.
+"""Seeded fleets for the rules: a catalogue, rules with all triggers, and six weeks of usage, ticks and commands.
 
-A fleet is read off a random.Random, so that a large one is as cheap to draw as its seed.
+A random.Random generates a fleet, so Hypothesis only has to draw the seed, however large the fleet is.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ _PLACES = [("26201", "DE"), ("26201", "DE"), ("26201", "DE"), ("20801", "FR"), (
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of the journal: what it holds, and when it came."""
+    """A journal entry with its time of arrival. Without content, it is a tick."""
 
     at: dt.datetime
     usage: UsageBatch | None = None
     change: Catalogue | None = None
     commands: tuple[Command, ...] = ()
-    corrects: bool = False  # the usage corrects other usage
+    corrects: bool = False  # The usage consists of corrections.
 
     @property
     def at_us(self) -> int:
-        """When it came, in microseconds since 1970 UTC."""
+        """Time of arrival in microseconds since 1970 UTC."""
         return us(self.at)
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Entries in order; the first two make the catalogue and start the rules."""
+    """Journal entries in order. The first two load the catalogue and activate rules."""
 
     seed: int
     entries: tuple[Entry, ...]
@@ -130,26 +130,26 @@ def _addon(random: Random, name: str, iccids: list[str], now: dt.datetime) -> Ad
 
 
 def _era(now: dt.datetime) -> int:
-    """Days in fours: a session is of one of them."""
+    """Return the number of the period of four days. A session stays within such a period."""
     return (now - BEGIN).days // 4
 
 
 class _Stream:
-    """Usage of a fleet in the order of its arrival."""
+    """Generator of a fleet's usage, in order of arrival."""
 
     def __init__(self, random: Random, iccids: list[str], heavy: bool) -> None:
         self.random = random
         self.iccids = iccids
-        self.heavy = heavy  # whether some records are as large as hard cuts are
+        self.heavy = heavy  # If true, some records are as large as hard cuts.
         self.sent: list[Row] = []
         self.corrected: list[Row] = []
         self.counters: dict[str, int] = {}
-        # A few SIMs use much, some nothing at all.
+        # A few SIMs use much, and some use nothing.
         self.weights = [random.choice((0, 1, 1, 2, 2, 8)) for _ in iccids]
         self.weights[0] += 1
 
     def batch(self, now: dt.datetime, count: int) -> UsageBatch:
-        """So many records that arrive now; some late, some once more."""
+        """Return `count` records that arrive now. Some are late, and some are duplicates."""
         random = self.random
         rows = []
         for iccid in random.choices(self.iccids, self.weights, k=count):
@@ -161,13 +161,13 @@ class _Stream:
         return usage(*rows, received=now)
 
     def partials(self, now: dt.datetime, count: int) -> UsageBatch:
-        """So many reports of a feed whose volumes are those of the session so far (F3)."""
+        """Return `count` reports of a feed with cumulative session volumes (F3)."""
         rows: list[Row] = []
         for iccid in self.random.choices(self.iccids, self.weights, k=count):
             session = f"{iccid}-{self.random.randrange(2)}-{_era(now)}"
             drawn = self.random.random()
             counted = self.counters.get(session, 0)
-            # Now and then a counter starts again, or a report comes once more under another key.
+            # Some counters restart, and some reports come again with another key.
             counted = 0 if drawn < 0.1 else counted + (self.random.randrange(900) if drawn < 0.9 else 0)
             self.counters[session] = counted
             row = self._record(iccid, now) | {"service": Service.DATA, "direction": Direction.BOTH}
@@ -176,7 +176,7 @@ class _Stream:
         return usage(*rows, received=now, feed="meter", cumulative=True)
 
     def corrections(self, now: dt.datetime, count: int) -> UsageBatch:
-        """So many reversals and replacements; some of what is gone, some once more."""
+        """Return `count` reversals and replacements. Some correct a corrected record again, and some are duplicates."""
         random, rows = self.random, list[Row]()
         for _ in range(count):
             if self.corrected and random.random() < 0.1:
@@ -225,7 +225,7 @@ class _Stream:
 
 
 class _Changes:
-    """What happens to cards beside usage; keeps what each card was last told, as a catalogue file would."""
+    """Generator of changes of cards. `rows` has the latest row of each card, as a catalogue file would."""
 
     def __init__(self, random: Random, rows: list[Row]) -> None:
         self.random = random
@@ -234,7 +234,10 @@ class _Changes:
         self.keyed: list[Command] = []
 
     def catalogue(self, now: dt.datetime) -> Catalogue:
-        """A few cards with another status, plan, number, device, tag, field or pool; now and then an add-on."""
+        """Return a catalogue that changes a status, plan, MSISDN, IMEI, tag, custom field or pool of a few cards.
+
+        Sometimes it has an add-on.
+        """
         random, changed = self.random, []
         for iccid in random.sample(sorted(self.rows), min(len(self.rows), random.choice((1, 2, 5)))):
             row = self.rows[iccid]
@@ -262,7 +265,7 @@ class _Changes:
         return Catalogue(cards=cards(*changed), addons=tuple(addons))
 
     def commands(self, now: dt.datetime) -> tuple[Command, ...]:
-        """Results and events of a few SIMs, one each."""
+        """Return a result or an event for each of a few SIMs. Some commands are repeated with their key."""
         random, found = self.random, list[Command]()
         at = random.choice((None, now - dt.timedelta(minutes=random.randrange(600))))
         for iccid in random.sample(sorted(self.rows), min(len(self.rows), random.choice((1, 3, 8)))):
@@ -289,7 +292,7 @@ class _Changes:
                 imei, cell = random.choice((None, "i1", "i2")), random.choice((None, "c1", "c3"))
                 rat, zone = random.choice((None, "LTE", "GSM")), random.choice((None, "home"))
                 found.append(Connected(iccid=iccid, imei=imei, cell_id=cell, rat=rat, zone=zone, at=at))
-        # What was said under a key is said again, now and then twice in one entry.
+        # Some commands with a key are repeated, sometimes within the same entry.
         for place, one in enumerate(found):
             if random.random() < 0.3:
                 found[place] = msgspec.structs.replace(one, key=f"{now:%m%d%H%M%S}-{place}")
@@ -302,13 +305,13 @@ class _Changes:
 def fleet(
     seed: int, sims: int = 200, pools: int = 20, rules: int = 40, records: int = 20_000, steps: int = 60
 ) -> Fleet:
-    """A fleet over six weeks: `steps` times usage arrives, with ticks, commands and changes in between."""
+    """Return a fleet over six weeks. Usage arrives `steps` times, with ticks, commands and changes in between."""
     random = Random(seed)
     iccids = [str(number) for number in range(1, 1 + sims)]
     heavy = random.random() < 0.25
     drawn = [rule(random, f"r{number}", iccids, pools, heavy) for number in range(rules)]
     catalogue = _catalogue(random, iccids, pools, drawn)
-    # Sessions are heard of only while a rule asks for them: one that does is always there, or none.
+    # The engine tracks sessions only while a rule needs them. So if any rule needs them, one stays active throughout.
     hearing = [one.id for one in drawn if one.trigger in ("data_session_started", "data_session_count_24h")][:1]
     active = {one.id for one in drawn if random.random() < 0.8} | set(hearing)
     started = tuple(Activate(rule=one.id) for one in drawn if one.id in active)
@@ -339,7 +342,7 @@ def fleet(
 
 
 def _switched(random: Random, rules: list[Rule], hearing: list[str], active: set[str]) -> tuple[Command, ...]:
-    """Some rules start and others stop; `active` moves on."""
+    """Activate or deactivate a few rules: return the commands and update `active`."""
     found: list[Command] = []
     for one in random.sample(rules, min(len(rules), random.choice((1, 1, 3)))):
         if one.id in hearing:
@@ -354,7 +357,7 @@ def _switched(random: Random, rules: list[Rule], hearing: list[str], active: set
 
 
 def shown(found: Fleet) -> str:
-    """The rules of a fleet, for the message of a test that fails."""
+    """Return the rules of a fleet as JSON lines, for the message of a failing test."""
     change = found.entries[0].change
     assert change is not None
     return "\n".join(msgspec.json.encode(one).decode() for one in change.rules)

@@ -1,4 +1,4 @@
-"""Hypothesis strategies that several tests share."""
+"""Hypothesis strategies of prices and of damaged lines, which several tests share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from rating.tariff import PriceSpec
 from schemas.plans import Price, Rounding, Tier
 
-# Together their multiples stay within what a book can hold exactly; finer prices go with the smaller ones.
+# Their common multiple is small enough for a price book to be exact. Prices with more decimals use only small ones.
 _PERS = st.sampled_from([1, 7, 10, 60, 1000, 1024, "1 MB"])
 _ROUND_MODES = st.sampled_from(["half_even", "half_up", "up", "down"])
 
 
 def amounts(largest: int = 1000, decimals: int = 9) -> st.SearchStrategy[str]:
-    """Amounts from 0 up to `largest`, as decimal text with up to so many decimals; round figures often."""
+    """Draw amounts from 0 to `largest` as decimal text with up to `decimals` decimals; whole numbers are frequent."""
     whole = st.integers(0, largest).map(str)
     fine = st.tuples(st.integers(0, largest * 10**decimals), st.integers(0, decimals)).map(
         lambda drawn: format(Decimal(drawn[0] // 10 ** (decimals - drawn[1])).scaleb(-drawn[1]), "f")
@@ -24,13 +24,13 @@ def amounts(largest: int = 1000, decimals: int = 9) -> st.SearchStrategy[str]:
 
 
 def roundings() -> st.SearchStrategy[Rounding]:
-    """Every way to round."""
+    """Draw any way of rounding."""
     return st.builds(Rounding, decimals=st.integers(0, 9), mode=_ROUND_MODES, at=st.sampled_from(["cycle", "record"]))
 
 
 @st.composite
 def tiers(draw: st.DrawFn) -> tuple[Tier, ...]:
-    """One to six tiers in ascending order, the last with or without an end."""
+    """Draw one to six tiers in ascending order, the last one with or without an end."""
     ends = sorted(draw(st.sets(st.integers(1, 5000), min_size=1, max_size=6)))
     endless = draw(st.booleans())
     return tuple(
@@ -47,7 +47,7 @@ def tiers(draw: st.DrawFn) -> tuple[Tier, ...]:
 
 @st.composite
 def price_specs(draw: st.DrawFn) -> PriceSpec:
-    """Prices of every model, with bounds, free units and any rounding, that a book can hold."""
+    """Draw prices of every model, with bounds, free units and any rounding, that a price book can represent."""
     model = draw(st.sampled_from(["flat", "package", "block", "once", "graduated", "volume", "capacity", "free"]))
     fields: dict[str, object] = {}
     if model in ("graduated", "volume", "capacity"):
@@ -69,7 +69,7 @@ def price_specs(draw: st.DrawFn) -> PriceSpec:
 
 
 def hostile_lines(good: list[bytes]) -> st.SearchStrategy[list[bytes]]:
-    """Lines of a text feed: `good` ones, damaged ones and plain noise, none of them with a newline inside."""
+    """Draw lines of a text feed: lines of `good`, damaged ones and noise. No line contains a newline."""
     alphabet = st.sampled_from(
         [
             b",",

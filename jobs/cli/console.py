@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from jobs.cli.printable import printable
 
-_PIPED_CELLS = 200  # A pipe has no width. This suits most tables; longer texts wrap.
+_PIPED_CELLS = 200  # A pipe has no width of its own. Tables take at most so many cells, and longer texts wrap.
 
 out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_CELLS)
 err = Console(stderr=True)

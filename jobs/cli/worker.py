@@ -19,7 +19,7 @@ from rating.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-_ANY: tuple[str, ...] = ("0.0.0.0", "::", "")  # These listen on every address, so other hosts cannot connect to them.
+_ANY: tuple[str, ...] = ("0.0.0.0", "::", "")  # Every address of the machine: other hosts cannot connect to such a name.
 
 
 def register(app: typer.Typer) -> None:

@@ -49,7 +49,7 @@ _SUMS = ("billable", "allowance_used", "addon_used", "overage", "charge_nanos")
 
 @dataclass(frozen=True)
 class Reading:
-    """Which usage is shown: live at `as_of`, or until the end of the day that `until` has for each time zone."""
+    """The kind of usage that is shown: live at `as_of`, or until the end of the day in `until` for each time zone."""
 
     as_of: dt.datetime
     until: dict[str, dt.date] | None = None

@@ -17,7 +17,7 @@ from tests.support.progress import MINE
 
 
 class SharedBroker:
-    """The broker that tests share. A test that stops or kills a broker uses the fixture `own_broker` instead."""
+    """The broker that tests share. A test that stops or kills a broker must start its own (fixture `own_broker`)."""
 
     def __init__(self, address: str) -> None:
         self.address = address

@@ -206,7 +206,10 @@ def cycle_kind(pool: Pool | str | None, plan: Plan) -> Cycle:
 
 
 def cycle_days(cycle: Cycle, day: Day) -> tuple[Day, Day]:
-    """Return the first and the last day of the cycle of a day. Cycles of several months begin in January 1970 (T2)."""
+    """Return the first and the last day of the cycle that contains a day (T2).
+
+    Cycles of several months are counted from January 1970.
+    """
     month = day.year * 12 + day.month - 1 - (day.day < cycle.anchor_day)
     number = (month - 1970 * 12) // cycle.months
     first = add_months(dt.date(1970, 1, cycle.anchor_day), number * cycle.months)

@@ -19,7 +19,8 @@ from rating.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-_ANY: tuple[str, ...] = ("0.0.0.0", "::", "")  # Every address of the machine: other hosts cannot connect to such a name.
+# Every address of the machine: other hosts cannot connect to such a name.
+_ANY: tuple[str, ...] = ("0.0.0.0", "::", "")
 
 
 def register(app: typer.Typer) -> None:

@@ -1,4 +1,4 @@
-"""One pool has one percent, whoever shows it: the lists, SQL, the report, and a worker's live state (Q6)."""
+"""One pool has one percentage in the lists, in SQL, in the report and in the live state of a worker (Q6)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ of settings, so those for SIMs, for plans only and for accounts only are looked 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -14,10 +15,7 @@ from rating.catalogue.account_tree import AccountTree
 from rating.columnar.key_index import Ints
 from rating.rules.detect.traffic import Flags
 from rating.rules.select.attributes import among
-from schemas.rules import Rule
-
-if TYPE_CHECKING:
-    from rating.rules.select.filters import Filters
+from schemas.rules import Filter, Rule
 
 _ROOT: Final = 0  # an account has the rank 1 + its depth
 _PLAN: Final = 1 << 30
@@ -35,6 +33,34 @@ def nearness(rule: Rule, tree: AccountTree) -> int:
     return _ROOT + 1 + int(tree.depth[tree.rows[rule.owner]])
 
 
+class Scopes(Protocol):
+    """The scopes of rules without regard to nearness, as rating.rules.select.filters.Filters has them."""
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """The active rules."""
+
+    @property
+    def tree(self) -> AccountTree:
+        """The tree of accounts."""
+
+    @property
+    def account(self) -> Ints:
+        """int64[cards]: the account of each card."""
+
+    def scope(self, place: int) -> Ints:
+        """Return the cards that a rule names."""
+
+    def plans(self, some: tuple[Filter, ...]) -> Ints:
+        """Return the plans that filters on plans name."""
+
+    def plan(self, card: Ints, day: Ints) -> Ints:
+        """int64[n]: the plan of each card on its day."""
+
+    def in_scope(self, place: int, card: Ints, day: Ints) -> Flags:
+        """bool[n]: whether owner, scope and filters of a rule include each card."""
+
+
 class Nearest:
     """The settings with one name.
 
@@ -42,7 +68,7 @@ class Nearest:
     number. Settings with other filters on cards are evaluated one by one.
     """
 
-    def __init__(self, filters: Filters, places: list[int]) -> None:
+    def __init__(self, filters: Scopes, places: list[int]) -> None:
         self._filters = filters
         tree = filters.tree
         count = len(tree.parent)

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, default=ROOT, help="the source tree of Weir to measure")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    run = [sys.executable, "-c", START]
+    run = [sys.executable, "-P", "-c", START]  # -P: not the tree that this is started from
     with tempfile.TemporaryDirectory(prefix="weir-start-") as folder:
         # Compiled modules are those of an installation, whatever the environment says of writing them.
         environment = {

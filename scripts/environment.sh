@@ -69,6 +69,8 @@ install_project() {
     # A worker starts processes that load this file again, by another name.
     printf '#!%s\nimport sys\n\nfrom jobs.start import main\n\nif __name__ == "__main__":\n    sys.exit(main())\n' "$PYTHON" >"$VENV/bin/weir"
     chmod +x "$VENV/bin/weir"
+    # Compiled once here: processes that may not write (PYTHONDONTWRITEBYTECODE) would compile them at each start.
+    "$PYTHON" -m compileall -q schemas rating pipeline jobs
     printf '%s\n' "$ROOT" >"$VENV/.weir-root"
 }
 

@@ -10,4 +10,4 @@ _DIRECTORY: Final = Path(__file__).resolve().parents[2] / "schemas" / "feeds"
 
 def ready_feeds() -> dict[str, Path]:
     """The files of the ready mappings by name, sorted."""
-    return {path.stem: path for path in sorted(_DIRECTORY.glob("*.toml"))}
+    return dict(sorted((path.stem, path) for path in _DIRECTORY.glob("*.toml")))

@@ -11,7 +11,6 @@ import datetime as dt
 
 import msgspec
 
-from schemas.choices import CardStatus
 from schemas.plans import ServiceName
 from schemas.rules import Reason
 
@@ -57,7 +56,7 @@ class StatusChanged(_Command, frozen=True, tag="status_changed"):
     """The network status of the SIM changed (C1)."""
 
     iccid: str
-    status: CardStatus
+    status: str  # a CardStatus; checked when a command is accepted, so that older journals can be read
     action_id: str | None = None
 
 

@@ -19,7 +19,8 @@ from pipeline.catalogue.files import read_bytes
 from pipeline.catalogue.findings import NOTHING, EnoughFound, Findings, Text, choice
 from rating.engine import Engine
 from rating.errors import RuleError, SourceError, UsageError
-from schemas.commands import Command
+from schemas.choices import CARD_STATUSES
+from schemas.commands import Command, StatusChanged
 
 STANDARD_INPUT: Final = Path("-")
 
@@ -125,6 +126,9 @@ def _command(line: bytes, file: str, number: int, findings: Findings) -> Command
                 findings.place(file, number, name, value[name], _wanted(one.type))
         elif one.required:
             findings.place(file, number, name, NOTHING, _wanted(one.type))
+    status = value.get("status")
+    if kind is StatusChanged and isinstance(status, str) and status not in CARD_STATUSES:
+        findings.place(file, number, "status", status, choice(status, CARD_STATUSES))
     return None if len(findings.all) > before else msgspec.convert(value, kind)  # type: ignore[return-value]
 
 

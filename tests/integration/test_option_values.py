@@ -195,6 +195,6 @@ def test_sets_are_those_of_what_makes_the_values() -> None:
     """The fixed sets and the tables beside them name the same values."""
     assert get_args(RejectReason) == tuple(REASONS)
     assert set(get_args(TriggerName)) == set(TRIGGERS)
-    views = (Path(__file__).parents[2] / "jobs" / "views.sql").read_text()
+    views = (Path(__file__).parents[2] / "jobs" / "show" / "views.sql").read_text()
     case = views[views.index("WHEN latest.outcome") : views.index("AS state")]
     assert set(get_args(ActionState)) == set(re.findall(r"(?:THEN|ELSE) '(\w+)'", case))

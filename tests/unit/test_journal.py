@@ -17,7 +17,7 @@ from pipeline.store.background import Background
 from pipeline.store.directory import DataDirectory
 from rating.errors import StorageError
 from schemas.cards import CARD_SCHEMA, Account, Catalogue
-from schemas.commands import Activate, Connected, Failed, PlanChanged
+from schemas.commands import Activate, Connected, Failed, PlanChanged, StatusChanged
 from schemas.usage import USAGE_SCHEMA, UsageBatch
 from tests.support.rated_rows import Event, rated_table
 
@@ -138,6 +138,14 @@ def test_commands_come_back_each_with_an_offset_of_its_own(data_dir: Path) -> No
     assert [0, 4, 5, 6] == [offset for offset, _ in got]
     for expected, (_, actual) in zip([*entries[:2], *entries[3:]], got, strict=True):
         assert_same(expected, actual)
+
+
+def test_a_status_that_was_accepted_before_it_was_checked_is_read(data_dir: Path) -> None:
+    """A journal may have a status that no command may give any more (C1): the entry is read all the same."""
+    entry = Commands((StatusChanged(iccid="8988303000000000001", status="on hold"),), 1_790_000_000_000_000)
+    write(data_dir, [entry])
+    ((_, actual),) = read(data_dir)
+    assert_same(entry, actual)
 
 
 def test_reading_starts_at_any_entry(data_dir: Path) -> None:

@@ -15,7 +15,8 @@ from rating.columnar.key_index import Words
 from rating.dedupe.seen import DAY_US, Seen, digest, first_in_batch
 from rating.errors import RuleError, UsageError
 from rating.state import State
-from schemas.commands import Activate, Command, Deactivate, Failed, NetworkEvent, PlanChanged
+from schemas.choices import CARD_STATUSES
+from schemas.commands import Activate, Command, Deactivate, Failed, NetworkEvent, PlanChanged, StatusChanged
 from schemas.tables import RESULTS
 
 REFUSED: Final = "refused"  # outcome of a result that names a card or plan that does not exist
@@ -49,6 +50,8 @@ def check_commands(state: State, commands: Sequence[Command]) -> None:
             raise UsageError(f"iccid: found {iccid!r}, which no card has; expected a card of the catalogue")
         if isinstance(command, PlanChanged) and command.plan not in plans:
             raise UsageError(f"plan: found {command.plan!r}; expected a plan of the catalogue, see docs/catalogue.md")
+        if isinstance(command, StatusChanged) and command.status not in CARD_STATUSES:
+            raise UsageError(f"status: found {command.status!r}; expected one of {', '.join(CARD_STATUSES)}")
         if isinstance(command, RULE_COMMANDS):
             _check_rule(command, rules, active)
 

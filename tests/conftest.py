@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,9 @@ __all__ = [
 
 # This must run before anything creates a Polars object that is kept. Child processes of tests watch, too.
 polars_threads.watch()
-os.environ[polars_threads.VARIABLE] = "1"
+_VIOLATIONS = Path(tempfile.mkdtemp(prefix="weir-tests-")) / "polars-threads.txt"
+atexit.register(shutil.rmtree, _VIOLATIONS.parent, ignore_errors=True)
+os.environ[polars_threads.VARIABLE] = str(_VIOLATIONS)
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, (str(Path(__file__).parent / "support" / "watched"), os.environ.get("PYTHONPATH")))
 )
@@ -73,13 +78,15 @@ def _no_network() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _polars_objects_stay_in_their_threads() -> Iterator[None]:
-    """Fail the test if two threads touched one Polars object, even if the test caught the error.
+    """Fail the test if two threads touched one Polars object, here or in a child process, even if the error was caught.
 
     tests/support/polars_threads.py detects it.
     """
     yield
-    found, polars_threads.found[:] = polars_threads.found[:], []
-    assert found == []
+    polars_threads.found.clear()
+    found = _VIOLATIONS.read_text(encoding="utf-8") if _VIOLATIONS.exists() else ""
+    _VIOLATIONS.unlink(missing_ok=True)
+    assert found == ""
 
 
 # Skips as "test: reason". They are collected in the process that gets the reports (with xdist, the controller).

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-VARIABLE = "WEIR_TEST_POLARS_THREADS"  # Makes child processes watch (support/watched/sitecustomize.py).
+# Makes child processes watch (support/watched/sitecustomize.py); the file in which they note what they find.
+VARIABLE = "WEIR_TEST_POLARS_THREADS"
 
 
 class PolarsThreadError(AssertionError):
@@ -33,6 +34,15 @@ class _Thread(threading.local):
 
 _thread = _Thread()
 found: list[str] = []  # Violations in this process, also if the error was caught.
+
+
+def _report(message: str) -> None:
+    """Note a violation, in the file too: a process may catch the error and go on."""
+    found.append(message)
+    file = os.environ.get(VARIABLE)
+    if file:
+        with open(file, "a", encoding="utf-8") as lines:
+            lines.write(f"process {os.getpid()}: {message}\n")
 
 
 class _Owned:
@@ -50,7 +60,7 @@ class _Owned:
             raise AttributeError(self._attribute) from None
         if owner is not _thread.__dict__:
             message = f"a {type(one).__name__} of the thread {name!r} was touched by {_thread.name!r}"
-            found.append(message)
+            _report(message)
             raise PolarsThreadError(message)
         return value
 

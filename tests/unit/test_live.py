@@ -205,7 +205,7 @@ class Served:
         """What the test says."""
         return self.reasons
 
-    async def measure(self) -> None:
+    def measure(self) -> None:
         """As a worker does."""
         self.metrics.is_ready(not self.reasons)
 

@@ -120,7 +120,7 @@ class Draft:
     _kept: Kept | None = field(default=None)
 
     def messages(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the (key, value) messages to write, the manifest last. May run in another thread than the fold.
+        """Yield the (key, value) messages to write, the manifest last. Call it in the thread that made the draft.
 
         Raises WorldError if the manifest is larger than a message.
         """

@@ -3,7 +3,7 @@
     open (checksum, fences, decode) -> step (engine) -> Output
 
 The rows and their ids depend only on the journal messages up to them, not on how many messages are folded together.
-Messages may be opened ahead in another thread; entries are folded in order, in one thread.
+Messages may be opened before earlier ones are folded, all in one thread; entries are folded in order.
 
 A call of the engine costs some milliseconds whatever the number of rows. So consecutive usage entries with the same
 feed and arrival time are folded as one batch. Rows are numbered within the merged batch; source row numbers are
@@ -90,6 +90,7 @@ class PartitionFold:
         self.partition = partition
         self.engine = Engine(State() if state is None else state, partition)
         self.applied = applied
+        self.sizes = self._sizes()  # cards, counters and seen keys after the last entry; any thread may read them
         self.fences = Fences() if fences is None else fences
         # Opening runs ahead of applying, so it has an offset and fences of its own.
         self._opened = applied
@@ -98,7 +99,7 @@ class PartitionFold:
     def open(self, offset: int, content: bytes, where: str) -> Opened | None:
         """Decode the next message; None if it has been opened before.
 
-        May run in another thread than `step`. `where` names the message in errors. Raises StorageError if messages are
+        Call it in the thread of `step`. `where` names the message in errors. Raises StorageError if messages are
         missing before it, if it is damaged, or if this version does not know its layout.
         """
         if offset <= self._opened:
@@ -145,6 +146,9 @@ class PartitionFold:
         seen = self.engine.state.seen
         seen.replace_runs([run for run in seen.runs if not seen.expired(run)])
 
+    def _sizes(self) -> tuple[int, int, int]:
+        return len(self.engine.compiled.directory), len(self.engine.state.counters), len(self.engine.state.seen)
+
     def _fold(
         self, opened: Sequence[Opened], originals: pa.Table | None = None, baseline: pl.DataFrame | None = None
     ) -> Output:
@@ -160,6 +164,7 @@ class PartitionFold:
         for one in opened:
             self.fences.take(one.message)
         self.applied = opened[-1].offset
+        self.sizes = self._sizes()
         return output
 
     def _usage(self, opened: Sequence[Opened], originals: pa.Table | None) -> Output:

@@ -44,7 +44,6 @@ from pipeline.streaming.worker.changelogs import SegmentTable, TableOfBases, seg
 from pipeline.streaming.worker.http import own_url, serving, waits
 from pipeline.streaming.worker.metrics import Metrics
 from pipeline.streaming.worker.threads import work_in_one_thread
-from rating.engine import Engine
 from rating.errors import WorldError
 from schemas.mapping import Mapping
 
@@ -198,13 +197,13 @@ class Worker:
         stages = {f"{tp.topic}[{tp.partition}]": self.stages.get(tp) for tp in assigned if tp.topic in self._topics}
         return waits(self._begun, self.app.rebalancing, stages, self.follower.next_offset, self._commands_at_start)
 
-    async def measure(self) -> None:
+    def measure(self) -> None:
         """Update the gauges that are only computed when metrics are scraped."""
         self.metrics.is_ready(not self.waits_for())
         self.metrics.stands_by(self._states.store.standing_by())
         for rate in self.rates:
             if rate.fold is not None:
-                self.metrics.holds(rate.partition, *await asyncio.to_thread(_sizes, rate.fold.engine))
+                self.metrics.holds(rate.partition, *rate.fold.sizes)
 
     async def _on_assigned(self, _: Any, *assigned: Any, **__: Any) -> None:
         """Stop the stages of revoked partitions, so that they do not overlap for long with those of the next owner."""
@@ -298,11 +297,6 @@ class Worker:
                 await asyncio.gather(*(rate.finish(rate.partition in landing) for rate in self.rates))
         except TimeoutError:
             _log.warning("stopping without all bases and rows after %.0f s: whoever comes next makes them", _FINISH_S)
-
-
-def _sizes(engine: Engine) -> tuple[int, int, int]:
-    """The number of cards, of counters and of seen keys. Call it in the thread that owns the engine."""
-    return len(engine.compiled.directory), len(engine.state.counters), len(engine.state.seen)
 
 
 def _key(partition: int) -> bytes:

@@ -62,7 +62,7 @@ class Serving(Protocol):
         """Return the reasons why the worker is not ready; empty if it is ready."""
         ...
 
-    async def measure(self) -> None:
+    def measure(self) -> None:
         """Update the gauges that are only computed when metrics are scraped."""
 
     @property
@@ -179,7 +179,7 @@ class Desk:
         return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        await self._worker.measure()
+        self._worker.measure()
         body = generate_latest(self._worker.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

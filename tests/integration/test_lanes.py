@@ -90,7 +90,7 @@ def test_a_worker_hears_that_the_process_was_ended() -> None:
         (child,) = multiprocessing.active_children()
         child.kill()
         child.join()
-        with pytest.raises(WorldError, match="has been ended; expected it to run as long as its worker"):
+        with pytest.raises(WorldError, match="exited unexpectedly; expected it to run as long as its worker"):
             await lanes.take(0, (), [])
 
     asyncio.run(run())

@@ -154,4 +154,7 @@ def _wait_and_end(mark: str, pid: int) -> None:
 
 
 if __name__ == "__main__":
+    # Whoever interrupts all processes of a run at once needs this one most.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     _wait_and_end(sys.argv[1], int(sys.argv[2]))

@@ -266,7 +266,7 @@ def test_a_fetch_that_fails_leaves_nothing(
 
 def test_a_killed_fetch_is_taken_up_by_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """kill -9 in mid-fetch leaves a part that is never used, and that the next fetch removes."""
-    fake_maven(tmp_path / "bin", "touch started; sleep 60")
+    fake_maven(tmp_path / "bin", "sleep 60")
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "WEIR_CACHE": str(tmp_path)}
     command = [sys.executable, "-m", "pipeline.broker.fetch"]
     working = Path(fetch.__file__).parents[2]

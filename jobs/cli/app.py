@@ -65,7 +65,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "feed": (
         "streaming",
-        "Send feed files to Kafka, for workers to rate. Run again after a crash, it resumes where it stopped.",
+        "Send feed files to Kafka, for workers to rate. After a crash, run it again: it resumes.",
     ),
     "send": ("send", "Send catalogues, commands and ticks to the workers."),
     "worker": (

@@ -84,7 +84,7 @@ def feed(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send feed files to Kafka, for workers to rate. Run again after a crash, it resumes where it stopped.
+    """Send feed files to Kafka, for workers to rate. After a crash, run it again: it resumes.
 
     The workers need the mapping as well: a ready one, or one that [worker].feeds of their configuration names.
     """

@@ -244,7 +244,7 @@ def _pieces(entry: Entry | Rejects, room: int) -> Iterator[tuple[int, int, int, 
     if parts < 2 or room < 1 or not kind.can_be_cut(entry):
         raise WorldError(
             f"{kind.described(entry)} takes {len(payload):,} bytes; expected at most {room:,}, what is left of the "
-            "largest message: give it in smaller portions where it has several parts, or raise the limit of messages "
+            "largest message: split it if it has several parts, or raise the limit of messages "
             "together with max.message.bytes of the topic"
         )
     pieces = min(parts, max(2, -int(-len(payload) // (_FILL * room))))

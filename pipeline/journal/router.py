@@ -110,8 +110,8 @@ class Router:
     def take(self, change: Catalogue) -> pl.DataFrame:
         """Add the cards and add-ons of a catalogue. Returns the cards that are new or changed.
 
-        Raises CatalogueError, with nothing changed, if a card, add-on or device would be in two partitions. Its totals,
-        its pool and its seen keys are in the partition where it began.
+        Raises CatalogueError, with nothing changed, if a card, add-on or device would be in two partitions: its totals,
+        its pool and its seen keys stay in its first partition.
         """
         given = change.cards.select(*_COLUMNS, partition=pl.Series(self.of_accounts(change.cards["account"])))
         place = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")

@@ -70,7 +70,7 @@ class AccountTree:
         return inside
 
     def at_depth(self, depth: int) -> Ints:
-        """int64[accounts]: which account of a depth each one is or is below; -1 where it is above that depth."""
+        """Return the account at this depth that each account is or is below, int64[accounts]; -1 if none."""
         found = np.where(self.depth == depth, np.arange(len(self.depth)), -1)
         for level in range(depth + 1, int(self.depth.max(initial=0)) + 1):
             rows = np.flatnonzero(self.depth == level)
@@ -81,7 +81,7 @@ class AccountTree:
 def _cut_circles(parent: list[int]) -> frozenset[int]:
     """Let the first account of each circle have no parent, in place. Return the accounts that were on circles."""
     circular: set[int] = set()
-    walk_of = [-1] * len(parent)  # the walk upwards that came past each account first, by where that walk began
+    walk_of = [-1] * len(parent)  # for each account, the start of the walk that reached it first; -1: none yet
     for start in range(len(parent)):
         row = start
         while row >= 0 and walk_of[row] < 0:

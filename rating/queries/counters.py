@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import polars as pl
 
 from rating.catalogue.pools import DEVICE_PREFIX
-from rating.catalogue.rates import SERVICES, Book
+from rating.catalogue.rates import SERVICES
 from rating.columnar.counters import counter_key
 from rating.columnar.key_index import Ints
 from rating.engine import Engine
@@ -17,26 +15,12 @@ from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_code, cycle_days, cycle_label
 
 
-def named(rows: Ints, names: Sequence[str]) -> pl.Series:
-    """Return a String column of names by row; -1 is null.
-
-    Only the names that occur are read: a question about one card must not cost a look at the names of all devices.
-    """
-    found, row = np.unique(rows, return_inverse=True)
-    return pl.Series([None if one < 0 else names[one] for one in found.tolist()], dtype=pl.String).gather(row)
-
-
-class _Currencies(Sequence[str]):
-    """The currency of each plan version, read when it is asked for."""
-
-    def __init__(self, book: Book) -> None:
-        self._versions = book.versions
-
-    def __len__(self) -> int:
-        return len(self._versions)
-
-    def __getitem__(self, row: int) -> str:  # type: ignore[override]  # it is never sliced
-        return self._versions[row][0].currency
+def named(rows: Ints, names: list[str]) -> pl.Series:
+    """Return a String column of names by row; -1 is null."""
+    if len(rows) < len(names):  # a question about one card must not read the names of all devices
+        return pl.Series([None if row < 0 else names[row] for row in rows.tolist()], dtype=pl.String)
+    table = pl.Series([*names, None], dtype=pl.String)
+    return table.gather(np.where(rows < 0, len(names), rows))
 
 
 def open_cycles(engine: Engine, day: int, kind: int = -1) -> list[int]:
@@ -105,7 +89,7 @@ def counters_frame(engine: Engine, rows: Ints) -> pl.DataFrame:
             "addon_used": counters["addon"][rows],
             "overage": counters["overage"][rows],
             "charge_nanos": counters["charge_nanos"][rows],
-            "currency": named(counters["plan_version"][rows], _Currencies(book)),
+            "currency": named(counters["plan_version"][rows], [plan.currency for plan, _ in book.versions]),
             "from_test": counters["test"][rows],
             "in_pool": counters["in_pool"][rows],
         }

@@ -29,6 +29,7 @@ _COLUMNS = {
     "used_at": pl.String(),
     "plmn": pl.String(),
 }
+_REPORTED = ("quantity", "up_bytes", "down_bytes")
 _ALLOWANCE = 300 << 20
 
 
@@ -83,6 +84,9 @@ def rated_frame(source: Path) -> pl.LazyFrame:
         "source_row": pl.col("row") + 2,
         "journal_partition": pl.lit(0, pl.Int32),
         "journal_offset": pl.col("row"),
+        **dict.fromkeys(("adjusts_cycle", "because", "cause", "named_zone"), pl.lit(None, pl.String)),
+        **dict.fromkeys(("started_at", "ended_at"), pl.lit(None, pl.Datetime("us", "UTC"))),
+        **dict.fromkeys(("sequence", *(f"reported_{what}" for what in _REPORTED)), pl.lit(None, pl.Int64)),
     }
     return usage.with_columns(**values).select(RATED.names)
 

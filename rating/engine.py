@@ -21,10 +21,9 @@ import pyarrow as pa
 
 from rating.apply import Compiled, apply, check
 from rating.calendars.calendar import day_date
-from rating.columnar.key_index import Ints
 from rating.dedupe.digests import Prints
-from rating.dedupe.seen import DAY_US, Seen
-from rating.entries import Apply, Commands, Entry, Tick, Usage
+from rating.dedupe.seen import DAY_US
+from rating.entries import Apply, Commands, Entry, Rerate, Tick, Usage
 from rating.position import JournalPosition
 from rating.rules.commands.card_changes import change_of, changed_cards, no_notes, noted_cards, rounds
 from rating.rules.commands.commands import check_commands, judge, kind_of, results_table, unseen
@@ -36,12 +35,14 @@ from rating.usage.accept import Accepted, accept
 from rating.usage.accepted_usage import accepted_usage, days_of_arrival
 from rating.usage.batch import RatedBatch, rate_batch
 from rating.usage.charge import TEST_METER
-from rating.usage.corrections import Row, outstanding, reversal_table, reverse
-from rating.usage.cycles import Cycles, cycle_days
+from rating.usage.correcting import correct, correction_scope
+from rating.usage.cycles import cycle_days
 from rating.usage.rated_rows import Names
+from rating.usage.rerate_scope import RerateScope
+from rating.usage.rerating import Moment, Rerating
 from schemas.cards import Catalogue
 from schemas.commands import Activate, Command, Deactivate, NetworkEvent
-from schemas.usage import REJECT_SCHEMA, RecordType, UsageBatch
+from schemas.usage import UsageBatch
 
 # Larger batches are folded in slices of this many rows, so that the working columns stay in the CPU cache.
 BATCH_ROWS: Final = 1 << 17
@@ -83,6 +84,8 @@ class Engine:
                 return self.tick(now_us)
             case Commands(commands, at_us, baseline):
                 return self.command(commands, at_us, baseline)
+            case Rerate():
+                return self.rerate(entry)
 
     def check(self, change: Catalogue) -> None:
         """Validate `change` without applying it. Raises PlanError or RuleError if it is invalid."""
@@ -224,8 +227,9 @@ class Engine:
 
         `prints` are the digests of the batch, if the driver has computed them in advance.
 
-        `originals` is given if the batch consists of corrections (F6): REVERSE and REPLACE records, and no others.
-        It contains all rated rows so far (RATED) of the keys that they correct.
+        `originals` (RATED) is given if the batch consists of corrections (F6): REVERSE and REPLACE records, and no
+        others. It has all rows so far of the records that they correct, and of all that shares a total with them or
+        with replacements (`correction_scope`). It may have more rows.
         """
         if batch.rows.is_empty():
             return Step()
@@ -239,64 +243,49 @@ class Engine:
         return join(steps)
 
     def _corrections(self, batch: UsageBatch, originals: pa.Table) -> Step:
-        """Apply corrections one by one. They are rare, and each depends on the effect of the one before."""
-        known: dict[str, list[Row]] = {}
-        for row in originals.to_pylist():
-            known.setdefault(row["record_key"], []).append(row)
-        steps = []
-        for place, correction in enumerate(batch.rows.iter_rows(named=True)):
-            one = UsageBatch(batch.feed, batch.source, batch.received_at_us, False, batch.rows[place : place + 1])
-            rows = outstanding(known.get(correction["corrects_key"] or "", []), batch.feed)
-            step = self._correction(one, correction, rows)
-            for row in step.rated.to_pylist():  # a later correction of the batch may correct this replacement
-                known.setdefault(row["record_key"], []).append(row)
-            steps.append(step)
+        """Apply corrections together. Those that correct a replacement of the same batch come in a second round."""
+        steps, rows = [], batch.rows
+        self.state.clock_us = max(self.state.clock_us, batch.received_at_us)
+        while len(rows):
+            done = correct(self.state, self.compiled, replace(batch, rows=rows), originals, self.partition)
+            self.rules.adjust([done.back])
+            outcomes = () if done.provisional is None else (self.rules.usage(done.provisional),)
+            # The rules have counted replacements as if nothing else had been used.
+            counted = None if done.provisional is None else done.provisional.rated
+            self.rules.adjust([done.fresh, done.adjustments], counted)
+            rated = pa.concat_tables([done.back, done.fresh, done.adjustments])
+            steps.append(
+                Step(
+                    records=done.judged.count,
+                    rated_records=len(done.judged.accepted),
+                    duplicates=done.judged.duplicates,
+                    rated=rated,
+                    rejects=done.judged.reject_table(),
+                    outcomes=outcomes,
+                    rerated_records=done.records,
+                    rerated_subjects=done.subjects,
+                )
+            )
+            rows = rows[done.judged.count :]
+            originals = pa.concat_tables([originals, rated])
         return join(steps)
 
-    def _correction(self, batch: UsageBatch, correction: Row, originals: list[Row]) -> Step:
-        """Apply one correction to `originals`, the rated rows of the corrected key that are not reversed yet.
+    def correction_scope(self, batch: UsageBatch, originals: pa.Table) -> RerateScope:
+        """Return the scope of what corrections touch.
 
-        Rejects the correction as `conflict` if its key was accepted with other content, and as `unknown_key` if
-        `originals` is empty.
+        `originals` (RATED) are all rows of the records that they correct.
         """
-        state = self.state
-        today = batch.received_at_us // DAY_US
-        prints = Prints.of(batch)
-        high, low, content = prints.key_high, prints.key_low, prints.content
-        known, former = state.seen.lookup(high, low, today)
-        if known[0]:
-            state.offset += 1
-            if former[0] == content[0]:
-                return Step(records=1, duplicates=1)
-            found = "other content under a key that was accepted before; expected the same, or a new key"
-            return Step(records=1, rejects=_refusal(correction, "conflict", "record_key", found))
-        if not originals:
-            state.offset += 1
-            found = (
-                f"key {correction['corrects_key']!r}, which stands for no rated record; expected one not yet reversed"
-            )
-            return Step(records=1, rejects=_refusal(correction, "unknown_key", "corrects_key", found))
-        offset = state.offset
-        replaced = Step(records=1, rated_records=1)
-        if correction["record_type"] == RecordType.REPLACE:
-            # Check the new content before the old record is reversed, so that a bad replacement changes nothing.
-            trial = accept(Seen(), self.compiled, _as_event(batch), prints)
-            if not len(trial.accepted):
-                state.offset += 1
-                return Step(records=1, rejects=trial.rejects)
-        self.rules.take_back(originals)
-        undone = [
-            reverse(state.counters, self.compiled, row, batch, JournalPosition(self.partition, offset))
-            for row in originals
-        ]
-        if correction["record_type"] == RecordType.REPLACE:
-            # A replacement is new usage under its own key. Its digests are those of the content as it was sent.
-            replaced = self._usage(_as_event(batch), prints)
-        else:
-            state.seen.add(high, low, content, today)
-            state.offset += 1
-        table = pa.concat_tables([reversal_table(undone), replaced.rated])
-        return replace(replaced, rated=table)
+        return correction_scope(self.compiled, batch, originals)
+
+    def rerate(self, entry: Rerate) -> Step:
+        """Rate records again with what is known now, and return the adjustments (P10). A second time gives nothing."""
+        offset, now_us = self._arrive(entry.at_us)
+        moment = Moment(now_us, JournalPosition(self.partition, offset), entry.because, entry.cause)
+        again = Rerating(self.state, self.compiled, entry.rows, moment)
+        again.settle()
+        self.rules.adjust([again.adjustments])
+        self.state.offset += 1
+        return Step(rated=again.adjustments, rerated_records=again.records, rerated_subjects=again.subjects)
 
     def _usage(self, batch: UsageBatch, prints: Prints) -> Step:
         state, compiled = self.state, self.compiled
@@ -322,23 +311,11 @@ class Engine:
             outcomes=(outcome,),
         )
 
-    def rate(
-        self,
-        batch: UsageBatch,
-        accepted: Accepted,
-        offset: int,
-        moments: tuple[Cycles, Ints] | None = None,
-    ) -> RatedBatch:
-        """Rate the accepted records of a batch, at least one, and update counters, sessions and add-ons.
-
-        `moments` are the cycles of the records and their local days of arrival. They are given only if they do not
-        follow from the arrival time of the batch (P10).
-        """
+    def rate(self, batch: UsageBatch, accepted: Accepted, offset: int) -> RatedBatch:
+        """Rate the accepted records of a batch, at least one, and update counters, sessions and add-ons."""
         position = JournalPosition(self.partition, offset)
         hears_sessions = self.rules.hears_sessions
         usage = accepted_usage(self.state.sessions, self.compiled, batch, accepted, position, hears_sessions)
-        if moments is not None:
-            usage = replace(usage, cycles=moments[0], today=moments[1])
         return rate_batch(self.state, self.compiled, self.names, usage)
 
     def expire(self) -> None:
@@ -362,17 +339,6 @@ class Engine:
         """Return the state as facts and tables; see State.snapshot."""
         self.state.addon_used = self.compiled.addons.usage()
         return self.state.snapshot()
-
-
-def _as_event(batch: UsageBatch) -> UsageBatch:
-    rows = batch.rows.with_columns(record_type=pl.lit(int(RecordType.EVENT), pl.UInt8))
-    return UsageBatch(batch.feed, batch.source, batch.received_at_us, False, rows)
-
-
-def _refusal(correction: Row, reason: str, field: str, found: str) -> pl.DataFrame:
-    facts = {"reason": reason, "field": field, "message": f"found {found}"}
-    row = {"source_row": correction["source_row"], "record_key": correction["record_key"]} | facts
-    return pl.DataFrame([row], schema=REJECT_SCHEMA)
 
 
 def slice_of(batch: UsageBatch, start: int) -> UsageBatch:

@@ -14,7 +14,11 @@ from schemas.usage import UsageBatch
 
 @dataclass(frozen=True)
 class Usage:
-    """A batch of usage. `originals` are the rated rows that its corrections undo (F6)."""
+    """A batch of usage. If it has corrections, `originals` are the rated rows that they touch (F6).
+
+    These are all rows of the records that they correct, and of everything that shares a total with these records or
+    with replacements (rating.usage.rerate_scope).
+    """
 
     batch: UsageBatch
     originals: pa.Table | None = None
@@ -78,4 +82,23 @@ class Commands:
         return len(self.commands)
 
 
-Entry = Usage | Apply | Tick | Commands
+@dataclass(frozen=True)
+class Rerate:
+    """Rate records again, asked for at `at_us` (P10).
+
+    `rows` are all rated rows (schemas.tables.RATED) of everything that shares a total with the records
+    (rating.usage.rerate_scope). `because` and `cause` are written to the adjustments.
+    """
+
+    rows: pa.Table
+    at_us: int
+    because: str
+    cause: str | None = None
+
+    @property
+    def count(self) -> int:
+        """By how much the entry advances the offset: one."""
+        return 1
+
+
+Entry = Usage | Apply | Tick | Commands | Rerate

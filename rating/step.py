@@ -40,6 +40,8 @@ class Step:
     gaps: pa.Table = field(default_factory=lambda: _NO_GAPS)
     outcomes: tuple[Outcome, ...] = ()  # results of the rules
     results: pa.Table = field(default_factory=lambda: _NO_RESULTS)
+    rerated_records: int = 0  # records that were rated again (P10)
+    rerated_subjects: int = 0  # billing entities and cycles of these records
 
     @cached_property
     def charges(self) -> dict[str, int]:
@@ -70,6 +72,8 @@ def join(steps: list[Step]) -> Step:
         gaps=pa.concat_tables([step.gaps for step in steps]),
         outcomes=tuple(outcome for step in steps for outcome in step.outcomes),
         results=pa.concat_tables([step.results for step in steps]),
+        rerated_records=sum(step.rerated_records for step in steps),
+        rerated_subjects=sum(step.rerated_subjects for step in steps),
     )
 
 

@@ -53,7 +53,18 @@ RATED = pa.schema(
         ("source", _WORD),
         ("source_row", pa.int64()),
         ("journal_partition", pa.int32()),
-        ("journal_offset", pa.int64()),  # number of the usage record in its partition; unique with `kind` and `part`
+        ("journal_offset", pa.int64()),  # of the entry in its partition; unique with key, kind, part and what priced it
+        ("adjusts_cycle", _WORD),  # the cycle that the row belongs to, if it is billed in a later one; else null
+        ("because", _WORD),  # why an adjustment was made: reversed | replaced | correction | catalogue | asked
+        ("cause", pa.string()),  # what caused it: the key of a correction, or the text of who asked
+        # What else the price depends on, as the feed gave it, so that the record can be rated again from its rows.
+        ("started_at", _INSTANT),
+        ("ended_at", _INSTANT),
+        ("named_zone", _WORD),  # the zone that the feed named
+        ("sequence", pa.int64()),
+        ("reported_quantity", pa.int64()),  # running total of the session; null unless the feed is cumulative
+        ("reported_up_bytes", pa.int64()),
+        ("reported_down_bytes", pa.int64()),
     ]
 )
 

@@ -33,6 +33,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "Load accounts, plans, zones, pools, cards and rules from TOML and CSV files; all of them, or nothing.",
     ),
     "ingest": ("ingest", "Rate the usage records of feed files. Each ends rated, duplicate or rejected."),
+    "rerate": (
+        "rerate",
+        "Rate a billing cycle again with the plans and cards known now. Differences become adjustments.",
+    ),
     "compact": ("ingest", "Merge small history files; readers do not notice."),
     "generate": ("ingest", "Make up a fleet: a catalogue, a card list and a month of usage in the plain feed."),
     "demo": (

@@ -104,7 +104,7 @@ def micros(moment: dt.datetime) -> int:
 
 
 def tell(said: str, document: dict[str, Any], step: Step, as_json: bool) -> None:
-    """Print what was done, and the number of firings and actions that it caused.
+    """Print what was done, what had to be rated again, and the number of firings and actions that it caused.
 
     The text omits zero counts; the JSON document always has both.
     """
@@ -113,7 +113,11 @@ def tell(said: str, document: dict[str, Any], step: Step, as_json: bool) -> None
     counts = {"firings": step.firings.num_rows, "actions": step.actions.num_rows}
     came = ", ".join(counted(count, name.removesuffix("s")) for name, count in counts.items() if count)
     sentence = f"{said}: {came}" if came else said
-    show(document | counts, as_json, lambda console: console.print(sentence, highlight=False))
+    rerated = {"rerated_records": step.rerated_records, "rerated_subjects": step.rerated_subjects}
+    if step.rerated_records:
+        subjects = counted(step.rerated_subjects, "subject")
+        sentence += f"; rated again {counted(step.rerated_records, 'record')} of {subjects}"
+    show(document | counts | rerated, as_json, lambda console: console.print(sentence, highlight=False))
 
 
 def counted(count: int, noun: str) -> str:

@@ -60,6 +60,9 @@ def tally_table(tally: Tally) -> Table:
         table.add_row("firings", f"{tally.firings:,}", "of rules: `weir rules firings`")
     if tally.actions:
         table.add_row("actions", f"{tally.actions:,}", "asked for by rules: `weir rules actions`")
+    if tally.rerated_records:
+        subjects = f"records of {tally.rerated_subjects:,} subjects, because of corrections"
+        table.add_row("rated again", f"{tally.rerated_records:,}", subjects)
     for currency, nanos in sorted(tally.charge_nanos.items()):
         table.add_row(f"charge {currency}", format_amount(nanos), "")
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -86,8 +87,9 @@ def _check(
     if row["kind"] == "rerate":
         return None, "a difference between two ratings of the rows above", {}
     if row["kind"] == "reversal":
-        taken = [-one["charge_nanos"] for one in rows if one["kind"] == "usage" and one["part"] == row["part"]]
-        if row["charge_nanos"] in taken:
+        same = ("part", "used_at", "rate", "plan_id", "plan_version", "subject", "direction")
+        stood = [one for one in rows if one["kind"] != "reversal" and all(one[name] == row[name] for name in same)]
+        if row["charge_nanos"] == -sum(one["charge_nanos"] for one in stood):
             return True, "takes back just what the record had cost", {}
     candidates = _recomputed(compiled, connection, row)
     if candidates is None:
@@ -157,3 +159,14 @@ def render_explained(explained: list[dict[str, Any]], console: Console) -> None:
             wrong = step["step"] == "check" and row["agrees"] is False
             table.add_row(step["step"], Text(printable(step["text"]), "bold red" if wrong else ""))
         console.print(Group(title, Padding(table, (0, 0, 1, 2))))
+    if len(explained) > 1:
+        console.print(Text(_net(explained), "bold"), highlight=False)
+
+
+def _net(explained: list[dict[str, Any]]) -> str:
+    """Return what the record costs with all its adjustments, by currency."""
+    sums: dict[str, Decimal] = {}
+    for row in explained:
+        sums[row["currency"]] = sums.get(row["currency"], Decimal(0)) + Decimal(row["charge"])
+    amounts = ", ".join(f"{format(amount.normalize(), 'f')} {currency}" for currency, amount in sorted(sums.items()))
+    return f"with its {len(explained) - 1} further rows the record costs {amounts}"

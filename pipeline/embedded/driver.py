@@ -11,25 +11,22 @@ the same bytes as an undisturbed run.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import msgspec
-import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.embedded.progress import Facts, Progress, Source, Tally
-from pipeline.feeds.decode import CHUNK_BYTES, Position, open_source
-from pipeline.feeds.lookups import with_lists
-from pipeline.feeds.prefetch import prefetch
+from pipeline.embedded.reading import Reader
+from pipeline.embedded.rerates import Rerated, touched_by
+from pipeline.embedded.stretch import Stretch, Watch, land
+from pipeline.feeds.decode import CHUNK_BYTES
 from pipeline.history.baseline import baseline
-from pipeline.history.originals import originals_in, stretches
-from pipeline.history.rejects import reject_table
+from pipeline.history.originals import RatedRows, cycle_of_path, rated_files
+from pipeline.history.rerate_choice import Choice
 from pipeline.history.writer import Landing
 from pipeline.journal import segments as journal
 from pipeline.journal.segments import Journal
@@ -37,25 +34,19 @@ from pipeline.store.background import Background
 from pipeline.store.directory import Checkpoint, DataDirectory
 from pipeline.store.seen_files import SeenFiles
 from pipeline.store.state_files import restore_state, stage_state
-from rating.columnar.sharing import own_frame, shared_table
-from rating.dedupe.digests import Prints
 from rating.dedupe.seen import DAY_US
 from rating.engine import Engine
 from rating.errors import UsageError
-from rating.mediation.records import mediate
 from rating.step import Step
 from schemas.cards import Catalogue
 from schemas.commands import Command
 from schemas.mapping import Mapping
 from schemas.tables import RATED
-from schemas.usage import UsageBatch
 
 CHECKPOINT_RECORDS: Final = 2_000_000
 _CHECKPOINT_VARIABLE: Final = "WEIR_CHECKPOINT_RECORDS"
 _BYTES_OF_A_RECORD: Final = 64  # estimate, to cut chunks so that checkpoints are about due at their ends
 WRITES_AHEAD: Final = 12  # tasks that may wait for the writing thread: those of about two chunks
-
-Watch = Callable[[Progress, int], None]  # called with an ingest and the bytes of its current file folded so far
 
 
 def checkpoint_records() -> int:
@@ -69,82 +60,6 @@ def checkpoint_records() -> int:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"${_CHECKPOINT_VARIABLE}: found {text!r}; expected a whole number of records, 1 or more")
     return int(text)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A chunk of a file after mediation, made in the reading thread for the thread that folds.
-
-    `usage` has the columns of USAGE_SCHEMA. `rejected` are the records that mediation rejected, with the columns of
-    schemas.tables.REJECTED. `raw_lines` and `header` are those of the chunk (pipeline.feeds.decode.Chunk).
-    """
-
-    start: Position
-    end: Position
-    feed: str
-    source: str
-    received_at_us: int
-    cumulative: bool
-    usage: pa.Table
-    prints: Prints
-    rejected: pa.Table
-    raw_lines: Callable[[list[int]], list[bytes]]
-    header: bytes | None
-
-    def batch(self) -> UsageBatch:
-        """Return the usage as a batch for the calling thread."""
-        return UsageBatch(self.feed, self.source, self.received_at_us, self.cumulative, own_frame(self.usage))
-
-
-def read_usage(
-    source: Source, mapping: Mapping, received_at_us: int, start: Position | None, chunk_bytes: int
-) -> Iterator[Reading]:
-    """Decode and mediate a feed file, chunk by chunk."""
-    path, begin = Path(source.path), start or Position()
-    mapping = with_lists(mapping, path.parent)
-    for chunk in open_source(path, mapping, start=start, chunk_bytes=chunk_bytes):
-        usage, rejects = mediate(chunk.raw, mapping, path.name)
-        if len(chunk.rejects):
-            rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-        batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.volumes.mode == "cumulative", usage)
-        yield Reading(
-            start=begin,
-            end=chunk.end,
-            feed=batch.feed,
-            source=batch.source,
-            received_at_us=received_at_us,
-            cumulative=batch.cumulative,
-            usage=shared_table(usage),
-            prints=Prints.of(batch),
-            rejected=reject_table(rejects, chunk, mapping.name, source, received_at_us),
-            raw_lines=chunk.raw_lines,
-            header=chunk.header,
-        )
-        begin = chunk.end
-
-
-class Reader:
-    """Decodes the chunks of an ingest one after another, ahead of the fold, in the reading thread."""
-
-    def __init__(self, mapping: Mapping, chunk_bytes: int) -> None:
-        self._mapping = mapping
-        self._chunk_bytes = chunk_bytes
-        self._next: tuple[int, int, int] | None = None
-        self._readings: Iterator[Reading] = iter(())
-
-    def next(self, progress: Progress) -> Reading | None:
-        """Return the reading at the position of the ingest; None at the end of its file.
-
-        Raises the exceptions of reading the file.
-        """
-        at = (progress.file, progress.offset, progress.row)
-        if self._next != at:
-            source = progress.sources[progress.file]
-            start = Position(progress.offset, progress.row) if progress.row else None
-            self._readings = prefetch(read_usage(source, self._mapping, progress.as_of_us, start, self._chunk_bytes))
-        reading = next(self._readings, None)
-        self._next = None if reading is None else (progress.file, reading.end.offset, reading.end.row)
-        return reading
 
 
 class Embedded:
@@ -182,10 +97,70 @@ class Embedded:
     def apply(self, change: Catalogue, at_us: int | None = None) -> Step:
         """Apply a catalogue that arrived at `at_us`, durably. None means at the latest arrival so far.
 
-        Raises PlanError or RuleError, with nothing changed, if it is invalid.
+        What it says of days in the past takes effect at once: usage since then is rated again, in the same checkpoint.
+        The step says how much that was. Raises PlanError or RuleError, with nothing changed, if the catalogue is
+        invalid.
         """
         self.engine.check(change)
-        return self._enter(journal.Apply(change, at_us))
+        choices = touched_by(self.engine.state.catalogue, change)
+        with self.directory.begin() as checkpoint, Background(WRITES_AHEAD) as background:
+            entries = Journal(checkpoint, background, self.engine.state.offset)
+            landing = Landing(checkpoint, background)
+            entry = journal.Apply(change, at_us)
+            entries.append(entry)
+            step = self.engine.step(entry)
+            self.facts.total.add(land(step, landing))
+            rerated = Rerated()
+            for choice in choices:
+                asked = journal.Rerate(RATED.empty_table(), self.engine.state.clock_us, "catalogue")
+                self._rate_again(checkpoint, entries, landing, choice, asked, rerated)
+            self._commit(checkpoint, entries, landing)
+        return replace(step, rerated_records=rerated.records, rerated_subjects=rerated.subjects)
+
+    def rerate(
+        self,
+        choice: Choice,
+        at_us: int | None,
+        cause: str | None,
+        accept: Callable[[Rerated], bool],
+        watch: Callable[[Rerated], None] = lambda _: None,
+    ) -> Rerated:
+        """Rate records again with what is known now, durably, all of them or none (P10).
+
+        The adjustments arrive at `at_us`; None means at the latest arrival so far. `accept` is called with the whole
+        outcome. If it returns False, nothing changes, and the driver must not be used any more.
+        """
+        now_us = max(self.engine.state.clock_us, at_us or 0)
+        rerated = Rerated()
+        with self.directory.begin() as checkpoint, Background(WRITES_AHEAD) as background:
+            entries = Journal(checkpoint, background, self.engine.state.offset)
+            landing = Landing(checkpoint, background)
+            asked = journal.Rerate(RATED.empty_table(), now_us, "asked", cause)
+            self._rate_again(checkpoint, entries, landing, choice, asked, rerated, watch)
+            if accept(rerated):
+                self._commit(checkpoint, entries, landing)
+        return rerated
+
+    def _rate_again(
+        self,
+        checkpoint: Checkpoint,
+        entries: Journal,
+        landing: Landing,
+        choice: Choice,
+        asked: journal.Rerate,
+        rerated: Rerated,
+        watch: Callable[[Rerated], None] = lambda _: None,
+    ) -> None:
+        """Rate what was chosen again, part by part, and add up the outcome in `rerated`."""
+        for scope in choice.parts(self.rated_rows(checkpoint), self.engine.compiled):
+            landing.finish()  # an earlier part may have adjusted what this one reads
+            rows = self.rated_rows(checkpoint).sharing(self.engine, scope)
+            entry = replace(asked, rows=rows)
+            entries.append(entry)
+            step = self.engine.step(entry)
+            self.facts.total.add(land(step, landing))
+            rerated.add(step)
+            watch(rerated)
 
     def tick(self, now_us: int) -> Step:
         """Advance the clock to `now_us`, durably.
@@ -236,9 +211,12 @@ class Embedded:
             with self.directory.begin() as checkpoint:
                 checkpoint.commit(msgspec.to_builtins(self.facts))
 
-    def originals(self, corrections: pl.DataFrame) -> pa.Table:
-        """Return the committed rated rows that REVERSE and REPLACE records correct, by key, in journal order (F6)."""
-        return originals_in(self.directory, corrections)
+    def rated_rows(self, checkpoint: Checkpoint | None = None) -> RatedRows:
+        """Return a reader of the committed rated rows, and of those that a checkpoint has staged."""
+        files = rated_files(self.directory)
+        if checkpoint is not None:
+            files += [(cycle_of_path(one.path), checkpoint.staged(one)) for one in checkpoint.entries("rated")]
+        return RatedRows(files)
 
     def _resume(self, mapping: Mapping, sources: list[Source], as_of_us: int, fixed: bool) -> Progress:
         if self.engine.state.generation == 0:
@@ -253,7 +231,7 @@ class Embedded:
         """Fold up to the next checkpoint and commit it. `progress` and the stored facts change only with the commit."""
         with self.directory.begin() as checkpoint, Background(WRITES_AHEAD) as background:
             moved = msgspec.convert(msgspec.to_builtins(progress), Progress)
-            stretch = _Stretch(self, checkpoint, background, reader, moved)
+            stretch = Stretch(self, checkpoint, background, reader, moved)
             stretch.run(every, watch)
             self.facts.total.add(stretch.tally)
             moved.tally.add(stretch.tally)
@@ -269,7 +247,7 @@ class Embedded:
             landing = Landing(checkpoint, background)
             entries.append(entry)
             step = self.engine.step(entry)
-            self.facts.total.add(_land(step, landing))
+            self.facts.total.add(land(step, landing))
             self._commit(checkpoint, entries, landing)
         return step
 
@@ -287,94 +265,3 @@ class Embedded:
 
 def _same(one: Progress, other: Progress) -> bool:
     return (one.feed, one.sources, one.as_of_us) == (other.feed, other.sources, other.as_of_us)
-
-
-def _land(step: Step, landing: Landing) -> Tally:
-    """Land all rows of a step except its rejects, and count them."""
-    for rows in step.rated.to_batches():  # in the batches that the fold made, so that landing need not join them
-        landing.add("rated", pa.Table.from_batches([rows], RATED))
-    for name in ("gaps", "results"):
-        landing.add(name, getattr(step, name))
-    for outcome in step.outcomes:
-        if len(outcome):  # the rows of firings are built while the next batch is folded
-            landing.add_later("firings", partial(getattr, outcome, "firings"))
-            landing.add_later("actions", partial(getattr, outcome, "actions"))
-    tally = Tally(
-        records=step.records,
-        rated=step.rated_records,
-        duplicate=step.duplicates,
-        missing_partials=int(pc.sum(step.gaps["missing"]).as_py() or 0),
-        firings=sum(len(outcome) for outcome in step.outcomes),
-        actions=sum(outcome.actions_count for outcome in step.outcomes),
-    )
-    tally.add_charges(step.charges)
-    return tally
-
-
-class _Stretch:
-    """The work between two checkpoints of an ingest."""
-
-    def __init__(
-        self, driver: Embedded, checkpoint: Checkpoint, background: Background, reader: Reader, progress: Progress
-    ) -> None:
-        self.driver = driver
-        self.reader = reader
-        self.progress = progress
-        self.tally = Tally()
-        self.journal = Journal(checkpoint, background, driver.engine.state.offset)
-        self.landing = Landing(checkpoint, background)
-
-    def run(self, every: int, watch: Watch) -> None:
-        """Fold chunks until `every` records have been read, the files end, or a correction needs a commit first.
-
-        At the end of the files a tick advances the clock to the arrival time of the ingest. It is in the same
-        checkpoint, so it happens once.
-        """
-        progress = self.progress
-        while progress.file < len(progress.sources):
-            source = progress.sources[progress.file]
-            while (reading := self.reader.next(progress)) is not None:
-                if not self._fold(reading, source):
-                    return
-                watch(progress, reading.end.offset)
-                progress.offset, progress.row, progress.folded = reading.end.offset, reading.end.row, 0
-                if self.tally.records >= every:
-                    return
-            progress.file, progress.offset, progress.row, progress.folded = progress.file + 1, 0, 0, 0
-        tick = journal.Tick(progress.as_of_us)
-        self.journal.append(tick)
-        self.tally.add(_land(self.driver.engine.step(tick), self.landing))
-
-    def _fold(self, reading: Reading, source: Source) -> bool:
-        """Fold the rest of a chunk. Returns False if a checkpoint must come first.
-
-        Corrections look up the rows that they correct in the committed history, so everything before them is committed
-        first (F6).
-        """
-        progress = self.progress
-        whole = reading.batch()
-        for start, end, corrects in stretches(whole.rows, progress.folded):
-            if corrects and self.tally.records:
-                progress.offset, progress.row, progress.folded = reading.start.offset, reading.start.row, start
-                return False
-            batch = replace(whole, rows=whole.rows.slice(start, end - start))
-            originals = self.driver.originals(batch.rows) if corrects else None
-            entry = journal.Usage(batch, originals)
-            self.journal.append(entry)
-            prints = reading.prints.slice(start, end - start)
-            self._take(self.driver.engine.step(entry, prints), reading, source)
-        if len(reading.rejected):
-            self._reject(reading.rejected)
-            self.tally.records += len(reading.rejected)
-        return True
-
-    def _take(self, step: Step, reading: Reading, source: Source) -> None:
-        self.tally.add(_land(step, self.landing))
-        if len(step.rejects):
-            self._reject(reject_table(step.rejects, reading, reading.feed, source, self.progress.as_of_us))
-
-    def _reject(self, rejected: pa.Table) -> None:
-        """Land rows of REJECTED, and count them by reason."""
-        self.landing.add("rejected", rejected)
-        counts = pc.value_counts(rejected["reason"].cast(pa.string())).to_pylist()
-        self.tally.add_rejects({one["values"]: one["counts"] for one in sorted(counts, key=lambda one: one["values"])})

@@ -51,6 +51,8 @@ class Tally(msgspec.Struct):
     charge_nanos: dict[str, int] = {}
     firings: int = 0  # of rules; `actions` are those that the rules requested
     actions: int = 0
+    rerated_records: int = 0  # rated again, because corrections changed what they find in their counters
+    rerated_subjects: int = 0  # billing entities and cycles of these records
 
     def add_rejects(self, reasons: dict[str, int]) -> None:
         """Add numbers of rejected records by reason."""
@@ -70,6 +72,8 @@ class Tally(msgspec.Struct):
         self.missing_partials += other.missing_partials
         self.firings += other.firings
         self.actions += other.actions
+        self.rerated_records += other.rerated_records
+        self.rerated_subjects += other.rerated_subjects
         self.add_rejects(other.rejected)
         self.add_charges(other.charge_nanos)
 
@@ -84,6 +88,8 @@ class Tally(msgspec.Struct):
             "charge": {currency: format_amount(nanos) for currency, nanos in sorted(self.charge_nanos.items())},
             "firings": self.firings,
             "actions": self.actions,
+            "rerated_records": self.rerated_records,
+            "rerated_subjects": self.rerated_subjects,
         }
 
 

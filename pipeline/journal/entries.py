@@ -24,20 +24,21 @@ import pyarrow.compute as pc
 from pipeline.catalogue.wire import catalogue_from_bytes, catalogue_to_bytes
 from rating.columnar.key_index import Ints
 from rating.columnar.sharing import own_frame, shared_table
-from rating.entries import Apply, Commands, Entry, Tick, Usage
+from rating.entries import Apply, Commands, Entry, Rerate, Tick, Usage
 from rating.errors import StorageError
 from schemas.cards import Catalogue
 from schemas.commands import Command
-from schemas.tables import REJECTED
+from schemas.tables import RATED, REJECTED
 from schemas.usage import USAGE_SCHEMA, UsageBatch
 
 __all__ = [
-    "REJECTS", "Apply", "Commands", "Entry", "Kind", "Rejects", "Tables", "Tick", "Usage", "Written", "entry_of",
-    "kind_of", "payload_of", "written",
+    "REJECTS", "Apply", "Commands", "Entry", "Kind", "Rejects", "Rerate", "Tables", "Tick", "Usage", "Written",
+    "entry_of", "kind_of", "payload_of", "written",
 ]  # fmt: skip
 
 _LENGTHS = struct.Struct("<III")  # length of the facts, of the usage rows, of the originals
 _COMMAND_LENGTHS = struct.Struct("<qIQ")  # arrival time; length of the commands, of the baseline
+_RERATE_LENGTHS = struct.Struct("<qI")  # arrival time; length of the facts
 _INSTANT = struct.Struct("<q")
 _NEVER = -(1 << 63)  # encodes a catalogue without an arrival time
 # In order of dependency, so that a part of a catalogue refers only to entries in itself or in earlier parts.
@@ -79,7 +80,7 @@ class Written:
     """An entry as bytes and Arrow tables only, which any thread may read and encode.
 
     `words` is the part of the content that is not a table. `rows` and `originals` are the tables of usage. For
-    commands, `rows` is the baseline.
+    commands, `rows` is the baseline. For a re-rating, `rows` are the rated rows.
     """
 
     kind: int
@@ -94,7 +95,7 @@ class Written:
         return _BY_NUMBER[self.kind].payload(self, tables)
 
 
-_Entry = TypeVar("_Entry", Usage, Apply, Tick, Commands, Rejects)
+_Entry = TypeVar("_Entry", Usage, Apply, Tick, Commands, Rejects, Rerate)
 
 
 class Kind(ABC, Generic[_Entry]):
@@ -169,9 +170,7 @@ class _UsageKind(Kind[Usage]):
         rows = own_frame(tables.read(payload[at : at + rows_bytes]))
         rows = rows.with_columns(pl.col(name).cast(USAGE_SCHEMA[name]) for name in rows.columns)
         at += rows_bytes
-        originals = tables.read(payload[at : at + originals_bytes]) if originals_bytes else None
-        if originals is not None:
-            originals = originals.cast(pa.schema([field.with_nullable(True) for field in originals.schema]))
+        originals = _rated(tables.read(payload[at : at + originals_bytes])) if originals_bytes else None
         return Usage(UsageBatch(facts.feed, facts.source, facts.received_at_us, facts.cumulative, rows), originals)
 
     def can_be_cut(self, entry: Usage) -> bool:
@@ -297,12 +296,46 @@ class _RejectsKind(Kind[Rejects]):
         return np.asarray(entry.rows["source_row"].to_numpy(), np.int64)
 
 
+class _RerateFacts(msgspec.Struct, forbid_unknown_fields=True):
+    because: str
+    cause: str | None
+
+
+class _RerateKind(Kind[Rerate]):
+    number, name = 6, "rerate"
+
+    def written(self, entry: Rerate) -> Written:
+        facts = msgspec.json.encode(_RerateFacts(entry.because, entry.cause))
+        return Written(self.number, entry.count, facts, entry.at_us, entry.rows)
+
+    def payload(self, entry: Written, tables: Tables) -> bytes:
+        assert entry.rows is not None
+        lengths = _RERATE_LENGTHS.pack(entry.at_us, len(entry.words))
+        return b"".join((lengths, entry.words, tables.write(entry.rows)))
+
+    def decode(self, payload: bytes, tables: Tables) -> Rerate:
+        at_us, facts_bytes = _RERATE_LENGTHS.unpack_from(payload)
+        at = _RERATE_LENGTHS.size + facts_bytes
+        facts = msgspec.json.decode(payload[_RERATE_LENGTHS.size : at], type=_RerateFacts)
+        return Rerate(_rated(tables.read(payload[at:])), at_us, facts.because, facts.cause)
+
+    def can_be_cut(self, entry: Rerate) -> bool:
+        return False
+
+    def part(self, entry: Rerate, start: int, stop: int) -> Rerate:
+        raise ValueError("what shares a total is rated again together")
+
+    def described(self, entry: Rerate) -> str:
+        return f"a re-rating of {entry.rows.num_rows} rated rows"
+
+
 _KINDS: Final[dict[type[Any], Kind[Any]]] = {
     Usage: _UsageKind(),
     Apply: _ApplyKind(),
     Tick: _TickKind(),
     Commands: _CommandsKind(),
     Rejects: _RejectsKind(),
+    Rerate: _RerateKind(),
 }
 REJECTS: Final = _RejectsKind.number
 _BY_NUMBER: Final = {kind.number: kind for kind in _KINDS.values()}
@@ -337,6 +370,16 @@ def entry_of(kind: int, payload: bytes, tables: Tables, where: str) -> Entry | R
         )
     entry: Entry | Rejects = _BY_NUMBER[kind].decode(payload, tables)
     return entry
+
+
+def _rated(table: pa.Table) -> pa.Table:
+    """Return rated rows with the columns of RATED. Columns that an earlier version did not have are null."""
+    missing = {
+        name: pa.nulls(len(table), RATED.field(name).type) for name in RATED.names if name not in table.schema.names
+    }
+    for name, column in missing.items():
+        table = table.append_column(name, column)
+    return table.select(RATED.names).cast(RATED)
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -27,7 +27,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.journal.entries import Apply, Commands, Entry, Tick, Usage
+from pipeline.journal.entries import Apply, Commands, Entry, Rerate, Tick, Usage
 from rating.catalogue.cards import CardIndex
 from rating.columnar.key_index import Ints
 from rating.dedupe.digests import NUMBERS
@@ -144,8 +144,9 @@ class Router:
         """Split an entry by partition: one entry for each, or None if it has none.
 
         The cards of a catalogue are taken first. A catalogue and a tick go to every partition, even if nothing in them
-        belongs to it, because rules check the clock then. Raises CatalogueError as `take` does, and ValueError if a
-        catalogue has no arrival time, because each partition would assume another one.
+        belongs to it, because rules check the clock then. Raises CatalogueError as `take` does. Raises ValueError if a
+        catalogue has no arrival time, because each partition would assume another one, and for a re-rating, which is
+        of one partition.
         """
         match entry:
             case Usage():
@@ -159,6 +160,8 @@ class Router:
                     raise ValueError("a catalogue for several partitions must say when it came")
                 self.take(catalogue)
                 return self.split_known(entry)
+            case Rerate():
+                raise ValueError("a re-rating has the rows of one partition; expected usage, commands or a catalogue")
 
     def split_known(self, entry: Apply) -> list[Entry | None]:
         """Split a catalogue that was taken before."""

@@ -19,12 +19,24 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tables, Tick, Usage, Written, entry_of, written
+from pipeline.journal.entries import (
+    Apply,
+    Commands,
+    Entry,
+    Rejects,
+    Rerate,
+    Tables,
+    Tick,
+    Usage,
+    Written,
+    entry_of,
+    written,
+)
 from pipeline.store.background import Background
 from pipeline.store.directory import Checkpoint, DataDirectory, storage_errors
 from rating.errors import StorageError
 
-__all__ = ["Apply", "Commands", "Entry", "Journal", "Tick", "Usage", "encode", "end_offset", "read"]
+__all__ = ["Apply", "Commands", "Entry", "Journal", "Rerate", "Tick", "Usage", "encode", "end_offset", "read"]
 
 GROUP = "journal"
 SEGMENT_BYTES = 64 << 20

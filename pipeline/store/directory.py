@@ -236,6 +236,10 @@ class Checkpoint:
 
         return self.stage(group, path, write, rows=rows, facts=facts)
 
+    def entries(self, group: str) -> list[FileEntry]:
+        """Return the files of a group that are staged so far."""
+        return [entry for name, entry in self._staged.values() if name == group]
+
     def staged(self, entry: FileEntry) -> Path:
         """Return the path of a staged file before the commit."""
         return staged_path(self._directory.path, entry.path)

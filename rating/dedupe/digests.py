@@ -6,6 +6,7 @@ works on the batch before.
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +70,10 @@ class Prints:
 
     def slice(self, start: int, count: int) -> Prints:
         """Return the digests of `count` rows from `start` on. `spots` stay those of the whole batch."""
-        part = slice(start, start + count)
+        return self.take(builtins.slice(start, start + count))
+
+    def take(self, part: builtins.slice | Ints) -> Prints:
+        """Return the digests of some rows. `spots` stay those of the whole batch."""
         numbers = {
             name: Number(number.high[part], number.low[part], None if number.present is None else number.present[part])
             for name, number in self.numbers.items()

@@ -40,13 +40,17 @@ def explain(compiled: Compiled, row: dict[str, Any]) -> list[ExplainedStep]:
         )
     ]
     if row["kind"] != "usage":
-        steps.append(ExplainedStep("adjustment", _ADJUSTMENTS[row["kind"]], _facts(row, "kind")))
+        why = _BECAUSE.get(row["because"], "") + (f" ({row['cause']})" if row["cause"] else "")
+        text = _ADJUSTMENTS[row["kind"]] + (f"; because {why}" if row["because"] in _BECAUSE else "")
+        steps.append(ExplainedStep("adjustment", text, _facts(row, "kind", "because", "cause")))
     late = "; its own cycle had closed, so it counts in the open one (T5)" if row["late"] else ""
+    if row["adjusts_cycle"] is not None:
+        late = f"; it belongs to cycle {row['adjusts_cycle']}, which had closed"
     steps.append(
         ExplainedStep(
             "cycle",
             f"local day {row['day']} in the zone of account {row['account_id']}, billing cycle {row['cycle']}{late}",
-            _facts(row, "account_id", "day", "cycle", "late"),
+            _facts(row, "account_id", "day", "cycle", "adjusts_cycle", "late"),
         )
     )
     steps.append(
@@ -80,6 +84,13 @@ def explain(compiled: Compiled, row: dict[str, Any]) -> list[ExplainedStep]:
 _ADJUSTMENTS = {
     "reversal": "a reversal: the quantities and what they cost are taken back (F6)",
     "rerate": "rated again: what is new less what was charged before (P10)",
+}
+_BECAUSE = {
+    "reversed": "it was reversed",
+    "replaced": "it was replaced",
+    "correction": "a record that shares a total with it was corrected",
+    "catalogue": "the catalogue changed for days in the past",
+    "asked": "`weir rerate` was called",
 }
 _BURNS = (("from_test", "the test allowance"), ("from_allowance", "the allowance"), ("from_addon", "add-ons"))
 

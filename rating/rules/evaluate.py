@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import polars as pl
+import pyarrow as pa
 
 from rating.apply import Compiled
 from rating.columnar.key_index import Ints
@@ -14,12 +15,11 @@ from rating.rules.detect.events import change_fires, event_fires, traffic_fires
 from rating.rules.detect.intake import Home, traffic_of
 from rating.rules.detect.last_seen import needs
 from rating.rules.detect.timers import release_fires, tick_fires
-from rating.rules.detect.usage import backfill, drop_unwatched, expire, take_back, usage_fires
+from rating.rules.detect.usage import adjust, backfill, drop_unwatched, expire, usage_fires
 from rating.rules.firing.firings import Fires
 from rating.rules.firing.tables import FiredOn, Outcome
 from rating.state import State
 from rating.usage.batch import RatedBatch
-from rating.usage.corrections import Row
 from rating.usage.rated_rows import Names
 from schemas.commands import NetworkEvent
 from schemas.usage import Service
@@ -76,11 +76,13 @@ class Rules:
         keys = batch.rows["record_key"]
         return self.outcome(found, batch.received_at_us, keys)
 
-    def take_back(self, rows: Sequence[Row]) -> None:
-        """Subtract reversed rated rows from the totals of the rules (F6). Nothing fires."""
+    def adjust(self, added: Sequence[pa.Table], counted: pa.Table | None = None) -> None:
+        """Add rated rows (RATED) to the totals of the rules, and take rows that were `counted` off (F6). Nothing fires.
+
+        Reversals and adjustments have negative units if they take something back.
+        """
         if self.set.watches:
-            for row in rows:
-                take_back(self.set, self.state.rules, row, self.state.clock_us)
+            adjust(self.set, self.state.rules, added, [] if counted is None else [counted])
 
     def tick(self, now_us: int, offset: int, found: Found) -> None:
         """Add the firings of timers that are due, then drop totals whose window is over."""

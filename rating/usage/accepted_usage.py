@@ -72,7 +72,7 @@ def accepted_usage(
     session_units = np.zeros(len(rows), np.int64)
     ran = np.flatnonzero(session >= 0)
     if len(ran):
-        session_units[ran] = _running(session[ran], units[ran], sessions["units"])
+        session_units[ran] = running_totals(session[ran], units[ran], sessions["units"])
     pool = compiled.pools.of(accepted.card, accepted.plan, accepted.service, accepted.day)
     return AcceptedUsage(
         batch=batch,
@@ -119,11 +119,11 @@ def _sessions(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame, tracked
         at = np.zeros(0, np.int64)
     if len(at):
         session[at] = sessions.rows(batch.feed, rows if len(at) == count else rows[at], day)
-        connects[at] = _running(session[at], np.ones(len(at), np.int64), sessions["records"]) == 0
+        connects[at] = running_totals(session[at], np.ones(len(at), np.int64), sessions["records"]) == 0
     return session, connects
 
 
-def _running(key: Ints, amounts: Ints, held: Ints) -> Ints:
+def running_totals(key: Ints, amounts: Ints, held: Ints) -> Ints:
     """Return the total of each row's key before the row, int64[n]. Updates `held` (one total per key) in place."""
     groups = Groups.of(key)
     ordered = amounts[groups.order]

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from copy import copy
 
 import numpy as np
+import numpy.typing as npt
 
 from rating.catalogue.cards import Directory
 from rating.catalogue.rates import SERVICES, Book
@@ -114,20 +116,19 @@ class Addons:
             )
             yield at[acts], addon[acts]
 
-    def give_back(self, card: int, service: int, used_us: int, day: int, units: int) -> None:
-        """Return units to the add-ons of a card that were active at a time and local day, in reverse burn order (F6).
+    def owned(self, cards: Ints) -> npt.NDArray[np.bool_]:
+        """Return whether each card has an add-on, bool[n]."""
+        return self._count[cards] > 0
 
-        Rated rows do not say which add-on they drew on. If several were active, another one may get the units.
-        """
-        if units <= 0:
-            return
-        own = self._order[int(self._first[card]) : int(self._first[card]) + int(self._count[card])]
-        for addon in own[::-1].tolist():
-            acts = self.purchased_us[addon] <= used_us and day <= self.expires_day[addon]
-            if self.service[addon] == service and acts and units > 0:
-                returned = min(units, int(self.used[addon]))
-                self.used[addon] -= returned
-                units -= returned
+    def using(self, used: Ints) -> Addons:
+        """Return the same add-ons with `used` units of each. The original and the result are counted apart."""
+        other = copy(self)
+        other.used = used
+        return other
+
+    def unused_by(self, cards: Ints) -> Ints:
+        """Return the units used of each add-on, int64[addons], as if these cards had used nothing."""
+        return np.where(np.isin(self.card, cards), 0, self.used)
 
     def usage(self) -> dict[str, int]:
         """Return the units used of each add-on that has been drawn on, by id."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from rating.columnar.groups import distinct
 from rating.columnar.key_index import Ints
 from rating.usage.accept import Accepted, local_days
 
+_Code = TypeVar("_Code", int, Ints)
 _NUMBER_BITS = 14  # the code of a cycle has 6 bits for its kind and 14 for its number
 
 
@@ -19,8 +21,8 @@ def cycle_code(kind: Ints | int, number: Ints) -> Ints:
     return (np.asarray(kind, np.int64) << _NUMBER_BITS) | number
 
 
-def cycle_kind(code: int) -> int:
-    """Return the kind of a cycle, as a row in the vocabulary."""
+def cycle_kind(code: _Code) -> _Code:
+    """Return the kind of a cycle, or of each of several, as a row in the vocabulary."""
     return code >> _NUMBER_BITS
 
 
@@ -45,6 +47,15 @@ class Cycles:
     late: np.ndarray
 
 
+def cycle_kinds(book: Book, plan: Ints, pool: Ints) -> Ints:
+    """Return the kind of cycle of each record by the row of its plan and of its pool (-1: none), int64[n]."""
+    kind = book.plan_cycle[plan]
+    pooled = pool >= 0
+    if pooled.any():
+        kind = np.where(pooled & (book.pool_cycle[pool] >= 0), book.pool_cycle[pool], kind)
+    return kind
+
+
 def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycles:
     """Assign each record to the cycle of its time of use, or to the open cycle if it is late (T5).
 
@@ -53,10 +64,7 @@ def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycl
     record's pool (-1: none). `received_us` is the arrival time in microseconds since 1970 UTC.
     """
     count = len(accepted)
-    kind = book.plan_cycle[accepted.plan]
-    pooled = pool >= 0
-    if pooled.any():
-        kind = np.where(pooled & (book.pool_cycle[pool] >= 0), book.pool_cycle[pool], kind)
+    kind = cycle_kinds(book, accepted.plan, pool)
     code = np.zeros(count, np.int64)
     late = np.zeros(count, bool)
     least_grace_us = book.grace_us.min(initial=0)

@@ -135,6 +135,14 @@ def rated_table(compiled: Compiled, names: Names, usage: AcceptedUsage, entries:
         "source_row": pa.array(rows["source_row"].to_numpy()),
         "journal_partition": pa.array(np.full(count, usage.position.partition, np.int32)),
         "journal_offset": pa.array(usage.position.offset + of(accepted.place)),
+        "adjusts_cycle": pa.nulls(count, RATED.field("adjusts_cycle").type),
+        "because": pa.nulls(count, RATED.field("because").type),
+        "cause": pa.nulls(count, pa.string()),
+        "started_at": _given(rows, "started_at"),
+        "ended_at": _given(rows, "ended_at"),
+        "named_zone": spelled(spot, [zone for _, _, zone in spots]),
+        "sequence": _given(rows, "sequence"),
+        **_reported(rows, batch.cumulative),
     }
     return pa.table(columns, schema=RATED)
 
@@ -149,6 +157,25 @@ def _subjects(names: Names, subject: Ints, iccids: pa.Array) -> tuple[Ints, pa.A
     owned = kind > 0
     pool_ids = names.pools.take(pa.array(np.where(owned, subject >> 1, 0)))
     return kind, pc.if_else(pa.array(owned), pool_ids, iccids)
+
+
+def _given(rows: pl.DataFrame, name: str) -> pa.Array:
+    """Return a column of usage that rated rows repeat as it is; nulls if the feed does not have it."""
+    kind = RATED.field(name).type
+    if name not in rows.columns:
+        return pa.nulls(len(rows), kind)
+    return rows[name].to_arrow(compat_level=pl.CompatLevel.oldest()).cast(kind)
+
+
+def _reported(rows: pl.DataFrame, cumulative: bool) -> dict[str, pa.Array]:
+    """Return the running totals that a cumulative feed reported; nulls for other feeds, whose rows say it already."""
+    names = {"quantity": "reported_quantity"}
+    names |= {f"volume_{way}_bytes": f"reported_{way}_bytes" for way in ("up", "down")}
+    nothing = pa.nulls(len(rows), pa.int64())
+    return {
+        new: rows[old].to_arrow().cast(pa.int64()) if cumulative and old in rows.columns else nothing
+        for old, new in names.items()
+    }
 
 
 def _text(rows: pl.DataFrame, name: str) -> pa.Array:

@@ -1,217 +1,316 @@
-"""Re-rating: rate the history again in order of use, and turn the differences into adjustment rows (P10).
+"""Re-rating: rate records again in order of use, and turn the differences into adjustment rows (P10).
 
-The records are restored from their rated rows and pass through the same fold with fresh counters. An adjustment is the
-new result minus the sum of all rows of the record so far, former adjustments included. So a second run yields nothing.
+The records are restored from their rated rows and rated beside the state, with empty counters and what is known now.
+An adjustment is the new result minus the sum of all rows of the record so far, former adjustments included. So a
+second run gives nothing. `Rerating.settle` then sets the counters, sessions and add-ons to those of the new rating.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from rating.catalogue.rates import SERVICES
-from rating.columnar.counters import Counters, counter_key
-from rating.columnar.groups import distinct
+from rating.apply import Compiled
+from rating.catalogue.pools import DEVICE_PREFIX
+from rating.columnar.counters import COLUMNS, Counters
 from rating.columnar.key_index import Ints
 from rating.dedupe.digests import Prints
-from rating.dedupe.seen import Seen
-from rating.engine import Engine
+from rating.dedupe.seen import DAY_US, Seen
+from rating.position import JournalPosition
+from rating.state import State
 from rating.usage.accept import Accepted, accept, local_days
-from rating.usage.charge import TEST_METER, sim_subject
-from rating.usage.cycles import Cycles, cycle_code, cycle_days
+from rating.usage.accepted_usage import AcceptedUsage, running_totals
+from rating.usage.batch import rate_batch
+from rating.usage.charge import TEST_METER, pool_subject, sim_subject
+from rating.usage.cycles import Cycles, cycle_code, cycle_days, cycle_kinds, cycle_label
+from rating.usage.rated_rows import Names
+from rating.usage.records_again import (
+    IDENTITY,
+    KEY,
+    MEASURES,
+    billed,
+    frame_of,
+    rated_of,
+    restored,
+    service_codes,
+    usage_of,
+    with_own_cycle,
+)
+from rating.usage.sessions import deltas
 from schemas.tables import RATED
-from schemas.usage import INSTANT, USAGE_SCHEMA, Direction, Service, UsageBatch
+from schemas.usage import INSTANT, UsageBatch
 
-_KEY: Final = ("feed", "record_key")
-# Rows of a record's part with equal values in these columns are summed. If one of the values changes, the adjustment
-# takes back the old row in full.
-_IDENTITY: Final = (
-    *_KEY, "part", "account_id", "iccid", "subject_kind", "subject", "service", "direction", "cycle", "plan_id",
-    "plan_version", "rate", "zone", "currency",
-)  # fmt: skip
-_MEASURES: Final = (
-    "volume_up_bytes", "volume_down_bytes", "quantity_raw", "billable_quantity", "from_test", "from_allowance",
-    "from_addon", "overage", "charge_nanos",
-)  # fmt: skip
 _FEED: Final = "history"
+_NOWHERE: Final = JournalPosition(0, 0)
 
 
-def rerate(history: pa.Table, engine: Engine, received_at_us: int, partition: int = 0, offset: int = 0) -> pa.Table:
-    """Rate `history` again by the current catalogue of `engine`. Returns adjustment rows (RATED, kind `rerate`).
+@dataclass(frozen=True)
+class Moment:
+    """When and why adjustments are made: arrival (microseconds since 1970 UTC), journal position, reason and cause."""
 
-    `history` contains rated rows of all kinds. It must contain all rows of each counter (subject, rate, cycle) that it
-    touches, and all rows of each record. Each record keeps its cycle, and its pool has the size that it had on the day
-    the record arrived. A record that cannot be rated by the current catalogue stays as it is.
+    received_at_us: int
+    position: JournalPosition = _NOWHERE
+    because: str = "asked"
+    cause: str | None = None
 
-    Rows are in order of use. `received_at_us`, `partition` and `offset` are written to them as the arrival and journal
-    position of the adjustment. The engine and its counters do not change.
+
+@dataclass(frozen=True)
+class Fresh:
+    """Replacements that have no rated rows yet.
+
+    `accepted` are records of `batch`, whose first row has the journal offset `offset`. `cycles` has, for each of them,
+    the label of the cycle in which the record that it replaces counts, or null if that record was late.
     """
-    old = frame_of(history)
-    standing = old.group_by(_KEY).agg(stands=~(pl.col("kind") == "reversal").any() & (pl.col("kind") == "usage").any())
-    old = old.join(standing, on=_KEY)
-    records = _records(old)
-    if records.is_empty():
-        return RATED.empty_table()
-    scratch = _scratch(engine, old.filter("stands"))
-    batch = UsageBatch(_FEED, "", received_at_us, False, _usage(records))
-    accepted = accept(Seen(), scratch.compiled, batch, Prints.of(batch)).accepted
-    if not len(accepted):
-        return RATED.empty_table()
-    rated = scratch.rate(batch, accepted, 0, _moments(scratch, accepted, records[accepted.place])).rated
-    kept = records.with_row_index("place").with_columns(pl.col("place").cast(pl.String))
-    new = (
-        frame_of(rated)
-        .rename({"record_key": "place"})
-        .drop("feed", "source", "source_row", "session_id")
-        .join(kept.select("place", *_KEY, "source", "source_row", "session_id"), on="place")
-    )
-    refused = records.filter(~pl.Series(np.isin(np.arange(len(records)), accepted.place)))
-    return _adjustments(old.join(refused, on=_KEY, how="anti"), new, received_at_us, partition, offset)
+
+    batch: UsageBatch
+    accepted: Accepted
+    offset: int
+    cycles: pl.Series
 
 
-def frame_of(table: pa.Table) -> pl.DataFrame:
-    """Return the rows of a table as a data frame, with dictionary columns as plain text."""
-    plain = [
-        column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column for column in table.itercolumns()
-    ]
-    frame = pl.from_arrow(pa.table(plain, names=table.column_names))
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+class Rerating:
+    """A second rating of the records in some rated rows. Nothing changes until `settle` is called."""
 
+    def __init__(
+        self, state: State, compiled: Compiled, history: pa.Table, moment: Moment, fresh: Fresh | None = None
+    ) -> None:
+        """Rate the records of `history` (RATED) again, and `fresh` ones with them.
 
-def _records(old: pl.DataFrame) -> pl.DataFrame:
-    """Return the records that are not reversed, one row each, in order of use."""
-    first = ("iccid", "service", "used_at", "cycle", "late", "country", "plmn", "session_id", "received_at", "source")
-    return (
-        old.filter(pl.col("stands") & (pl.col("kind") == "usage"))
-        .sort("journal_partition", "journal_offset", "part")
-        .group_by(_KEY, maintain_order=True)
-        .agg(
-            *(pl.col(name).first() for name in (*first, "source_row", "journal_partition", "journal_offset")),
-            *(pl.col(name).drop_nulls().first() for name in ("volume_up_bytes", "volume_down_bytes")),
-            pl.col("quantity_raw").sum().alias("quantity"),
-            # The parts of a record that was rated by direction have different directions.
-            pl.when(pl.col("direction").n_unique() > 1).then(pl.lit("both")).otherwise(pl.col("direction").first())
-            .alias("direction"),
-            # If neither country nor PLMN is known, the zone was named by the feed.
-            pl.when(pl.col("country").is_null() & pl.col("plmn").is_null()).then("zone").first().alias("zone"),
+        `history` must have all rows of everything that shares a total with its records (rating.usage.rerate_scope).
+        """
+        self._state, self._compiled, self._moment = state, compiled, moment
+        rows = with_own_cycle(frame_of(history))
+        standing = rows.group_by(KEY).agg(
+            stands=~(pl.col("kind") == "reversal").any() & (pl.col("kind") == "usage").any()
         )
-        .sort("used_at", "journal_partition", "journal_offset")
-    )  # fmt: skip
+        self._old = rows.join(standing, on=KEY)
+        self._records = restored(self._old, fresh, compiled, moment)
+        self._scratch = replace(state, counters=Counters(), sessions=type(state.sessions)())
+        self._addons = compiled.addons.unused_by(compiled.directory.rows_of(self._iccids))
+        new, self._refused = self._rated()
+        new = new.rename({"cycle": "own_cycle"})
+        self.fresh = self._billed(new.filter("fresh").with_columns(kind=pl.lit("usage")))
+        self._new = new
+        self.adjustments = self._billed(self._differences(new.filter(~pl.col("fresh"))))
+
+    @cached_property
+    def records(self) -> int:
+        """The number of records that were rated again."""
+        return len(self._records)
+
+    @cached_property
+    def subjects(self) -> int:
+        """The number of billing entities and cycles that were rated again."""
+        return self._old.select("subject_kind", "subject", "own_cycle").n_unique()
+
+    @property
+    def _iccids(self) -> pl.Series:
+        return pl.concat([self._old["iccid"], self._records["iccid"]]).unique(maintain_order=True)
+
+    def _rated(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the new rated rows with the facts of their records, and the records that cannot be rated now."""
+        records, compiled = self._records, self._compiled
+        empty = frame_of(RATED.empty_table()).with_columns(fresh=pl.lit(None, pl.Boolean))
+        if records.is_empty():
+            return empty, records
+        # No record is too far in the future: each was judged when it arrived.
+        latest_us = max(self._moment.received_at_us, int(records["used_at"].to_physical().max()))  # type: ignore[arg-type]
+        batch = UsageBatch(_FEED, "", latest_us, False, usage_of(records))
+        accepted = accept(Seen(), compiled, batch, Prints.of(batch)).accepted
+        refused = records.filter(~pl.Series(np.isin(np.arange(len(records)), accepted.place)))
+        self._sessions_of(records)
+        if not len(accepted):
+            return empty, refused
+        again = beside(compiled, self._addons)
+        usage = self._usage(batch, accepted, records[accepted.place])
+        rated = frame_of(rate_batch(self._scratch, again, Names.of(again), usage).rated)
+        kept = records.with_row_index("place").select(
+            pl.col("place").cast(pl.String), *KEY, "source", "source_row", "session_id", "sequence", "fresh", "late",
+            "reported_quantity", "reported_up_bytes", "reported_down_bytes", "received_at", "journal_partition",
+            "journal_offset",
+        )  # fmt: skip
+        left = [name for name in rated.columns if name not in kept.columns or name == "record_key"]
+        return rated.select(left).rename({"record_key": "place"}).join(kept, on="place", maintain_order="left"), refused
+
+    def _usage(self, batch: UsageBatch, accepted: Accepted, records: pl.DataFrame) -> AcceptedUsage:
+        """Return accepted records as accepted usage: growth of sessions, pools, cycles and days as they are known."""
+        compiled, book, sessions = self._compiled, self._compiled.book, self._scratch.sessions
+        rows, count = batch.rows[accepted.place], len(accepted)
+        units = rows["quantity"].to_numpy().copy()
+        ways = [rows[name].fill_null(-1).to_numpy().copy() for name in ("volume_up_bytes", "volume_down_bytes")]
+        session, connects = np.full(count, -1, np.int64), np.ones(count, np.int64)
+        session_units = np.zeros(count, np.int64)
+        running = records["reported_quantity"].is_not_null().to_numpy()
+        tracked = running | (records["session_id"].is_not_null().to_numpy() & book.uses_sessions)
+        for feed, part in records.select("feed", at=np.arange(count)).filter(pl.Series(tracked)).group_by("feed"):
+            at = np.sort(part["at"].to_numpy())
+            session[at] = sessions.rows(str(feed[0]), _named(rows[at], records[at]), self._today)
+        at = np.flatnonzero(tracked)
+        if len(at):
+            connects[at] = running_totals(session[at], np.ones(len(at), np.int64), sessions["records"]) == 0
+        at = np.flatnonzero(running)
+        if len(at):
+            grown = deltas(sessions, session[at], rows[at].with_columns(records[at]["sequence"]))
+            units[at], ways[0][at], ways[1][at] = grown.quantity, grown.up, grown.down
+        at = np.flatnonzero(tracked)
+        if len(at):
+            session_units[at] = running_totals(session[at], units[at], sessions["units"])
+        pool = compiled.pools.of(accepted.card, accepted.plan, accepted.service, accepted.day)
+        arrived = local_days(book, accepted.account, records["received_at"].to_physical().to_numpy())
+        return AcceptedUsage(
+            batch=batch,
+            position=JournalPosition(0, 0),
+            accepted=accepted,
+            rows=rows,
+            units=units,
+            up=ways[0],
+            down=ways[1],
+            session=session,
+            session_units=session_units,
+            connects=connects,
+            missing=None,
+            pool=pool,
+            cycles=_cycles(compiled, accepted, pool, records["late"].to_numpy(), arrived),
+            today=arrived,
+        )
+
+    @property
+    def _today(self) -> int:
+        return self._moment.received_at_us // DAY_US
+
+    def _sessions_of(self, records: pl.DataFrame) -> None:
+        """Note the sessions of all rows, also of reversed records, under their keys in the state."""
+        book, rows = self._compiled.book, self._old
+        rows = rows.filter(pl.col("session_id").is_not_null() & (pl.col("kind") == "usage"))
+        if not book.uses_sessions:
+            rows = rows.filter(pl.col("reported_quantity").is_not_null())
+        for feed, part in rows.with_columns(code=service_codes(rows)).group_by("feed"):
+            self._scratch.sessions.rows(
+                str(feed[0]), part.select("session_id", "record_key", service="code"), self._today
+            )
+
+    def _differences(self, new: pl.DataFrame) -> pl.DataFrame:
+        """Return new minus old for each identity, without the rows that are all zero."""
+        old = self._old.join(self._refused, on=KEY, how="anti")
+        # A record that was reversed in full needs no adjustment.
+        gone = old.filter(~pl.col("stands")).group_by(KEY).agg(pl.col(name).sum() for name in MEASURES)
+        gone = gone.filter(pl.all_horizontal(pl.col(name) == 0 for name in MEASURES))
+        old = old.join(gone, on=KEY, how="anti").with_columns(-pl.col(name) for name in MEASURES)
+        columns = [name for name in new.columns if name in old.columns]
+        both = pl.concat([new.select(columns), old.select(columns)], how="vertical_relaxed")
+        others = [name for name in columns if name not in (*IDENTITY, *MEASURES)]
+        position = self._moment.position
+        return (
+            both.group_by(IDENTITY, maintain_order=True)
+            .agg(*(pl.col(name).sum() for name in MEASURES), *(pl.col(name).first() for name in others))
+            .filter(pl.any_horizontal(pl.col(name) != 0 for name in MEASURES))
+            .sort("used_at", "feed", "record_key", "part", "quantity_raw", "plan_id", "plan_version", "rate", "subject")
+            .with_columns(
+                kind=pl.lit("rerate"),
+                received_at=pl.lit(self._moment.received_at_us).cast(INSTANT),
+                journal_partition=pl.lit(position.partition, pl.Int32),
+                journal_offset=pl.lit(position.offset, pl.Int64),
+                because=pl.lit(self._moment.because),
+                cause=pl.lit(self._moment.cause, pl.String),
+            )
+        )
+
+    def _billed(self, rows: pl.DataFrame) -> pa.Table:
+        return rated_of(billed(rows, self._compiled, self._moment.received_at_us))
+
+    def settle(self) -> None:
+        """Set counters, sessions and add-ons of all subjects to those of the new rating."""
+        compiled, counters, again = self._compiled, self._state.counters, self._scratch.counters
+        cards = compiled.directory.rows_of(self._iccids)
+        cards = cards[cards >= 0]
+        subjects = np.concatenate([sim_subject(cards), pool_subject(self._pools())])
+        mine = np.isin(counters.subject, subjects)
+        labels = {*self._old["own_cycle"].to_list(), *self._new["own_cycle"].to_list()}
+        codes = np.unique(counters.cycle[mine & (counters.meter != TEST_METER)])
+        wanted = [code for code in codes.tolist() if cycle_label(compiled.book, code) in labels]
+        emptied = np.flatnonzero(mine & (np.isin(counters.cycle, wanted) | (counters.meter == TEST_METER)))
+        for name in _TOTALS:
+            counters[name][emptied] = 0
+        rows = counters.rows(again.keys.copy())
+        for name in COLUMNS:
+            counters[name][rows] = again[name]
+        self._state.sessions.settle(self._scratch.sessions)
+        owned = np.isin(compiled.addons.card, cards)
+        compiled.addons.used[owned] = self._addons[owned]
+
+    def _pools(self) -> Ints:
+        """Return the rows of the pools and devices of all rows, int64[n]."""
+        rows = self._compiled.book.vocabulary.pools.rows
+        pairs = pl.concat([one.select("subject_kind", "subject") for one in (self._old, self._new)]).unique()
+        names = [
+            name if kind == "pool" else DEVICE_PREFIX + name
+            for kind, name in pairs.sort(pl.all()).rows()
+            if kind != "sim"
+        ]
+        return np.array([rows[name] for name in names if name in rows], np.int64)
 
 
-def _usage(records: pl.DataFrame) -> pl.DataFrame:
-    """Return the records as usage, with the row number as record key.
+# Columns of counters that are sums over records. The others describe the last record, and stay if there is none.
+_TOTALS: Final = tuple(name for name in COLUMNS if name not in ("size", "plan_version", "account"))
 
-    The feed becomes part of the session id, so that sessions of different feeds stay apart.
+
+def taken_back(rows: pa.Table, undone: pl.DataFrame, compiled: Compiled, batch: UsageBatch, partition: int) -> pa.Table:
+    """Return the reversal rows of records: for all that stands of each, the opposite.
+
+    `rows` (RATED) has all rows of the records. `undone` has one row for each record (corrections.undone_frame).
     """
-    return records.select(
-        pl.int_range(pl.len()).cast(pl.String).alias("record_key"),
-        "iccid",
-        pl.col("service").replace_strict({s.name.lower(): int(s) for s in Service}, return_dtype=pl.UInt8),
-        pl.col("direction").replace_strict({d.name.lower(): int(d) for d in Direction}, return_dtype=pl.UInt8),
-        "volume_up_bytes",
-        "volume_down_bytes",
-        "quantity",
-        pl.col("used_at").cast(INSTANT),
-        pl.format("{}|{}", "feed", "session_id").alias("session_id"),
-        "plmn",
-        "country",
-        "zone",
-        "source_row",
-    ).cast({"source_row": USAGE_SCHEMA["source_row"]})
-
-
-def _scratch(engine: Engine, rows: pl.DataFrame) -> Engine:
-    """Return an engine of the same catalogue with empty counters.
-
-    Test allowances and add-ons are as they were before `rows` used them.
-    """
-    state = engine.state
-    scratch = Engine(replace(
-        state,
-        vocabulary=state.vocabulary.copy(),
-        counters=Counters(),
-        sessions=type(state.sessions)(),
-        seen=Seen(),
-        addon_used=engine.compiled.addons.usage(),
-    ))  # fmt: skip
-    directory, addons = scratch.compiled.directory, scratch.compiled.addons
-    given = rows.group_by("iccid").agg(pl.col("from_test").sum())
-    card = directory.rows_of(given["iccid"])
-    lasting = np.flatnonzero(state.counters.meter == TEST_METER)
-    held = np.zeros(len(directory), np.int64)
-    held[state.counters.subject[lasting] >> 1] = state.counters["test"][lasting]
-    known = card >= 0
-    np.subtract.at(held, card[known], given["from_test"].to_numpy()[known])
-    left = np.flatnonzero(held > 0)
-    keys = counter_key(sim_subject(left), np.full(len(left), TEST_METER), np.zeros(len(left), np.int64))
-    at = scratch.state.counters.rows(keys)
-    scratch.state.counters["test"][at] = held[left]
-    bought = (
-        rows.filter(pl.col("from_addon") != 0)
-        .group_by("iccid", "service", "used_at", "day")
-        .agg(pl.col("from_addon").sum())
-        .sort("used_at", "iccid", "service")
+    old = with_own_cycle(frame_of(rows)).filter(feed=batch.feed)
+    old = old.drop("because", "cause", "source_row", "journal_offset").join(undone, on=["record_key", "used_at"])
+    others = [name for name in old.columns if name not in (*IDENTITY, *MEASURES)]
+    net = (
+        old.group_by(IDENTITY, maintain_order=True)
+        .agg(*(-pl.col(name).sum() for name in MEASURES), *(pl.col(name).first() for name in others))
+        .with_columns(zero=pl.all_horizontal(pl.col(name) == 0 for name in MEASURES))
+        # A record without units has one reversal row too, because that row says that it does not stand.
+        .with_columns(only=pl.col("zero").all().over(KEY) & (pl.int_range(pl.len()).over(KEY) == 0))
+        .filter(~pl.col("zero") | pl.col("only"))
+        .sort("journal_offset", "part", descending=[False, True], maintain_order=True)
+        .with_columns(
+            kind=pl.lit("reversal"),
+            received_at=pl.lit(batch.received_at_us).cast(INSTANT),
+            source=pl.lit(batch.source),
+            journal_partition=pl.lit(partition, pl.Int32),
+            counter_before="counter_after",
+            counter_after="counter_before",
+            overage_before=pl.col("overage_before") - pl.col("overage"),
+        )
     )
-    of = directory.rows_of(bought["iccid"]).tolist()
-    used = bought.select("service", pl.col("used_at").to_physical(), pl.col("day").to_physical(), "from_addon").rows()
-    for row, (service, used_us, day, units) in zip(of, used, strict=True):
-        addons.give_back(row, int(SERVICES[service]), used_us, day, units)
-    return scratch
+    return rated_of(billed(net, compiled, batch.received_at_us))
 
 
-def _moments(scratch: Engine, accepted: Accepted, records: pl.DataFrame) -> tuple[Cycles, Ints]:
-    """Return the cycles of the records as they were rated, and the local day of arrival of each record, int64[n]."""
-    book = scratch.compiled.book
-    pool = scratch.compiled.pools.of(accepted.card, accepted.plan, accepted.service, accepted.day)
-    kind = book.plan_cycle[accepted.plan]
-    kind = (
-        np.where((pool >= 0) & (book.pool_cycle[pool] >= 0), book.pool_cycle[pool], kind) if len(book.pools) else kind
-    )
-    label = pl.col("cycle")
-    whole = pl.when(label.str.len_bytes() == 7).then(label + pl.lit("-01")).otherwise(label)
-    first = records.select(whole.str.to_date("%Y-%m-%d"))["cycle"].to_physical().to_numpy().astype(np.int32)
+def beside(compiled: Compiled, addon_used: Ints) -> Compiled:
+    """Return a compiled catalogue that counts the use of add-ons in `addon_used`, and shares everything else."""
+    other = copy(compiled)
+    other.addons = compiled.addons.using(addon_used)
+    return other
+
+
+def _named(rows: pl.DataFrame, records: pl.DataFrame) -> pl.DataFrame:
+    """Return the service, session id and record key of records as their feed gave them."""
+    return rows.select("service").with_columns(records.select("session_id", "record_key"))
+
+
+def _cycles(compiled: Compiled, accepted: Accepted, pool: Ints, late: np.ndarray, arrived: Ints) -> Cycles:
+    """Return the cycle of each record: that of its day of use, or that of its day of arrival if it came late (T5)."""
+    book = compiled.book
+    kind = cycle_kinds(book, accepted.plan, pool)
+    day = np.where(late, arrived, accepted.day).astype(np.int32)
     code = np.zeros(len(accepted), np.int64)
     for row, calendar in enumerate(book.cycle_calendars):
         at = np.flatnonzero(kind == row)
-        code[at] = cycle_code(row, calendar.index(first[at]).astype(np.int64))
-    codes, inverse = distinct(code)
+        if len(at):
+            code[at] = cycle_code(row, calendar.index(day[at]).astype(np.int64))
+    codes, inverse = np.unique(code, return_inverse=True)
     days = np.array([cycle_days(book, int(one)) for one in codes], np.int64).reshape(-1, 2)
-    cycles = Cycles(code, days[inverse, 0], days[inverse, 1], records["late"].to_numpy())
-    received_us = records["received_at"].to_physical().to_numpy()
-    return cycles, local_days(book, accepted.account, received_us)
-
-
-def _adjustments(old: pl.DataFrame, new: pl.DataFrame, received_at_us: int, partition: int, offset: int) -> pa.Table:
-    """Return new minus old for each identity, without the rows that are all zero."""
-    # A record that was reversed in full needs no adjustment, in whatever cycle its reversal fell.
-    gone = old.filter(~pl.col("stands")).group_by(_KEY).agg(pl.col(name).sum() for name in _MEASURES)
-    gone = gone.filter(pl.all_horizontal(pl.col(name) == 0 for name in _MEASURES))
-    old = old.join(gone, on=_KEY, how="anti").with_columns(-pl.col(name) for name in _MEASURES)
-    columns = [name for name in RATED.names if name in new.columns]
-    both = pl.concat([new.select(columns), old.select(columns)])
-    others = [name for name in columns if name not in (*_IDENTITY, *_MEASURES)]
-    net = (
-        both.group_by(_IDENTITY, maintain_order=True)
-        .agg(*(pl.col(name).sum() for name in _MEASURES), *(pl.col(name).first() for name in others))
-        .filter(pl.any_horizontal(pl.col(name) != 0 for name in _MEASURES))
-        .sort("used_at", *_KEY, "part", "quantity_raw", "plan_id", "plan_version", "rate", "subject")
-        .with_columns(
-            kind=pl.lit("rerate"),
-            received_at=pl.lit(received_at_us).cast(INSTANT),
-            journal_partition=pl.lit(partition, pl.Int32),
-            journal_offset=pl.lit(offset, pl.Int64),
-        )
-    )
-    table = net.select(RATED.names).to_arrow(compat_level=pl.CompatLevel.oldest())
-    plain = {field.name: _plain(field.type) for field in RATED}
-    return pa.table({name: table[name].cast(kind) for name, kind in plain.items()}).cast(RATED)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    return Cycles(code, days[inverse, 0], days[inverse, 1], late)

@@ -72,6 +72,14 @@ class Sessions:
             self._columns = {name: self[name][kept] for name in _COLUMNS}
             self.index = KeyIndex(self.index.keys[kept])
 
+    def settle(self, others: Sessions) -> None:
+        """Set the sessions that `others` has too to what they are there. When each was last heard of stays."""
+        row = self.index.find(others.index.keys)
+        known = np.flatnonzero(row >= 0)
+        for name in _COLUMNS:
+            if name != "seen_day":
+                self[name][row[known]] = others[name][known]
+
     def to_table(self) -> pa.Table:
         """Return a table of `key` (uint64) and every column (int64), in row order."""
         return pa.table({"key": self.index.keys, **{name: self[name] for name in _COLUMNS}})

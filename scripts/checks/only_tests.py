@@ -26,7 +26,6 @@ ALLOWED: dict[str, str] = {
     "pipeline/broker/fetch.py: lacking": "tests/support/broker.py says with it why a machine cannot run Kafka tests",
     "rating/dedupe/seen.py: Seen.memory_bytes": "benchmarks/bench_dedupe.py measures with it what a key costs",
     "rating/dedupe/seen.py: Seen.recent": "tests/property/test_bases.py compares states with it and changes nothing",
-    "rating/usage/rerating.py: rerate": "the command that rates again is not written yet; readers know its rows",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -27,7 +27,7 @@ from rating.rules.hard_cut import hard_cut_units
 from rating.rules.limits import rules_of
 from rating.tariff.fees import prorate
 from rating.units.money import format_amount, parse_amount
-from rating.usage.rerating import rerate
+from rating.usage.rerating import Moment
 from schemas.cards import Account
 from schemas.commands import Suspended
 from schemas.plans import (
@@ -43,7 +43,7 @@ from schemas.plans import (
 )
 from schemas.rules import Action, Limit, Rule
 from schemas.usage import RecordType, Service, UsageBatch
-from tests.support.fold_case import NOON, RECEIVED, Row, charges, engine, plan, rows_of, us, usage
+from tests.support.fold_case import NOON, RECEIVED, Row, charges, engine, plan, rerate, rows_of, us, usage
 from tests.support.rules_case import Fold, begin, say
 from tests.support.strategies.rules_strategies import Entry
 
@@ -198,7 +198,7 @@ def rerate_in_time_order(case: Case) -> None:
     ]
     step = weir.usage(usage(*records))
     assert case["expect"] == [format_amount(nanos) for nanos in charges(step).values()]
-    adjustments = rerate(step.rated, weir, us(RECEIVED))
+    adjustments = rerate(step.rated, weir, Moment(us(RECEIVED)))
     assert {"rerate"} == {row["kind"] for row in rows_of(adjustments)}
     total = dict(charges(step))
     for row in rows_of(adjustments):

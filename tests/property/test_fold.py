@@ -22,10 +22,10 @@ from rating.tariff import PriceSpec
 from rating.units.money import round_nanos
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_label
-from rating.usage.rerating import rerate
+from rating.usage.rerating import Moment
 from schemas.tables import GAPS, RATED
 from schemas.usage import RecordType, UsageBatch
-from tests.support.fold_case import us, usage
+from tests.support.fold_case import rerate, us, usage
 from tests.support.reference.price_reference import reference_cost
 from tests.support.reference.reference import Model
 from tests.support.reference.reference_terms import Outcome, allowance_of
@@ -330,9 +330,10 @@ def test_rating_again_gives_what_the_order_of_use_gives(world: World, data: st.D
     # At one moment of use the order of arrival decides.
     in_use = rows.with_columns(place=places).sort("used_at", "place").drop("place")
     expected = arrive(ordered, in_use)
-    whole = pa.concat_tables([history, rerate(history, shuffled, us(ARRIVED))])
+    moment = Moment(us(ARRIVED))
+    whole = pa.concat_tables([history, rerate(history, shuffled, moment)])
     assert sums(expected) == sums(whole)
-    assert 0 == rerate(whole, shuffled, us(ARRIVED)).num_rows
+    assert 0 == rerate(whole, shuffled, moment).num_rows
 
 
 def sums(rated: pa.Table) -> dict[tuple[Any, ...], tuple[int, ...]]:

@@ -299,7 +299,7 @@ class OnKafka:
             assert opened is not None
             before, undone, held = fold.engine.state.offset, None, None
             if opened.corrections is not None:
-                undone = originals(folder, partition, opened.corrections, before)
+                undone = originals(folder, partition, fold.engine, opened.corrections, before)
             elif opened.wants_baseline:
                 held = baseline(folder, partition, fold.engine, opened.at_us, before)
             fold.step(opened, undone, held)

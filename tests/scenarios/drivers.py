@@ -15,8 +15,9 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.catalogue import load_catalogue
-from pipeline.embedded.driver import Embedded, read_usage
+from pipeline.embedded.driver import Embedded
 from pipeline.embedded.progress import Source
+from pipeline.embedded.reading import read_usage
 from pipeline.feeds.mappings import load_mapping
 from pipeline.history.rejects import reject_table
 from pipeline.store.directory import DataDirectory

@@ -11,6 +11,7 @@ import pyarrow as pa
 from rating.engine import Engine
 from rating.state import State
 from rating.step import Step
+from rating.usage.rerating import Moment, Rerating
 from schemas.cards import CARD_SCHEMA, Account, Catalogue
 from schemas.plans import Plan, PlanVersion, Rate
 from schemas.usage import USAGE_SCHEMA, Direction, Service, UsageBatch
@@ -74,6 +75,11 @@ def usage(
 
 def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, (Service, Direction)) else value
+
+
+def rerate(history: pa.Table, weir: Engine, moment: Moment) -> pa.Table:
+    """Return the adjustment rows of rating `history` again. The engine does not change."""
+    return Rerating(weir.state, weir.compiled, history, moment).adjustments
 
 
 def rows_of(table: pa.Table) -> list[Row]:

@@ -109,6 +109,7 @@ def rated_table(events: Iterable[Event]) -> pa.Table:
                 "source_row": offset + 2,
                 "journal_partition": 0,
                 "journal_offset": offset,
+                **dict.fromkeys(RATED.names[RATED.names.index("adjusts_cycle") :]),
             }
         )
     return pa.Table.from_pylist(rows, schema=RATED)

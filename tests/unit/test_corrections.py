@@ -17,6 +17,9 @@ from tests.support.fold_case import NOON, RECEIVED, Row, cards, engine, plan, ro
 
 FLAT = Price(model="flat", price="1")
 EURO = 10**9
+AMOUNTS = (
+    "quantity_raw", "billable_quantity", "from_test", "from_allowance", "from_addon", "overage", "charge_nanos"
+)  # fmt: skip
 
 
 class History:
@@ -41,9 +44,9 @@ class History:
         return step
 
     def reverse(self, key: str, name: str = "", **fields: Any) -> Row:
-        """Fold one reversal; returns its only row."""
-        (row,) = rows_of(self.correct(RecordType.REVERSE, key, name or f"back {key}", **fields).rated)
-        return row
+        """Fold one reversal; returns its first row, with the sums of the amounts of all rows that it caused."""
+        rows = rows_of(self.correct(RecordType.REVERSE, key, name or f"back {key}", **fields).rated)
+        return rows[0] | {name: sum(row[name] for row in rows) for name in AMOUNTS}
 
 
 def flat(allowance: int = 0) -> History:
@@ -119,19 +122,23 @@ def test_a_connect_fee_comes_back_with_its_record() -> None:
 
 
 @pytest.mark.parametrize(
-    "price", [Price(model="flat", price="1", basis="record"), Price(model="capacity", tiers=(Tier(price="1"),))]
+    ("price", "charges"),
+    [
+        # 5 of the 15, 4 and 30 units are overage; then none of the 4 and 24 of the 30; then 20 of the 30.
+        (Price(model="flat", price="1", basis="record"), [39, 24, 20, 0]),
+        # The peak is the overage of the largest record.
+        (Price(model="capacity", tiers=(Tier(price="1"),)), [30, 24, 20, 0]),
+    ],
 )
-def test_a_price_of_each_record_comes_back_as_it_was(price: Price) -> None:
-    """Where charges do not run over the cycle the opposite of the row is what comes back."""
+def test_a_price_of_each_record_or_of_the_peak_is_that_of_what_stands(price: Price, charges: list[int]) -> None:
+    """If charges do not run over the cycle, they are those of the records that are left, too."""
     history = History(engine(plan(Rate(service="data", allowance=10, price=price))))
-    rows = history.use({"quantity": 15}, {"quantity": 4}, {"quantity": 30})
-    for row in rows:
-        back = history.reverse(row["record_key"])
-        assert (-row["from_allowance"], -row["overage"], -row["charge_nanos"]) == (
-            back["from_allowance"],
-            back["overage"],
-            back["charge_nanos"],
-        )
+    history.use({"quantity": 15}, {"quantity": 4}, {"quantity": 30})
+    found = [held(history)["charge_nanos"] // EURO]
+    for key in ("k1", "k2", "k3"):
+        history.reverse(key)
+        found.append(held(history)["charge_nanos"] // EURO)
+    assert charges == found
 
 
 def test_cost_rounded_by_the_record_comes_back_whole() -> None:
@@ -231,8 +238,8 @@ def test_usage_of_any_member_moves_into_a_size_that_all_share() -> None:
     assert NOTHING == held(history)
 
 
-def test_a_counter_of_several_prices_of_a_pool_is_taken_back_as_it_was() -> None:
-    """Where a pool prices up and down apart and a plan counts them as one, each record gives back what it took."""
+def test_usage_moves_into_an_allowance_that_several_prices_of_a_pool_share() -> None:
+    """If a pool prices up and down apart and a plan counts them as one, what comes after moves into what is free."""
     pool = Pool(
         id="q", account="a", kind="dynamic",
         overage=(Rate(service="data", price=FLAT), Rate(service="data", direction="up", price=FLAT)),
@@ -243,7 +250,7 @@ def test_a_counter_of_several_prices_of_a_pool_is_taken_back_as_it_was() -> None
         {"quantity": 60, "direction": Direction.UP},
         OTHER | {"quantity": 500, "direction": Direction.DOWN},
     )
-    assert [(-100, 0), (0, -60), (0, -500)] == [
+    assert [(-40, -60), (-60, 0), (0, -500)] == [
         (back["from_allowance"], back["overage"]) for back in (history.reverse(key) for key in ("k1", "k2", "k3"))
     ]
     assert NOTHING == held(history)
@@ -332,7 +339,7 @@ def test_a_replacement_that_cannot_be_rated_changes_nothing() -> None:
 
 
 def test_a_reversal_after_the_grace_period_is_late() -> None:
-    """It falls into the open cycle at what was charged, and leaves the closed one alone, ticked or not."""
+    """It is billed in the open cycle and names its own, which is rated again, ticked or not."""
     for tick in (False, True):
         history = flat(2)
         history.use({"quantity": 5}, {"quantity": 5})
@@ -340,8 +347,8 @@ def test_a_reversal_after_the_grace_period_is_late() -> None:
         if tick:
             history.weir.tick(us(after))
         back = history.reverse("k1", received=after)
-        assert ("2026-12", True, -3 * EURO, -2) == tuple(
-            back[name] for name in ("cycle", "late", "charge_nanos", "from_allowance")
+        assert ("2026-12", "2026-10", True, -5 * EURO, 0) == tuple(
+            back[name] for name in ("cycle", "adjusts_cycle", "late", "charge_nanos", "from_allowance")
         )
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -23,6 +22,8 @@ from pipeline.streaming.land.folder import PartitionLanding, folder_of
 from rating.errors import UsageError
 from schemas.commands import Activate
 from schemas.tables import TABLES
+from schemas.usage import RecordType
+from tests.support.fold_case import usage
 from tests.support.landing_case import parts_of
 
 OCTOBER_US = 1_790_812_800_000_000  # 2026-10-01T00:00:00Z
@@ -113,18 +114,23 @@ def test_originals_are_those_of_the_embedded_run(both: Both) -> None:
     wanted = run_sql(both.history, "select record_key, journal_offset from rated where journal_partition = 1")
     at = wanted["journal_offset"].to_pylist()[40]
     key = wanted["record_key"].to_pylist()[40]
-    corrections = pl.DataFrame({"corrects_key": [key, None, "nobody's"]})
-    folder = folder_of(both.history, 1)
-    assert 0 == landing.originals(folder, 1, corrections, at).num_rows
-    assert 0 == landing.originals(folder, 1, corrections, 0).num_rows
-    found = landing.originals(folder, 1, corrections, at + 1)
+    rows = [
+        {"record_key": f"c{place}", "record_type": RecordType.REVERSE, "corrects_key": one, "quantity": 0}
+        for place, one in enumerate((key, None, "nobody's"))
+    ]
+    corrections, folder = usage(*rows, feed="plain"), folder_of(both.history, 1)
     with Embedded.open(both.data, write=False) as driver:
-        expected = driver.originals(corrections)
-    kept = [name for name in found.column_names if name not in PLACES]
-    assert expected.select(kept).to_pylist() == found.select(kept).to_pylist()
-    assert found.num_rows
+        engine, expected = driver.engine, driver.rated_rows().touched(driver.engine, corrections)
+    assert 0 == landing.originals(folder, 1, engine, corrections, at).num_rows
+    assert 0 == landing.originals(folder, 1, engine, corrections, 0).num_rows
+    found = landing.originals(folder, 1, engine, corrections, at + 1)
+    assert key in found["record_key"].to_pylist()
+    assert at == max(found["journal_offset"].to_pylist())
+    whole = landing.originals(folder, 1, engine, corrections, engine.state.offset // 2)
+    kept = [name for name in whole.column_names if name not in PLACES]
+    assert {*map(str, whole.select(kept).to_pylist())} <= {*map(str, expected.select(kept).to_pylist())}
     with pytest.raises(ValueError, match="wait for it"):
-        landing.originals(folder, 1, corrections, 10**9)
+        landing.originals(folder, 1, engine, corrections, 10**9)
 
 
 def weir(history: Path, *arguments: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.embedded.driver import read_usage
+from pipeline.embedded.reading import read_usage
 from pipeline.embedded.progress import Source
 from pipeline.feeds.mappings import parse_mapping
 from pipeline.journal.entries import Apply, Rejects, Usage

@@ -35,4 +35,4 @@ def test_names_without_a_use_in_the_product_are_reported(tmp_path: Path) -> None
     assert found == [f"rating/sums.py: {name}" for name in ("Tree.never_asked", "UNUSED", "passed_on", "recursive")]
     assert done.returncode == 1
     unneeded = [line for line in done.stdout.splitlines() if "ALLOWED" in line]
-    assert "rating/usage/rerating.py: rerate" in unneeded[-1]
+    assert "rating/dedupe/seen.py: Seen.recent" in unneeded[-1]

@@ -158,7 +158,7 @@ def test_corrections_and_rules_on_totals_ask_for_the_history() -> None:
         fold.step(left[0])
     corrections = left[0].corrections
     assert corrections is not None
-    assert ["k"] == corrections["corrects_key"].to_list()
+    assert ["k"] == corrections.rows["corrects_key"].to_list()
     undone = fold.step(left[0], done.rated)
     assert [-10] == undone.rated["quantity_raw"].to_pylist()
     nothing, left = fold.steps(left[1:])

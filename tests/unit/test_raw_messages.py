@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.embedded.driver import read_usage
+from pipeline.embedded.reading import read_usage
 from pipeline.embedded.progress import Source
 from pipeline.feeds.decode import Position
 from pipeline.feeds.mappings import load_mapping, parse_mapping

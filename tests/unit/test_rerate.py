@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 
+import numpy as np
 import pyarrow as pa
 
 from rating.engine import Engine
-from rating.usage.rerating import rerate
+from rating.position import JournalPosition
+from rating.usage.rerating import Moment
 from schemas.cards import Addon, Catalogue
 from schemas.plans import Plan, PlanVersion, Price, Rate, TestAllowance
 from schemas.usage import RecordType
-from tests.support.fold_case import NOON, RECEIVED, Row, cards, engine, plan, rows_of, us, usage
+from tests.support.fold_case import NOON, RECEIVED, Row, cards, engine, plan, rerate, rows_of, us, usage
 
 FLAT = Price(model="flat", price="1")
 EURO = 10**9
@@ -21,9 +23,9 @@ LATER = us(RECEIVED) + 5
 def again(weir: Engine, *history: pa.Table) -> tuple[list[Row], pa.Table]:
     """The adjustments of rating again, and the history with them; twice gives nothing more."""
     table = pa.concat_tables(history)
-    adjustments = rerate(table, weir, LATER, 3, 77)
+    adjustments = rerate(table, weir, Moment(LATER, JournalPosition(3, 77)))
     whole = pa.concat_tables([table, adjustments])
-    assert 0 == rerate(whole, weir, LATER).num_rows
+    assert 0 == rerate(whole, weir, Moment(LATER)).num_rows
     return rows_of(adjustments), whole
 
 
@@ -44,7 +46,8 @@ def test_usage_that_came_in_order_needs_no_adjustment() -> None:
         for hour, session in ((3, None), (4, "s"), (5, "s"))
     ]
     assert [] == again(weir, weir.usage(usage(*rows)).rated)[0]
-    assert 0 == rerate(weir.usage(usage({"iccid": "404"})).rated, weir, LATER).num_rows
+    none = weir.usage(usage({"iccid": "404"})).rated
+    assert 0 == rerate(none, weir, Moment(LATER)).num_rows
 
 
 def test_an_adjustment_is_new_minus_old() -> None:
@@ -110,16 +113,16 @@ def test_reversed_records_do_not_count() -> None:
 
 
 def test_test_units_and_addons_are_not_used_twice() -> None:
-    """What other cycles used of them is gone; what these records used is theirs to use again."""
+    """What other cycles used of them is gone."""
     bought = NOON - dt.timedelta(days=60)
     addon = Addon(id="x", iccid="1", service="data", amount=50, purchased_at=bought, expires_on=dt.date(2026, 12, 1))
     terms = plan(Rate(service="data", price=FLAT), test=TestAllowance(amount=30))
     weir = engine(terms, card_rows=({"iccid": "1", "test_from": dt.date(2026, 9, 1)},), addons=(addon,))
     september = dt.datetime(2026, 9, 20, tzinfo=dt.UTC)
-    weir.usage(usage({"quantity": 50, "used_at": september, "record_key": "old"}, received=september))
+    old = weir.usage(usage({"quantity": 50, "used_at": september, "record_key": "old"}, received=september)).rated
     rated = weir.usage(usage({"quantity": 40, "used_at": at(9)})).rated
     assert [(0, 30, 10)] == [(row["from_test"], row["from_addon"], row["overage"]) for row in rows_of(rated)]
-    assert [] == again(weir, rated)[0]
+    assert [] == again(weir, old, rated)[0]
     assert {"x": 50} == weir.compiled.addons.usage()
 
 
@@ -129,5 +132,9 @@ def test_a_rerated_record_is_reversed_as_it_stands() -> None:
     step = weir.usage(usage({"quantity": 80, "used_at": at(9)}, {"quantity": 60, "used_at": at(8)}))
     _, whole = again(weir, step.rated)
     reversal = {"record_key": "r", "record_type": RecordType.REVERSE, "corrects_key": "k2", "quantity": 0}
-    (back,) = rows_of(weir.usage(usage(reversal), whole).rated)
+    weir.state.counters.keep(np.zeros(len(weir.state.counters), bool))
+    back, other = rows_of(weir.usage(usage(reversal), whole).rated)
     assert (-60, 0, 0) == tuple(back[name] for name in ("from_allowance", "overage", "charge_nanos"))
+    assert ("k1", 40, -40, -40 * EURO) == tuple(
+        other[n] for n in ("record_key", "from_allowance", "overage", "charge_nanos")
+    )

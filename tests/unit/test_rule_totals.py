@@ -138,7 +138,7 @@ def test_the_baseline_sums_rated_rows() -> None:
 
 
 def test_the_baseline_counts_what_live_totals_counted() -> None:
-    """A reversal that came after its cycle closed takes nothing from the open one; a new rating adds nothing."""
+    """What adjusts a closed cycle takes nothing from the open one in which it is billed."""
     weir = engine(plan(Rate(service="data")))
     in_time, late = dt.datetime(2026, 10, 30, tzinfo=dt.UTC), dt.datetime(2026, 11, 10, tzinfo=dt.UTC)
     first = weir.usage(usage({"quantity": 5, "used_at": in_time}, received=in_time)).rated
@@ -154,7 +154,8 @@ def test_the_baseline_counts_what_live_totals_counted() -> None:
         scope = {"cycles": ["2026-11"], "first_day": dt.date(2026, 11, 1)}
         session.execute("create table rated as select * from known")
         assert [7] == frame(session, scope)["units"].to_list()
-        session.execute("insert into rated select * replace ('rerate' as kind) from known")
+        adjusted = "'rerate' as kind, '2026-11' as cycle, '2026-10' as adjusts_cycle"
+        session.execute(f"insert into rated select * replace ({adjusted}) from known")
         assert [7] == frame(session, scope)["units"].to_list()
         session.register("first_back", weir.usage(usage(backs[0], received=late), originals=rated).rated)
         session.execute("insert into rated select * from first_back")

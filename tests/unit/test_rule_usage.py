@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from rating.engine import Engine
 from rating.rules.active_rules import RuleSet
 from rating.rules.detect.traffic import Traffic
-from rating.rules.detect.usage import backfill, baseline_scope, expire, take_back, usage_fires
+from rating.rules.detect.usage import adjust, backfill, baseline_scope, expire, usage_fires
 from rating.rules.firing.firings import NONE, Fires, Labels
 from rating.rules.firing.repetition import Memory, Occurrences
 from rating.rules.state import RuleState
@@ -26,6 +27,7 @@ from rating.usage.cycles import cycle_code, cycle_days, cycle_label
 from schemas.cards import Account, Pool, PoolSize
 from schemas.plans import Plan, PlanVersion, Rate, Zone, ZoneSet
 from schemas.rules import Action, Filter, Rule
+from schemas.tables import RATED
 from schemas.usage import USAGE_SCHEMA, Direction, Service
 from tests.support.fold_case import SINCE, engine, us
 
@@ -475,7 +477,7 @@ def test_a_slice_that_is_kept_is_not_filled_again() -> None:
 
 @pytest.mark.parametrize("kind", ["usage", "reversal"])
 def test_a_reversal_lowers_totals_and_fires_nothing(kind: str) -> None:
-    """All slices of the row go down, whether it is given as it was or as the adjustment; sessions stay."""
+    """All slices of the row go down, whether a row is taken off or an adjustment is added; sessions stay."""
     _, ruleset = world(*ALL_SLICES)
     state = RuleState()
     backfill(ruleset, state, history(), ruleset.watches)
@@ -483,7 +485,9 @@ def test_a_reversal_lowers_totals_and_fires_nothing(kind: str) -> None:
     used_at = dt.datetime.fromtimestamp(FIRST / 1e6, dt.UTC)
     row = history().to_dicts()[0] | {"kind": kind, "used_at": used_at}
     row |= {"billable_quantity": sign * 5, "from_test": sign * 1}
-    take_back(ruleset, state, row, FIRST)
+    row = {name: row.get(name) for name in RATED.names}
+    one, none = pa.Table.from_pylist([row], schema=RATED), list[pa.Table]()
+    adjust(ruleset, state, *((none, [one]) if kind == "usage" else ([one], none)))
     expected = {"cycle": 3, "day": 3, "rolling": 3, "sessions": 2, "country": 3, "far": 0, "home": 3, "pool": 0}
     assert expected | {"sms": 0} == totals(ruleset, state)
     assert not len(state.memory)

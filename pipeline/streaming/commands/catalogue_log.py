@@ -16,7 +16,7 @@ from typing import Final
 
 import polars as pl
 
-from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tick, Usage
+from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Rerate, Tick, Usage
 from pipeline.journal.messages import MAGIC, Fence, messages_of, read_message
 from pipeline.journal.router import Router
 from rating.apply import Compiled, apply
@@ -99,7 +99,7 @@ class Registry:
         call always returns the same bytes.
         """
         router = self.router_at(catalogue_offset)
-        if isinstance(entry, (Usage, Rejects)):
+        if isinstance(entry, (Usage, Rejects, Rerate)):
             raise ValueError("usage is no entry of the log of commands")
         if isinstance(entry, Commands) and offset in self._repeats:
             takes = self._repeats[offset]
@@ -214,7 +214,7 @@ def _entry_of(offset: int, content: bytes) -> Apply | Commands | Tick | str:
             return str(error)
         raise
     entry = message.entry()
-    if isinstance(entry, (Usage, Rejects)):
+    if isinstance(entry, (Usage, Rejects, Rerate)):
         return f"{where}: found usage; expected a catalogue, commands or a tick: send usage to the topic of raw usage"
     return entry
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 from pipeline.clickhouse import History, Sink
 from pipeline.history.baseline import baseline as sums_of
 from pipeline.history.compaction import crowded, merge
-from pipeline.history.originals import originals_in
+from pipeline.history.originals import RatedRows, rated_files
 from pipeline.history.reader import READERS, partition_folder
 from pipeline.history.writer import Landing
 from pipeline.store import manifest as manifests
@@ -38,6 +38,7 @@ from rating.engine import Engine
 from rating.errors import StorageError, WorldError
 from rating.rules.totals.cycle_and_day import BASELINE
 from schemas.tables import TABLES
+from schemas.usage import UsageBatch
 
 MOST_FILES: Final = 12  # mergeable files of one folder; with a lower limit each row would be rewritten more often
 MERGED_ROWS: Final = 500_000  # of a merged file, which is built in memory
@@ -259,8 +260,8 @@ class PartitionLanding:
         self._even = False
 
 
-def originals(folder: Path, partition: int, corrections: pl.DataFrame, before_offset: int) -> pa.Table:
-    """Return the landed rated rows with the keys that REVERSE and REPLACE records correct, in journal order (F6).
+def originals(folder: Path, partition: int, engine: Engine, corrections: UsageBatch, before_offset: int) -> pa.Table:
+    """Return the landed rated rows that corrections touch (Engine.correction_scope), in journal order (F6).
 
     Only rows with an offset of the fold below `before_offset` count, and all of those must have landed. So the result
     does not depend on rows that land meanwhile. Raises ValueError if they have not landed, StorageError if the folder
@@ -269,7 +270,7 @@ def originals(folder: Path, partition: int, corrections: pl.DataFrame, before_of
     directory = _landed_before(folder, partition, before_offset)
     if directory is None:
         return TABLES["rated"].empty_table()
-    return directory.read(lambda _: originals_in(directory, corrections, before_offset))
+    return directory.read(lambda _: RatedRows(rated_files(directory), before_offset).touched(engine, corrections))
 
 
 def baseline(folder: Path, partition: int, engine: Engine, at_us: int, before_offset: int) -> pl.DataFrame:

@@ -51,14 +51,14 @@ class Opened:
         return self.fold.engine.state.clock_us if at_us is None else at_us
 
     @property
-    def corrections(self) -> pl.DataFrame | None:
-        """The rows of a correction entry that came without the rows that it corrects, else None.
+    def corrections(self) -> UsageBatch | None:
+        """The batch of a correction entry that came without the rows that it touches, else None.
 
         If not None, `step` needs `originals` (F6).
         """
         entry = self.entry
         if isinstance(entry, Usage) and entry.originals is None and _corrects(entry.batch.rows):
-            return entry.batch.rows
+            return entry.batch
         return None
 
     @property

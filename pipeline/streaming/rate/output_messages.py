@@ -27,7 +27,7 @@ from pipeline.outbox.message import Target, outgoing
 from pipeline.streaming.rate.output import EMPTY, SCHEMAS, STATUSES, Counts, Output, Part, Ruled, assembled, stacked
 from rating.columnar.arrow import instant, text, words
 from rating.errors import StorageError, WorldError
-from rating.usage.rerating import frame_of
+from rating.usage.records_again import frame_of
 from schemas.rules import Action
 from schemas.tables import REJECTED
 

@@ -106,11 +106,12 @@ def _fold(fold: PartitionFold, opened: list[Opened], folder: Path) -> None:
 def step_with_history(fold: PartitionFold, opened: Opened, folder: Path) -> Output:
     """Apply an entry that wants history, using the rows before it in `folder`. All of those must have landed.
 
-    History is needed for the rows that corrections undo (F6), and for the totals that a starting rule begins with (L7).
+    History is needed for the rows that corrections touch (F6), and for the totals that a starting rule begins with
+    (L7).
     """
     before = fold.engine.state.offset
     if opened.corrections is not None:
-        return fold.step(opened, originals(folder, fold.partition, opened.corrections, before))
+        return fold.step(opened, originals(folder, fold.partition, fold.engine, opened.corrections, before))
     return fold.step(opened, None, baseline(folder, fold.partition, fold.engine, opened.at_us, before))
 
 

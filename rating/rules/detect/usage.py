@@ -7,17 +7,18 @@ fire are examined record by record. `test_rules_fire_as_record_by_record_and_in_
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from rating.calendars.calendar import DAY_US, day_date
 from rating.catalogue.rates import SERVICES, Book
 from rating.columnar.groups import Groups, distinct
 from rating.columnar.key_index import Ints
+from rating.columnar.sharing import own_frame
 from rating.errors import InputError
 from rating.rules.active_rule import Watch
 from rating.rules.detect.thresholds_crossed import Candidates, Decisions
@@ -34,11 +35,9 @@ from schemas.usage import Direction, Service
 if TYPE_CHECKING:
     from rating.rules.active_rules import RuleSet
     from rating.rules.state import RuleState
-    from rating.usage.corrections import Row
 
 _MARGIN_US: Final = 2 * DAY_US  # covers midnight in any time zone, and records dated up to an hour ahead
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_QUARTER: Final = dt.timedelta(minutes=15)
+_QUARTER_US: Final = 15 * 60 * 1_000_000
 
 
 def usage_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fires]:
@@ -128,27 +127,35 @@ def _forget_past(ruleset: RuleSet, state: RuleState, last_us: int) -> None:
     memory.keep(~gone)
 
 
-def take_back(ruleset: RuleSet, state: RuleState, row: Row, clock_us: int) -> None:
-    """Subtract a reversed rated row from the totals (F6). Nothing fires.
+def adjust(ruleset: RuleSet, state: RuleState, added: Sequence[pa.Table], taken: Sequence[pa.Table]) -> None:
+    """Add rated rows (RATED) to the totals, and subtract others (F6). Nothing fires.
 
-    `row` (a dict of the columns of RATED) is the adjustment, whose units are negative, or the original row. Counts of
-    sessions do not change.
+    A row counts in the cycle that it belongs to. Counts of sessions do not change.
     """
     watched = _watched(ruleset)
     _drop_unused(state, watched)
-    units = row["billable_quantity"] - row["from_test"]
-    if not units:
+    rows = pl.concat([_sums(table, sign) for tables, sign in ((added, 1), (taken, -1)) for table in tables])
+    rows = rows.filter(pl.col("units") != 0)
+    if rows.is_empty():
         return
-    facts = {name: row.get(name) for name in BASELINE} | {
-        "quarter": (row["used_at"] - _EPOCH) // _QUARTER,
-        "units": units if row["kind"] == "reversal" else -units,
-        "sessions": 0,
-    }
-    history = _History(ruleset, pl.DataFrame([facts], schema=BASELINE))
+    history = _History(ruleset, rows)
     kept = state.totals.slices | state.rolling.slices
     for one in watched:
         if one.text in kept:
             history.add(state, one)
+
+
+def _sums(rated: pa.Table, sign: int) -> pl.DataFrame:
+    """Return rated rows with the columns of BASELINE."""
+    names = [name for name in BASELINE if name in rated.schema.names]
+    rows = own_frame(rated.select([*names, "adjusts_cycle", "used_at", "billable_quantity", "from_test"]))
+    return rows.select(
+        *(pl.col(name) for name in names if name != "cycle"),
+        cycle=pl.coalesce(pl.col("adjusts_cycle").cast(pl.String), pl.col("cycle").cast(pl.String)),
+        quarter=pl.col("used_at").to_physical() // _QUARTER_US,
+        units=sign * (pl.col("billable_quantity") - pl.col("from_test")),
+        sessions=pl.lit(0, pl.Int64),
+    ).select(pl.col(name).cast(kind) for name, kind in BASELINE.items())
 
 
 def backfill(ruleset: RuleSet, state: RuleState, rows: pl.DataFrame, watches: Sequence[Watch]) -> None:

@@ -43,12 +43,11 @@ BASELINE: Final[dict[str, pl.DataType]] = {
 }
 """What the totals of a slice start from where a rule begins to watch in mid-cycle: sums over the table `rated`.
 
-One row a combination of the columns before `units`, over usage and what reversals took back of it in its own cycle;
-rows that were rated again (P10) have moved no total, and are left out. Of the cycles
-that still take usage every row counts; `day` (local day of use) and `quarter` (of an hour since 1970 UTC, of used_at)
-are set for days that windows of 24 hours can still reach and null for older ones. `units` is billable_quantity less
-from_test; `sessions` counts data sessions that began: a session by its first row, a record without session id by
-itself. Older combinations of no units may be left out.
+One row a combination of the columns before `units`, over usage and adjustments. A row counts in the cycle that it
+belongs to, even if it is billed in a later one. Of the cycles that still take usage every row counts; `day` (local day
+of use) and `quarter` (of an hour since 1970 UTC, of used_at) are set for days that windows of 24 hours can still reach
+and null for older ones. `units` is billable_quantity less from_test; `sessions` counts data sessions that began: a
+session by its first row, a record without session id by itself. Older combinations of no units may be left out.
 """
 
 _SERVICES: Final = tuple(service.name.lower() for service in Service)
@@ -70,9 +69,9 @@ def baseline_sql() -> str:
             select *, kind = 'usage' and service = 'data' and part = 0 and (session_id is null or row_number() over (
                 partition by feed, service, kind, session_id order by journal_partition, journal_offset, part
             ) = 1) as began
-            from rated
-            where list_contains($cycles, cycle) and kind <> 'rerate' and (
-                kind = 'usage' or not late or exists (
+            from (select * replace (coalesce(adjusts_cycle, cycle) as cycle) from rated) as rated
+            where list_contains($cycles, cycle) and (
+                kind <> 'reversal' or not late or because is not null or exists (
                     from rated as original
                     where original.kind = 'usage' and list_contains($cycles, original.cycle)
                         and original.feed = rated.feed and original.record_key = rated.record_key

@@ -46,7 +46,7 @@ from tests.support.reference.reference_terms import (
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MOST = {"data": 1 << 45, "sms": 1 << 20, "voice": 1 << 25}
-_CONTENT = (
+CONTENT = (
     "iccid", "imsi", "msisdn", "session_id", "corrects_key", "plmn", "volume_up_bytes", "volume_down_bytes",
     "quantity", "used_at", "sequence", "service", "direction",
 )  # fmt: skip
@@ -121,14 +121,14 @@ class Model:
         arrival = (received - _EPOCH).days
         self.today = max(self.today, arrival)
         for row in batch.rows.iter_rows(named=True):
-            record = {name: row.get(name) for name in _CONTENT} | {
+            record = {name: row.get(name) for name in CONTENT} | {
                 "zone": row.get("zone"),
                 "country": row.get("country"),
                 "started_at": row.get("started_at"),
                 "ended_at": row.get("ended_at"),
             }
             key = (batch.feed, row["record_key"])
-            content = (tuple(record[name] for name in _CONTENT), row.get("record_type") or RecordType.EVENT)
+            content = (tuple(record[name] for name in CONTENT), row.get("record_type") or RecordType.EVENT)
             offset, self.offset = self.offset, self.offset + 1
             if key in self.seen and self.today - self.seen[key][1] <= 32:
                 if self.seen[key][0] == content:

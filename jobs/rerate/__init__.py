@@ -1,0 +1,1 @@
+"""Rating usage again by command (P10)."""

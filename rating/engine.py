@@ -57,8 +57,16 @@ class Engine:
         self.state = state
         self.partition = partition
         self.compiled = Compiled(state)
+        self._name_currencies()
         self.names = Names.of(self.compiled)
         self.rules = Rules(state, self.compiled, self.names, partition)
+
+    def _name_currencies(self) -> None:
+        """Fill in the currency of counters that an earlier version wrote, which had no such column."""
+        counters = self.state.counters
+        at = np.flatnonzero((counters["currency"] == 0) & (counters["charge_nanos"] != 0))
+        if len(at):
+            counters["currency"][at] = self.compiled.book.currency_of_version[counters["plan_version"][at]] + 1
 
     def _compile(self, compiled: Compiled) -> None:
         self.compiled = compiled

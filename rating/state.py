@@ -69,7 +69,7 @@ class State:
     def snapshot(self) -> tuple[bytes, dict[str, pa.Table]]:
         """Return the facts as JSON and the tables by name.
 
-        The tables are cards, plan_history, pool_history, counters, sessions and those of the rules.
+        The tables are cards, plan_history, pool_history, counters, further_charges, sessions and those of the rules.
         """
         catalogue = self.catalogue
         facts = _Facts(
@@ -93,6 +93,7 @@ class State:
             "plan_history": self.plan_history.to_arrow(compat_level=pl.CompatLevel.oldest()),
             "pool_history": self.pool_history.to_arrow(compat_level=pl.CompatLevel.oldest()),
             "counters": self.counters.to_table(),
+            "further_charges": self.counters.further_table(),
             "sessions": self.sessions.to_table(),
             **self.rules.tables(),
         }
@@ -122,7 +123,7 @@ class State:
             plan_history=frames["plan_history"],
             pool_history=frames["pool_history"],
             vocabulary=Vocabulary(facts.vocabulary),
-            counters=Counters.from_table(tables["counters"]),
+            counters=Counters.from_table(tables["counters"], tables.get("further_charges")),
             sessions=Sessions.from_table(tables["sessions"]),
             addon_used=facts.addon_used,
             rules=RuleState.restore(facts.active_rules, tables),

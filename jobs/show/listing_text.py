@@ -43,7 +43,7 @@ def render_cards(page: Page) -> RenderableType:
             quantity_cell(row["data_allowance_bytes"], "data"),
             quantity_cell(row["sms_used"], "sms"),
             quantity_cell(row["voice_used_s"], "voice"),
-            _amount(row["charge"], row["currency"]),
+            safe(row["charges"]) if row["charge"] is None else _amount(row["charge"], row["currency"]),
             safe(", ".join(row["tags"] or [])),
         )
     parts: list[RenderableType] = [table, range_text(page)]

@@ -129,6 +129,11 @@ class _Rates:
         )
 
 
+# Most units of a single record: 32 TiB of data, 1,048,576 SMS or 2**25 seconds of voice (more than a year). More is a
+# fault of the feed.
+MOST_UNITS: Final = np.array([1 << 45, 1 << 20, 1 << 25], np.int64)
+
+
 @dataclass(frozen=True)
 class ZoneKey:
     """How a plan version finds the zone of a record: its zones in order, and the zone for all other countries."""
@@ -194,6 +199,7 @@ class Book:
         )
         self._places: dict[tuple[str, str, str], Ints] = {}
         self.cycle_calendars = [_calendar(name) for name in vocabulary.cycles.names]
+        self.most_units = self._most_units()
         if len(vocabulary.meters) > MOST_METERS:
             raise PlanError(
                 f"found {len(vocabulary.meters)} counters; expected at most {MOST_METERS}: let rates share `counter`"
@@ -224,6 +230,8 @@ class Book:
         ordered.sort(key=lambda entry: entry[0])
         self.versions = [(plan, version) for _, plan, version in ordered]
         rows = {(plan.id, version.version): row for row, plan, version in ordered}
+        currencies = self.vocabulary.currencies
+        self.currency_of_version = np.array([currencies.row(plan.currency) for plan, _ in self.versions], np.int64)
         for row, plan in enumerate(plans):
             for place, version in enumerate(sorted(plan.versions, key=lambda version: version.effective)):
                 self.effective[row, place] = (version.effective - _EPOCH).days
@@ -325,6 +333,20 @@ class Book:
                     raise PlanError(f"{where}: {error}") from error
                 direction = slice(None) if rate.direction == "any" else DIRECTIONS[rate.direction]
                 self.pool_rate[row, SERVICES[rate.service], direction] = number
+
+    def _most_units(self) -> Ints:
+        """Return the most units that one record of each plan version and service may have, int64[versions, services].
+
+        The last row is for records without a version.
+        """
+        most = np.tile(MOST_UNITS, (len(self.versions) + 1, 1))
+        limit = np.append(self.prices.record_limit, np.iinfo(np.int64).max)  # -1: no rate, and no limit
+        for service in range(len(Service)):
+            shared = limit[self.pool_rate[:, service]].min(initial=MOST_UNITS[service])
+            for row, (plan, _) in enumerate(self.versions):
+                own = limit[self.rate_at[row, service]].min(initial=MOST_UNITS[service])
+                most[row, service] = own if plan.type == "single" else min(own, shared)
+        return most
 
     def _cycle_row(self, cycle: Cycle) -> int:
         return self.vocabulary.cycles.row(f"{cycle.months}/{cycle.anchor_day}")

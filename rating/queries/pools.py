@@ -12,7 +12,7 @@ from rating.catalogue.rates import SERVICES
 from rating.columnar.key_index import Ints
 from rating.engine import Engine
 from rating.queries.counters import open_cycles, pool_accounts, rows_of_subject
-from rating.queries.schemas import POOLS_VIEW
+from rating.queries.schemas import POOLS_VIEW, nanos_type
 from rating.units.ratio import percent
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_days, cycle_label
@@ -122,7 +122,8 @@ def pools_view(engine: Engine, today: Ints) -> pl.DataFrame:
             "members": int(members[pool]),
         }
         rows.append(about | {name: getattr(use, name) for name in POOLS_VIEW if name not in about})
-    return pl.DataFrame(rows, schema=POOLS_VIEW)
+    frame = pl.DataFrame(rows, schema=POOLS_VIEW | {"charge_nanos": pl.Decimal(38, 0)})
+    return frame.cast(nanos_type(frame["charge_nanos"]))
 
 
 def _use(engine: Engine, pool: int, service: int, cycle: int, rows: Ints, day: int) -> PoolUse:
@@ -143,7 +144,7 @@ def _use(engine: Engine, pool: int, service: int, cycle: int, rows: Ints, day: i
         used=used,
         percent=percent(used, size),
         overage=int(counters["overage"][rows].sum()),
-        charge_nanos=int(counters["charge_nanos"][rows].sum()),
+        charge_nanos=sum(sum(counters.charges(row).values()) for row in rows.tolist()),
         currency=currency,
     )
 

@@ -123,3 +123,9 @@ class StateViews:
     accounts: pl.DataFrame = field(default_factory=lambda: _empty(ACCOUNTS_VIEW))
     addons: pl.DataFrame = field(default_factory=lambda: _empty(ADDONS_VIEW))
     rules: pl.DataFrame = field(default_factory=lambda: _empty(RULES_VIEW))
+
+
+def nanos_type(nanos: pl.Series) -> dict[str, pl.DataType]:
+    """Return the type of a column `charge_nanos`: Int64, or Decimal(38, 0) if an amount does not fit 64 bits."""
+    fits = nanos.is_empty() or (nanos.cast(pl.Decimal(38, 0)).is_between(-(1 << 63), (1 << 63) - 1)).all()
+    return {"charge_nanos": pl.Int64() if fits else pl.Decimal(38, 0)}

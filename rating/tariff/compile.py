@@ -66,6 +66,25 @@ def unit_limit(segments: Sequence[Segment]) -> int:
     return MAX_UNITS_RATED
 
 
+def record_limit(segments: Sequence[Segment]) -> int:
+    """Return the most units, up to MAX_UNITS_RATED, by which F never rises or falls by more than MAX_NANOS.
+
+    The result is a lower bound: it adds up the steepest segment and all jumps between segments.
+    """
+    jumps = sum(
+        (
+            abs(following.cost(following.above + 1) - segment.cost(following.above))
+            for segment, following in pairwise(segments)
+        ),
+        segments[0].base,
+    )
+    steepest = max(segment.step / segment.size for segment in segments)
+    rest = MAX_NANOS - jumps - max(segment.step for segment in segments)
+    if rest < 0:
+        return 0
+    return min(MAX_UNITS_RATED, int(rest / steepest)) if steepest else MAX_UNITS_RATED
+
+
 def _check_fields(spec: PriceSpec) -> None:
     price = spec.price
     if price.model in _TIERED:

@@ -24,10 +24,6 @@ from rating.dedupe.seen import DAY_US, Seen, first_in_batch, order_of
 from schemas.usage import REJECT_SCHEMA, Direction, Service, UsageBatch
 
 FUTURE_US: Final = 3_600_000_000  # a record may be dated at most one hour ahead of its arrival (T5)
-# Most units of a single record: 32 TiB of data, 1,048,576 SMS or 2**25 seconds of voice (more than a year). More is a
-# fault of the feed.
-MOST_UNITS: Final = np.array([1 << 45, 1 << 20, 1 << 25], np.int64)
-
 # `local_days` makes a table of midnights if the range of days is at most this much longer than the number of records.
 _FEW_DAYS: Final = 1 << 10
 
@@ -153,7 +149,7 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) ->
         spots = []
     quantity = rows["quantity"].to_numpy()
     verdict[used_us > batch.received_at_us + FUTURE_US] = _FUTURE
-    verdict[quantity > MOST_UNITS[service]] = _TOO_LARGE
+    verdict[quantity > book.most_units[version, service]] = _TOO_LARGE
     verdict[unknown] = _UNKNOWN_CARD
 
     if known.any():
@@ -243,7 +239,7 @@ def _rejects(batch: UsageBatch, book: Book, records: Accepted, verdict: np.ndarr
         ]
     )
     if _TOO_LARGE in found:
-        bad = bad.with_columns(most=MOST_UNITS[records.service[at]])
+        bad = bad.with_columns(most=book.most_units[records.version[at], records.service[at]])
     if _NO_RATE in found:
         names = [f"{plan.id} version {version.version}" for plan, version in book.versions] or ["none"]
         codes = zip(records.service[at].tolist(), records.direction[at].tolist(), strict=True)

@@ -162,7 +162,7 @@ def charge(
     before = totals.before(counters, "billable", entries.billable)
     allocation = allocate(counters, compiled, items, totals)
     charges = price(counters, sessions, compiled.book, items, totals, allocation.overage)
-    post(counters, items, totals, allocation, charges)
+    post(counters, compiled.book, items, totals, allocation, charges)
     return Rating(
         subject=items.subject,
         from_test=allocation.from_test,
@@ -228,21 +228,25 @@ def price(
         _by_session(sessions, interval, np.where(basis == SESSION_BASIS, session, -1), overage)
     if capacity.any():
         _by_peak(counters, interval, priced, capacity, overage)
-    if after.max() > book.prices.unit_limit.min():
-        # Units beyond what 64 bits can price (some billion of the currency) are free. F is still a function (T6).
-        limit = book.prices.unit_limit[rate]
-        before, after = np.minimum(before, limit), np.minimum(after, limit)
     fee = entries.of(items.usage.connects) * (entries.part == 0) * (book.rates.connect_fee_nanos[rate] > 0)
     nanos = book.prices.charge(rate, before, after, fee if fee.any() else None)
     return _Charges(nanos, rate, overage_before, priced)
 
 
-def post(counters: Counters, items: _Items, totals: _CounterRows, allocation: _Allocation, charges: _Charges) -> None:
+def post(
+    counters: Counters,
+    book: Book,
+    items: _Items,
+    totals: _CounterRows,
+    allocation: _Allocation,
+    charges: _Charges,
+) -> None:
     """Add usage, overage and charges to the counters, and write down the last size, plan version and account."""
     entries, buckets, priced = items.entries, allocation.buckets, charges.priced
     groups, rows = totals.groups, totals.rows
     priced.add(counters, "overage", allocation.overage)
-    priced.add(counters, "charge_nanos", charges.charge_nanos)
+    currency = book.currency_of_version[entries.of(items.usage.accepted.version)]
+    counters.add_charges(priced.groups, priced.rows, charges.charge_nanos, currency)
     counters["records"][rows] += np.diff(np.append(groups.starts, len(groups.order)))
     totals.add(counters, "raw", entries.raw)
     totals.add(counters, "billable", entries.billable)

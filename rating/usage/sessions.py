@@ -21,7 +21,7 @@ from rating.dedupe.seen import digest
 KEEP_DAYS: Final = 35  # a session without a record for more days than this is over
 _REPORTED: Final = ("quantity", "up", "down", "sequence")  # last values that the feed reported
 _NEWEST: Final = ("newest_sequence", "newest_us")  # largest values so far
-_COLUMNS: Final = (*_REPORTED, *_NEWEST, "seen_day", "records", "units", "overage")
+_COLUMNS: Final = (*_REPORTED, *_NEWEST, "seen_day", "units", "overage")
 _UNKNOWN: Final = -1
 
 

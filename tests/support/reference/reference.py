@@ -220,11 +220,11 @@ class Model:
         if batch.cumulative:
             assert session is not None
             raw, up, down = growth(session, record, outcome)
-        connects, units_before = True, 0
+        units_before = 0
         if session is not None:
-            connects, units_before = session.records == 0, session.units
-            session.records += 1
+            units_before = session.units
             session.units += raw
+        connects = raw > 0 and units_before == 0
         pool = self.pool_of(card, plan, service, day)
         cycle, late = self.cycle_of(pool.cycle if isinstance(pool, Pool) else plan.cycle, account, day, received)
         parts = self.parts(

@@ -38,7 +38,6 @@ class Session:
     newest_sequence: int | None = None
     newest: dt.datetime | None = None
     heard: int = 0  # Latest day of arrival. A session that is silent for more than 35 days has ended.
-    records: int = 0
     units: int = 0
     overage: int = 0
 

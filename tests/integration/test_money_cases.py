@@ -1,0 +1,106 @@
+"""Money through the command line: small catalogues and files whose right amounts were worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.cli import app as cli
+
+CASES = Path(__file__).parent / "cases" / "money"
+
+
+class Scene:
+    """A case in a folder of its own, with a fresh data directory."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self._capsys, self._monkeypatch = folder, capsys, monkeypatch
+
+    def weir(self, *arguments: str, status: int = 0) -> str:
+        """Run a command in the folder of the case, and return what it printed."""
+        self._monkeypatch.setattr(sys, "argv", ["weir", "--data", "data", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = self._capsys.readouterr()
+        assert status == int(end.value.code or 0), captured.err
+        return captured.out + captured.err
+
+    def sql(self, query: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a query, with columns in the order of their names."""
+        return [tuple(row[name] for name in sorted(row)) for row in json.loads(self.weir("sql", "--json", query))]
+
+    def ingest(self, file: str, as_of: str) -> None:
+        """Ingest a file of the feed `plain`."""
+        self.weir("ingest", "--feed", "plain", file, "--as-of", as_of)
+
+
+@pytest.fixture
+def scene(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Scene:
+    """The case named by the test's parameter or marker."""
+    folder = tmp_path / "case"
+    shutil.copytree(CASES / request.param, folder)
+    monkeypatch.chdir(folder)
+    return Scene(folder, capsys, monkeypatch)
+
+
+def case(name: str) -> pytest.MarkDecorator:
+    """Name the case of a test."""
+    return pytest.mark.parametrize("scene", [name], indirect=True)
+
+
+@case("charge-stops-at-4-6-billion")
+def test_a_charge_may_be_larger_than_64_bits(scene: Scene) -> None:
+    """Charges of billions of a small currency are exact in rows, live totals and the report."""
+    scene.weir("apply", "catalogue.toml", "--as-of", "2026-10-01")
+    scene.ingest("usage.csv", "2026-10-05")
+    by_subject = "SELECT subject, sum({}) AS charge FROM {} GROUP BY subject ORDER BY subject"
+    expected = [("89000000000000000009", 12_000_000_000), ("fleet", 11_999_400_000)]
+    for table in ("rated", "counters"):
+        sums = scene.sql(by_subject.format("charge_nanos", table).replace("ORDER", "HAVING charge > 0 ORDER"))
+        assert expected == [(subject, int(nanos) // 10**9) for nanos, subject in sums], table
+    assert "12000000000 IDR" in scene.weir("cards")
+    assert ["11999400000"] == [gauge["charge"] for gauge in json.loads(scene.weir("pools", "--json"))]
+    scene.weir("report", "--cycle", "2026-10", "--format", "csv", "--out", "report", "--as-of", "2026-11-01")
+    totals = (scene.folder / "report" / "usage-2026-10-totals.csv").read_text()
+    assert ",23999400000," in totals
+
+
+@case("live-totals-add-currencies")
+def test_currencies_are_never_added(scene: Scene) -> None:
+    """A card that changes from a plan in EUR to one in USD has a sum of each, in every view."""
+    scene.weir("apply", "catalogue.toml", "cards.csv", "--as-of", "2026-10-01")
+    scene.ingest("u1.csv", "2026-10-06")
+    scene.weir("apply", "oct07.csv", "--as-of", "2026-10-07")
+    scene.ingest("u2.csv", "2026-10-08T01:00:00Z")
+    expected = [("EUR", 50), ("USD", 20)]
+    found = scene.sql("SELECT currency, charge_nanos FROM counters ORDER BY currency")
+    assert expected == [(currency, int(nanos) // 10**9) for nanos, currency in found]
+    assert [(60, 160)] == scene.sql("SELECT sum(overage)::BIGINT AS a, sum(billable)::BIGINT AS b FROM counters")
+    assert "50 EUR, 20 USD" in scene.weir("cards")
+    (card,) = json.loads(scene.weir("cards", "--json"))["rows"]
+    assert (None, None, "50 EUR, 20 USD") == (card["charge"], card["currency"], card["charges"])
+    shown = json.loads(scene.weir("card", "8949000000000000018", "--json"))["counters"]
+    assert [("EUR", "50"), ("USD", "20")] == [(row["currency"], row["charge"]) for row in shown]
+    until = json.loads(scene.weir("card", "8949000000000000018", "--json", "--until-midnight"))["counters"]
+    assert [("EUR", "50", 150)] == [(row["currency"], row["charge"], row["billable"]) for row in until]
+
+
+@case("unanswered-call-costs-a-connect-fee")
+def test_a_call_of_no_seconds_costs_nothing(scene: Scene) -> None:
+    """A connect fee is due for units only; a record of zero units is free, before and after the allowance is used."""
+    scene.weir("apply", "catalogue.toml", "--as-of", "2026-10-01")
+    scene.ingest("usage.csv", "2026-10-02")
+    columns = "record_key AS a, billable_quantity AS b, charge_nanos AS c"
+    rows = scene.sql(f"SELECT {columns} FROM rated WHERE service = 'voice' ORDER BY a")
+    cents = 10**7
+    assert [("v0", 0, 0), ("v1", 60, 5 * cents), ("v2", 600, 15 * cents), ("v3", 0, 0)] == rows

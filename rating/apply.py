@@ -64,7 +64,7 @@ class Compiled:
         if former is not None and former.book is self.book and cards is not None and cards.keeps("device"):
             kept = former.pools
         self.pools: Pools = Pools(self.book, self.directory, kept)
-        self.addons = Addons(state.catalogue.addons, self.directory, state.addon_used)
+        self.addons = Addons(state.catalogue.addons, self.book, self.directory, state.addon_used)
 
 
 def merge(catalogue: Catalogue, change: Catalogue) -> Catalogue:

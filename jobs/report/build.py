@@ -42,7 +42,7 @@ def build_report(
     if as_of.tzinfo is None:
         raise UsageError(f"as-of time {as_of.isoformat()} has no UTC offset; give one, e.g. {as_of.isoformat()}Z")
     accounts = None if account is None else account_tree(views.accounts, account)
-    _require_cycle(connection, views, cycle, accounts)
+    _require_cycle(connection, views, cycle, accounts, as_of)
     window = _cycle_window(views, cycle, accounts, as_of)
 
     with duckdb.connect() as scratch:
@@ -101,22 +101,25 @@ class _Window:
 
 
 def _require_cycle(
-    connection: duckdb.DuckDBPyConnection, views: StateViews, cycle: str, accounts: list[str] | None
+    connection: duckdb.DuckDBPyConnection,
+    views: StateViews,
+    cycle: str,
+    accounts: list[str] | None,
+    as_of: dt.datetime,
 ) -> None:
-    """Raise InputError if the cycle does not exist.
+    """Raise InputError if nothing was used in the cycle and no fee is due, by one of `accounts` if they are given.
 
-    A cycle exists if any account has usage in it. If `accounts` is given, one of these must also have usage or fees in
-    it.
+    Fees are due only in cycles that have begun. `views.fees` has those of the cycle asked for.
     """
     rated = connection.execute("SELECT DISTINCT cycle::VARCHAR, account_id::VARCHAR FROM rated").fetchall()
     used = {*rated, *views.counters.select("cycle", "account_id").unique().iter_rows()}
-    cycles = {label for label, _ in used}
-    whose = "the history"
-    if accounts is not None:
-        fees = views.fees.select("cycle", "account_id").unique().iter_rows()
-        billed = used | {(label, owner) for label, owner in fees if label in cycles}
-        cycles = {label for label, owner in billed if owner in accounts}
-        whose = "the history of the account and those below it"
+    cycles = {label for label, owner in used if accounts is None or owner in accounts}
+    tomorrow = as_of.date() + dt.timedelta(days=1)  # a cycle begins up to a day earlier in another time zone
+    if cycle not in cycles and label_bounds(cycle)[0] <= tomorrow:
+        due = views.fees.filter(pl.col("cycle") == cycle)
+        owners = set(due["account_id"].to_list())
+        cycles |= {cycle} if owners and (accounts is None or owners & set(accounts)) else set()
+    whose = "the history" if accounts is None else "the history of the account and those below it"
     if cycle not in cycles:
         there = f"there are: {_some(sorted(cycles, reverse=True))}" if cycles else "nothing has been rated yet"
         raise InputError(f"no cycle {cycle!r} in {whose}; {there}")

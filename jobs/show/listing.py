@@ -213,7 +213,10 @@ def card_detail(
     return CardDetail(
         basics=basics,
         counters=counters.with_columns(charge=nanos_as_amount(pl.col("charge_nanos"))).drop("charge_nanos"),
-        addons=views.addons.filter(pl.col("iccid") == iccid).sort("expires_on", "purchased_at", "addon_id"),
+        addons=views.addons.filter(pl.col("iccid") == iccid)
+        .sort("expires_on", "purchased_at", "addon_id")
+        .with_columns(price=nanos_as_amount(pl.col("price_nanos")))
+        .drop("price_nanos"),
         cycles=cycles.sort(["cycle", "service", "currency"], descending=[True, False, False]),
         days=days,
         firings=list_firings(connection, iccid=iccid, limit=_LATEST).rows,

@@ -81,13 +81,14 @@ def render_card(card: CardDetail) -> RenderableType:
         parts.append(table)
     if card.addons.height:
         table = listing_table(
-            "Add-ons", "Add-on Service Bought Expires", "Size Used Left", give_way="Bought Service Size"
+            "Add-ons", "Add-on Service Bought Expires", "Size Used Left Price", give_way="Bought Service Size"
         )
-        for row in card.addons.iter_rows(named=True):
+        for row in amounts_as_text(card.addons).iter_rows(named=True):
             sizes = (row["size"], row["used"], row["size"] - row["used"])
             table.add_row(
                 *(safe(row[name]) for name in ("addon_id", "service", "purchased_at", "expires_on")),
                 *(quantity_cell(value, row["service"]) for value in sizes),
+                _amount(row["price"], row["currency"]),
             )
         parts.append(table)
     parts.append(_usage_table("Usage by cycle", "Cycle", "cycle", card.cycles))

@@ -9,6 +9,7 @@ from rating.apply import Compiled
 from rating.catalogue.cards import BEGINNING, END
 from rating.catalogue.pools import COUNTING_STATUSES
 from rating.columnar.key_index import Ints
+from rating.queries.addon_prices import addon_prices
 from rating.queries.schemas import FEES_VIEW
 from rating.tariff.fees import FeeTerms, prorate
 from rating.usage.cycles import cycle_days, cycle_kind, cycle_label
@@ -19,9 +20,14 @@ def fees_view(compiled: Compiled, cycles: list[int]) -> pl.DataFrame:
 
     A card owes the fee of a cycle for the days on which it was on the plan, from its activation to the end of its term.
     It owes an activation fee in the cycle of its activation. A card in service without an activation date counts as
-    active at all times. A card that is not in service yet owes nothing.
+    active at all times. A card that is not in service yet owes nothing. The price of an add-on is owed in the cycle of
+    its purchase, under the name `add-on`.
     """
-    frames = [frame for code in cycles for frame in (*_card_fees(compiled, code), _pool_fees(compiled, code))]
+    frames = [
+        frame
+        for code in cycles
+        for frame in (*_card_fees(compiled, code), _pool_fees(compiled, code), addon_prices(compiled, code))
+    ]
     return pl.concat([pl.DataFrame(schema=FEES_VIEW), *frames])
 
 

@@ -105,6 +105,8 @@ ADDONS_VIEW: dict[str, pl.DataType] = {
     "used": pl.Int64(),
     "purchased_at": pl.Datetime("us", "UTC"),
     "expires_on": pl.Date(),  # the last local day
+    "price_nanos": pl.Int64(),
+    "currency": pl.String(),  # of the plan on the day of purchase
 }
 
 

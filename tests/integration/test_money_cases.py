@@ -104,3 +104,47 @@ def test_a_call_of_no_seconds_costs_nothing(scene: Scene) -> None:
     rows = scene.sql(f"SELECT {columns} FROM rated WHERE service = 'voice' ORDER BY a")
     cents = 10**7
     assert [("v0", 0, 0), ("v1", 60, 5 * cents), ("v2", 600, 15 * cents), ("v3", 0, 0)] == rows
+
+
+@case("addons-that-are-not-charged-or-not-used")
+def test_an_addon_has_its_price_and_can_be_used(scene: Scene) -> None:
+    """The price is in the fees and in the report. An add-on that could never be used is refused, with the reason."""
+    refused = scene.weir("apply", "catalogue.toml", "--as-of", "2026-10-01", status=2)
+    assert "on plan gateway, which bills by device; expected a card that is billed for itself" in refused
+    assert "addons.x3.expires_on: found 2026-10-20; expected 2026-10-21 or later" in refused
+    text = (scene.folder / "catalogue.toml").read_text()
+    (scene.folder / "catalogue.toml").write_text(text[: text.index('[[addons]]\nid = "x2"')])
+    scene.weir("apply", "catalogue.toml", "--as-of", "2026-10-01")
+    scene.ingest("usage.csv", "2026-10-08")
+    fees = scene.sql("SELECT amount_nanos, name, subject FROM fees")
+    assert [(2_500_000_000, "add-on", "8949000000000000018")] == fees
+    scene.weir("report", "--cycle", "2026-10", "--format", "csv", "--out", "report")
+    totals = (scene.folder / "report" / "usage-2026-10-totals.csv").read_text().splitlines()
+    assert "EUR,2,2,40,0,0,2.5,42.5" == totals[1]
+
+
+@case("addon-price-and-size")
+def test_an_addon_is_as_large_as_its_plan_says(scene: Scene) -> None:
+    """A gigabyte of an add-on has the base of the plan, 1000 here, and the price is in the total."""
+    scene.weir("apply", "catalogue.toml", "--as-of", "2026-10-01")
+    scene.ingest("usage.csv", "2026-10-06")
+    (addon,) = json.loads(scene.weir("card", "89000000000000000001", "--json"))["addons"]
+    assert (10**9, 10**9, "5", "EUR") == tuple(addon[name] for name in ("size", "used", "price", "currency"))
+    scene.weir("report", "--cycle", "2026-10", "--format", "csv", "--out", "report")
+    totals = (scene.folder / "report" / "usage-2026-10-totals.csv").read_text().splitlines()
+    assert "EUR,1,3,10,0,0,5,15" == totals[1]
+
+
+@case("idle-month-has-no-report")
+def test_a_month_without_usage_has_a_report(scene: Scene) -> None:
+    """Fees are due in a month in which nothing was used. A month that has not begun has no report."""
+    scene.weir("apply", "catalogue.toml", "--as-of", "2026-09-01")
+    scene.weir("tick", "--as-of", "2026-10-01T00:00:00Z")
+    for _ in range(2):
+        scene.weir("report", "--cycle", "2026-09", "--format", "csv", "--out", "report")
+        totals = (scene.folder / "report" / "usage-2026-09-totals.csv").read_text().splitlines()
+        assert "EUR,2,0,0,0,0,62,62" == totals[1]
+        scene.ingest("october.csv", "2026-10-21")
+    said = scene.weir("report", "--cycle", "2026-12", "--format", "csv", status=2)
+    assert "no cycle '2026-12' in the history; there are: 2026-10" in said
+    scene.weir("report", "--cycle", "2026-09", "--account", "b", "--format", "csv", "--out", "report")

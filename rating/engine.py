@@ -21,6 +21,8 @@ import pyarrow as pa
 
 from rating.apply import Compiled, apply, check
 from rating.calendars.calendar import day_date
+from rating.closing.charges import charges_of_closing
+from rating.closing.close import close_cycles, know_accounts
 from rating.columnar.key_index import Ints
 from rating.dedupe.digests import Prints
 from rating.dedupe.seen import DAY_US, Seen
@@ -108,13 +110,19 @@ class Engine:
         return self._close(found, 1, offset, now_us)
 
     def tick(self, now_us: int) -> Step:
-        """Apply a clock tick: fire the rules that are due, then drop state that can take no more usage (T5)."""
+        """Apply a clock tick: fire the rules that are due, close cycles, then drop state that takes no more usage (T5).
+
+        A cycle closes for an account when its grace period is over. The charges of the step are what is owed for it
+        without a usage record.
+        """
         offset, now_us = self._arrive(now_us)
         found = Found()
         self._take_notes(offset, now_us, found)
         self.rules.tick(now_us, offset, found)
+        closing = close_cycles(self.state.closed, self.compiled.book, now_us)
+        charges = charges_of_closing(self.compiled, closing, now_us, JournalPosition(self.partition, offset))
         self.expire()
-        return self._close(found, 1, offset, now_us)
+        return replace(self._close(found, 1, offset, now_us), charges=charges)
 
     def check_commands(self, commands: Sequence[Command]) -> None:
         """Validate commands without applying them. Raises RuleError or UsageError if one of them is invalid."""
@@ -183,6 +191,7 @@ class Engine:
         state.addon_used = self.compiled.addons.usage()
         compiled = apply(state, change, self.compiled)
         self._compile(compiled)
+        know_accounts(state.closed, compiled.book, now_us)
         assert compiled.cards is not None
         rows = compiled.cards.replaced
         if len(rows):

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from rating.catalogue.cards import no_spells
 from rating.catalogue.vocabulary import Vocabulary
+from rating.closing.closed_cycles import ClosedCycles
 from rating.columnar.counters import Counters
 from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, Seen, require_digests
 from rating.rules.state import RuleState
@@ -61,6 +62,7 @@ class State:
     sessions: Sessions = field(default_factory=Sessions)
     addon_used: dict[str, int] = field(default_factory=dict)
     rules: RuleState = field(default_factory=RuleState)
+    closed: ClosedCycles = field(default_factory=ClosedCycles)
     seen: Seen = field(default_factory=Seen)
     offset: int = 0
     clock_us: int = 0
@@ -69,7 +71,8 @@ class State:
     def snapshot(self) -> tuple[bytes, dict[str, pa.Table]]:
         """Return the facts as JSON and the tables by name.
 
-        The tables are cards, plan_history, pool_history, counters, further_charges, sessions and those of the rules.
+        The tables are cards, plan_history, pool_history, counters, further_charges, sessions, closed_cycles and those
+        of the rules.
         """
         catalogue = self.catalogue
         facts = _Facts(
@@ -95,6 +98,7 @@ class State:
             "counters": self.counters.to_table(),
             "further_charges": self.counters.further_table(),
             "sessions": self.sessions.to_table(),
+            "closed_cycles": self.closed.to_table(),
             **self.rules.tables(),
         }
         return msgspec.json.encode(facts), tables
@@ -127,6 +131,7 @@ class State:
             sessions=Sessions.from_table(tables["sessions"]),
             addon_used=facts.addon_used,
             rules=RuleState.restore(facts.active_rules, tables),
+            closed=ClosedCycles.from_table(tables.get("closed_cycles")),
             seen=seen,
             offset=facts.offset,
             clock_us=facts.clock_us,

@@ -56,6 +56,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "Apply commands: results of actions, network events of SIMs, rules to start and stop; all of them, or none.",
     ),
     "tick": ("rules", "Advance the clock to now, or to a given time, so that what rules wait for falls due."),
+    "close": (
+        "close",
+        "Close the billing cycles whose grace period is over: what is owed beside usage is written down and stands.",
+    ),
     "rules": ("rules", "List rules, start and stop them, see what they did. Without a command: list."),
     "feeds": ("feeds", "List and show feed mappings; check how one reads a file of yours."),
     "outbox": ("outbox", "Deliver actions, list deliveries, retry dead letters."),

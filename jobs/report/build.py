@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -15,7 +15,7 @@ from jobs.report.sections import SECTION_SQL, lines_sql, scan_sql
 from jobs.show.known import unknown
 from rating.catalogue.account_tree import AccountTree
 from rating.errors import InputError, UsageError
-from rating.queries.schemas import StateViews
+from rating.queries.schemas import FEES_VIEW, StateViews
 from schemas.choices import REASONS
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def build_report(
     if as_of.tzinfo is None:
         raise UsageError(f"as-of time {as_of.isoformat()} has no UTC offset; give one, e.g. {as_of.isoformat()}Z")
     accounts = None if account is None else account_tree(views.accounts, account)
+    views = replace(views, fees=_fees(connection, views.fees))
     _require_cycle(connection, views, cycle, accounts, as_of)
     window = _cycle_window(views, cycle, accounts, as_of)
 
@@ -123,6 +124,17 @@ def _require_cycle(
     if cycle not in cycles:
         there = f"there are: {_some(sorted(cycles, reverse=True))}" if cycles else "nothing has been rated yet"
         raise InputError(f"no cycle {cycle!r} in {whose}; {there}")
+
+
+def _fees(connection: duckdb.DuckDBPyConnection, owed: pl.DataFrame) -> pl.DataFrame:
+    """Return what is due beside usage: of closed cycles what stands in `charges`, of others what is owed now."""
+    columns = [name for name in FEES_VIEW if name != "closed"]
+    texts = [f"{name}::VARCHAR AS {name}" if FEES_VIEW[name] == pl.String else name for name in columns]
+    table = connection.sql(f"SELECT {', '.join(texts)}, true AS closed FROM charges").to_arrow_table()
+    standing = pl.from_arrow(table)
+    assert isinstance(standing, pl.DataFrame)
+    provisional = owed.filter(~pl.col("closed").fill_null(False))
+    return pl.concat([provisional, standing.cast(FEES_VIEW)])  # type: ignore[arg-type]
 
 
 def _some(names: list[str], limit: int = 12) -> str:

@@ -293,7 +293,7 @@ def _land(step: Step, landing: Landing) -> Tally:
     """Land all rows of a step except its rejects, and count them."""
     for rows in step.rated.to_batches():  # in the batches that the fold made, so that landing need not join them
         landing.add("rated", pa.Table.from_batches([rows], RATED))
-    for name in ("gaps", "results"):
+    for name in ("gaps", "results", "charges"):
         landing.add(name, getattr(step, name))
     for outcome in step.outcomes:
         if len(outcome):  # the rows of firings are built while the next batch is folded
@@ -307,7 +307,7 @@ def _land(step: Step, landing: Landing) -> Tally:
         firings=sum(len(outcome) for outcome in step.outcomes),
         actions=sum(outcome.actions_count for outcome in step.outcomes),
     )
-    tally.add_charges(step.charges)
+    tally.add_charges(step.usage_charges)
     return tally
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from rating.apply import Compiled
-from rating.queries.schemas import FEES_VIEW
+from rating.queries.schemas import FEES_OWED
 from rating.units.money import parse_amount
 from rating.usage.cycles import cycle_days, cycle_kind, cycle_label
 
@@ -14,7 +14,7 @@ ADDON_FEE = "add-on"
 
 
 def addon_prices(compiled: Compiled, code: int) -> pl.DataFrame:
-    """Return the prices of the add-ons bought in a cycle as rows of FEES_VIEW, one row each, in order of the catalogue.
+    """Return the prices of the add-ons bought in a cycle as rows of FEES_OWED, one row each, in order of the catalogue.
 
     The plan of the card on the day of purchase says the currency and the cycle. An add-on without a price has no row.
     """
@@ -33,4 +33,4 @@ def addon_prices(compiled: Compiled, code: int) -> pl.DataFrame:
             (account, "sim", addon.iccid, plan.id, version.version, cycle_label(book, code), ADDON_FEE, days, days,
              nanos, plan.currency)
         )  # fmt: skip
-    return pl.DataFrame(rows, schema=FEES_VIEW, orient="row")
+    return pl.DataFrame(rows, schema=FEES_OWED, orient="row")

@@ -10,13 +10,13 @@ from rating.catalogue.cards import BEGINNING, END
 from rating.catalogue.pools import COUNTING_STATUSES
 from rating.columnar.key_index import Ints
 from rating.queries.addon_prices import addon_prices
-from rating.queries.schemas import FEES_VIEW
+from rating.queries.schemas import FEES_OWED
 from rating.tariff.fees import FeeTerms, prorate
 from rating.usage.cycles import cycle_days, cycle_kind, cycle_label
 
 
 def fees_view(compiled: Compiled, cycles: list[int]) -> pl.DataFrame:
-    """Return the fees of cycles (given by their codes) as rows of FEES_VIEW, for all cards and pools with fees.
+    """Return the fees of cycles (given by their codes) as rows of FEES_OWED, for all cards and pools with fees.
 
     A card owes the fee of a cycle for the days on which it was on the plan, from its activation to the end of its term.
     It owes an activation fee in the cycle of its activation. A card in service without an activation date counts as
@@ -28,7 +28,7 @@ def fees_view(compiled: Compiled, cycles: list[int]) -> pl.DataFrame:
         for code in cycles
         for frame in (*_card_fees(compiled, code), _pool_fees(compiled, code), addon_prices(compiled, code))
     ]
-    return pl.concat([pl.DataFrame(schema=FEES_VIEW), *frames])
+    return pl.concat([pl.DataFrame(schema=FEES_OWED), *frames])
 
 
 def _card_fees(compiled: Compiled, code: int) -> list[pl.DataFrame]:
@@ -116,4 +116,4 @@ def _pool_fees(compiled: Compiled, code: int) -> pl.DataFrame:
                     (pool.account, "pool", pool.id, None, None, cycle_label(book, code), terms.name, days, days,
                      terms.amount_nanos, pool.currency)
                 )  # fmt: skip
-    return pl.DataFrame(rows, schema=FEES_VIEW, orient="row")
+    return pl.DataFrame(rows, schema=FEES_OWED, orient="row")

@@ -62,7 +62,7 @@ POOLS_VIEW: dict[str, pl.DataType] = {
     "currency": pl.String(),
 }
 
-FEES_VIEW: dict[str, pl.DataType] = {
+FEES_OWED: dict[str, pl.DataType] = {
     "account_id": pl.String(),
     "subject_kind": pl.String(),
     "subject": pl.String(),
@@ -74,6 +74,10 @@ FEES_VIEW: dict[str, pl.DataType] = {
     "of_days": pl.Int32(),  # days of the cycle
     "amount_nanos": pl.Int64(),
     "currency": pl.String(),
+}
+
+FEES_VIEW: dict[str, pl.DataType] = FEES_OWED | {
+    "closed": pl.Boolean(),  # the cycle is closed for the account: what stands is in the table `charges`
 }
 
 ACCOUNTS_VIEW: dict[str, pl.DataType] = {

@@ -148,3 +148,28 @@ def test_a_month_without_usage_has_a_report(scene: Scene) -> None:
     said = scene.weir("report", "--cycle", "2026-12", "--format", "csv", status=2)
     assert "no cycle '2026-12' in the history; there are: 2026-10" in said
     scene.weir("report", "--cycle", "2026-09", "--account", "b", "--format", "csv", "--out", "report")
+
+
+@case("idle-month-has-no-report")
+def test_a_closed_cycle_stands(scene: Scene) -> None:
+    """When its grace is over a cycle closes once: what is owed is written down, and the report reads only that."""
+    scene.weir("apply", "catalogue.toml", "--as-of", "2026-09-01")
+    columns = "account_id AS a, cycle AS b, days AS c, amount_nanos AS d, kind AS e, charge_id AS f"
+    for moment in ("2026-10-03T23:59:59Z", "2026-10-04T00:00:00Z"):
+        scene.weir("tick", "--as-of", moment)
+        assert [] == scene.sql(f"SELECT {columns} FROM charges"), moment
+    for moment in ("2026-10-04T00:00:00.000001Z", "2026-10-04T00:00:01Z", "2026-11-01"):
+        scene.weir("tick", "--as-of", moment)
+        fee = ("2026-09", 30, 31 * 10**9, "fee")
+        closed = [("a", *fee, "0.3.0"), ("b", *fee, "0.3.1")]
+        assert closed == scene.sql(f"SELECT {columns} FROM charges ORDER BY a, b"), moment
+    said = scene.weir("close", "--as-of", "2027-01-01")
+    assert "closed 2026-10 of account a: 1 charge, 31 EUR\n" in said
+    assert "no cycle was closed" in scene.weir("close", "--as-of", "2027-01-01")
+    found = scene.sql("SELECT cycle AS a, count(*) AS b FROM charges GROUP BY ALL ORDER BY a")
+    assert [("2026-09", 2), ("2026-10", 2), ("2026-11", 2)] == found
+    provisional = scene.sql("SELECT cycle AS a, count(*) AS b FROM fees WHERE NOT closed GROUP BY ALL ORDER BY a")
+    assert [("2027-01", 2)] == provisional
+    scene.weir("report", "--cycle", "2026-09", "--format", "csv", "--out", "report")
+    totals = (scene.folder / "report" / "usage-2026-09-totals.csv").read_text().splitlines()
+    assert "EUR,2,0,0,0,0,62,62" == totals[1]

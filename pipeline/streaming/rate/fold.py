@@ -222,7 +222,11 @@ class PartitionFold:
         return self._output(offset, [part], step, rated=step.rated, rejected=rejected, statuses=statuses)
 
     def _output(self, offset: int, parts: Sequence[Part], step: Step, **tables: pa.Table) -> Output:
-        tables = {"gaps": step.gaps, "results": step.results, "statuses": EMPTY["statuses"]} | tables
+        tables = (
+            {name: getattr(step, name) for name in ("gaps", "results", "charges")}
+            | {"statuses": EMPTY["statuses"]}
+            | tables
+        )
         return Output(self.partition, offset, tuple(parts), tables, tuple(one for one in step.outcomes if len(one)))
 
 

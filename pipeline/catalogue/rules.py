@@ -157,9 +157,9 @@ def _check_changed(entry: Entry[Rule], references: References, findings: Finding
     for name, value in (("from", rule.from_), ("to", rule.to)):
         if value is None:
             continue
-        if rule.trigger == "billing_status_changed" and value not in CARD_STATUSES:
+        if TRIGGERS[rule.trigger].column == "status" and value not in CARD_STATUSES:
             findings.add(entry, (name,), value, choice(value, CARD_STATUSES))
-        elif rule.trigger == "price_plan_changed":
+        elif TRIGGERS[rule.trigger].column == "plan":
             references.check_plan(entry, (name,), value, findings)
     if rule.to is not None and rule.from_ == rule.to:
         findings.add(entry, ("to",), rule.to, "another value than from: nothing changes between the two")

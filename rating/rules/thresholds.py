@@ -17,7 +17,7 @@ import numpy as np
 from rating.columnar.key_index import Ints
 from rating.errors import PlanError, RuleError
 from rating.rules.hard_cut import NO_CUT, hard_cut_units
-from rating.rules.triggers import TRIGGERS, Trigger, reached
+from rating.rules.triggers import TRIGGERS, Trigger, counted, reached
 from rating.units.money import muldiv
 from rating.units.quantity import MAX_UNITS, parse_quantity
 from schemas.plans import Quantity
@@ -66,7 +66,7 @@ def parse_threshold(rule: Rule, trigger: Trigger) -> Threshold:
         if rule.levels:
             said = "a hard cut" if rule.measure == "hard_cut" else trigger.name
             raise _error(rule, "threshold", repr(rule.threshold), f"none: {said} takes no threshold")
-        if trigger.name == "price_plan_expired" and rule.by != "time":
+        if trigger.kind == "term" and counted(rule, trigger) is not None:
             return Threshold((Fraction(1),), True, "used", True, "quota")
         return Threshold((), False, rule.measure, at, "tier" if rule.measure == "hard_cut" else "")
     if not rule.levels and not rule.actions and rule.nearest is not None:

@@ -157,6 +157,7 @@ class Message:
     payload: bytes
     where: str
     of_last: int  # parts at the fence's offset; all parts unless it is a run
+    checksum: int = 0
 
     def entry(self, skip: int = 0) -> Entry | Rejects:
         """Decode the entry without its first `skip` parts. `skip` must be less than `parts`.
@@ -243,7 +244,14 @@ def read_message(content: bytes, where: str) -> Message:
     if topic:
         via = (int(place.split()[0]), int(place.split()[1])) if place else None
         fence = Fence(topic, partition, offset, part, None if first == offset else first, kind == REJECTS, via)
-    return Message(fence, count, parts, kind, content[at:], where, of_last)
+    return Message(fence, count, parts, kind, content[at:], where, of_last, checksum)
+
+
+def checksum_of(content: bytes) -> int | None:
+    """Return the checksum that a message says of itself, unchecked; None if it is no message of the journal."""
+    if content[: len(MAGIC)] != MAGIC or len(content) < _START:
+        return None
+    return int(_CHECKSUM.unpack_from(content, len(MAGIC))[0])
 
 
 def _pieces(entry: Entry | Rejects, room: int) -> Iterator[tuple[int, int, int, bytes]]:

@@ -20,6 +20,7 @@ from pipeline.journal.arrival import time_problem
 from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tick, Usage, has_baseline, kind_number
 from pipeline.journal.messages import LIMIT_BYTES, Fence, messages_of, read_message
 from pipeline.journal.router import Router
+from pipeline.streaming.commands.bounds import size_problem
 from pipeline.streaming.failures import ANY_FAILURE, said
 from rating.apply import Compiled, apply
 from rating.dedupe.seen import DAY_US
@@ -112,21 +113,14 @@ class Registry:
         problem = None if at_us is None else time_problem(at_us, timestamp_us)
         if problem is not None:
             return f"commands[0]@{offset}: {problem}; check the clock of the machine that sent it, or --as-of"
-        large = len(content) > self._limit_bytes - _ROOM_BYTES or (isinstance(entry, Apply) and self._is_wide(entry))
+        problem = size_problem(entry, len(content))
+        if problem is not None:
+            return f"commands[0]@{offset}: {problem}"
+        large = len(content) > self._limit_bytes - _ROOM_BYTES
         refused = self._refusal(offset, entry, large)
         if refused is None and large:
             self.parts(entry, offset, offset, "commands")  # raises if a part does not fit a message of the journal
         return refused
-
-    def _is_wide(self, entry: Apply) -> bool:
-        """Return whether a card alone may be too large for a message, although all of them were packed in one."""
-        cards, most_bytes = entry.catalogue.cards, self._limit_bytes // 2
-        if cards.estimated_size() <= most_bytes:
-            return False
-        texts = cards.select(
-            pl.col(pl.String).str.len_bytes().max(), pl.col(pl.List(pl.String)).list.join("").str.len_bytes().max()
-        )
-        return sum(int(longest or 0) for longest in texts.row(0)) > most_bytes
 
     def router_at(self, catalogue_offset: int) -> Router:
         """Return the router for all catalogues accepted up to and including an offset of the log. Do not change it."""

@@ -31,8 +31,10 @@ def kept_line(value: bytes) -> bytes:
 def without_long(usage: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the records whose texts fit every message that carries them, and rejects of the others."""
     texts = [column for column in usage.iter_columns() if column.dtype == pl.String]
-    longest = sum(int(column.str.len_bytes().max() or 0) for column in texts)  # type: ignore[call-overload]
-    if longest <= MOST_TEXT_BYTES:
+    if usage.is_empty() or not texts:
+        return usage, pl.DataFrame(schema=REJECT_SCHEMA)
+    longest = pl.DataFrame([column.str.len_bytes() for column in texts]).max()
+    if sum(length or 0 for length in longest.row(0)) <= MOST_TEXT_BYTES:
         return usage, pl.DataFrame(schema=REJECT_SCHEMA)
     lengths = [column.str.len_bytes().fill_null(0).cast(pl.Int64) for column in texts]
     fits = functools.reduce(operator.add, lengths) <= MOST_TEXT_BYTES

@@ -33,7 +33,7 @@ from schemas.usage import USAGE_SCHEMA, UsageBatch
 
 __all__ = [
     "REJECTS", "Apply", "Commands", "Entry", "Kind", "Rejects", "Tables", "Tick", "Usage", "Written", "entry_of",
-    "kind_of", "payload_of", "written",
+    "has_baseline", "kind_number", "kind_of", "payload_of", "written",
 ]  # fmt: skip
 
 _LENGTHS = struct.Struct("<III")  # length of the facts, of the usage rows, of the originals
@@ -311,6 +311,19 @@ _BY_NUMBER: Final = {kind.number: kind for kind in _KINDS.values()}
 def kind_of(entry: Entry | Rejects) -> Kind[Any]:
     """Return the kind of an entry."""
     return _KINDS[type(entry)]
+
+
+def kind_number(kind: type[Entry | Rejects]) -> int:
+    """Return the number that stands for a kind of entry in files and messages."""
+    return int(_KINDS[kind].number)
+
+
+def has_baseline(kind: int, payload: bytes) -> bool:
+    """Return whether an encoded entry is commands with a baseline, without decoding it.
+
+    Raises struct.error if the payload is cut off.
+    """
+    return kind == _CommandsKind.number and _COMMAND_LENGTHS.unpack_from(payload)[2] > 0
 
 
 def written(entry: Entry | Rejects) -> Written:

@@ -61,6 +61,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     tables: dict[str, tuple[Segment, ...]]
     runs: tuple[tuple[Segment, ...], ...]
     digests: str = UNNAMED_DIGESTS  # of the seen keys
+    checksum: int | None = None  # of the last applied message, by which its log is recognised
 
     def segments(self) -> Iterator[Segment]:
         for segments in (*self.tables.values(), *self.runs):
@@ -116,6 +117,7 @@ class Draft:
     tables: dict[str, pa.Table]
     steady: dict[str, pl.DataFrame]
     groups: list[list[Run]]
+    checksum: int | None
     former: Kept | None
     _kept: Kept | None = field(default=None)
 
@@ -165,6 +167,7 @@ class Draft:
             tables,
             tuple(segments for _, segments in runs),
             DIGESTS,
+            self.checksum,
         )
         content = msgspec.json.encode(manifest)
         if len(content) > LIMIT_BYTES:
@@ -243,6 +246,7 @@ def draft(fold: PartitionFold, former: Kept | None) -> Draft:
         {name: _copied(table) for name, table in tables.items() if name not in _STEADY},
         steady if changed else {},
         planned([[run] for run in runs]),
+        fold.checksum,
         former,
     )
 
@@ -283,7 +287,8 @@ def _restored(partition: int, key: bytes, manifest: _Manifest, items: Mapping[by
             f"base {key.decode()}: found content of another shape ({error}); expected that of this version of weir: "
             "use the one that wrote it, or remove the bases of this partition so that its journal is folded again"
         ) from error
-    fold = PartitionFold(partition, state, applied=manifest.applied, fences=Fences(manifest.fences))
+    at, fences = manifest.applied, Fences(manifest.fences)
+    fold = PartitionFold(partition, state, applied=at, fences=fences, checksum=manifest.checksum)
     # Keys that are not newer and not part of this checkpoint: earlier checkpoints, and segments of an unfinished one.
     mine, end = f"{partition}/".encode(), _made_at(key)
     kept = Kept(key, manifest, tuple(runs))

@@ -12,6 +12,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from pipeline.streaming.mediate.partition import Mediated
 from pipeline.streaming.rate.output_messages import Output
 
 _LATENCY_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -28,6 +29,11 @@ class Metrics:
         gauge = partial(Gauge, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry, buckets=_LATENCY_S)
         self._raw = counter("weir_raw_records", "Records read from usage.raw", ["partition"])
+        self._unread = counter("weir_unread_messages", "Messages of usage.raw that became one reject as a whole")
+        self._quarantined = counter("weir_quarantined_messages", "Messages of usage.raw that were skipped")
+        self._lost = counter("weir_raw_lost_messages", "Messages that usage.raw dropped unmediated", ["partition"])
+        self._refused_ticks = counter("weir_clock_refused", "Ticks not sent, because this machine's clock is wrong")
+        self._waiting = gauge("weir_waiting_seconds", "How long a stage has waited", ["topic", "partition"])
         self._records = counter("weir_records", "Records folded, by outcome", ["outcome"])
         self._rejects = counter("weir_rejects", "Records rejected, by reason", ["reason"])
         self._firings = counter("weir_firings", "Firings of rules")
@@ -61,9 +67,25 @@ class Metrics:
         self._keys = of_partition("weir_seen_keys", "Record keys that are known")
         self._standby = of_partition("weir_standby_bytes", "Bases held for a partition that another worker has")
 
-    def mediated(self, partition: int, records: int) -> None:
-        """Count records of a raw partition whose journal entries are durable."""
-        self._raw.labels(partition).inc(records)
+    def mediated(self, partition: int, mediated: Mediated) -> None:
+        """Count what messages of a raw partition left, once it is durable."""
+        self._raw.labels(partition).inc(mediated.records)
+        self._unread.inc(mediated.unread)
+        self._quarantined.inc(len(mediated.unmediated))
+
+    def lost(self, partition: int, messages: int) -> None:
+        """Count messages that the topic dropped before they were mediated."""
+        self._lost.labels(partition).inc(messages)
+
+    def refused_tick(self) -> None:
+        """Count a tick that was not sent because the clock of this machine is wrong."""
+        self._refused_ticks.inc()
+
+    def waits(self, seconds: Mapping[tuple[str, int], float]) -> None:
+        """Set how long the stage of each topic and partition has waited; all other partitions are removed."""
+        self._waiting.clear()
+        for (topic, partition), waited_s in seconds.items():
+            self._waiting.labels(topic, partition).set(waited_s)
 
     def acted(self, output: Output) -> None:
         """Observe the latency of an output whose actions the broker has confirmed."""

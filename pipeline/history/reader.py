@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from pipeline.store import manifest as manifests
-from pipeline.store.directory import READ_ATTEMPTS, READ_PAUSE_S, DataDirectory, VanishedError
+from pipeline.store.directory import READ_ATTEMPTS, READ_PAUSE_S, DataDirectory, NothingCommittedError
+from pipeline.store.settling import VanishedError
 from rating.errors import UsageError
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class Histories:
         try:
             for partition, folder in folders.items():
                 found._hold(folder)
-                if (folder / manifests.NAME).exists():
+                with suppress(NothingCommittedError):
                     found.partitions[partition] = DataDirectory.open(folder, write=False)
         except BaseException:
             found.close()

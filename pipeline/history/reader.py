@@ -104,10 +104,13 @@ class Histories:
         while self._locks:
             os.close(self._locks.pop())
 
-    def files(self, name: str) -> list[Path]:
-        """Return the committed files of a table, in order of partition and path."""
+    def files(self, name: str, *, check: bool = False) -> list[Path]:
+        """Return the committed files of a table, in order of partition and path.
+
+        With `check`, raises StorageError if one has changed since it was written.
+        """
         return [
-            directory.locate(entry)
+            directory.check(entry) if check else directory.locate(entry)
             for directory in self.partitions.values()
             for entry in directory.manifest.group(name)
         ]

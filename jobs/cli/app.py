@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "ingest": ("ingest", "Rate the usage records of feed files. Each ends rated, duplicate or rejected."),
     "compact": ("ingest", "Merge small history files; readers do not notice."),
+    "verify": ("verify", "Read every file of the data directory and compare it with its digest."),
     "generate": ("ingest", "Make up a fleet: a catalogue, a card list and a month of usage in the plain feed."),
     "demo": (
         "ingest",

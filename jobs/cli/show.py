@@ -43,7 +43,7 @@ def report(
     from jobs.report import build_report, write_report
     from jobs.show.source import reading
 
-    with reading(data_of(context), as_of, cycle) as moment:
+    with reading(data_of(context), as_of, cycle, check=True) as moment:
         made = build_report(moment.connection, moment.views, cycle, account, moment.as_of)
     files = write_report(made, out, formats or ReportFormat)
     document = made.as_dict() | {"files": [str(path) for path in files]}
@@ -182,6 +182,12 @@ def sql(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="SQL over the views of docs/tables.md.")],
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let the query read other files and the network too, as you may.")
+    ] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not first compare the files that the query names with their digests.")
+    ] = False,
 ) -> None:
     """Query the history in DuckDB's SQL."""
     from jobs.cli.console import show
@@ -196,7 +202,7 @@ def sql(
     if any(name in query.lower() for name in STATE_TABLES) and not data.is_streaming():
         with data.read() as driver:
             views = state_views(driver.engine)
-    rows = run_sql(data.path, query, views)
+    rows = run_sql(data.path, query, views, trusted=trust, check=not no_check)
     if as_csv:
         sys.stdout.write(rows_as_csv(rows))
     else:

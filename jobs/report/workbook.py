@@ -60,7 +60,8 @@ def _formats(book: xlsxwriter.Workbook) -> dict[str, Format]:
     return {
         "title": book.add_format({"bold": True, "font_size": 14}),
         "header": book.add_format({"bold": True, "bottom": 1, "text_wrap": True, "valign": "top"}),
-        "text": book.add_format({"num_format": "@"}),
+        # The prefix keeps a text a text after somebody edits the cell, or saves the sheet as CSV and opens that.
+        "text": book.add_format({"num_format": "@", "quote_prefix": True}),
         "exact": book.add_format({"num_format": "@", "align": "right"}),
         "count": book.add_format({"num_format": whole}),
         "quantity": book.add_format({"num_format": whole}),
@@ -88,7 +89,7 @@ def _write_about(sheet: Worksheet, report: Report, formats: dict[str, Format]) -
     sheet.write_string(0, 0, "Usage report", formats["title"])
     for row, (name, text) in enumerate(lines, start=2):
         sheet.write_string(row, 0, name, formats["header"])
-        sheet.write_string(row, 1, text)
+        sheet.write_string(row, 1, text, formats["text"])
 
 
 def _write_section(sheet: Worksheet, plan: SectionPlan, frame: pl.DataFrame, formats: dict[str, Format]) -> None:

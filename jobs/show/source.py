@@ -95,16 +95,19 @@ def joined(views: list[StateViews]) -> StateViews:
 
 
 @contextmanager
-def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> Iterator[Reading]:
+def reading(
+    data: Data, as_of: str | None = None, cycle: str | None = None, *, check: bool = False
+) -> Iterator[Reading]:
     """Open state and history to read, as of `as_of` or else of the latest arrival.
 
     For the history of streaming workers, the state comes from the Kafka topics that [kafka] and [worker] of the
-    configuration name. It is the state as of the landed rows. Raises WorldError if Kafka cannot be reached, UsageError
+    configuration name. It is the state as of the landed rows. With `check`, the files of the history are first compared
+    with their digests. Raises WorldError if Kafka cannot be reached, UsageError
     if `as_of` is not a time, and the errors of opening the data directory.
     """
     moment = parse_instant(as_of, "--as-of")
     if data.is_streaming():
-        with Histories.open(data.path) as histories, connect(histories) as connection:
+        with Histories.open(data.path) as histories, connect(histories, check=check) as connection:
             engines, landed = _restored(data, histories)
             facts: dict[str, Any] = {
                 "data": str(data.path),
@@ -113,7 +116,7 @@ def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> I
             }
             yield Reading(connection, engines, _moment(engines, moment), facts, cycle)
         return
-    with data.read() as driver, connect(driver.directory) as connection:
+    with data.read() as driver, connect(driver.directory, check=check) as connection:
         manifest = driver.directory.manifest
         facts = {
             "data": str(driver.directory.path),

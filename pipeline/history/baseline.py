@@ -14,12 +14,13 @@ def baseline(directory: DataDirectory, engine: Engine, at_us: int, before_offset
     """Return sums of the committed rated rows for a rule that starts at `at_us`, with the columns of BASELINE.
 
     With `before_offset`, only rows of entries before that offset. The same history gives the same rows in the same
-    order. Files of cycles that take no more usage are not read.
+    order. Files of cycles that take no more usage are not read. Raises StorageError if a file has changed since it was
+    written: the sums become state.
     """
     scope = baseline_scope(engine.rules.set, engine.state.rules.memory, max(engine.state.clock_us, at_us))
     wanted = {f"cycle={label}" for label in scope["cycles"]}
     files = [
-        str(directory.locate(entry)) for entry in directory.manifest.group("rated") if wanted & {*entry.path.split("/")}
+        str(directory.check(entry)) for entry in directory.manifest.group("rated") if wanted & {*entry.path.split("/")}
     ]
     if not files:
         return pl.DataFrame(schema=BASELINE)

@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from pipeline.store import manifest as manifests
-from pipeline.store.directory import READ_ATTEMPTS, READ_PAUSE_S, DataDirectory, VanishedError
+from pipeline.store.directory import READ_ATTEMPTS, READ_PAUSE_S, DataDirectory, NothingCommittedError
+from pipeline.store.settling import VanishedError
 from rating.errors import UsageError
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class Histories:
         try:
             for partition, folder in folders.items():
                 found._hold(folder)
-                if (folder / manifests.NAME).exists():
+                with suppress(NothingCommittedError):
                     found.partitions[partition] = DataDirectory.open(folder, write=False)
         except BaseException:
             found.close()
@@ -103,10 +104,13 @@ class Histories:
         while self._locks:
             os.close(self._locks.pop())
 
-    def files(self, name: str) -> list[Path]:
-        """Return the committed files of a table, in order of partition and path."""
+    def files(self, name: str, *, check: bool = False) -> list[Path]:
+        """Return the committed files of a table, in order of partition and path.
+
+        With `check`, raises StorageError if one has changed since it was written.
+        """
         return [
-            directory.locate(entry)
+            directory.check(entry) if check else directory.locate(entry)
             for directory in self.partitions.values()
             for entry in directory.manifest.group(name)
         ]

@@ -25,15 +25,17 @@ _STEADY: Final = ("cards", "plan_history", "pool_history")
 def restore_state(directory: DataDirectory) -> State:
     """Return the state of the last checkpoint without its seen keys; an empty state if there is no checkpoint.
 
-    Raises StorageError if it is damaged.
+    Raises StorageError if a file is damaged or has changed since it was written.
     """
     files = {str(entry.facts["name"]): entry for entry in directory.manifest.group(GROUP)}
     if not files:
         return State()
     try:
-        facts = directory.locate(files.pop("facts")).read_bytes()
-        tables = {name: feather.read_table(directory.locate(entry), memory_map=False) for name, entry in files.items()}
-        return State.restore(facts, tables, Seen())
+        facts = files.pop("facts")
+        tables = {name: feather.read_table(directory.check(entry), memory_map=False) for name, entry in files.items()}
+        state = State.restore(directory.locate(facts).read_bytes(), tables, Seen())
+        directory.check(facts)  # last: a state of another version has words of its own
+        return state
     except (ValueError, KeyError, pa.ArrowException) as damage:
         raise StorageError(
             f"{directory.path}: the state cannot be read ({damage}); use the version of weir that wrote it, or restore "

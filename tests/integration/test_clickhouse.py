@@ -35,7 +35,8 @@ from pipeline.clickhouse.sink import VIEWS
 from pipeline.config import ClickHouse
 from pipeline.embedded.driver import Embedded
 from pipeline.feeds.mappings import load_mapping
-from pipeline.store.directory import DataDirectory, lock_directory
+from pipeline.store.directory import DataDirectory
+from pipeline.store.folders import lock_directory
 from rating.errors import LockedError, UsageError, WorldError
 from schemas.tables import TABLES
 from tests.support.clickhouse_case import PASSWORD, ROOT, USER, TestServer, commit, events, everything, server

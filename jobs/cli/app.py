@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from jobs.cli.context import Data
+from jobs.context import Data
 from jobs.version import VERSION
 from rating.errors import InputError, WorldError
 
@@ -187,7 +187,7 @@ def _advice(error: OSError) -> str:
 
 
 def _message(error: object, status: int) -> int:
-    from jobs.cli.console import err, printable_lines
+    from jobs.output.console import err, printable_lines
 
     err.print(printable_lines(f"weir: {error}"), style="red", highlight=False, markup=False, soft_wrap=True)
     return status

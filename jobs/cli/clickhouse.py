@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.context import Data, Json, data_of
+from jobs.context import Data, Json, data_of
 from rating.errors import InputError, UsageError, WorldError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _open(data: Data, config: ClickHouse, *, wait: bool = False) -> Iterator[Cli
 @group.command("load")
 def load_history(context: typer.Context, as_json: Json = False) -> None:
     """Load committed rows that are not yet in ClickHouse. Resumes where the last run stopped."""
-    from jobs.cli.console import progress_bar, show
+    from jobs.output.console import progress_bar, show
     from jobs.warehouse.clickhouse import load
     from pipeline.config import load_config
 
@@ -75,7 +75,7 @@ def sql(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Query ClickHouse. Statements that write are refused."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show.sql import render, rows_as_csv, rows_as_json
     from pipeline.clickhouse import require_schema
     from pipeline.clickhouse.client import PassingError
@@ -101,7 +101,7 @@ def sql(
 @group.command("check")
 def check_history(context: typer.Context, as_json: Json = False) -> None:
     """Compare rows and sums in ClickHouse with the history. Exit status 3 if they differ."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.warehouse.clickhouse import check
     from pipeline.clickhouse import require_schema
     from pipeline.config import load_config

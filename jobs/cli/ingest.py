@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.context import Files, Json, data_of, feed_names, micros, parse_instant, tell
+from jobs.context import Files, Json, data_of, feed_names, micros, parse_instant, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -74,8 +74,8 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Rate the usage records of feed files. Each ends rated, duplicate or rejected."""
-    from jobs.cli.console import out, show
     from jobs.ingest.ingest import ingest_files, render_tally
+    from jobs.output.console import out, show
     from pipeline.feeds.mappings import load_mapping
 
     mapping = load_mapping(feed)
@@ -91,7 +91,7 @@ def ingest(
 
 def compact(context: typer.Context, as_json: Json = False) -> None:
     """Merge small history files; readers do not notice."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.warehouse import compact as compaction
 
     compacted = compaction.compact(data_of(context).path)
@@ -107,8 +107,8 @@ def generate_fleet(
     as_json: Json = False,
 ) -> None:
     """Make up a fleet: a catalogue, a card list and a month of usage in the plain feed."""
-    from jobs.cli.console import show
     from jobs.demo.generate import generate, render_generated
+    from jobs.output.console import show
 
     made = generate(out_dir, cards, records, seed, pools=pools)
     show(made.as_json(), as_json, lambda console: render_generated(made, console))
@@ -126,8 +126,8 @@ def demo(
 
     The example files are copied into the folder, as a start for files of your own.
     """
-    from jobs.cli.console import progress_bar, show
     from jobs.demo import demo as demonstration
+    from jobs.output.console import progress_bar, show
 
     with progress_bar() as bar:
         shown = demonstration.run(folder, cards, records, bar)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from jobs.cli.context import Json, Limit, Offset, data_of
-from jobs.cli.printable import printable
+from jobs.context import Json, Limit, Offset, data_of
+from jobs.output.printable import printable
 from rating.errors import UsageError
 from schemas.choices import DeliveryState
 
@@ -45,7 +45,7 @@ def deliver(
     as_json: Json = False,
 ) -> None:
     """Deliver all actions that are due to their destinations. Resumes where the last run stopped."""
-    from jobs.cli.console import err, out, progress_bar, show
+    from jobs.output.console import err, out, progress_bar, show
     from pipeline.config import load_config
     from pipeline.outbox import Deliverer
 
@@ -83,7 +83,7 @@ def list_deliveries(
     as_json: Json = False,
 ) -> None:
     """List deliveries, newest first, with what went wrong; and how many each destination has in each state."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
 
     with _store(context) as store:
         counts = store.counts()
@@ -100,7 +100,7 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Make dead letters due again; the next `weir outbox deliver` sends them."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
 
     if bool(action_ids) == everything:
         raise UsageError("weir outbox retry: expected ids of actions, or --all for all dead letters")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.context import FeedArgument, Json, counted, data_of
+from jobs.context import FeedArgument, Json, counted, data_of
 from pipeline.extras import require_extra
 from rating.errors import UsageError
 from schemas.choices import AvroFraming
@@ -60,7 +60,7 @@ def pack(
 
     The workers need the mapping as well: a ready one, or one that [worker].feeds of their configuration names.
     """
-    from jobs.cli.console import progress_bar, show
+    from jobs.output.console import progress_bar, show
     from pipeline.config import load_config
     from pipeline.feeds.mappings import load_mapping
 

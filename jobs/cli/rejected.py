@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.context import Json, Limit, Offset, data_of, feed_names, parse_instant
+from jobs.context import Json, Limit, Offset, data_of, feed_names, parse_instant
 from rating.errors import UsageError
 from schemas.choices import RejectReason
 
@@ -53,8 +53,8 @@ def list_rejected(
     as_json: Json = False,
 ) -> None:
     """List counts by reason, and the newest records with what was wrong and the raw line."""
-    from jobs.cli.console import show
     from jobs.ingest import rejected
+    from jobs.output.console import show
     from jobs.show import listing, listing_text
     from jobs.show.sql import connect
 
@@ -77,8 +77,8 @@ def export_rejected(
     ] = None,
 ) -> None:
     """Write rejected records as NDJSON; correct `raw`, then give the file to `weir rejected replay`."""
-    from jobs.cli.console import err
     from jobs.ingest import rejected
+    from jobs.output.console import err
     from jobs.show import listing
     from jobs.show.sql import connect
     from pipeline.feeds.mappings import load_mapping
@@ -107,9 +107,9 @@ def replay_rejected(
     as_json: Json = False,
 ) -> None:
     """Ingest corrected records again."""
-    from jobs.cli.console import out, show
     from jobs.ingest import rejected
     from jobs.ingest.ingest import render_tally
+    from jobs.output.console import out, show
     from pipeline.feeds.mappings import load_mapping
 
     moment = parse_instant(as_of, "--as-of")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.context import Json, Limit, Offset, counted, data_of, micros, parse_instant, tell
+from jobs.context import Json, Limit, Offset, counted, data_of, micros, parse_instant, tell
 from rating.errors import UsageError
 from schemas.choices import ActionState, RuleStatus, TriggerName
 
@@ -89,10 +89,10 @@ def list_rules(
     as_json: Json = False,
 ) -> None:
     """List rules: trigger, threshold, since when they are active, and how often they fired."""
-    from jobs.cli.console import show
+    from jobs.known import require_known
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
-    from jobs.show.known import require_known
     from jobs.show.source import reading
 
     with reading(data_of(context)) as at:
@@ -110,7 +110,7 @@ def show_rule(
     as_json: Json = False,
 ) -> None:
     """Show one rule: its filters, its actions and its latest firings."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
     from jobs.show.source import reading
@@ -147,7 +147,7 @@ def firings(
     as_json: Json = False,
 ) -> None:
     """List firings, newest first: which SIM met which rule, with the totals before and after."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
 
@@ -169,7 +169,7 @@ def actions(
     as_json: Json = False,
 ) -> None:
     """List actions that rules asked for, newest first, and their results."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.context import Files, Json, counted, data_of, micros, parse_instant
+from jobs.context import Files, Json, counted, data_of, micros, parse_instant
 from pipeline.extras import require_extra
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _send(
     with require_extra("kafka", "weir send"):
         from pipeline.streaming.commands.sending import parts_sent, send_entry
         from pipeline.streaming.kafka import ensure_topics
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from pipeline.config import load_config
 
     moment = parse_instant(as_of, "--as-of")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.context import Json, Limit, Offset, data_of, feed_names
+from jobs.context import Json, Limit, Offset, data_of, feed_names
 from rating.errors import UsageError
 from schemas.choices import CardStatus, ReportFormat
 
@@ -39,7 +39,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the monthly usage report: an HTML page, XLSX, CSV and Parquet."""
-    from jobs.cli.console import show, shown_path
+    from jobs.output.console import show, shown_path
     from jobs.report import build_report, write_report
     from jobs.show.source import reading
 
@@ -71,10 +71,10 @@ def cards(
     as_json: Json = False,
 ) -> None:
     """List cards with their usage in the open cycle, by any filter."""
-    from jobs.cli.console import show
+    from jobs.known import require_known
+    from jobs.output.console import show
     from jobs.show import listing, listing_text
     from jobs.show import until_midnight as midnight
-    from jobs.show.known import require_known
     from jobs.show.source import reading
 
     with reading(data_of(context), as_of) as moment:
@@ -108,7 +108,7 @@ def card(
     as_json: Json = False,
 ) -> None:
     """Show one card: basics, counters, add-ons, usage of this and the last cycle by day."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show import listing, listing_text
     from jobs.show.source import reading
 
@@ -129,7 +129,7 @@ def pools(
     as_json: Json = False,
 ) -> None:
     """List pools: size, used, percent, and the day they run out."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show import gauges, listing_text
     from jobs.show.source import reading
 
@@ -149,7 +149,7 @@ def pool(
     as_json: Json = False,
 ) -> None:
     """Show one pool: its gauge by service and cycle, and the members that use most."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show import gauges, listing_text
     from jobs.show.source import reading
 
@@ -168,7 +168,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Explain the charge of a record, step by step."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show.explain import explain_key, render_explained
     from jobs.show.sql import connect
 
@@ -184,7 +184,7 @@ def sql(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Query the history in DuckDB's SQL."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show.sql import STATE_TABLES, render, rows_as_csv, rows_as_json, run_sql
     from rating.queries.views import state_views
 
@@ -205,7 +205,7 @@ def sql(
 
 def status(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
     """Show what the data directory holds."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show import listing, listing_text
     from jobs.show.source import reading
 

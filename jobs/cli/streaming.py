@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.context import FeedArgument, Files, Json, counted, data_of, micros, parse_instant
+from jobs.context import FeedArgument, Files, Json, counted, data_of, micros, parse_instant
 from pipeline.extras import require_extra
 from rating.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.embedded.progress import Source
+    from pipeline.feeds.source_file import Source
     from pipeline.streaming.raw.feeding import Fed
 
 _DIRECTORY = Path("weir-kafka")
@@ -39,7 +39,7 @@ def kafka(
     ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Remove all topics when the broker stops.")] = False,
 ) -> None:
     """Run one Kafka broker on this machine until Ctrl-C, to try streaming; needs Java 17, and Maven the first time."""
-    from jobs.cli.console import err, out, shown_path
+    from jobs.output.console import err, out, shown_path
     from pipeline.broker import Broker
 
     if ephemeral and directory is not None:
@@ -88,7 +88,7 @@ def feed(
 
     The workers need the mapping as well: a ready one, or one that [worker].feeds of their configuration names.
     """
-    from jobs.cli.console import progress_bar, show
+    from jobs.output.console import progress_bar, show
     from pipeline.config import load_config
     from pipeline.feeds.mappings import load_mapping
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.context import counted, data_of
+from jobs.context import counted, data_of
 from pipeline.extras import require_extra
 from rating.errors import ConfigError
 
@@ -99,7 +99,7 @@ def _tell_start(config: Config) -> None:
 
 
 def _start_lines(config: Config) -> Iterator[str]:
-    from jobs.cli.console import shown_path
+    from jobs.output.console import shown_path
     from pipeline.config.table import is_loopback
 
     kafka, worker = config.kafka, config.worker
@@ -122,7 +122,7 @@ def _tell(config: Config, lines: list[str]) -> None:
     if config.worker.log_format == "json":
         logging.getLogger("weir").info("; ".join(lines))
         return
-    from jobs.cli.console import err
+    from jobs.output.console import err
 
     for line in lines:
         err.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from jobs.cli.console import shown_path
-from jobs.cli.context import micros
+from jobs.context import micros
 from jobs.demo.generate import Generated, generate
+from jobs.output.console import shown_path
 from jobs.report import build_report, write_report
 from jobs.show.sql import connect
 from pipeline.catalogue import load_catalogue

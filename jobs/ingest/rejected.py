@@ -24,7 +24,7 @@ import duckdb
 import msgspec
 import polars as pl
 
-from jobs.cli.context import micros
+from jobs.context import micros
 from pipeline.embedded.driver import Embedded
 from pipeline.embedded.progress import Tally
 from pipeline.feeds.lookups import with_lists

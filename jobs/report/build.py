@@ -5,21 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import zoneinfo
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import duckdb
 import polars as pl
 
+from jobs.known import account_tree
 from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
 from jobs.report.rule_sections import rule_sections
 from jobs.report.sections import SECTION_SQL, lines_sql, scan_sql
-from jobs.show.known import unknown
-from rating.catalogue.account_tree import AccountTree
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import StateViews
 from schemas.choices import REASONS
-
-if TYPE_CHECKING:
-    import duckdb
 
 TOP_SIMS = 20
 
@@ -37,8 +33,6 @@ def build_report(
     to no account yet. The same history, state and arguments give the same report. Raises UsageError if `as_of` has no
     UTC offset or the account does not exist, and InputError if the cycle is not known.
     """
-    import duckdb  # Imported here, because other commands import this package only for its text functions.
-
     if as_of.tzinfo is None:
         raise UsageError(f"as-of time {as_of.isoformat()} has no UTC offset; give one, e.g. {as_of.isoformat()}Z")
     accounts = None if account is None else account_tree(views.accounts, account)
@@ -78,15 +72,6 @@ def build_report(
         notes=_notes(account, window),
         sections={name: sections[name] for name in SECTIONS},
     )
-
-
-def account_tree(accounts: pl.DataFrame, account: str) -> list[str]:
-    """Return `account` and all accounts below it, sorted. Raises UsageError if the account does not exist."""
-    known = accounts["account_id"].to_list()
-    if account not in known:
-        raise unknown("an account", account, known)
-    tree = AccountTree(dict(accounts.select("account_id", "parent").iter_rows()))
-    return sorted({account, *tree.below(account)})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from jobs.report.text import amounts_as_text
+from jobs.output.text import json_rows
 
 Kind = Literal["text", "count", "quantity", "amount", "percent", "date"]
 
@@ -321,14 +321,3 @@ class Report:
             "notes": list(self.notes),
             **{name: json_rows(frame) for name, frame in sections.items()},
         }
-
-
-def json_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of `frame` as JSON values: amounts as decimal text, dates and times in ISO 8601."""
-    dates = [name for name, kind in frame.schema.items() if kind == pl.Date]
-    instants = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
-    return (
-        amounts_as_text(frame)
-        .with_columns(pl.col(dates).dt.to_string("iso"), pl.col(instants).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ"))
-        .to_dicts()
-    )

@@ -148,8 +148,8 @@ def test_a_file_killed_in_the_middle_is_there_once(scene: Scene) -> None:
 def test_every_kind_of_file_goes_on_behind_what_is_there(scene: Scene, kind: str, cut: int) -> None:
     """Of whatever format a file is, with messages of another size, it goes on at the next row."""
     from pipeline.config import Kafka
-    from pipeline.embedded.progress import Source
     from pipeline.feeds.mappings import load_mapping
+    from pipeline.feeds.source_file import Source
     from pipeline.streaming.raw.feeding import position_behind
     from pipeline.streaming.raw.messages import chunks_of
 

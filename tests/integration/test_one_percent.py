@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobs.cli import app as cli
-from jobs.cli.context import Data
+from jobs.context import Data
 from jobs.show.source import reading
 from pipeline.streaming.worker.live import card_now, pool_now
 

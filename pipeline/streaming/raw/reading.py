@@ -16,10 +16,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.embedded.progress import Source
 from pipeline.feeds.decode import Chunk, Position
 from pipeline.feeds.decode.chunk import merge_rejects, reject_frame
 from pipeline.feeds.decode.lines import KEPT_LINE_BYTES, MAX_LINE_BYTES, LineBlock
+from pipeline.feeds.source_file import Source
 from pipeline.history.rejects import reject_table
 from pipeline.journal.messages import LIMIT_BYTES
 from pipeline.streaming.raw.headers import (

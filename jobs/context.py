@@ -74,7 +74,7 @@ class Data:
         from pipeline.history.reader import no_state
 
         if self.is_streaming():
-            raise no_state(self.path, "what this command needs of it")
+            raise no_state(self.path, "what this command needs")
 
 
 def data_of(context: typer.Context) -> Data:

@@ -235,20 +235,20 @@ def _rejected_none() -> pl.DataFrame:
 
 def _notes(account: str | None, window: _Window) -> tuple[str, ...]:
     notes = [
-        "Used is what was billed: quantities after rounding to the plan's increment, adjustments included.",
-        "Usage charges are those of usage records; what reversals and re-ratings changed stands under adjustments.",
-        "Late usage arrived after its own cycle had closed for good and is charged in this one; "
-        "it is contained in the usage charge and the adjustments.",
+        "Used is the billed quantity: rounded to the plan's increment, including adjustments.",
+        "Usage charges are the charges of usage records. Reversals and re-ratings are shown as adjustments.",
+        "Late usage arrived after its own cycle had closed for good, so it is charged in this cycle. The usage "
+        "charge and the adjustments include it.",
     ]
     if window.is_open:
         notes.append(
-            "The cycle is open: all figures are so far. A forecast is the usage so far, divided by the days elapsed "
-            "(at least one), times the days of the cycle, with late usage of earlier cycles counted once; it covers "
-            "usage and makes no claim on charges."
+            "The cycle is open, so all figures are preliminary. A forecast is the usage so far, divided by the "
+            "elapsed days (at least one) and multiplied by the days of the cycle. Late usage of earlier cycles "
+            "counts once. There is no forecast of charges."
         )
     if account is not None:
         notes.append(
-            "Covers the account and all accounts below it. Rejected records are left out: until corrected, they "
-            "belong to no account."
+            "The report covers the account and all accounts below it. It omits rejected records, because these "
+            "belong to no account until they are corrected."
         )
     return tuple(notes)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jobs.cli import app as cli
-from jobs.cli import console
+from jobs.output import console
 from tests.support.progress import communicated, completed, wait_until
 
 WEIR = str(Path(sys.executable).with_name("weir"))

@@ -288,7 +288,7 @@ def test_another_history_is_refused(engine: Engine, data: Path, tmp_path: Path) 
     commit(tmp_path / "data", everything())
     with engine.database() as client:
         load(tmp_path / "data", client, 0)
-        with pytest.raises(WorldError, match="holds the history of something other than"):
+        with pytest.raises(WorldError, match="has another history than"):
             load(data, client, 0)
 
 
@@ -568,8 +568,8 @@ def test_the_command_line(
         assert status == end.value.code, captured.err
         return captured.out + captured.err
 
-    assert "rows landed in" in weir("load")
-    assert "nothing new" in weir("load")
+    assert "rows loaded into" in weir("load")
+    assert "no new rows" in weir("load")
     assert "figures are the same" in weir("check")
     assert "cannot be answered" in weir("sql", "DROP TABLE rated", status=2)
     query = "SELECT count() AS n, min(used_at) AS first FROM rated"

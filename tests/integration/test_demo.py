@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import console
+from jobs.output import console
 from tests.integration.test_cli import Weir, weir  # noqa: F401  (a fixture)
 
 SMALL = ("--cards", 600, "--records", 15_000)

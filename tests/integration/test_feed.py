@@ -139,7 +139,7 @@ def test_a_file_killed_in_the_middle_is_there_once(scene: Scene) -> None:
     assert told["messages"] > 5
     assert told["before"] + told["rows"] == 150_001
     assert len({header(message, "as-of") for message in messages}) == 1
-    assert "has all of it already" in scene.feed("usage.csv", "--partition", "1")
+    assert "has the whole file already" in scene.feed("usage.csv", "--partition", "1")
     assert scene.ends() == [0, len(messages)]
 
 

@@ -52,7 +52,7 @@ REFUSED: dict[tuple[str, str], str] = {
     ("cards", "--pool"): "found pool 'nosuch'; expected a pool: one of fleet",
     ("card", "iccid"): "no card with ICCID, IMSI or MSISDN 'nosuch'",
     ("pools", "--account"): ACCOUNT,
-    ("pools", "--cycle"): "expected a cycle that is still held: 2026-10",
+    ("pools", "--cycle"): "expected a cycle that the state has: 2026-10",
     ("pool", "pool_id"): "found pool 'nosuch'; expected a pool: one of fleet",
     ("explain", "key"): "found no record with key 'nosuch'",
     ("explain", "--feed"): "found no record of feed nosuch with key 'b1'",

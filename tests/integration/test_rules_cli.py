@@ -112,10 +112,10 @@ def test_rules_are_inactive_until_they_are_started(weir: Weir, loaded: Path) -> 
     ).json
     assert ["quiet"] == weir("rules", "activate", "--all", *at, "--json").json["rules"]
     assert [] == weir("rules", "activate", "--all", *at, "--json").json["rules"]
-    assert "no rules to start" in weir("rules", "activate", "--all", *at).out
+    assert "no rules to activate" in weir("rules", "activate", "--all", *at).out
     since = [row["active_since"] for row in weir("rules", "--json").json["rows"]]
     assert ["2026-10-11T13:00:00Z"] * 2 == since
-    assert "2 rules no longer active" in weir("rules", "deactivate", "cap", "quiet", *at).out
+    assert "2 rules deactivated" in weir("rules", "deactivate", "cap", "quiet", *at).out
     assert 2 == weir("rules", "list", "--status", "inactive", "--json").json["total"]
 
 
@@ -123,7 +123,7 @@ def test_rules_are_inactive_until_they_are_started(weir: Weir, loaded: Path) -> 
     ("words", "said"),
     [
         (("activate", "cop"), "expected a rule: one of cap, quiet; did you mean cap?"),
-        (("activate",), "expected rules by id, or --all"),
+        (("activate",), "found no rules; expected their ids, or --all"),
         (("deactivate", "cap", "--all"), "found rules and --all; expected one of them"),
         (("deactivate", "cap"), "which is inactive; expected an active rule"),
         (("show", "x"), "found rule 'x'"),
@@ -248,7 +248,7 @@ def test_commands_come_from_several_files_and_standard_input(
     (loaded / "one").write_text('{"type": "activate", "rule": "cap"}\n\n')
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"type": "deactivate", "rule": "cap"}')))
     took = weir("command", loaded / "one", "-", "--as-of", "2026-10-12T00:00:00Z")
-    assert (0, "took 2 commands\n") == (took.status, took.out)
+    assert (0, "applied 2 commands\n") == (took.status, took.out)
     assert ["INACTIVE"] * 2 == [row["status"] for row in _rows(weir, "list")]
 
 
@@ -325,7 +325,7 @@ def checkpoint(folder: Path) -> int:
 
 def test_tables_fit_a_terminal_of_100_columns(weir: Weir, loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """Each list and the details print within 100 columns, with the names of rules and SIMs whole."""
-    from jobs.cli import console
+    from jobs.output import console
 
     fired(weir, loaded)
     assert 0 == weir("tick", "--as-of", "2026-10-14T00:00:00Z").status

@@ -219,7 +219,7 @@ def test_two_workers(pair: tuple[Path, Process, Process], tmp_path: Path) -> Non
     assert metrics_of(two)["weir_partitions", ""] == 2
     two.process.send_signal(signal.SIGTERM)
     wait_until(lambda: any("stopping" in line["message"] for line in two.logged()), "the word that it stops", logs=logs)
-    assert two.ask("/ready") == (503, {"ready": False, "reasons": ["is being stopped"]})
+    assert two.ask("/ready") == (503, {"ready": False, "reasons": ["is stopping"]})
     two.process.send_signal(signal.SIGTERM)
     assert ended(two.process, logs) == 128 + signal.SIGTERM
 

@@ -175,6 +175,6 @@ def test_rejected_records_are_exported(both: Both) -> None:
 def test_what_needs_the_state_says_so(both: Both, arguments: tuple[str, ...]) -> None:
     """Commands that write, or ask the state itself, say who has it and what works without; nothing is written."""
     before = sorted(both.history.iterdir())
-    with pytest.raises(UsageError, match=r"history of streaming workers, which hold the state.*`weir sql`"):
+    with pytest.raises(UsageError, match=r"history of streaming workers, which keep the state.*`weir sql`"):
         weir(both.history, *arguments)
     assert before == sorted(both.history.iterdir())

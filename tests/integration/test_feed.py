@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -20,9 +19,9 @@ from pipeline.config import Kafka
 from pipeline.streaming.kafka import Log, LogMessage
 from pipeline.streaming.topics import Topics
 from tests.support.broker import SharedBroker
+from tests.support.command_line import WEIR
 from tests.support.progress import communicated, wait_until
 
-WEIR = str(Path(sys.executable).with_name("weir"))
 PARTITIONS = 2
 MAPPING = """
 name = "mine"

@@ -16,9 +16,10 @@ import pytest
 from jobs.cli.app import COMMANDS, load_command
 from rating.rules.triggers import TRIGGERS
 from schemas.choices import REASONS, ActionState, RejectReason, TriggerName
-from tests.integration.test_cli import Weir, files, loaded, weir
+from tests.integration.test_cli import files, loaded
+from tests.support.command_line import Weir
 
-__all__ = ["files", "loaded", "weir"]  # fixtures
+__all__ = ["files", "loaded"]  # fixtures
 
 # What a command needs beside the parameter that is tested.
 NEEDS: dict[str, tuple[str, ...]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import pytest
 
 from jobs.cli.app import COMMANDS, load_command
 from jobs.version import VERSION
-
-WEIR = Path(sys.executable).with_name("weir")
+from tests.support.command_line import WEIR
 
 
 @pytest.mark.parametrize("name", COMMANDS)

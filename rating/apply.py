@@ -23,7 +23,7 @@ from rating.catalogue.cards import (
 from rating.catalogue.pools import Pools, device_pools
 from rating.catalogue.rates import Book
 from rating.catalogue.vocabulary import Vocabulary
-from rating.errors import PlanError, RuleError
+from rating.errors import Finding, PlanError, RuleError
 from rating.state import State
 from rating.usage.allowances import Addons
 from schemas.cards import Catalogue
@@ -151,10 +151,9 @@ def _require_inactive(state: State, change: Catalogue) -> None:
     held = {rule.id: rule for rule in state.catalogue.rules if rule.id in state.rules.active}
     for rule in change.rules:
         if held.get(rule.id, rule) != rule:
-            raise RuleError(
-                f"rule {rule.id}: found another content than that of the active rule; expected the same: deactivate it "
-                f"first with `weir rules deactivate {rule.id}`"
-            )
+            found = "another content than that of the active rule"
+            expected = f"the same: deactivate it first with `weir rules deactivate {rule.id}`"
+            raise RuleError(Finding((), found, expected, f"rule {rule.id}"))
 
 
 def _upsert(entries: tuple[_Entry, ...], change: Iterable[_Entry], key: Callable[[_Entry], str]) -> tuple[_Entry, ...]:
@@ -173,10 +172,9 @@ def _merge_plans(plans: tuple[Plan, ...], change: Iterable[Plan]) -> tuple[Plan,
         for version in plan.versions:
             former = versions.get(version.version)
             if former is not None and former != version:
-                raise PlanError(
-                    f"plan {plan.id}: found version {version.version} with other content than the one in force; "
-                    f"expected a new version number with its own effective day"
-                )
+                found = f"version {version.version} with other content than the one in force"
+                expected = "a new version number with its own effective day"
+                raise PlanError(Finding((), found, expected, f"plan {plan.id}"))
             versions[version.version] = version
         merged[plan.id] = msgspec.structs.replace(plan, versions=tuple(versions.values()))
     return tuple(merged.values())

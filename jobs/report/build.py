@@ -5,21 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import zoneinfo
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+import duckdb
 import polars as pl
 
+from jobs.known import account_tree
 from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
 from jobs.report.rule_sections import rule_sections
 from jobs.report.sections import SECTION_SQL, lines_sql, scan_sql
-from jobs.show.known import unknown
-from rating.catalogue.account_tree import AccountTree
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import FEES_VIEW, StateViews
 from schemas.choices import REASONS
-
-if TYPE_CHECKING:
-    import duckdb
 
 TOP_SIMS = 20
 
@@ -37,8 +33,6 @@ def build_report(
     to no account yet. The same history, state and arguments give the same report. Raises UsageError if `as_of` has no
     UTC offset or the account does not exist, and InputError if the cycle is not known.
     """
-    import duckdb  # Imported here, because other commands import this package only for its text functions.
-
     if as_of.tzinfo is None:
         raise UsageError(f"as-of time {as_of.isoformat()} has no UTC offset; give one, e.g. {as_of.isoformat()}Z")
     accounts = None if account is None else account_tree(views.accounts, account)
@@ -79,15 +73,6 @@ def build_report(
         notes=_notes(account, window),
         sections={name: sections[name] for name in SECTIONS},
     )
-
-
-def account_tree(accounts: pl.DataFrame, account: str) -> list[str]:
-    """Return `account` and all accounts below it, sorted. Raises UsageError if the account does not exist."""
-    known = accounts["account_id"].to_list()
-    if account not in known:
-        raise unknown("an account", account, known)
-    tree = AccountTree(dict(accounts.select("account_id", "parent").iter_rows()))
-    return sorted({account, *tree.below(account)})
 
 
 @dataclass(frozen=True)
@@ -265,20 +250,20 @@ def _rejected_none() -> pl.DataFrame:
 
 def _notes(account: str | None, window: _Window) -> tuple[str, ...]:
     notes = [
-        "Used is what was billed: quantities after rounding to the plan's increment, adjustments included.",
-        "Usage charges are those of usage records; what reversals and re-ratings changed stands under adjustments.",
-        "Late usage arrived after its own cycle had closed for good and is charged in this one; "
-        "it is contained in the usage charge and the adjustments.",
+        "Used is the billed quantity: rounded to the plan's increment, including adjustments.",
+        "Usage charges are the charges of usage records. Reversals and re-ratings are shown as adjustments.",
+        "Late usage arrived after its own cycle had closed for good, so it is charged in this cycle. The usage "
+        "charge and the adjustments include it.",
     ]
     if window.is_open:
         notes.append(
-            "The cycle is open: all figures are so far. A forecast is the usage so far, divided by the days elapsed "
-            "(at least one), times the days of the cycle, with late usage of earlier cycles counted once; it covers "
-            "usage and makes no claim on charges."
+            "The cycle is open, so all figures are preliminary. A forecast is the usage so far, divided by the "
+            "elapsed days (at least one) and multiplied by the days of the cycle. Late usage of earlier cycles "
+            "counts once. There is no forecast of charges."
         )
     if account is not None:
         notes.append(
-            "Covers the account and all accounts below it. Rejected records are left out: until corrected, they "
-            "belong to no account."
+            "The report covers the account and all accounts below it. It omits rejected records, because these "
+            "belong to no account until they are corrected."
         )
     return tuple(notes)

@@ -13,9 +13,9 @@ from xlsxwriter.exceptions import FileCreateError
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
+from jobs.output.text import amounts_as_text
 from jobs.report.model import SECTIONS, Column, Report, SectionPlan, telling_columns
 from jobs.report.place import file_stem, placed
-from jobs.report.text import amounts_as_text
 
 SHEET_ROWS = 1_048_576
 _HEADER_ROW = 2  # Below the title and its caption.

@@ -16,12 +16,10 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from jobs.cli.printable import printable
-from jobs.report.build import account_tree
-from jobs.report.model import json_rows
-from jobs.report.text import amount_text
+from jobs.known import account_tree, unknown
+from jobs.output.printable import printable
+from jobs.output.text import amount_text, json_rows
 from jobs.show import until_midnight as midnight
-from jobs.show.known import unknown
 from jobs.show.page import Page, frame_of, require_page
 from jobs.show.rules import list_actions, list_firings
 from jobs.show.until_midnight import Reading

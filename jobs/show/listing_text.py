@@ -14,8 +14,8 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from jobs.cli.printable import printable
-from jobs.report.text import amounts_as_text
+from jobs.output.printable import printable
+from jobs.output.text import amounts_as_text
 from jobs.show.gauges import Gauge, PoolDetail
 from jobs.show.listing import CardDetail, RejectedList
 from jobs.show.page import Page

@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from jobs.cli.console import progress_bar
-from jobs.cli.context import Data, parse_instant
+from jobs.context import Data, parse_instant
+from jobs.output.console import progress_bar
 from jobs.show import gauges
 from jobs.show.sql import connect
 from pipeline.config import load_config

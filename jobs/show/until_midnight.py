@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from jobs.cli.printable import printable
+from jobs.output.printable import printable
 from rating.calendars.calendar import day_date, zone_calendar
 from rating.queries.schemas import COUNTERS_VIEW, StateViews, nanos_type
 

@@ -23,10 +23,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.embedded.progress import Facts, Progress, Source, Tally
+from pipeline.embedded.progress import Facts, Progress, Tally
 from pipeline.feeds.decode import CHUNK_BYTES, Position, open_source
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.prefetch import prefetch
+from pipeline.feeds.source_file import Source
 from pipeline.history.baseline import baseline
 from pipeline.history.originals import originals_in, stretches
 from pipeline.history.rejects import reject_table

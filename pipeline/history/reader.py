@@ -48,11 +48,11 @@ def partition_folders(history: Path) -> dict[int, Path]:
 def no_state(path: Path, wanted: str) -> UsageError:
     """Return the error for a command that needs the state, if streaming workers have it."""
     return UsageError(
-        f"{path}: this is the history of streaming workers, which hold the state (cards, counters, pools, fees, rules) "
-        f"themselves: {wanted} is not there. Without it work: `weir sql` over the tables and views of docs/tables.md, "
-        "`weir rules firings`, `weir rules actions`, `weir rejected list` and `export`, `weir compact`; `weir report`, "
-        "`cards`, `card`, `pools`, `pool`, `status`, `rules list` and `show` read it from Kafka. For the rest, "
-        "name a data directory that `weir apply` and `weir ingest` made"
+        f"{path}: found the history of streaming workers, which keep the state (cards, counters, pools, fees, rules) "
+        f"in Kafka; it does not have {wanted}. Expected a data directory that `weir apply` and `weir ingest` made. "
+        "These commands need no state: `weir sql` over the tables and views of docs/tables.md, `weir rules firings`, "
+        "`weir rules actions`, `weir rejected list` and `export`, `weir compact`. These read the state from Kafka: "
+        "`weir report`, `cards`, `card`, `pools`, `pool`, `status`, `rules list` and `rules show`"
     )
 
 

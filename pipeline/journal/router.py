@@ -322,7 +322,7 @@ class Router:
 
 
 def _finding(field: str, found: str, expected: str) -> Finding:
-    return Finding("catalogue", 0, field, found, expected)
+    return Finding((field,), found, expected, file="catalogue")
 
 
 def _of_corrected(rows: pl.DataFrame, originals: pa.Table, feed: str, otherwise: Ints) -> Ints:

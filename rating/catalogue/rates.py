@@ -18,7 +18,7 @@ from rating.calendars.calendar import CycleCalendar, ZoneCalendar
 from rating.catalogue.account_tree import AccountTree
 from rating.catalogue.vocabulary import Vocabulary
 from rating.columnar.key_index import Ints
-from rating.errors import PlanError
+from rating.errors import Finding, PlanError
 from rating.tariff import PriceBook, PriceSpec
 from rating.tariff.increments import IncrementBook, IncrementSpec
 from rating.units.quantity import parse_quantity
@@ -110,7 +110,7 @@ class _Rates:
                     PriceBook.compile([price])
                     IncrementBook.compile([increment])
                 except PlanError as error:
-                    raise PlanError(f"{where}: {error}") from None
+                    raise PlanError(replace(error.finding, subject=where)) from None
             raise
 
     def columns(self, book: PriceBook) -> RateColumns:
@@ -201,9 +201,8 @@ class Book:
         self.cycle_calendars = [_calendar(name) for name in vocabulary.cycles.names]
         self.most_units = self._most_units()
         if len(vocabulary.meters) > MOST_METERS:
-            raise PlanError(
-                f"found {len(vocabulary.meters)} counters; expected at most {MOST_METERS}: let rates share `counter`"
-            )
+            found, most = f"{len(vocabulary.meters)} counters", f"at most {MOST_METERS}: let rates share `counter`"
+            raise PlanError(Finding((), found, most))
 
     def _zones_of_accounts(self) -> tuple[list[ZoneCalendar], Ints]:
         names: dict[str, int] = {}
@@ -269,13 +268,13 @@ class Book:
         for rate in sorted(version.rates, key=lambda r: (r.zone is not None, r.band is not None, r.direction != "any")):
             where = f"plan {plan.id} version {version.version}, {meter_name(rate)}"
             if rate.zone is not None and rate.zone not in zones:
-                raise PlanError(f"{where}: found zone {rate.zone!r}; expected one of {sorted(zones)}")
+                raise PlanError(Finding((), f"zone {rate.zone!r}", f"one of {sorted(zones)}", where))
             if rate.band is not None and rate.band not in bands:
-                raise PlanError(f"{where}: found band {rate.band!r}; expected one of {sorted(bands)}")
+                raise PlanError(Finding((), f"band {rate.band!r}", f"one of {sorted(bands)}", where))
             try:
                 number = rates.add(where, rate, shared[meter_name(rate)], version.data_base)
             except PlanError as error:
-                raise PlanError(f"{where}: {error}") from error
+                raise PlanError(replace(error.finding, subject=where)) from error
             direction = slice(None) if rate.direction == "any" else DIRECTIONS[rate.direction]
             zone = slice(None) if rate.zone is None else zones[rate.zone]
             band = slice(None) if rate.band is None else bands[rate.band]
@@ -300,10 +299,9 @@ class Book:
         service, _, _, slot = halves[0]
         missing = slots[slot]
         when = f"in band {version.bands[missing - 1].name!r}" if missing else "outside its bands"
-        raise PlanError(
-            f"plan {plan.id} version {version.version}, bands: found rates for {list(SERVICES)[service]} in some bands "
-            f"and none {when}; expected a rate there, or one without a band for all other times"
-        )
+        found = f"rates for {list(SERVICES)[service]} in some bands and none {when}"
+        expected = "a rate there, or one without a band for all other times"
+        raise PlanError(Finding(("bands",), found, expected, f"plan {plan.id} version {version.version}"))
 
     def _compile_pools(self, rates: _Rates) -> None:
         names = self.vocabulary.pools.names
@@ -330,7 +328,7 @@ class Book:
                 try:
                     number = rates.add(where, rate, 0, pool.data_base)
                 except PlanError as error:
-                    raise PlanError(f"{where}: {error}") from error
+                    raise PlanError(replace(error.finding, subject=where)) from error
                 direction = slice(None) if rate.direction == "any" else DIRECTIONS[rate.direction]
                 self.pool_rate[row, SERVICES[rate.service], direction] = number
 

@@ -22,7 +22,7 @@ from math import lcm
 import numpy as np
 import numpy.typing as npt
 
-from rating.errors import PlanError
+from rating.errors import Finding, PlanError
 from rating.tariff.compile import LEAST_UNITS, price_segments, record_limit, unit_limit
 from rating.tariff.segments import PriceSpec, Segment
 from rating.units.money import DECIMALS, MAX_NANOS, ROUND_MODES, Ints, round_nanos, rounding_unit
@@ -229,43 +229,38 @@ def _column(values: Sequence[int]) -> Ints:
 def _checked_limit(spec: PriceSpec, segments: Sequence[Segment]) -> int:
     limit, least = unit_limit(segments), LEAST_UNITS[spec.service]
     if limit < least:
-        raise PlanError(
-            f"price: found a cost above {MAX_NANOS // 10**DECIMALS} after {limit + 1} units of {spec.service}; "
-            f"expected a price by which {least} units can be charged"
-        )
+        found = f"a cost above {MAX_NANOS // 10**DECIMALS} after {limit + 1} units of {spec.service}"
+        raise PlanError(Finding(("price",), found, f"a price by which {least} units can be charged"))
     return limit
 
 
 def _checked_record_limit(segments: Sequence[Segment]) -> int:
     limit = record_limit(segments)
     if limit < 1:
-        raise PlanError(
-            f"price: found a cost that jumps by more than {MAX_NANOS // 10**DECIMALS} from one unit to the next; "
-            f"expected fees of tiers below that"
-        )
+        found = f"a cost that jumps by more than {MAX_NANOS // 10**DECIMALS} from one unit to the next"
+        raise PlanError(Finding(("price",), found, "fees of tiers below that"))
     return limit
 
 
 def _denominator(segments: Sequence[Segment]) -> int:
     scale = lcm(*(figure.denominator for segment in segments for figure in (segment.base, segment.step)))
     if scale > MAX_DENOMINATOR:
-        raise PlanError(
-            f"price: found figures that need parts of 1/{scale} nano; expected prices with fewer decimals, "
-            "or a smaller `per`"
-        )
+        found = f"figures that need parts of 1/{scale} nano"
+        raise PlanError(Finding(("price",), found, "prices with fewer decimals, or a smaller `per`"))
     return scale
 
 
 def _connect_fee(spec: PriceSpec) -> int:
-    fee = spec.nanos(spec.price.connect_fee, "connect_fee")
+    fee = spec.nanos(spec.price.connect_fee, ("connect_fee",))
     rounding = spec.rounding
     kept = rounding_unit(rounding.decimals if rounding.at == "cycle" else DECIMALS)
     if fee > MAX_NANOS // 2 or fee % kept:
         decimals = rounding.decimals if rounding.at == "cycle" else DECIMALS
-        raise PlanError(
-            f"connect_fee: found {spec.price.connect_fee!r}; expected at most {decimals} decimals "
-            f"(where cost is rounded by the {rounding.at}) and at most {MAX_NANOS // 2 // 10**DECIMALS}"
+        expected = (
+            f"at most {decimals} decimals (if cost is rounded by the {rounding.at}) "
+            f"and at most {MAX_NANOS // 2 // 10**DECIMALS}"
         )
+        raise PlanError(Finding(("connect_fee",), repr(spec.price.connect_fee), expected))
     return int(fee)
 
 
@@ -279,4 +274,4 @@ def _thresholds(mode: str, whole: int) -> tuple[int, int]:
         return -(-whole // 2), -1
     if mode == "half_even":
         return whole // 2 + 1, whole // 2 if whole % 2 == 0 else -1
-    raise PlanError(f"rounding.mode: found {mode!r}; expected one of {', '.join(ROUND_MODES)}")
+    raise PlanError(Finding(("rounding", "mode"), repr(mode), f"one of {', '.join(ROUND_MODES)}"))

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from pipeline.embedded.driver import read_usage
-from pipeline.embedded.progress import Source
 from pipeline.feeds.mappings import parse_mapping
+from pipeline.feeds.source_file import Source
 from pipeline.journal.entries import Apply, Rejects, Usage
 from pipeline.journal.messages import Fence, Fences, messages_of, read_message
 from pipeline.streaming.commands.catalogue_log import Registry

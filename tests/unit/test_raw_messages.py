@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.embedded.driver import read_usage
-from pipeline.embedded.progress import Source
 from pipeline.feeds.decode import Position
 from pipeline.feeds.mappings import load_mapping, parse_mapping
+from pipeline.feeds.source_file import Source
 from pipeline.streaming.raw.messages import RawMessage, chunks_of, origin_of
 from pipeline.streaming.raw.reading import Readers, Reading
 from rating.errors import MappingError

@@ -276,8 +276,8 @@ def _require_rules(state: State, compiled: Compiled) -> None:
     try:
         RuleSet(state, compiled, Names.of(compiled).zones)
     except _NOTHING as error:
-        raise RuleError(f"rules: found an unknown name or value ({error!r}); expected none") from error
+        raise RuleError(Finding(("rules",), f"an unknown name or value ({error!r})", "none")) from error
 
 
 def _finding(field: str, found: str, expected: str) -> Finding:
-    return Finding("catalogue", 0, field, found, expected)
+    return Finding((field,), found, expected, file="catalogue")

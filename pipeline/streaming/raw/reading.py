@@ -16,10 +16,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.embedded.progress import Source
 from pipeline.feeds.decode import Chunk, Position
 from pipeline.feeds.decode.chunk import merge_rejects, reject_frame
 from pipeline.feeds.decode.lines import KEPT_LINE_BYTES, MAX_LINE_BYTES, LineBlock
+from pipeline.feeds.source_file import Source
 from pipeline.history.rejects import reject_table
 from pipeline.streaming.raw.arrow_rows import rows_of
 from pipeline.streaming.raw.bounds import cut_lines_of, kept_line, repeatable, short_rejects, without_long

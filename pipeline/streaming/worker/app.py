@@ -152,7 +152,7 @@ class Worker:
         work_in_one_thread()
         made = await ensure_topics(self.config.kafka)
         if made:
-            _log.info("made the topics %s", ", ".join(made))
+            _log.info("created topics: %s", ", ".join(made))
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._lanes.close)
             await stack.enter_async_context(serving(self, self.config.worker))
@@ -204,7 +204,7 @@ class Worker:
     def waits_for(self) -> list[str]:
         """Return the reasons why the worker is not ready; empty if it is ready."""
         if self._stopping:
-            return ["is being stopped"]
+            return ["is stopping"]
         assigned = sorted(self.app.consumer.assignment()) if self._begun else ()
         stages = {f"{tp.topic}[{tp.partition}]": self.stages.get(tp) for tp in assigned if tp.topic in self._topics}
         found = waits(self._begun, self.app.rebalancing, stages, self.follower.next_offset, self._commands_at_start)
@@ -221,7 +221,7 @@ class Worker:
     async def _on_assigned(self, _: Any, *assigned: Any, **__: Any) -> None:
         """Stop the stages of revoked partitions, so that they do not overlap for long with those of the next owner."""
         await self.stages.keep(*assigned)
-        _log.info("was given %s", told(tp for tps in assigned for tp in tps if tp.topic in self._topics))
+        _log.info("assigned partitions: %s", told(tp for tps in assigned for tp in tps if tp.topic in self._topics))
 
     async def _on_recovered(self, *_: object, **__: object) -> None:
         """Start the stages of new partitions. Faust calls this once it has read their changelogs."""
@@ -342,12 +342,14 @@ class Worker:
     async def _finish(self) -> None:
         """Write checkpoints and flush results on shutdown, so that the next owner replays little."""
         landing = {tp.partition for tp in self.stages if tp.topic == self.topics.rated}
-        _log.info("stopping: bases are written, rows are landed")
+        _log.info("stopping: writing checkpoints, landing rows")
         try:
             async with asyncio.timeout(_FINISH_S):
                 await asyncio.gather(*(rate.finish(rate.partition in landing) for rate in self.rates))
         except TimeoutError:
-            _log.warning("stopping without all bases and rows after %.0f s: whoever comes next makes them", _FINISH_S)
+            _log.warning(
+                "stopping after %.0f s without all checkpoints and rows; the next owner replays more", _FINISH_S
+            )
 
 
 def wrong_clock(now_us: int, sent_ms: int, is_brokers_time: bool) -> str | None:

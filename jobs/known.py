@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import polars as pl
+
 from pipeline.catalogue.findings import choice
+from rating.catalogue.account_tree import AccountTree
 from rating.errors import UsageError
 
 
@@ -18,3 +21,12 @@ def require_known(noun: str, name: str | None, known: Iterable[str]) -> None:
     names = set(known)
     if name is not None and name not in names:
         raise unknown(noun, name, names)
+
+
+def account_tree(accounts: pl.DataFrame, account: str) -> list[str]:
+    """Return `account` and all accounts below it, sorted. Raises UsageError if the account does not exist."""
+    known = accounts["account_id"].to_list()
+    if account not in known:
+        raise unknown("an account", account, known)
+    tree = AccountTree(dict(accounts.select("account_id", "parent").iter_rows()))
+    return sorted({account, *tree.below(account)})

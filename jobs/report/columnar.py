@@ -9,10 +9,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.output.formulas import FORMULA
 from jobs.output.text import amounts_as_text
 from jobs.report.model import SECTIONS, Report
 from jobs.report.place import file_stem, placed
-from jobs.output.formulas import FORMULA
 
 
 def write_csv(report: Report, out: Path) -> list[Path]:

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.output.printable import printable
 from jobs.output.formulas import defused
+from jobs.output.printable import printable
 from pipeline.history.reader import Histories, no_state
 from pipeline.store.directory import DataDirectory
 from rating.errors import InputError, UsageError

@@ -48,7 +48,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MOST = {"data": 1 << 45, "sms": 1 << 20, "voice": 1 << 25}
 _CONTENT = (
     "iccid", "imsi", "msisdn", "session_id", "corrects_key", "plmn", "volume_up_bytes", "volume_down_bytes",
-    "quantity", "used_at", "sequence", "service", "direction",
+    "quantity", "used_at", "sequence", "service", "direction", "country", "zone", "started_at", "ended_at",
 )  # fmt: skip
 
 

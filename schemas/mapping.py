@@ -208,6 +208,11 @@ class Mapping(_Document, frozen=True):
         """True if quantities are running totals of their session (F3)."""
         return self.volumes.mode == "cumulative"
 
+    @property
+    def counter_bits(self) -> int:
+        """Bits of the counters of running totals; 0 if a total that falls has restarted."""
+        return self.volumes.counter_bits or 0
+
     def rule_fields(self, rule: RecordRule) -> dict[str, Field]:
         """Return the fields of `rule` in the order of TARGETS: the common fields, overridden by its own.
 

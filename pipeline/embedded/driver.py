@@ -85,6 +85,7 @@ class Reading:
     source: str
     received_at_us: int
     cumulative: bool
+    counter_bits: int
     usage: pa.Table
     prints: Prints
     rejected: pa.Table
@@ -93,7 +94,8 @@ class Reading:
 
     def batch(self) -> UsageBatch:
         """Return the usage as a batch for the calling thread."""
-        return UsageBatch(self.feed, self.source, self.received_at_us, self.cumulative, own_frame(self.usage))
+        rows = own_frame(self.usage)
+        return UsageBatch(self.feed, self.source, self.received_at_us, self.cumulative, rows, self.counter_bits)
 
 
 def read_usage(
@@ -106,7 +108,7 @@ def read_usage(
         usage, rejects = mediate(chunk.raw, mapping, path.name)
         if len(chunk.rejects):
             rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-        batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.volumes.mode == "cumulative", usage)
+        batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.cumulative, usage, mapping.counter_bits)
         yield Reading(
             start=begin,
             end=chunk.end,
@@ -114,6 +116,7 @@ def read_usage(
             source=batch.source,
             received_at_us=received_at_us,
             cumulative=batch.cumulative,
+            counter_bits=batch.counter_bits,
             usage=shared_table(usage),
             prints=Prints.of(batch),
             rejected=reject_table(rejects, chunk, mapping.name, source, received_at_us),

@@ -162,7 +162,7 @@ def _mediated(chunk: Chunk, mapping: Mapping, source: Source, received_at_us: in
     usage, rejects = mediate(chunk.raw, mapping, source.name)
     if len(chunk.rejects):
         rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-    batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.cumulative, usage)
+    batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.cumulative, usage, mapping.counter_bits)
     fitting = replace(chunk, raw_lines=lambda rows: _cut(chunk.raw_lines(rows)))
     return Reading(batch, reject_table(rejects, fitting, mapping.name, source, received_at_us))
 

@@ -54,7 +54,8 @@ class Format(_Document, frozen=True):
     """File format of a source. gzip and zstd compression is detected by its magic number.
 
     `delimiter`, `quote`, `header` and `columns` apply to CSV. `records` is the path of the record array in a JSON
-    document. `explode` is the path of an array inside a record; each of its elements is a record of its own.
+    document. `explode` is the path of an array inside a record; each of its elements is a record of its own. `binary`
+    says how columns of bytes (Parquet, Arrow) become text.
     """
 
     type: Literal["csv", "ndjson", "json", "parquet", "arrow"]
@@ -65,6 +66,7 @@ class Format(_Document, frozen=True):
     encoding: Literal["utf-8", "latin-1", "cp1252", "iso-8859-15"] = "utf-8"
     records: str = ""
     explode: str = ""
+    binary: Literal["text", "hex"] = "text"
 
 
 class Volumes(_Document, frozen=True):

@@ -168,6 +168,8 @@ def _format_problems(mapping: Mapping) -> Iterator[str]:
             yield f"format.explode: found {form.explode!r}; expected none, a CSV record has no arrays"
     if form.records and form.type != "json":
         yield f'format.records: found {form.records!r}; expected it only with type = "json"'
+    if form.binary != "text" and form.type not in ("parquet", "arrow"):
+        yield f"format.binary: found {form.binary!r}; expected it only with Parquet and Arrow"
     for name, path in (("records", form.records), ("explode", form.explode)):
         if path and not all(path.split(".")):
             yield f"format.{name}: found {path!r}; expected names joined with dots"

@@ -215,6 +215,15 @@ class Mapping(_Document, frozen=True):
         """Bits of the counters of running totals; 0 if a total that falls has restarted."""
         return self.volumes.counter_bits or 0
 
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of target and source field, for the targets that one source field gives in every block."""
+        found: dict[str, set[str]] = {}
+        for rule in self.records:
+            for target, field in self.rule_fields(rule).items():
+                found.setdefault(target, set()).add(field.label)
+        return tuple((target, *names) for target, names in found.items() if len(names) == 1 and "" not in names)
+
     def rule_fields(self, rule: RecordRule) -> dict[str, Field]:
         """Return the fields of `rule` in the order of TARGETS: the common fields, overridden by its own.
 

@@ -241,6 +241,8 @@ def _field(target: str, spec: Field, texts: SourceText, faults: Faults) -> pl.Se
             return None
         text = texts.constant(None)
     text = map_values(match_pattern(text, spec, faults), spec, faults, target=target)
+    if target == "iccid":
+        return _card_number(text)
     if target in QUANTITY_TARGETS:
         return amount(spec, text, texts, faults)
     if target in TIME_TARGETS:
@@ -283,6 +285,14 @@ def _require_correction(fields: dict[str, Field], columns: dict[str, pl.Series],
         missing = corrects if key is None else corrects & key.is_null()
         name = fields["corrects_key"].label if "corrects_key" in fields else "corrects_key"
         faults.add(missing, "missing", name, None, "the key of the record that this one corrects")
+
+
+def _card_number(text: pl.Series) -> pl.Series:
+    """Return ICCIDs as catalogues write them: letters in upper case, no spaces, no filler F at the end."""
+    if not text.str.contains("[^0-9]").any():
+        return text
+    clean = text.str.replace_all(r"\s", "").str.to_uppercase()
+    return clean.str.replace(r"^([0-9A-E]{18,22})F$", "$1")
 
 
 def _network(spec: Field, text: pl.Series, faults: Faults) -> pl.Series:

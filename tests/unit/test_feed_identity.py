@@ -75,3 +75,48 @@ session_id = { from = "session" }
     weir.ingest(weir.mapping(mapping), text)
     assert {"2": 1100} == weir.used()
     assert [("1", "missing", "session"), ("3", "missing", "session")] == weir.refused()
+
+
+def test_rejects_name_the_field_of_the_source(tmp_path: Path) -> None:
+    """F5: whatever finds the fault, `field` is the column of the carrier's file, and the number is the one given."""
+    weir = Ingested(tmp_path)
+    mapping = """
+name = "calls"
+[format]
+type = "csv"
+[[records]]
+service = "data"
+key = ["id"]
+[records.fields]
+msisdn = { from = "caller" }
+quantity = { from = "bytes" }
+used_at = { from = "when" }
+"""
+    text = """id,caller,bytes,when
+k1,4915100000000,1,2026-10-01T01:00:00Z
+k2,4915112345678,1,2027-01-01T00:00:00Z
+k3,+4915112345678,1,2026-10-01T01:00:00Z
+k4,4915112345678,x,2026-10-01T01:00:00Z
+"""
+    weir.ingest(weir.mapping(mapping), text)
+    assert [
+        ("k1", "unknown_card", "caller"),
+        ("k2", "future", "when"),
+        ("k3", "unknown_card", "caller"),
+        ("k4", "bad_value", "bytes"),
+    ] == weir.refused()
+    messages = weir.rows("rejected").sort("source_row")["message"]
+    assert ["without +" in message for message in messages] == [False, False, True, False]
+
+
+def test_card_numbers_with_letters(tmp_path: Path) -> None:
+    """Carriers issue ICCIDs with a letter; a feed may write it small, or put the filler of the SIM's memory behind."""
+    cards = ("898604B2202110003456", "89860370000000175128")
+    catalogue = ZONED.replace(CARD, cards[0]) + f'[[cards]]\niccid = "{cards[1]}"\naccount = "acme"\nplan = "z"\n'
+    weir = Ingested(tmp_path, catalogue)
+    text = "record_key,service,iccid,quantity,used_at,country\n"
+    for key, number in enumerate((*cards, cards[0].lower(), cards[1] + "F", "898604F2202110003456")):
+        text += f"k{key},data,{number},5,2026-10-07,DE\n"
+    weir.ingest("plain", text)
+    assert {"k0": 5, "k1": 5, "k2": 5, "k3": 5} == weir.used()
+    assert [("k4", "unknown_card", "iccid")] == weir.refused()

@@ -162,7 +162,15 @@ def _mediated(chunk: Chunk, mapping: Mapping, source: Source, received_at_us: in
     usage, rejects = mediate(chunk.raw, mapping, source.name)
     if len(chunk.rejects):
         rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-    batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.cumulative, usage, mapping.counter_bits)
+    batch = UsageBatch(
+        mapping.name,
+        source.name,
+        received_at_us,
+        mapping.cumulative,
+        usage,
+        counter_bits=mapping.counter_bits,
+        labels=mapping.labels,
+    )
     fitting = replace(chunk, raw_lines=lambda rows: _cut(chunk.raw_lines(rows)))
     return Reading(batch, reject_table(rejects, fitting, mapping.name, source, received_at_us))
 

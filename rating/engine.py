@@ -397,4 +397,4 @@ def slice_of(batch: UsageBatch, start: int) -> UsageBatch:
     if start == 0 and len(batch.rows) <= BATCH_ROWS:
         return batch
     rows = batch.rows.slice(start, BATCH_ROWS)
-    return UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, rows)
+    return replace(batch, rows=rows)

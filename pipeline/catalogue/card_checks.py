@@ -20,7 +20,7 @@ from schemas.rules import Reason
 REASONS: tuple[str, ...] = get_args(Reason)
 
 _FORMS = {
-    "iccid": (r"^[0-9]{19,20}$", "19 or 20 digits"),
+    "iccid": (r"^[0-9]{2}[0-9A-E]{16,20}$", "18 to 22 digits, or letters A to E behind the first two"),
     "imsi": (r"^[0-9]{14,15}$", "14 or 15 digits"),
     "msisdn": (r"^[0-9]{5,15}$", "5 to 15 digits with the country code, without +"),
     "eid": (r"^[0-9]{32}$", "32 digits"),

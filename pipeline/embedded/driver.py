@@ -86,6 +86,8 @@ class Reading:
     source: str
     received_at_us: int
     cumulative: bool
+    counter_bits: int
+    labels: tuple[tuple[str, str], ...]
     usage: pa.Table
     prints: Prints
     rejected: pa.Table
@@ -94,7 +96,15 @@ class Reading:
 
     def batch(self) -> UsageBatch:
         """Return the usage as a batch for the calling thread."""
-        return UsageBatch(self.feed, self.source, self.received_at_us, self.cumulative, own_frame(self.usage))
+        return UsageBatch(
+            self.feed,
+            self.source,
+            self.received_at_us,
+            self.cumulative,
+            own_frame(self.usage),
+            counter_bits=self.counter_bits,
+            labels=self.labels,
+        )
 
 
 def read_usage(
@@ -107,7 +117,15 @@ def read_usage(
         usage, rejects = mediate(chunk.raw, mapping, path.name)
         if len(chunk.rejects):
             rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-        batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.volumes.mode == "cumulative", usage)
+        batch = UsageBatch(
+            mapping.name,
+            source.name,
+            received_at_us,
+            mapping.cumulative,
+            usage,
+            counter_bits=mapping.counter_bits,
+            labels=mapping.labels,
+        )
         yield Reading(
             start=begin,
             end=chunk.end,
@@ -115,6 +133,8 @@ def read_usage(
             source=batch.source,
             received_at_us=received_at_us,
             cumulative=batch.cumulative,
+            counter_bits=batch.counter_bits,
+            labels=batch.labels,
             usage=shared_table(usage),
             prints=Prints.of(batch),
             rejected=reject_table(rejects, chunk, mapping.name, source, received_at_us),

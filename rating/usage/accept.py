@@ -36,11 +36,10 @@ _REASONS: Final = {
     _NO_RATE: "no_rate",
     _CONFLICT: "conflict",
 }
+# The wrong column of usage. The number of a card is the first that the record carries.
 _FIELDS: Final = {
-    _UNKNOWN_CARD: "iccid",
     _TOO_LARGE: "quantity",
     _FUTURE: "used_at",
-    _NO_PLAN: "iccid",
     _NO_RATE: "plmn",
     _CONFLICT: "record_key",
 }
@@ -235,7 +234,7 @@ def _rejects(batch: UsageBatch, book: Book, records: Accepted, verdict: np.ndarr
             *(rows[name][at] for name in ("source_row", "record_key", *sorted(asked))),
             pl.Series("why", verdict[at]),
             pl.Series("reason", [_REASONS[one] for one in why], pl.String),
-            pl.Series("field", [_FIELDS[one] for one in why], pl.String),
+            pl.Series("wrong", [_FIELDS.get(one) for one in why], pl.String),
         ]
     )
     if _TOO_LARGE in found:
@@ -251,7 +250,10 @@ def _rejects(batch: UsageBatch, book: Book, records: Accepted, verdict: np.ndarr
     message = texts[0]
     if len(found) > 1:
         message = pl.coalesce(*(pl.when(why=one).then(text) for one, text in zip(found, texts, strict=True)))
-    return bad.select("source_row", "record_key", "reason", "field", message=message)
+    carried = [pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in NUMBERS if name in asked]
+    labels = dict(batch.labels)
+    field = pl.coalesce("wrong", *carried, pl.lit(NUMBERS[0])).replace(list(labels), list(labels.values()))
+    return bad.select("source_row", "record_key", "reason", field=field, message=message)
 
 
 def _message(why: int, names: set[str], received_at_us: int) -> pl.Expr:
@@ -264,7 +266,11 @@ def _message(why: int, names: set[str], received_at_us: int) -> pl.Expr:
     )
     time = pl.col("used_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     if why == _UNKNOWN_CARD:
-        return pl.format("found {}, which no card has; expected a card of the catalogue", number)
+        text = pl.format("found {}, which no card has; expected a card of the catalogue", number)
+        if "msisdn" not in names:
+            return text
+        signed = pl.col("msisdn").str.starts_with("+").fill_null(False)
+        return pl.when(signed).then(text + ", whose numbers are written without +").otherwise(text)
     if why == _TOO_LARGE:
         return pl.format("found {} units; expected at most {}", "quantity", "most")
     if why == _FUTURE:

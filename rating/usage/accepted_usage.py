@@ -11,14 +11,15 @@ import numpy as np
 import polars as pl
 
 from rating.apply import Compiled
-from rating.columnar.arrow import numbers
+from rating.columnar.arrow import has, numbers
 from rating.columnar.groups import Groups
 from rating.columnar.key_index import Ints
 from rating.dedupe.seen import DAY_US
 from rating.position import JournalPosition
 from rating.usage.accept import Accepted, local_day_at
 from rating.usage.cycles import Cycles, assign
-from rating.usage.sessions import Sessions, deltas
+from rating.usage.growth import deltas, sequence_gaps
+from rating.usage.sessions import Sessions
 from schemas.usage import UsageBatch
 
 
@@ -39,7 +40,7 @@ class AcceptedUsage:
     session: Ints  # row of the session, -1: no session has to be tracked
     session_units: Ints  # units of the session before the record
     connects: Ints  # 1 if a connect fee is due: for the first units of a session, or the units of a record without one
-    missing: pl.DataFrame | None  # missing partials (Deltas.gaps); None if the feed is not cumulative
+    missing: pl.DataFrame | None  # missing partials (Deltas.gaps); None if no record is numbered
     pool: Ints  # row of the pool that the record draws on, -1: none
     cycles: Cycles
     today: Ints  # local day of arrival, days since 1970
@@ -63,12 +64,13 @@ def accepted_usage(
     rows = batch.rows if len(accepted) == len(batch.rows) else batch.rows[accepted.place]
     units = rows["quantity"].to_numpy()
     up, down = (numbers(rows, name, -1) for name in ("volume_up_bytes", "volume_down_bytes"))
-    missing = None
     tracked = batch.cumulative or compiled.book.uses_sessions or hears_sessions
     session = _sessions(sessions, batch, rows, tracked)
     if batch.cumulative:
-        growth = deltas(sessions, session, rows)
+        growth = deltas(sessions, session, rows, batch.counter_bits)
         units, up, down, missing = growth.quantity, growth.up, growth.down, growth.gaps
+    else:
+        missing = _missing(sessions, batch, rows)
     session_units = np.zeros(len(rows), np.int64)
     ran = np.flatnonzero(session >= 0)
     if len(ran):
@@ -114,6 +116,17 @@ def _sessions(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame, tracked
     if len(at):
         session[at] = sessions.rows(batch.feed, rows if len(at) == count else rows[at], day)
     return session
+
+
+def _missing(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame) -> pl.DataFrame | None:
+    """Return the gaps in the sequence numbers of a feed of deltas, by row of the batch; None if it has no numbers."""
+    if not (has(rows, "sequence") and has(rows, "session_id")):
+        return None
+    at = np.flatnonzero((rows["sequence"].is_not_null() & rows["session_id"].is_not_null()).to_numpy())
+    numbered = rows if len(at) == len(rows) else rows[at]
+    session = sessions.rows(batch.feed, numbered, batch.received_at_us // DAY_US)
+    gaps = sequence_gaps(sessions, session, numbered)
+    return gaps.with_columns(place=pl.Series(at[gaps["place"].to_numpy()]))
 
 
 def _running(key: Ints, amounts: Ints, held: Ints) -> Ints:

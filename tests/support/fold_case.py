@@ -50,7 +50,12 @@ def engine(
 
 
 def usage(
-    *rows: Row, feed: str = "plain", received: dt.datetime = RECEIVED, cumulative: bool = False, first_row: int = 1
+    *rows: Row,
+    feed: str = "plain",
+    received: dt.datetime = RECEIVED,
+    cumulative: bool = False,
+    first_row: int = 1,
+    counter_bits: int = 0,
 ) -> UsageBatch:
     """Return a batch of records. By default, a row is a record of card 1 at NOON, and its position is its key."""
     filled = []
@@ -69,7 +74,7 @@ def usage(
         schema={name: USAGE_SCHEMA[name] for name in names},
         orient="row",
     )
-    return UsageBatch(feed, "usage.csv", us(received), cumulative, frame)
+    return UsageBatch(feed, "usage.csv", us(received), cumulative, frame, counter_bits)
 
 
 def _plain(value: Any) -> Any:

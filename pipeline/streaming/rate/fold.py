@@ -268,7 +268,8 @@ def _alike(opened: Sequence[Opened], start: int) -> int:
 
 def _facts(batch: UsageBatch) -> tuple[object, ...]:
     """Return the properties that batches must share to be folded as one."""
-    return batch.feed, batch.received_at_us, batch.cumulative, batch.rows.columns
+    facts = batch.feed, batch.received_at_us, batch.cumulative, batch.counter_bits, batch.labels
+    return *facts, batch.rows.columns
 
 
 def _placed(batches: Sequence[UsageBatch]) -> UsageBatch:

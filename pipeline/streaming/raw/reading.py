@@ -180,7 +180,15 @@ def _mediated(chunk: Chunk, mapping: Mapping, source: Source, received_at_us: in
     usage, long = without_long(usage)
     if len(chunk.rejects) or len(long):
         rejects = pl.concat([chunk.rejects, rejects, long]).sort("source_row", maintain_order=True)
-    batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.cumulative, usage)
+    batch = UsageBatch(
+        mapping.name,
+        source.name,
+        received_at_us,
+        mapping.cumulative,
+        usage,
+        counter_bits=mapping.counter_bits,
+        labels=mapping.labels,
+    )
     fitting = replace(chunk, raw_lines=lambda rows: cut_lines_of(chunk.raw_lines(rows)))
     return Reading(batch, reject_table(short_rejects(rejects), fitting, mapping.name, source, received_at_us))
 

@@ -48,7 +48,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MOST = {"data": 1 << 45, "sms": 1 << 20, "voice": 1 << 25}
 _CONTENT = (
     "iccid", "imsi", "msisdn", "session_id", "corrects_key", "plmn", "volume_up_bytes", "volume_down_bytes",
-    "quantity", "used_at", "sequence", "service", "direction",
+    "quantity", "used_at", "sequence", "service", "direction", "country", "zone", "started_at", "ended_at",
 )  # fmt: skip
 
 
@@ -126,6 +126,7 @@ class Model:
                 "country": row.get("country"),
                 "started_at": row.get("started_at"),
                 "ended_at": row.get("ended_at"),
+                "record_type": row.get("record_type"),
             }
             key = (batch.feed, row["record_key"])
             content = (tuple(record[name] for name in _CONTENT), row.get("record_type") or RecordType.EVENT)
@@ -219,7 +220,10 @@ class Model:
             session.heard = max(session.heard, arrival)
         if batch.cumulative:
             assert session is not None
-            raw, up, down = growth(session, record, outcome)
+            raw, up, down = growth(session, record, outcome, batch.counter_bits)
+        elif session is not None and record["sequence"] is not None:  # deltas have no totals, but numbers
+            bare = dict.fromkeys(("volume_up_bytes", "volume_down_bytes", "started_at"))
+            growth(session, record | bare | {"quantity": 0}, outcome)
         units_before = 0
         if session is not None:
             units_before = session.units

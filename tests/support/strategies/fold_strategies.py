@@ -290,10 +290,21 @@ def batches(draw: st.DrawFn, iccids: list[str], first_row: int, most: int, cumul
     roll = draw(dice)
     cumulative = not cumulative_only and roll.below(3) == 2
     received = roll.pick(*_ARRIVALS)
-    feed = "totals" if cumulative else roll.pick("plain", "plain", "other")
+    feed = roll.pick("totals", "totals", "wraps") if cumulative else roll.pick("plain", "plain", "other")
     rolls = draw(st.lists(dice, min_size=most // 3, max_size=most))
-    rows = (record(one, iccids, received, cumulative) for one in rolls)
-    return usage(*rows, feed=feed, received=received, cumulative=cumulative, first_row=first_row)
+    rows = [record(one, iccids, received, cumulative) for one in rolls]
+    bits = 32 if feed == "wraps" else 0
+    for one, row in zip(rolls, rows, strict=True):
+        if bits and row["service"] == Service.DATA:
+            fill(one, row, 1 << bits)
+    return usage(*rows, feed=feed, received=received, cumulative=cumulative, first_row=first_row, counter_bits=bits)
+
+
+def fill(roll: Dice, row: Row, full: int) -> None:
+    """Move the totals of a record to where their counters, which hold less than `full`, are about to begin again."""
+    for name in ("quantity", "volume_up_bytes", "volume_down_bytes"):
+        if row.get(name) is not None:
+            row[name] = (row[name] + roll.pick(0, full - 700)) % full
 
 
 @st.composite

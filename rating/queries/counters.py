@@ -61,9 +61,10 @@ def counters_frame(engine: Engine, rows: Ints) -> pl.DataFrame:
     counters = engine.state.counters
     subject, meter, cycle = counters.subject[rows], counters.meter[rows], counters.cycle[rows]
     is_pool, place = (subject & 1) == 1, subject >> 1
-    card, pool = np.where(is_pool, 0, place), np.where(is_pool, place, 0)
+    card, owner = directory.tenant(np.where(is_pool, 0, place))
+    pool = np.where(is_pool, place, 0)
     kind = np.zeros(len(rows), np.int64)
-    account = directory.account[card] if len(directory) else np.full(len(rows), -1)
+    account = np.where(owner >= 0, owner, directory.account[card]) if len(directory) else np.full(len(rows), -1)
     subjects = directory.cards["iccid"].gather(card) if len(directory) else named(kind - 1, [])
     if is_pool.any():  # what is looked up for all pools, the counters of a card alone do not pay for
         names = book.vocabulary.pools.names

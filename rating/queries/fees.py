@@ -2,56 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+from typing import Final, Self
+
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from rating.apply import Compiled
-from rating.catalogue.cards import BEGINNING, END
-from rating.catalogue.pools import COUNTING_STATUSES
+from rating.catalogue.service import Stretches
 from rating.columnar.key_index import Ints
+from rating.queries.counters import named
 from rating.queries.schemas import FEES_VIEW
 from rating.tariff.fees import FeeTerms, prorate
 from rating.usage.cycles import cycle_days, cycle_kind, cycle_label
+
+_ACCOUNT_BITS: Final = 32
 
 
 def fees_view(compiled: Compiled, cycles: list[int]) -> pl.DataFrame:
     """Return the fees of cycles (given by their codes) as rows of FEES_VIEW, for all cards and pools with fees.
 
-    A card owes the fee of a cycle for the days on which it was on the plan, from its activation to the end of its term.
-    It owes an activation fee in the cycle of its activation. A card in service without an activation date counts as
-    active at all times. A card that is not in service yet owes nothing.
+    A card owes the fee of a cycle for its days of service on the plan (rating.catalogue.service), to the account that
+    owned it on each of these days. It owes an activation fee in the cycle of its activation.
     """
     frames = [frame for code in cycles for frame in (*_card_fees(compiled, code), _pool_fees(compiled, code))]
     return pl.concat([pl.DataFrame(schema=FEES_VIEW), *frames])
 
 
 def _card_fees(compiled: Compiled, code: int) -> list[pl.DataFrame]:
-    book, directory = compiled.book, compiled.directory
+    book, service = compiled.book, compiled.pools.service
     first, last = cycle_days(book, code)
-    spells = directory.plans
-    in_service = directory.cards["status"].fill_null("activated").is_in(COUNTING_STATUSES).to_numpy()
     kind = cycle_kind(code)
+    asked = [
+        row for row, (plan, terms) in enumerate(book.versions)
+        if terms.fees and int(book.plan_cycle[book.vocabulary.plans.rows[plan.id]]) == kind
+    ]  # fmt: skip
+    if not asked:
+        return []
+    part = service.within(first, last)
+    place, version, days = service.by_version(part)
     frames = []
-    for version, (plan, terms) in enumerate(book.versions):
-        plan_row = book.vocabulary.plans.rows[plan.id]
-        if not terms.fees or int(book.plan_cycle[plan_row]) != kind:
-            continue
-        begins, ends = _in_force(compiled, plan_row, version)
-        at = np.flatnonzero(spells.target == plan_row)
-        card = spells.card[at]
-        active = directory.activated_on[card]
-        start = np.maximum(spells.from_day[at], np.where(active == END, BEGINNING, active))
-        start = np.maximum(np.maximum(start, begins), first)
-        until = np.minimum(np.minimum(np.minimum(spells.until_day[at], directory.term_ends[card]), ends), last)
-        days = np.where(in_service[card], np.maximum(until - start + 1, 0), 0)
-        activated = (active >= start) & (active <= until) & in_service[card]
+    for row in asked:
+        plan, terms = book.versions[row]
+        at = np.flatnonzero(version == row)
+        served = _Served.of(part.take(place[at]), days[at], _begins(compiled, row))
         for fee in terms.fees:
-            compiled_fee = FeeTerms.compile(fee)
-            owes = days > 0 if fee.per == "cycle" else activated
-            if not owes.any():
+            owing = FeeTerms.compile(fee)
+            owed = served.owing(owing)
+            if not len(owed.card):
                 continue
             frames.append(
-                _rows(compiled, card[owes], days[owes], last - first + 1, compiled_fee, cycle_label(book, code)).select(
+                _rows(compiled, owed, last - first + 1, owing, cycle_label(book, code)).select(
                     "account_id",
                     "subject_kind",
                     "subject",
@@ -68,25 +70,59 @@ def _card_fees(compiled: Compiled, code: int) -> list[pl.DataFrame]:
     return frames
 
 
-def _in_force(compiled: Compiled, plan: int, version: int) -> tuple[int, int]:
-    """Return the first and last local day on which a version of a plan is in force."""
-    effective, version_at = compiled.book.effective[plan], compiled.book.version_at[plan]
-    place = int(np.flatnonzero(version_at == version)[0])
-    further = place + 1 < len(effective) and version_at[place + 1] >= 0
-    return int(effective[place]), int(effective[place + 1]) - 1 if further else END
+def _begins(compiled: Compiled, version: int) -> int:
+    """Return the first local day on which a version of a plan is in force."""
+    plan, place = (int(one) for one in np.argwhere(compiled.book.version_at == version)[0])
+    return int(compiled.book.effective[plan, place])
 
 
-def _rows(compiled: Compiled, card: Ints, days: Ints, of_days: int, fee: FeeTerms, cycle: str) -> pl.DataFrame:
-    directory = compiled.directory
-    full = np.full(len(card), of_days)
-    charged = days if fee.per == "cycle" and fee.prorate else full
+@dataclass(frozen=True)
+class _Served:
+    """The days on which cards were in service on a plan version in a cycle, by card and account.
+
+    `activated` says that the card was activated on one of these days, `earliest` that no other account had the card on
+    the plan version before, in this cycle; bool[n].
+    """
+
+    card: Ints
+    account: Ints
+    days: Ints
+    activated: npt.NDArray[np.bool_]
+    earliest: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, part: Stretches, days: Ints, begins: int) -> Self:
+        """Sum stretches, which are ordered by card and day, of one plan version that is in force from a day on."""
+        key, first, inverse = np.unique(
+            part.card << _ACCOUNT_BITS | part.account, return_index=True, return_inverse=True
+        )
+        total, activated = np.zeros(len(key), np.int64), np.zeros(len(key), bool)
+        np.add.at(total, inverse.reshape(-1), days)
+        until = np.maximum(part.from_day, begins) + days - 1
+        on_day = (part.activated_on <= until) & (part.activated_on >= np.maximum(part.from_day, begins))
+        np.logical_or.at(activated, inverse.reshape(-1), on_day)
+        card = key >> _ACCOUNT_BITS
+        earliest = np.ones(len(key), bool)
+        at = np.argsort(first, kind="stable")  # by card and day
+        earliest[at[1:]] = card[at][1:] != card[at][:-1]
+        return cls(card, key & ((1 << _ACCOUNT_BITS) - 1), total, activated, earliest)
+
+    def owing(self, fee: FeeTerms) -> Self:
+        """Return those that owe a fee. A fee in full is owed once, by the first account of the cycle."""
+        due = self.days > 0 if fee.prorate else self.earliest
+        owes = self.activated if fee.per == "activation" else due
+        return type(self)(**{one.name: getattr(self, one.name)[owes] for one in fields(self)})
+
+
+def _rows(compiled: Compiled, owed: _Served, of_days: int, fee: FeeTerms, cycle: str) -> pl.DataFrame:
+    full = np.full(len(owed.card), of_days)
+    charged = owed.days if fee.per == "cycle" and fee.prorate else full
     amounts = {int(one): prorate(fee.amount_nanos, int(one), of_days) for one in np.unique(charged)}
     amount = np.array([amounts.get(number, 0) for number in range(of_days + 1)], np.int64)[charged]
-    cards = directory.cards[card]
     return pl.DataFrame(
         {
-            "account_id": cards["account"],
-            "subject": cards["iccid"],
+            "account_id": named(owed.account, compiled.book.vocabulary.accounts.names),
+            "subject": compiled.directory.cards["iccid"].gather(owed.card),
             "days": charged.astype(np.int32),
             "amount_nanos": amount,
         }

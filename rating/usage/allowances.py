@@ -142,10 +142,11 @@ def _instant_us(moment: dt.datetime) -> int:
     return (aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
 
 
-def trial_days(book: Book, directory: Directory, card: Ints, version: Ints) -> tuple[Ints, Ints]:
+def trial_days(book: Book, directory: Directory, card: Ints, version: Ints, day: Ints) -> tuple[Ints, Ints]:
     """Return the first and last local day on which each card may use its test allowance, int64[n] each (C2).
 
-    The last day is before the first if there is no such day. The test period ends on the day before activation.
+    The last day is before the first if there is no such day. The test period ends on the day before the activation
+    that the card has on the local day `day`.
     """
     first = directory.test_from[card]
     months = book.test_months[version]
@@ -156,5 +157,5 @@ def trial_days(book: Book, directory: Directory, card: Ints, version: Ints) -> t
         + (begins - month.astype("datetime64[D]")).astype(np.int64)
         - 1
     )
-    last = np.minimum(last, directory.activated_on[card] - 1)
+    last = np.minimum(last, directory.activations.at(card, day) - 1)
     return first, np.where(book.test_units[version] > 0, last, first - 1)

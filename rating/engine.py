@@ -29,12 +29,12 @@ from rating.dedupe.seen import DAY_US, Seen
 from rating.entries import Apply, Commands, Entry, Tick, Usage
 from rating.position import JournalPosition
 from rating.rules.commands.card_changes import change_of, changed_cards, no_notes, noted_cards, rounds
-from rating.rules.commands.commands import check_commands, judge, kind_of, results_table, unseen
+from rating.rules.commands.commands import check_commands, judge, kind_of, moment_us, results_table, unseen
 from rating.rules.evaluate import Found, Rules
 from rating.rules.triggers import TRIGGERS
 from rating.state import State
 from rating.step import Step, join
-from rating.usage.accept import Accepted, accept
+from rating.usage.accept import Accepted, accept, local_day_at
 from rating.usage.accepted_usage import accepted_usage, days_of_arrival
 from rating.usage.batch import RatedBatch, rate_batch
 from rating.usage.charge import TEST_METER
@@ -189,7 +189,7 @@ class Engine:
         state = self.state
         cards = state.catalogue.cards
         state.addon_used = self.compiled.addons.usage()
-        compiled = apply(state, change, self.compiled)
+        compiled = apply(state, change, self.compiled, now_us)
         self._compile(compiled)
         know_accounts(state.closed, compiled.book, now_us)
         assert compiled.cards is not None
@@ -227,7 +227,11 @@ class Engine:
             card = getattr(command, "iccid", None)
             if refused is None and card is not None:
                 account = self.compiled.directory.account[self.compiled.directory.row_of(card)]
-                change = change_of(command, day_date(int(today[account])))
+                happened = None
+                if command.at is not None:
+                    zone = self.compiled.book.time_zones[self.compiled.book.account_zone[account]]
+                    happened = day_date(local_day_at(zone, min(moment_us(command, now_us), now_us)))
+                change = change_of(command, day_date(int(today[account])), happened)
                 if change is not None:
                     changes.append((offset, card, change))
         # A round changes each card at most once, so that rules see every single change.

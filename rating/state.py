@@ -7,12 +7,13 @@ beginning of the journal give the same bytes from then on.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 import polars as pl
 import pyarrow as pa
 
-from rating.catalogue.cards import no_spells
+from rating.catalogue.spells import no_facts, no_spells, no_tenures
 from rating.catalogue.vocabulary import Vocabulary
 from rating.closing.closed_cycles import ClosedCycles
 from rating.columnar.counters import Counters
@@ -24,6 +25,11 @@ from schemas.plans import Plan, ZoneSet
 from schemas.rules import Rule
 
 SNAPSHOT_VERSION = 2
+
+# Tables of a snapshot about cards. They change only with the catalogue. The last two are missing in a snapshot of a
+# version that had no dated facts but plans and pools: each card then has what its row says on all days.
+HISTORIES: Final = ("plan_history", "pool_history", "fact_history", "tenures")
+STEADY: Final = ("cards", *HISTORIES)
 
 
 class _Facts(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,6 +63,8 @@ class State:
     catalogue: Catalogue = field(default_factory=Catalogue)
     plan_history: pl.DataFrame = field(default_factory=no_spells)
     pool_history: pl.DataFrame = field(default_factory=no_spells)
+    fact_history: pl.DataFrame = field(default_factory=no_facts)
+    tenures: pl.DataFrame = field(default_factory=no_tenures)
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     counters: Counters = field(default_factory=Counters)
     sessions: Sessions = field(default_factory=Sessions)
@@ -71,8 +79,7 @@ class State:
     def snapshot(self) -> tuple[bytes, dict[str, pa.Table]]:
         """Return the facts as JSON and the tables by name.
 
-        The tables are cards, plan_history, pool_history, counters, further_charges, sessions, closed_cycles and those
-        of the rules.
+        The tables are those of STEADY, counters, further_charges, sessions, closed_cycles and those of the rules.
         """
         catalogue = self.catalogue
         facts = _Facts(
@@ -93,8 +100,7 @@ class State:
         )
         tables = {
             "cards": catalogue.cards.to_arrow(compat_level=pl.CompatLevel.oldest()),
-            "plan_history": self.plan_history.to_arrow(compat_level=pl.CompatLevel.oldest()),
-            "pool_history": self.pool_history.to_arrow(compat_level=pl.CompatLevel.oldest()),
+            **{name: getattr(self, name).to_arrow(compat_level=pl.CompatLevel.oldest()) for name in HISTORIES},
             "counters": self.counters.to_table(),
             "further_charges": self.counters.further_table(),
             "sessions": self.sessions.to_table(),
@@ -113,7 +119,7 @@ class State:
         if facts.snapshot_version != SNAPSHOT_VERSION:
             raise ValueError(f"found snapshot version {facts.snapshot_version}; expected {SNAPSHOT_VERSION}")
         require_digests(facts.digests)
-        frames = {name: _frame(tables[name]) for name in ("cards", "plan_history", "pool_history")}
+        frames = {name: _frame(tables[name]) for name in STEADY if name in tables}
         return cls(
             catalogue=Catalogue(
                 accounts=facts.accounts,
@@ -126,6 +132,8 @@ class State:
             ),
             plan_history=frames["plan_history"],
             pool_history=frames["pool_history"],
+            fact_history=frames.get("fact_history", no_facts()),
+            tenures=frames.get("tenures", no_tenures()),
             vocabulary=Vocabulary(facts.vocabulary),
             counters=Counters.from_table(tables["counters"], tables.get("further_charges")),
             sessions=Sessions.from_table(tables["sessions"]),

@@ -16,10 +16,9 @@ from pipeline.store.directory import Checkpoint, DataDirectory
 from rating.dedupe.seen import Seen
 from rating.engine import Engine
 from rating.errors import StorageError
-from rating.state import State
+from rating.state import STEADY, State
 
 GROUP: Final = "state"
-_STEADY: Final = ("cards", "plan_history", "pool_history")
 
 
 def restore_state(directory: DataDirectory) -> State:
@@ -51,7 +50,7 @@ def stage_state(directory: DataDirectory, checkpoint: Checkpoint, engine: Engine
     facts, tables = engine.snapshot()
     generation = engine.state.generation
     former = {str(entry.facts["name"]): entry for entry in directory.manifest.group(GROUP)}
-    kept = set(_STEADY) if generation == written else set()
+    kept = set(STEADY) if generation == written else set()
     checkpoint.retire(*(entry for name, entry in former.items() if name not in kept))
     folder = f"state/{checkpoint.number:08d}"
     checkpoint.stage_bytes(GROUP, f"{folder}/facts.json", facts, facts={"name": "facts"})

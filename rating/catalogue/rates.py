@@ -217,6 +217,7 @@ class Book:
         self.effective = np.full((len(plans), most), never, np.int64)
         self.version_at = np.full((len(plans), most), -1, np.int64)
         self.plan_cycle = np.array([self._cycle_row(plan.cycle) for plan in plans], np.int64)
+        self.plan_stops = np.array([plan.after_term == "reject" for plan in plans], bool)
         self.plan_per_device = np.array([plan.entity == "device" for plan in plans], bool)
         self.zone_keys: list[ZoneKey] = []
         zone_rows: dict[ZoneKey, int] = {}

@@ -7,13 +7,11 @@ import polars as pl
 import pyarrow as pa
 
 from rating.apply import Compiled
+from rating.closing.addon_prices import ADDON_FEE
 from rating.closing.close import Closing
-from rating.closing.closed_cycles import ClosedCycles
+from rating.closing.fees import fees_owed
 from rating.position import JournalPosition
-from rating.queries.addon_prices import ADDON_FEE
-from rating.queries.fees import fees_view
-from rating.queries.schemas import FEES_VIEW
-from rating.usage.cycles import cycle_code, cycle_kind, cycle_number
+from rating.usage.cycles import cycle_code
 from schemas.tables import CHARGES
 
 _SORTED = ("account_id", "cycle", "subject_kind", "subject", "plan_id", "plan_version", "name", "amount_nanos")
@@ -31,7 +29,7 @@ def charges_of_closing(compiled: Compiled, closing: Closing, now_us: int, positi
     frames = []
     for code in np.unique(codes).tolist():
         owners = [names[account] for account in closing.account[codes == code].tolist()]
-        frames.append(fees_view(compiled, [code]).filter(pl.col("account_id").is_in(owners)))
+        frames.append(fees_owed(compiled, [code]).filter(pl.col("account_id").is_in(owners)))
     due = pl.concat(frames).sort(_SORTED, nulls_last=True)
     prefix = f"{position.partition}.{position.offset}"
     rows = due.with_columns(
@@ -45,19 +43,6 @@ def charges_of_closing(compiled: Compiled, closing: Closing, now_us: int, positi
     table = rows.select(CHARGES.names).to_arrow(compat_level=pl.CompatLevel.oldest())
     plain = {field.name: _plain(field.type) for field in CHARGES}
     return pa.table({name: table[name].cast(kind) for name, kind in plain.items()}).cast(CHARGES)
-
-
-def fees_of(compiled: Compiled, closed: ClosedCycles, codes: list[int]) -> pl.DataFrame:
-    """Return the fees of cycles (given by their codes) as rows of FEES_VIEW.
-
-    `closed` is True for the cycles that are closed for the account: what is owed for them is in the table `charges`.
-    """
-    names = compiled.book.vocabulary.accounts.names
-    frames = [pl.DataFrame(schema=FEES_VIEW)]
-    for code in codes:
-        owners = [names[row] for row in closed.closed_accounts(cycle_kind(code), cycle_number(code)).tolist()]
-        frames.append(fees_view(compiled, [code]).with_columns(closed=pl.col("account_id").is_in(owners)))
-    return pl.concat(frame.select(list(FEES_VIEW)) for frame in frames)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -10,8 +10,9 @@ import polars as pl
 
 from rating.catalogue.rates import SERVICES
 from rating.columnar.key_index import Ints
+from rating.columnar.named import named
 from rating.engine import Engine
-from rating.queries.counters import named, open_cycles, rows_of_subject
+from rating.queries.counters import open_cycles, rows_of_subject
 from rating.queries.pools import PoolUse, uses_now
 from rating.queries.schemas import ADDONS_VIEW, CARDS_VIEW
 from rating.units.money import parse_amount

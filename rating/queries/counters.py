@@ -11,18 +11,11 @@ from rating.catalogue.pools import DEVICE_PREFIX
 from rating.catalogue.rates import SERVICES
 from rating.columnar.counters import counter_key
 from rating.columnar.key_index import Ints
+from rating.columnar.named import named
 from rating.engine import Engine
 from rating.queries.schemas import COUNTERS_VIEW, nanos_type
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_code, cycle_days, cycle_label
-
-
-def named(rows: Ints, names: list[str]) -> pl.Series:
-    """Return a String column of names by row; -1 is null."""
-    if len(rows) < len(names):  # a question about one card must not read the names of all devices
-        return pl.Series([None if row < 0 else names[row] for row in rows.tolist()], dtype=pl.String)
-    table = pl.Series([*names, None], dtype=pl.String)
-    return table.gather(np.where(rows < 0, len(names), rows))
 
 
 def open_cycles(engine: Engine, day: int, kind: int = -1) -> list[int]:
@@ -64,9 +57,10 @@ def counters_frame(engine: Engine, rows: Ints) -> pl.DataFrame:
     counters = engine.state.counters
     subject, meter, cycle = counters.subject[rows], counters.meter[rows], counters.cycle[rows]
     is_pool, place = (subject & 1) == 1, subject >> 1
-    card, pool = np.where(is_pool, 0, place), np.where(is_pool, place, 0)
+    card, owner = directory.tenant(np.where(is_pool, 0, place))
+    pool = np.where(is_pool, place, 0)
     kind = np.zeros(len(rows), np.int64)
-    account = directory.account[card] if len(directory) else np.full(len(rows), -1)
+    account = np.where(owner >= 0, owner, directory.account[card]) if len(directory) else np.full(len(rows), -1)
     subjects = directory.cards["iccid"].gather(card) if len(directory) else named(kind - 1, [])
     if is_pool.any():  # what is looked up for all pools, the counters of a card alone do not pay for
         names = book.vocabulary.pools.names

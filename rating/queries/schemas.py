@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from rating.closing.owed import FEES_OWED
+
 CARDS_VIEW: dict[str, pl.DataType] = {
     "iccid": pl.String(),
     "imsi": pl.String(),
@@ -59,20 +61,6 @@ POOLS_VIEW: dict[str, pl.DataType] = {
     "percent": pl.String(),  # decimal text; null if the size is 0
     "overage": pl.Int64(),
     "charge_nanos": pl.Int64(),
-    "currency": pl.String(),
-}
-
-FEES_OWED: dict[str, pl.DataType] = {
-    "account_id": pl.String(),
-    "subject_kind": pl.String(),
-    "subject": pl.String(),
-    "plan_id": pl.String(),  # null for a fee of a pool
-    "plan_version": pl.Int32(),
-    "cycle": pl.String(),
-    "name": pl.String(),
-    "days": pl.Int32(),  # days charged
-    "of_days": pl.Int32(),  # days of the cycle
-    "amount_nanos": pl.Int64(),
     "currency": pl.String(),
 }
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from rating.closing.charges import fees_of
 from rating.columnar.key_index import Ints
 from rating.engine import Engine
 from rating.errors import InputError
 from rating.queries.cards import addons_view, cards_view
 from rating.queries.counters import counters_view
+from rating.queries.fees import fees_view
 from rating.queries.pools import pools_view
 from rating.queries.schemas import ACCOUNTS_VIEW, RULES_VIEW, StateViews
 from rating.rules.triggers import TRIGGERS
@@ -29,7 +29,7 @@ def state_views(engine: Engine, cycle: str | None = None) -> StateViews:
         cards=_cards(engine, today),
         counters=counters_view(engine),
         pools=pools_view(engine, today),
-        fees=fees_of(engine.compiled, engine.state.closed, _cycles(engine, today, cycle)),
+        fees=fees_view(engine.compiled, engine.state.closed, _cycles(engine, today, cycle)),
         accounts=_accounts(engine),
         addons=addons_view(engine),
         rules=rules_view(engine),

@@ -16,6 +16,7 @@ import polars as pl
 
 from rating.apply import Compiled
 from rating.calendars.calendar import FIRST_DAY, LAST_DAY, ZoneCalendar
+from rating.catalogue.cards import Directory
 from rating.catalogue.rates import Book
 from rating.columnar.arrow import numbers
 from rating.columnar.key_index import Ints
@@ -106,6 +107,28 @@ def local_days(book: Book, account: Ints, us: Ints) -> Ints:
     return day
 
 
+def owners(book: Book, directory: Directory, card: Ints, us: Ints) -> Ints:
+    """Return the account that owned each card at an instant (microseconds since 1970 UTC), int64[n].
+
+    An account owns a card from midnight, in its own time zone, of the first day of its tenure.
+    """
+    account: Ints = directory.account[card]
+    spells = directory.accounts.spells
+    if spells is None:
+        return account
+    some = np.flatnonzero(directory.accounts.changed[card])
+    for place, accounts in spells.in_turn(card[some]):
+        at = some[place]
+        reached = spells.from_day[accounts] <= local_days(book, spells.target[accounts], us[at])
+        account[at[reached]] = spells.target[accounts[reached]]
+    return account
+
+
+def day_of_use(book: Book, directory: Directory, card: Ints, us: Ints) -> Ints:
+    """Return the local day of each instant in the account that owned the card then, int64[n], days since 1970."""
+    return local_days(book, owners(book, directory, card, us), us)
+
+
 def local_day_at(time_zone: ZoneCalendar, us: int) -> int:
     """Return the local day of one instant (microseconds since 1970 UTC) in a time zone, as `local_days` does."""
     day = us // DAY_US
@@ -125,15 +148,15 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) ->
     high, low, content = prints.key_high, prints.key_low, prints.content
     known, known_content = seen.lookup(high, low, today)
 
-    card = directory.resolve(prints)
     used_us = numbers(rows, "used_at", 0)
+    card = directory.resolve(prints, lambda cards, at: day_of_use(book, directory, cards, used_us[at]))
     service = rows["service"].to_numpy().astype(np.int64)
     direction = rows["direction"].to_numpy().astype(np.int64)
     verdict = np.zeros(count, np.int8)
     unknown = card < 0
     if len(directory):
         someone = np.where(unknown, 0, card) if unknown.any() else card
-        account = directory.account[someone]
+        account = owners(book, directory, someone, used_us)
         day = local_days(book, account, used_us)
         plan = directory.plans.at(someone, day)
         version = book.version_of(plan, day)
@@ -142,6 +165,8 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) ->
         zone = slots[book.version_zone_key[version], spot] if len(book.versions) else np.zeros(count, np.int64)
         rated = _rated(book, version, service, direction, zone, rows)
         verdict[~rated] = _NO_RATE
+        if book.plan_stops.any():
+            version[book.plan_stops[plan] & compiled.pools.service.term_ended(someone, plan, day)] = -1
         verdict[version < 0] = _NO_PLAN
     else:
         account = day = plan = version = zone = spot = np.zeros(count, np.int64)

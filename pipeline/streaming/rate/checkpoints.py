@@ -32,10 +32,9 @@ from pipeline.streaming.rate.fold import PartitionFold
 from rating.dedupe.runs import joined
 from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, Columns, Run, Seen, require_digests, run_of
 from rating.errors import StorageError, WorldError
-from rating.state import State
+from rating.state import HISTORIES, STEADY, State
 
 FORMAT: Final = 1
-_STEADY: Final = ("cards", "plan_history", "pool_history")
 _FACTS: Final = "facts"
 _SEEN: Final = "seen"
 _ROWS: Final = 1 << 14  # rows of a table in one segment; halved while they exceed a message
@@ -139,8 +138,8 @@ class Draft:
                     yield written.key.encode(), content
             tables[name] = tuple(found)
         if self.former is not None:
-            for name in _STEADY:
-                tables.setdefault(name, self.former.manifest.tables.get(name, ()))
+            former = self.former.manifest.tables
+            tables = {name: former[name] for name in STEADY if name in former} | tables
         runs, merged = list[tuple[Run, tuple[Segment, ...]]](), list[tuple[tuple[Run, ...], Run]]()
         written_before = {} if self.former is None else {id(run): segments for run, segments in self.former.runs}
         place = 0
@@ -230,11 +229,12 @@ def draft(fold: PartitionFold, former: Kept | None) -> Draft:
     catalogue = state.catalogue
     nothing = catalogue.cards.clear()
     # Leave out tables that never change in place: keeping a reference to them costs nothing.
-    spells = state.plan_history.clear()
-    lean = replace(state, catalogue=replace(catalogue, cards=nothing), plan_history=spells, pool_history=spells)
+    histories = {name: getattr(state, name) for name in HISTORIES}
+    empty = {name: frame.clear() for name, frame in histories.items()}
+    lean = replace(state, catalogue=replace(catalogue, cards=nothing), **empty)
     facts, tables = lean.snapshot()
     changed = former is None or former.manifest.generation != state.generation
-    steady = {"cards": catalogue.cards, "plan_history": state.plan_history, "pool_history": state.pool_history}
+    steady = {"cards": catalogue.cards, **histories}
     return Draft(
         fold.partition,
         fold.applied,
@@ -243,7 +243,7 @@ def draft(fold: PartitionFold, former: Kept | None) -> Draft:
         state.seen.today,
         Fences.from_bytes(fold.fences.to_bytes()),
         facts,
-        {name: _copied(table) for name, table in tables.items() if name not in _STEADY},
+        {name: _copied(table) for name, table in tables.items() if name not in STEADY},
         steady if changed else {},
         planned([[run] for run in runs]),
         fold.checksum,
@@ -396,7 +396,7 @@ def _whole(parts: list[pa.Table], name: str) -> pa.Table:
     The steady tables, which are the largest, stay chunked: their reader rechunks them itself.
     """
     table = pa.concat_tables(parts)
-    return table if name in _STEADY else table.unify_dictionaries().combine_chunks()
+    return table if name in STEADY else table.unify_dictionaries().combine_chunks()
 
 
 def _to_ipc(table: pa.Table) -> bytes:

@@ -246,6 +246,11 @@ def allowance_of(version: PlanVersion, counter: str) -> int:
     return 0
 
 
+def prorates(version: PlanVersion, counter: str) -> bool:
+    """Return whether the allowance of a counter counts by days, as the first of its rates says (P9)."""
+    return next((rate.prorate_allowance for rate in version.rates if meter(rate) == counter), False)
+
+
 def fixed_size(pool: Pool, service: str) -> int | None:
     """Return the fixed size of a pool for a service, or None if it has none."""
     for size in pool.size:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from rating.apply import Compiled
-from rating.queries.schemas import FEES_OWED
+from rating.closing.owed import FEES_OWED
 from rating.units.money import parse_amount
 from rating.usage.cycles import cycle_days, cycle_kind, cycle_label
 
@@ -18,7 +18,7 @@ def addon_prices(compiled: Compiled, code: int) -> pl.DataFrame:
 
     The plan of the card on the day of purchase says the currency and the cycle. An add-on without a price has no row.
     """
-    book, directory, addons = compiled.book, compiled.directory, compiled.addons
+    book, addons = compiled.book, compiled.addons
     first, last = cycle_days(book, code)
     bought = (addons.purchased_day >= first) & (addons.purchased_day <= last) & (addons.version >= 0)
     rows = []
@@ -27,7 +27,7 @@ def addon_prices(compiled: Compiled, code: int) -> pl.DataFrame:
         nanos = parse_amount(addon.price)
         if not nanos or int(book.plan_cycle[book.vocabulary.plans.rows[plan.id]]) != cycle_kind(code):
             continue
-        account = directory.cards["account"][int(addons.card[row])]
+        account = book.vocabulary.accounts.names[addons.account[row]]
         days = last - first + 1
         rows.append(
             (account, "sim", addon.iccid, plan.id, version.version, cycle_label(book, code), ADDON_FEE, days, days,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.context import Json, counted, data_of, micros, parse_instant
+from jobs.context import Json, counted, data_of, micros, parse_instant
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def close(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
     """Close the billing cycles whose grace period is over: what is owed beside usage is written down and stands."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
 
     moment = parse_instant(as_of, "--as-of") or dt.datetime.now(dt.UTC)
     with data_of(context).write() as driver:

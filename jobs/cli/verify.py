@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from jobs.cli.context import Json, data_of
+from jobs.context import Json, data_of
 from rating.errors import StorageError
 
 
@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 def verify(context: typer.Context, as_json: Json = False) -> None:
     """Read every file of the data directory and compare it with its digest."""
-    from jobs.cli.console import progress_bar, show
+    from jobs.output.console import progress_bar, show
     from jobs.warehouse import verify as verification
 
     path = data_of(context).path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.cli.printable import printable
+from jobs.output.printable import printable
 from pipeline.history.reader import Histories
 from pipeline.outbox.store import FOLDER, NAME
 from pipeline.store.directory import DataDirectory

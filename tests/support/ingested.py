@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from jobs.cli.context import micros
+from jobs.context import micros
 from pipeline.catalogue import load_catalogue
 from pipeline.embedded.driver import Embedded
 from pipeline.feeds.mappings import load_mapping

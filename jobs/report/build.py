@@ -42,7 +42,7 @@ def build_report(
     if as_of.tzinfo is None:
         raise UsageError(f"as-of time {as_of.isoformat()} has no UTC offset; give one, e.g. {as_of.isoformat()}Z")
     accounts = None if account is None else account_tree(views.accounts, account)
-    _require_cycle(connection, views, cycle, accounts)
+    _require_cycle(connection, views, cycle, accounts, as_of)
     window = _cycle_window(views, cycle, accounts, as_of)
 
     with duckdb.connect() as scratch:
@@ -101,19 +101,24 @@ class _Window:
 
 
 def _require_cycle(
-    connection: duckdb.DuckDBPyConnection, views: StateViews, cycle: str, accounts: list[str] | None
+    connection: duckdb.DuckDBPyConnection,
+    views: StateViews,
+    cycle: str,
+    accounts: list[str] | None,
+    as_of: dt.datetime,
 ) -> None:
     """Raise InputError if the cycle does not exist.
 
-    A cycle exists if any account has usage in it. If `accounts` is given, one of these must also have usage or fees in
-    it.
+    A cycle exists if any account has usage in it, or if it has begun at `as_of` and any account owes fees of it. If
+    `accounts` is given, one of these must also have usage or fees in it.
     """
     rated = connection.execute("SELECT DISTINCT cycle::VARCHAR, account_id::VARCHAR FROM rated").fetchall()
     used = {*rated, *views.counters.select("cycle", "account_id").unique().iter_rows()}
+    fees = set(views.fees.select("cycle", "account_id").unique().iter_rows())
+    used |= {(label, owner) for label, owner in fees if label_bounds(label)[0] <= as_of.date()}
     cycles = {label for label, _ in used}
     whose = "the history"
     if accounts is not None:
-        fees = views.fees.select("cycle", "account_id").unique().iter_rows()
         billed = used | {(label, owner) for label, owner in fees if label in cycles}
         cycles = {label for label, owner in billed if owner in accounts}
         whose = "the history of the account and those below it"

@@ -367,17 +367,21 @@ class Engine:
 
         This changes no later result.
         """
-        state, book = self.state, self.compiled.book
+        state = self.state
         counters = state.counters
-        # Two days more cover midnight in every time zone, and usage dated an hour ahead.
-        grace_us = int(book.grace_us.max(initial=0)) + 2 * DAY_US
-        codes = np.unique(counters.cycle)
-        gone = [code for code in codes.tolist() if (cycle_days(book, code)[1] + 1) * DAY_US + grace_us < state.clock_us]
+        gone = [code for code in np.unique(counters.cycle).tolist() if self.is_closed(code)]
         lasting = counters.meter == TEST_METER
         keep = ~np.isin(counters.cycle, gone) | lasting
         if not keep.all():
             counters.keep(keep)
         state.sessions.drop_silent(state.clock_us // DAY_US)
+
+    def is_closed(self, code: int) -> bool:
+        """Return whether a cycle, by its code, takes no more usage in any account (T5)."""
+        book = self.compiled.book
+        # Two days more cover midnight in every time zone, and usage dated an hour ahead.
+        grace_us = int(book.grace_us.max(initial=0)) + 2 * DAY_US
+        return (cycle_days(book, code)[1] + 1) * DAY_US + grace_us < self.state.clock_us
 
     def snapshot(self) -> tuple[bytes, dict[str, pa.Table]]:
         """Return the state as facts and tables; see State.snapshot."""

@@ -81,6 +81,7 @@ def cards(
     with reading(data_of(context), as_of) as moment:
         require_known("a plan", plan, moment.plan_ids)
         require_known("a pool", pool, moment.pool_ids)
+        moment.require_counters()
         views, shown = moment.views, midnight.Reading(moment.as_of)
         if until_midnight:
             views, shown = midnight.until_midnight(moment.connection, views, moment.as_of)
@@ -135,6 +136,8 @@ def pools(
     from jobs.show.source import reading
 
     with reading(data_of(context), as_of) as moment:
+        if cycle is None:
+            moment.require_counters()
         found = gauges.list_pools(moment.views, moment.as_of, account=account, cycle=cycle, windows=moment.windows)
         held = sorted(set(moment.views.pools["cycle"]))
     if cycle is not None and cycle not in held:
@@ -155,6 +158,7 @@ def pool(
     from jobs.show.source import reading
 
     with reading(data_of(context), as_of) as moment:
+        moment.require_counters()
         detail = gauges.pool_detail(moment.connection, moment.views, pool_id, moment.as_of, windows=moment.windows)
     show(detail.as_dict(), as_json, lambda console: console.print(listing_text.render_pool(detail)))
 

@@ -20,10 +20,12 @@ from pipeline.config import load_config
 from pipeline.extras import require_extra
 from pipeline.history.reader import Histories
 from rating.engine import Engine
-from rating.errors import StorageError, WorldError
+from rating.errors import StorageError, UsageError, WorldError
 from rating.queries.schemas import StateViews
-from rating.queries.views import rules_view, state_views
+from rating.queries.views import cycles_gone, rules_view, state_views
 from schemas.rules import Rule
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,17 @@ class Reading:
     as_of: dt.datetime
     facts: Mapping[str, Any]
     cycle: str | None = None
+    asked: bool = False  # whether the user named the time
+
+    def require_counters(self) -> None:
+        """Raise UsageError if the state keeps no counters of a cycle that was open at the time that was asked."""
+        gone = sorted({name for engine in self.engines for name in cycles_gone(engine, us_of(self.as_of))})
+        if self.asked and gone:
+            raise UsageError(
+                f"--as-of: found {self.as_of:%Y-%m-%d}, in cycle {', '.join(gone)}, which takes no more usage; "
+                f"expected a time in a cycle that is open or in its grace period. `weir report --cycle {gone[0]}` and "
+                "`weir card ICCID --as-of TIME` show usage of closed cycles"
+            )
 
     @cached_property
     def views(self) -> StateViews:
@@ -77,7 +90,13 @@ class Reading:
 
     @cached_property
     def _parts(self) -> list[StateViews]:
-        return [state_views(engine, self.cycle) for engine in self.engines]
+        as_of_us = us_of(self.as_of) if self.asked else None
+        return [state_views(engine, self.cycle, as_of_us) for engine in self.engines]
+
+
+def us_of(moment: dt.datetime) -> int:
+    """Return a time in microseconds since 1970 UTC."""
+    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 def joined(views: list[StateViews]) -> StateViews:
@@ -114,7 +133,7 @@ def reading(
                 "journal_offsets": {str(partition): offset for partition, offset in landed.items()},
                 **_sizes(histories),
             }
-            yield Reading(connection, engines, _moment(engines, moment), facts, cycle)
+            yield Reading(connection, engines, _moment(engines, moment), facts, cycle, moment is not None)
         return
     with data.read() as driver, connect(driver.directory, check=check) as connection:
         manifest = driver.directory.manifest
@@ -126,7 +145,7 @@ def reading(
             "total": driver.facts.total.to_dict(),
             "under_way": [source.name for one in driver.facts.under_way for source in one.sources[one.file :]],
         }
-        yield Reading(connection, [driver.engine], _moment([driver.engine], moment), facts, cycle)
+        yield Reading(connection, [driver.engine], _moment([driver.engine], moment), facts, cycle, moment is not None)
 
 
 def _sizes(histories: Histories) -> dict[str, int]:
@@ -141,7 +160,7 @@ def _moment(engines: list[Engine], asked: dt.datetime | None) -> dt.datetime:
     clock_us = max((engine.state.clock_us for engine in engines), default=0)
     if not clock_us:
         return dt.datetime.now(dt.UTC)
-    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=clock_us)
+    return _EPOCH + dt.timedelta(microseconds=clock_us)
 
 
 def _restored(data: Data, histories: Histories) -> tuple[list[Engine], dict[int, int]]:

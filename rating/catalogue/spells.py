@@ -124,6 +124,11 @@ class Spells:
             self._always = np.full(cards, -1, np.int64)
             self._always[self.card] = self.target
 
+    @property
+    def changes(self) -> bool:
+        """Whether the target of any card begins or ends on some day."""
+        return self._always is None
+
     def in_turn(self, card: Ints) -> Iterator[tuple[Ints, Ints]]:
         """Yield (positions in `card`, the spell of each of these cards): first spells, then second ones and so on."""
         for further in range(int(self._count[card].max(initial=0))):
@@ -179,3 +184,21 @@ def few_chunks(frame: pl.DataFrame) -> pl.DataFrame:
 def _is_sorted(history: pl.DataFrame) -> bool:
     card, day = np.diff(history["card"].to_numpy()), np.diff(history["from_day"].to_numpy())
     return not ((card < 0) | ((card == 0) & (day < 0))).any()
+
+
+def texts_on(history: pl.DataFrame, latest: pl.Series, card: Ints, day: Ints) -> pl.Series:
+    """Return the value of a fact of cards on local days as text, String[n].
+
+    `latest` is the value now of each of these cards, String[n]. It holds on all days for a card without a history.
+    """
+    if history.is_empty():
+        return latest
+    texts = history["target"].unique().drop_nulls()
+    rows = dict(zip(texts.to_list(), range(len(texts)), strict=True))
+    spells = Spells(history, int(max(history["card"].max(), card.max(initial=0))) + 1, rows)  # type: ignore[arg-type, type-var]
+    place = spells.at(card, day)
+    found = pl.concat([texts, pl.Series(texts.name, [None], dtype=pl.String)]).gather(
+        np.where(place < 0, len(texts), place)
+    )
+    dated = np.isin(card, history["card"].to_numpy())
+    return found.zip_with(pl.Series(dated), latest)

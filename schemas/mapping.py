@@ -53,15 +53,16 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
 class Format(_Document, frozen=True):
     """File format of a source. gzip and zstd compression is detected by its magic number.
 
-    `delimiter`, `quote`, `header` and `columns` apply to CSV. `records` is the path of the record array in a JSON
-    document. `explode` is the path of an array inside a record; each of its elements is a record of its own. `binary`
-    says how columns of bytes (Parquet, Arrow) become text.
+    `delimiter`, `quote`, `header`, `skip_lines` (lines above the header) and `columns` apply to CSV. `records` is the
+    path of the record array in a JSON document. `explode` is the path of an array inside a record; each of its elements
+    is a record of its own. `binary` says how columns of bytes (Parquet, Arrow) become text.
     """
 
     type: Literal["csv", "ndjson", "json", "parquet", "arrow"]
     delimiter: str = ","
     quote: str = '"'
     header: bool = True
+    skip_lines: int = 0
     columns: tuple[str, ...] = ()
     encoding: Literal["utf-8", "latin-1", "cp1252", "iso-8859-15"] = "utf-8"
     records: str = ""

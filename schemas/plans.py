@@ -154,7 +154,7 @@ class PlanVersion(_Document, frozen=True):
 
 
 class Cycle(_Document, frozen=True):
-    """A billing cycle (T2) of `months` months that begins on day `anchor_day` (1 to 28) of a month."""
+    """A billing cycle (T2) of `months` months that begins on day `anchor_day` (1 to 31) of a month, or on its last."""
 
     months: int = 1
     anchor_day: int = 1

@@ -192,7 +192,7 @@ class _Sources:
                     at = 2
                 for row in sorted(lines):
                     file.write(b"\n" * (row - at) + lines[row] + b"\n")
-                    at = row + 1
+                    at = row + 1 + lines[row].count(b"\n")
             paths.append(path)
         return paths
 
@@ -275,7 +275,7 @@ def _place(sources: _Sources, rejected: Rejected) -> Finding | None:
     if form.type != "csv":
         # A record of a JSON document may span several lines. JSON strings contain no line breaks, so this is safe.
         raw = raw.replace(b"\r", b" ").replace(b"\n", b" ")
-    if b"\n" in raw:
+    if b"\n" in raw and not (form.type == "csv" and form.quote and form.quote.encode() in raw):
         return Finding(("raw",), "a line break", "one line, as in the source")
     if form.type == "csv" and (header is None) == form.header:
         found = "nothing" if header is None else "a header"
@@ -299,9 +299,12 @@ def _bytes(text: str | None, encoded: str | None, encoding: str) -> bytes | None
 
 
 def _of_lines(mapping: feed_mapping.Mapping) -> feed_mapping.Mapping:
-    """Return the mapping for one raw record a line. Records of JSON, Parquet and Arrow sources become NDJSON."""
+    """Return the mapping for one raw record a line. Records of JSON, Parquet and Arrow sources become NDJSON.
+
+    No lines are above the header of a CSV.
+    """
     if mapping.format.type in ("csv", "ndjson"):
-        return mapping
+        return msgspec.structs.replace(mapping, format=msgspec.structs.replace(mapping.format, skip_lines=0))
     as_lines = msgspec.structs.replace(mapping.format, type="ndjson", records="", encoding="utf-8")
     return msgspec.structs.replace(mapping, format=as_lines)
 

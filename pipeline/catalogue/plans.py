@@ -79,9 +79,8 @@ def check_cycle(entry: Entry[T], field: Path, cycle: Cycle, findings: Findings) 
     """Add findings about a billing cycle (T2)."""
     if not 1 <= cycle.months <= MOST_CYCLE_MONTHS:
         findings.add(entry, (*field, "months"), cycle.months, f"1 to {MOST_CYCLE_MONTHS}")
-    if not 1 <= cycle.anchor_day <= 28:
-        expected = "1 to 28: every month has these days"
-        findings.add(entry, (*field, "anchor_day"), cycle.anchor_day, expected)
+    if not 1 <= cycle.anchor_day <= 31:
+        findings.add(entry, (*field, "anchor_day"), cycle.anchor_day, "1 to 31")
 
 
 def _check_order(entry: Entry[Plan], index: int, before: PlanVersion, version: PlanVersion, findings: Findings) -> None:

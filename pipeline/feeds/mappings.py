@@ -35,6 +35,7 @@ from schemas.usage import Direction, RecordType, Service
 UNITS = ("B", "KB", "MB", "GB", "TB", "s", "min", "h", "ms", *CLOCKS)
 _ISO_TIMES = ("iso", "epoch_s", "epoch_ms", "epoch_us")
 _MOST_TIMES = 1 << 40
+_MOST_SKIPPED = 100
 _MAX_MAPPING_BYTES = 1 << 20
 _CODES: dict[str, frozenset[str]] = {
     "service": frozenset(s.name.lower() for s in Service),
@@ -164,10 +165,14 @@ def _format_problems(mapping: Mapping) -> Iterator[str]:
             yield "format.columns: found names; expected none where the file has a header"
         if len(set(form.columns)) < len(form.columns):
             yield f"format.columns: found {list(form.columns)}; expected each name once"
+        if not 0 <= form.skip_lines <= _MOST_SKIPPED:
+            yield f"format.skip_lines: found {form.skip_lines}; expected 0 to {_MOST_SKIPPED}"
         if form.explode:
             yield f"format.explode: found {form.explode!r}; expected none, a CSV record has no arrays"
     if form.records and form.type != "json":
         yield f'format.records: found {form.records!r}; expected it only with type = "json"'
+    if form.skip_lines and form.type != "csv":
+        yield f'format.skip_lines: found {form.skip_lines}; expected it only with type = "csv"'
     if form.binary != "text" and form.type not in ("parquet", "arrow"):
         yield f"format.binary: found {form.binary!r}; expected it only with Parquet and Arrow"
     for name, path in (("records", form.records), ("explode", form.explode)):

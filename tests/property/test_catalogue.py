@@ -91,7 +91,7 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
         )
         for name in draw(st.lists(_IDS, min_size=1, max_size=3, unique=True))
     ]
-    cycle = draw(st.builds(Cycle, months=st.integers(1, 12), anchor_day=st.integers(1, 28)))
+    cycle = draw(st.builds(Cycle, months=st.integers(1, 12), anchor_day=st.integers(1, 31)))
     names = draw(st.lists(_IDS, min_size=2, max_size=3, unique=True))
     plans = tuple(
         Plan(

@@ -99,7 +99,8 @@ class _Packing:
         decoder = decoder_of(self._mapping, header, path)
         at = start.offset
         with ByteStream(path, start.offset) as stream:
-            for block in cut_lines(stream, start.row, _text_bytes(self._mapping)):
+            quote = self._mapping.format.quote if self._mapping.format.type == "csv" else ""
+            for block in cut_lines(stream, start.row, _text_bytes(self._mapping), quote):
                 yield from self._of_block(block, at, decoder)
                 at = block.end.offset
 

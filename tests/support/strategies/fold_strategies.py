@@ -332,7 +332,7 @@ def worlds(draw: st.DrawFn, cumulative_only: bool = False, most: int = 12) -> Wo
     If `cumulative_only`, each price is a function of cumulative usage alone, and the change is empty.
     """
     roll = draw(dice)
-    cycle = Cycle(anchor_day=roll.pick(1, 1, 15), months=roll.pick(1, 1, 3))
+    cycle = Cycle(anchor_day=roll.pick(1, 1, 15, 31), months=roll.pick(1, 1, 3))
     plan_ids = [f"p{number}" for number in range(roll.pick(1, 2, 3))]
     pool_ids = [f"q{number}" for number in range(roll.pick(0, 1, 2))]
     iccids = [str(number) for number in range(1, 1 + roll.pick(2, 1, 3, 6))]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.context import FeedArgument, Files, Json, counted, data_of, micros, parse_instant
+from jobs.context import FeedArgument, Files, Json, counted, data_of, instant_to_send, micros
 from pipeline.extras import require_extra
 from rating.errors import UsageError
 
@@ -93,7 +93,7 @@ def feed(
     from pipeline.feeds.mappings import load_mapping
 
     mapping = load_mapping(feed)
-    moment = parse_instant(as_of, "--as-of")
+    moment = instant_to_send(as_of, "--as-of")
     kafka = load_config(data_of(context).config).kafka
 
     async def send(watch: Callable[[Source, int], None]) -> list[Fed]:

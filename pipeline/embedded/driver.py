@@ -11,6 +11,7 @@ the same bytes as an undisturbed run.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +34,7 @@ from pipeline.history.originals import originals_in, stretches
 from pipeline.history.rejects import reject_table
 from pipeline.history.writer import Landing
 from pipeline.journal import segments as journal
+from pipeline.journal.arrival import require_time
 from pipeline.journal.segments import Journal
 from pipeline.store.background import Background
 from pipeline.store.directory import Checkpoint, DataDirectory
@@ -169,10 +171,15 @@ class Reader:
 
 
 class Embedded:
-    """The driver of one data directory: applies catalogues, ingests files; a context manager."""
+    """The driver of one data directory: applies catalogues, ingests files; a context manager.
 
-    def __init__(self, directory: DataDirectory) -> None:
+    Times of arrival more than a day ahead of the machine's clock are refused, because the clock of the state never goes
+    back. With `force` they are taken.
+    """
+
+    def __init__(self, directory: DataDirectory, *, force: bool = False) -> None:
         self.directory = directory
+        self._force = force
         self.facts = msgspec.convert(directory.manifest.meta, Facts) if directory.manifest.meta else Facts()
         state = restore_state(directory)
         self.seen = SeenFiles(directory, state.clock_us // DAY_US)
@@ -180,14 +187,14 @@ class Embedded:
         self.engine = Engine(state)
 
     @classmethod
-    def open(cls, path: Path, *, write: bool) -> Self:
+    def open(cls, path: Path, *, write: bool, force: bool = False) -> Self:
         """Open a data directory for writing (created if missing) or for reading.
 
         Raises LockedError, StorageError or UsageError as DataDirectory.open does.
         """
         directory = DataDirectory.open(path, write=write)
         try:
-            return cls(directory)
+            return cls(directory, force=force)
         except BaseException:
             directory.close()
             raise
@@ -203,16 +210,18 @@ class Embedded:
     def apply(self, change: Catalogue, at_us: int | None = None) -> Step:
         """Apply a catalogue that arrived at `at_us`, durably. None means at the latest arrival so far.
 
-        Raises PlanError or RuleError, with nothing changed, if it is invalid.
+        Raises PlanError or RuleError, with nothing changed, if it is invalid, UsageError if the time is ahead.
         """
+        self._require_time(at_us)
         self.engine.check(change)
         return self._enter(journal.Apply(change, at_us))
 
     def tick(self, now_us: int) -> Step:
         """Advance the clock to `now_us`, durably.
 
-        Rules and actions that waited for this time become due (L3 to L5, L7).
+        Rules and actions that waited for this time become due (L3 to L5, L7). Raises UsageError if the time is ahead.
         """
+        self._require_time(now_us)
         return self._enter(journal.Tick(now_us))
 
     def command(self, commands: Sequence[Command], at_us: int) -> Step:
@@ -221,6 +230,7 @@ class Embedded:
         If a command starts a rule that is the first to use a total, the rule begins with the total of the committed
         history. Raises RuleError or UsageError, with nothing changed, if a command is invalid.
         """
+        self._require_time(at_us)
         self.engine.check_commands(commands)
         if not commands:
             return Step()
@@ -241,7 +251,9 @@ class Embedded:
         If a killed process left an ingest of the same files and feed unfinished, this call resumes it, with its arrival
         time. With `fixed_as_of` it resumes only an ingest whose arrival time is `as_of_us`. Returns the tally of the
         whole ingest. Until `acknowledge` is called, the same ingest returns the same tally again and changes nothing.
+        Raises UsageError if the arrival time is ahead.
         """
+        self._require_time(as_of_us)
         progress = self._resume(mapping, [Source.of(path) for path in paths], as_of_us, fixed_as_of)
         every = checkpoint_records()
         reader = Reader(mapping, min(CHUNK_BYTES, max(1 << 16, every * _BYTES_OF_A_RECORD)))
@@ -260,6 +272,10 @@ class Embedded:
     def originals(self, corrections: pl.DataFrame) -> pa.Table:
         """Return the committed rated rows that REVERSE and REPLACE records correct, by key, in journal order (F6)."""
         return originals_in(self.directory, corrections)
+
+    def _require_time(self, at_us: int | None) -> None:
+        if at_us is not None:
+            require_time(at_us, time.time_ns() // 1000, force=self._force)
 
     def _resume(self, mapping: Mapping, sources: list[Source], as_of_us: int, fixed: bool) -> Progress:
         if self.engine.state.generation == 0:

@@ -102,6 +102,16 @@ class Router:
         """
         return self._of_numbers("iccid", iccids)
 
+    def account_of(self, iccid: str) -> str | None:
+        """Return the account of the card with an ICCID, or None if there is none."""
+        row = int(self._rows_of("iccid", pl.Series([iccid], dtype=pl.String))[0])
+        return None if row < 0 else str(self._cards["account"][row])
+
+    def account_of_device(self, device: str) -> str | None:
+        """Return the account of the cards of a device, or None if it has no card."""
+        row = self._cards["device"].index_of(device)
+        return None if row is None else str(self._cards["account"][row])
+
     def of_device(self, device: str) -> int | None:
         """Return the partition of the cards of a device, or None if it has no card."""
         row = self._cards["device"].index_of(device)

@@ -163,9 +163,9 @@ def test_a_closed_cycle_stands(scene: Scene) -> None:
         fee = ("2026-09", 30, 31 * 10**9, "fee")
         closed = [("a", *fee, "0.3.0"), ("b", *fee, "0.3.1")]
         assert closed == scene.sql(f"SELECT {columns} FROM charges ORDER BY a, b"), moment
-    said = scene.weir("close", "--as-of", "2027-01-01")
+    said = scene.weir("close", "--as-of", "2027-01-01", "--force")
     assert "closed 2026-10 of account a: 1 charge, 31 EUR\n" in said
-    assert "no cycle was closed" in scene.weir("close", "--as-of", "2027-01-01")
+    assert "no cycle was closed" in scene.weir("close", "--as-of", "2027-01-01", "--force")
     found = scene.sql("SELECT cycle AS a, count(*) AS b FROM charges GROUP BY ALL ORDER BY a")
     assert [("2026-09", 2), ("2026-10", 2), ("2026-11", 2)] == found
     provisional = scene.sql("SELECT cycle AS a, count(*) AS b FROM fees WHERE NOT closed GROUP BY ALL ORDER BY a")

@@ -19,7 +19,7 @@ _TEXT: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _PLAIN_NAME: Final = re.compile(r"[`\"](\w+)[`\"]")
 _QUOTED_NAME: Final = re.compile(r"`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\"", re.DOTALL)
 _CALL: Final = re.compile(r"\b(\w+)\s*\(")
-# Functions that reach files, or objects of this process, although the list of table functions lacks them. In lower case.
+# Functions that reach files or objects of this process, and are in no list of table functions. In lower case.
 _REACHING: Final = frozenset({"file", "catboostevaluate", "python"})
 # Table functions that reach nothing: their rows come from their arguments, or from tables of the database.
 _HARMLESS: Final = frozenset(

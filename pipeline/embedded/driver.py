@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.embedded.progress import Facts, Progress, Tally
+from pipeline.embedded.renumbered import renumbered, rows_of
 from pipeline.feeds.decode import CHUNK_BYTES, Position, open_source
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.prefetch import prefetch
@@ -115,7 +116,11 @@ def read_usage(
     """Decode and mediate a feed file, chunk by chunk."""
     path, begin = Path(source.path), start or Position()
     mapping = with_lists(mapping, path.parent)
-    for chunk in open_source(path, mapping, start=start, chunk_bytes=chunk_bytes):
+    chunks = open_source(path, mapping, start=start, chunk_bytes=chunk_bytes)
+    if source.rows:
+        first = 2 if mapping.format.type == "csv" and mapping.format.header else 1
+        chunks = renumbered(chunks, rows_of(Path(source.rows)), first)
+    for chunk in chunks:
         usage, rejects = mediate(chunk.raw, mapping, path.name)
         if len(chunk.rejects):
             rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
@@ -240,7 +245,7 @@ class Embedded:
     def ingest(
         self,
         mapping: Mapping,
-        paths: Sequence[Path],
+        paths: Sequence[Path | Source],
         as_of_us: int,
         *,
         fixed_as_of: bool,
@@ -254,7 +259,8 @@ class Embedded:
         Raises UsageError if the arrival time is ahead.
         """
         self._require_time(as_of_us)
-        progress = self._resume(mapping, [Source.of(path) for path in paths], as_of_us, fixed_as_of)
+        sources = [one if isinstance(one, Source) else Source.of(one) for one in paths]
+        progress = self._resume(mapping, sources, as_of_us, fixed_as_of)
         every = checkpoint_records()
         reader = Reader(mapping, min(CHUNK_BYTES, max(1 << 16, every * _BYTES_OF_A_RECORD)))
         while progress.file < len(progress.sources):

@@ -12,6 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from schemas.document import Document
+
 TARGETS: tuple[str, ...] = (
     "service",
     "direction",
@@ -45,11 +47,7 @@ PSEUDO_SOURCES = (SOURCE_NAME, SOURCE_ROW, SOURCE_ELEMENT)
 DOCUMENT_PREFIX = "$."  # a path of the JSON document around the record array
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
-    pass
-
-
-class Format(_Document, frozen=True):
+class Format(Document, frozen=True):
     """File format of a source. gzip and zstd compression is detected by its magic number.
 
     `delimiter`, `quote`, `header` and `columns` apply to CSV. `records` is the path of the record array in a JSON
@@ -66,13 +64,13 @@ class Format(_Document, frozen=True):
     explode: str = ""
 
 
-class Volumes(_Document, frozen=True):
+class Volumes(Document, frozen=True):
     """Volume mode: a quantity is the usage of the record ("delta") or a running total of its session (F3)."""
 
     mode: Literal["delta", "cumulative"] = "delta"
 
 
-class Condition(_Document, frozen=True):
+class Condition(Document, frozen=True):
     """Tests of one source field, compared as text. The condition is true if every given test is true."""
 
     field: str
@@ -81,7 +79,7 @@ class Condition(_Document, frozen=True):
     present: bool | None = None
 
 
-class Lookup(_Document, frozen=True):
+class Lookup(Document, frozen=True):
     """A lookup list that replaces the source text: the CSV `file` and its columns `key` and `value`."""
 
     file: str
@@ -89,7 +87,7 @@ class Lookup(_Document, frozen=True):
     value: str
 
 
-class Field(_Document, frozen=True):
+class Field(Document, frozen=True):
     """Source of one target field, and how its text is read. Exactly one of `from`, `join` and `value` is given."""
 
     from_: str | tuple[str, ...] | None = msgspec.field(default=None, name="from")
@@ -130,7 +128,7 @@ class Field(_Document, frozen=True):
         return (self.time,) if isinstance(self.time, str) else self.time
 
 
-class RecordRule(_Document, frozen=True):
+class RecordRule(Document, frozen=True):
     """Rule that makes one usage record from each source record for which every condition of `when` is true.
 
     The record key joins with "|": the texts of `key`, which must have a value, those of `key_optional`, and
@@ -143,7 +141,7 @@ class RecordRule(_Document, frozen=True):
     key: tuple[str, ...] = ()
     key_optional: tuple[str, ...] = ()
     key_suffix: str = ""
-    fields: dict[str, Field] = {}
+    fields: dict[str, Field] = msgspec.field(default_factory=dict)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -151,7 +149,7 @@ class RecordRule(_Document, frozen=True):
         return (self.when,) if isinstance(self.when, Condition) else self.when
 
 
-class Mapping(_Document, frozen=True):
+class Mapping(Document, frozen=True):
     """Mapping of one feed: its name, its format, and the rules that make usage records from it."""
 
     name: str
@@ -159,7 +157,7 @@ class Mapping(_Document, frozen=True):
     records: tuple[RecordRule, ...]
     title: str = ""
     volumes: Volumes = Volumes()
-    fields: dict[str, Field] = {}
+    fields: dict[str, Field] = msgspec.field(default_factory=dict)
 
     @property
     def lookups(self) -> tuple[Lookup, ...]:

@@ -48,15 +48,15 @@ _SUMS = ("billable", "allowance_used", "addon_used", "overage", "charge_nanos")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ShownUsage:
     """The kind of usage that is shown: live at `as_of`, or until the end of the day in `until` for each time zone."""
 
     as_of: dt.datetime
     until: dict[str, dt.date] | None = None
 
-    def of_zone(self, zone: str) -> Reading:
+    def of_zone(self, zone: str) -> ShownUsage:
         """Return the reading for accounts in one time zone."""
-        return self if self.until is None else Reading(self.as_of, {zone: self.until[zone]})
+        return self if self.until is None else ShownUsage(self.as_of, {zone: self.until[zone]})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the reading as JSON values."""
@@ -96,7 +96,7 @@ def _day_before(zone: str, us: int) -> dt.date:
 
 def until_midnight(
     connection: duckdb.DuckDBPyConnection, views: StateViews, as_of: dt.datetime, iccid: str | None = None
-) -> tuple[StateViews, Reading]:
+) -> tuple[StateViews, ShownUsage]:
     """Return `views` with counters until the end of the previous local day of each account, and the matching reading.
 
     If `iccid` is given, the result has only the counters of the card, its device and its pool.
@@ -119,4 +119,4 @@ def until_midnight(
         .join(sums, on=keys, how="left", maintain_order="left")
         .with_columns(pl.col(_SUMS).fill_null(0))
     )
-    return replace(views, counters=counted.select(list(COUNTERS_VIEW))), Reading(as_of, days)
+    return replace(views, counters=counted.select(list(COUNTERS_VIEW))), ShownUsage(as_of, days)

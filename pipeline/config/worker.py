@@ -8,12 +8,12 @@ from typing import Final, Literal
 from pipeline.catalogue.addresses import url_problem
 from pipeline.catalogue.findings import NOTHING, Text
 from pipeline.config.kafka import is_name
-from pipeline.config.table import PathText, Problem, Table, not_both, within
+from pipeline.config.table import ConfigTable, PathText, Problem, not_both, within
 
 EVERY_ACCOUNT: Final = "*"
 
 
-class Token(Table, frozen=True):
+class Token(ConfigTable, frozen=True):
     """A token for reading live state, and the accounts that its bearer may see; "*" means all accounts."""
 
     accounts: tuple[str, ...] | str
@@ -21,7 +21,7 @@ class Token(Table, frozen=True):
     token_file: PathText | None = None
 
 
-class Worker(Table, frozen=True):
+class Worker(ConfigTable, frozen=True):
     """Settings of a worker. All workers of one group have the same `app`."""
 
     app: str = "weir"

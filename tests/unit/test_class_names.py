@@ -9,7 +9,7 @@ CHECK = runpy.run_path(str(Path(__file__).resolve().parents[2] / "scripts" / "ch
 
 
 def found(folder: Path, left: dict[str, int]) -> list[str]:
-    """The faults of a product with two classes `Tally` and one `Reading`, given the list of names that may be shared."""
+    """The faults of a product with two classes `Tally` and one `Reading`; `left` has names that may be shared."""
     for file, text in {
         "rating/sums.py": "class Tally: ...\nclass Reading:\n    class Inner: ...\n",
         "jobs/show/sums.py": "class _Tally: ...\n",

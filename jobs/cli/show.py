@@ -82,7 +82,7 @@ def cards(
         require_known("a plan", plan, moment.plan_ids)
         require_known("a pool", pool, moment.pool_ids)
         moment.require_counters()
-        views, shown = moment.views, midnight.Reading(moment.as_of)
+        views, shown = moment.views, midnight.ShownUsage(moment.as_of)
         if until_midnight:
             views, shown = midnight.until_midnight(moment.connection, views, moment.as_of)
         page = listing.list_cards(

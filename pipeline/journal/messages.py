@@ -28,7 +28,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.journal.entries import REJECTS, Entry, Rejects, Tables, entry_of, kind_of, payload_of
+from pipeline.journal.entries import REJECTS, Entry, Rejects, TableCodec, entry_of, kind_of, payload_of
 from rating.columnar.key_index import Ints
 from rating.errors import StorageError, WorldError
 
@@ -294,7 +294,7 @@ def _from_ipc(content: bytes) -> pa.Table:
 
 
 _PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
-_TABLES: Final = Tables(_to_ipc, _from_ipc)
+_TABLES: Final = TableCodec(_to_ipc, _from_ipc)
 
 
 def _damaged(where: str, how: str) -> StorageError:

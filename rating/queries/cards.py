@@ -22,7 +22,7 @@ from rating.usage.cycles import cycle_label
 
 
 @dataclass(frozen=True)
-class Share:
+class AllowanceShare:
     """How much of a pool or device (by its row) is used, and how much of that a card used."""
 
     pool: int
@@ -82,7 +82,7 @@ def addons_view(engine: Engine, rows: Ints | None = None) -> pl.DataFrame:
     return pl.DataFrame(found, schema=ADDONS_VIEW, orient="row")
 
 
-def shares_now(engine: Engine, card: int, day: int) -> list[Share]:
+def shares_now(engine: Engine, card: int, day: int) -> list[AllowanceShare]:
     """Return the shares of a card (by its row) on a local day: for each service of a pool or device, in open cycles."""
     book, compiled, counters = engine.compiled.book, engine.compiled, engine.state.counters
     cards, today = np.array([card]), np.array([day])
@@ -98,5 +98,5 @@ def shares_now(engine: Engine, card: int, day: int) -> list[Share]:
         for use in uses_now(engine, pool, day):
             if use.service == name:
                 own = [row for row, label in zip(rows.tolist(), labels, strict=True) if label == use.cycle]
-                found.append(Share(pool, use, int(counters["in_pool"][own].sum())))
+                found.append(AllowanceShare(pool, use, int(counters["in_pool"][own].sum())))
     return found

@@ -144,4 +144,4 @@ def _recount(counters: pl.DataFrame, sums: pl.DataFrame) -> pl.DataFrame:
     counted = rows.with_columns(
         pl.when(further).then(0).otherwise(pl.col(name)).alias(name) for name in (*_UNITS, "allowance_size")
     )
-    return counted.cast(nanos_type(counted["charge_nanos"]))
+    return counted.with_columns(pl.col("charge_nanos").cast(nanos_type(counted["charge_nanos"])))

@@ -123,7 +123,7 @@ def pools_view(engine: Engine, today: Ints) -> pl.DataFrame:
         }
         rows.append(about | {name: getattr(use, name) for name in POOLS_VIEW if name not in about})
     frame = pl.DataFrame(rows, schema=POOLS_VIEW | {"charge_nanos": pl.Decimal(38, 0)})
-    return frame.cast(nanos_type(frame["charge_nanos"]))
+    return frame.with_columns(pl.col("charge_nanos").cast(nanos_type(frame["charge_nanos"])))
 
 
 def _use(engine: Engine, pool: int, service: int, cycle: int, rows: Ints, day: int) -> PoolUse:

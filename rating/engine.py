@@ -120,7 +120,9 @@ class Engine:
         self._take_notes(offset, now_us, found)
         self.rules.tick(now_us, offset, found)
         closing = close_cycles(self.state.closed, self.compiled.book, now_us)
-        charges = charges_of_closing(self.compiled, closing, now_us, JournalPosition(self.partition, offset))
+        charges = charges_of_closing(
+            self.compiled, self.state.counters, closing, now_us, JournalPosition(self.partition, offset)
+        )
         self.expire()
         return replace(self._close(found, 1, offset, now_us), charges=charges)
 

@@ -146,6 +146,7 @@ class PlanVersion(Document, frozen=True):
     bands: tuple[Band, ...] = ()
     holidays: tuple[dt.date, ...] = ()
     fees: tuple[Fee, ...] = ()
+    minimum_spend: Amount | None = None  # least sum of fees and charges for usage of a card in a cycle
     test: TestAllowance | None = None
 
 

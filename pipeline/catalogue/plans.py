@@ -8,7 +8,7 @@ from pipeline.catalogue.codes import countries, currencies, expected_currency, i
 from pipeline.catalogue.findings import Entry, Findings, Text, choice
 from pipeline.catalogue.lines import Path
 from pipeline.catalogue.merge import Known
-from pipeline.catalogue.rates import RateContext, check_fees, check_quantity, check_rates
+from pipeline.catalogue.rates import RateContext, check_amount, check_fees, check_quantity, check_rates
 from rating.calendars.bands import check_band
 from rating.catalogue.voucher import parse_voucher, voucher_contradictions
 from rating.errors import PlanError
@@ -121,6 +121,8 @@ def _check_version(entry: Entry[Plan], index: int, version: PlanVersion, known: 
     )
     check_rates(context, (*where, "rates"), version.rates, findings)
     check_fees(entry, (*where, "fees"), version.fees, findings)
+    if version.minimum_spend is not None:
+        check_amount(entry, (*where, "minimum_spend"), version.minimum_spend, findings)
     if version.test is not None:
         check_quantity(entry, (*where, "test", "amount"), version.test.amount, "data", version.data_base, findings)
         if version.test.months < 1:

@@ -30,7 +30,7 @@ def state_views(engine: Engine, cycle: str | None = None, as_of_us: int | None =
         cards=_cards(engine, today),
         counters=counters_view(engine),
         pools=pools_view(engine, today),
-        fees=fees_view(engine.compiled, engine.state.closed, _cycles(engine, today, cycle)),
+        fees=fees_view(engine.compiled, engine.state.counters, engine.state.closed, _cycles(engine, today, cycle)),
         accounts=_accounts(engine),
         addons=addons_view(engine),
         rules=rules_view(engine),

@@ -116,8 +116,11 @@ class Service:
         if not self._ends:
             return np.zeros(len(card), bool)
         if self._constant_terms:
-            return day > self.directory.term_ends[card]
-        return day > self.term_ends(card, plan, day, self.directory.activations.at(card, day))
+            ends = self.directory.term_ends[card]
+        else:
+            ends = self.term_ends(card, plan, day, self.directory.activations.at(card, day))
+        over: npt.NDArray[np.bool_] = day > ends
+        return over
 
     def ended(self, card: Ints, plan: Ints, day: Ints) -> npt.NDArray[np.bool_]:
         """Return whether each card has no allowance on a local day, because its term is over or it was stopped."""

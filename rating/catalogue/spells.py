@@ -21,7 +21,7 @@ SPELL_SCHEMA: Final = {"card": pl.Int64(), "from_day": pl.Int64(), "until_day": 
 # Histories of facts other than plans and pools. Only cards that changed in a fact have rows; they cover all days.
 FACT_SCHEMA: Final = {"fact": pl.String()} | SPELL_SCHEMA
 
-# A tenure is the time in which one account owns a card. `row` stands for the card in the counters of that account: the
+# A tenure is the time in which one account owns a card. `row` is the card in the counters of that account: the
 # row of the card for its first account, a number from the top of the rows for any other. Only cards that changed their
 # account have tenures.
 TENURE_SCHEMA: Final = {"card": pl.Int64(), "account": pl.String(), "row": pl.Int64()}
@@ -195,7 +195,7 @@ def texts_on(history: pl.DataFrame, latest: pl.Series, card: Ints, day: Ints) ->
         return latest
     texts = history["target"].unique().drop_nulls()
     rows = dict(zip(texts.to_list(), range(len(texts)), strict=True))
-    spells = Spells(history, int(max(history["card"].max(), card.max(initial=0))) + 1, rows)  # type: ignore[arg-type, type-var]
+    spells = Spells(history, int(max(history["card"].max(), card.max(initial=0))) + 1, rows)
     place = spells.at(card, day)
     found = pl.concat([texts, pl.Series(texts.name, [None], dtype=pl.String)]).gather(
         np.where(place < 0, len(texts), place)

@@ -24,7 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.embedded.progress import Facts, Progress, Source, Tally
+from pipeline.feeds.batch import batch_of
 from pipeline.feeds.decode import CHUNK_BYTES, Position, open_source
+from pipeline.feeds.footer import require_footer
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.prefetch import prefetch
 from pipeline.history.baseline import baseline
@@ -112,19 +114,13 @@ def read_usage(
     """Decode and mediate a feed file, chunk by chunk."""
     path, begin = Path(source.path), start or Position()
     mapping = with_lists(mapping, path.parent)
+    if start is None:
+        require_footer(path, mapping)
     for chunk in open_source(path, mapping, start=start, chunk_bytes=chunk_bytes):
         usage, rejects = mediate(chunk.raw, mapping, path.name)
         if len(chunk.rejects):
             rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-        batch = UsageBatch(
-            mapping.name,
-            source.name,
-            received_at_us,
-            mapping.cumulative,
-            usage,
-            counter_bits=mapping.counter_bits,
-            labels=mapping.labels,
-        )
+        batch = batch_of(mapping, source.name, received_at_us, usage)
         yield Reading(
             start=begin,
             end=chunk.end,

@@ -247,6 +247,8 @@ def _field(target: str, spec: Field, texts: SourceText, faults: Faults) -> pl.Se
         text = digits
     if target == "iccid":
         return _card_number(text)
+    if target == "imei":
+        return text.str.replace_all(r"[-\s./]", "")  # as it is printed on a device: 35-209900-176148-1
     if target in QUANTITY_TARGETS:
         return amount(spec, text, texts, faults)
     if target in TIME_TARGETS:

@@ -146,8 +146,9 @@ def _before(sessions: Sessions, groups: Groups, told: Columns) -> Columns:
 
 def _anew(told: Columns, before: Columns) -> Flags:
     """Return whether each report belongs to another session than the one before it."""
-    started = (told["start"] >= 0) & (before["start"] >= 0) & (told["start"] != before["start"])
-    return started | (before["stop"] == 1)
+    anew: Flags = before["stop"] == 1
+    anew |= (told["start"] >= 0) & (before["start"] >= 0) & (told["start"] != before["start"])
+    return anew
 
 
 def _is_late(told: Columns, before: Columns) -> Flags:

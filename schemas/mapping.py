@@ -44,6 +44,7 @@ TIME_TARGETS = ("used_at", "started_at", "ended_at")
 
 SOURCE_NAME, SOURCE_ROW, SOURCE_ELEMENT = "@source", "@row", "@element"
 PSEUDO_SOURCES = (SOURCE_NAME, SOURCE_ROW, SOURCE_ELEMENT)
+SWAPPED_TARGETS = ("iccid", "imsi", "msisdn", "imei", "plmn")  # numbers that networks write in swapped pairs of digits
 SOURCE_CELL = "@cell"  # of `unit_from`: the unit is in the cell, behind the number
 DOCUMENT_PREFIX = "$."  # a path of the JSON document around the record array
 
@@ -53,7 +54,8 @@ class Format(Document, frozen=True):
 
     `delimiter`, `quote`, `header`, `skip_lines` (lines above the header) and `columns` apply to CSV. `records` is the
     path of the record array in a JSON document. `explode` is the path of an array inside a record; each of its elements
-    is a record of its own. `binary` says how columns of bytes (Parquet, Arrow) become text.
+    is a record of its own. `binary` says how columns of bytes (Parquet, Arrow) become text. Lines of a CSV that match
+    the regular expression `footer` are no records. Its groups `records`, `quantity` and so on are totals of the file.
     """
 
     type: Literal["csv", "ndjson", "json", "parquet", "arrow"]
@@ -61,6 +63,7 @@ class Format(Document, frozen=True):
     quote: str = '"'
     header: bool = True
     skip_lines: int = 0
+    footer: str | None = None
     columns: tuple[str, ...] = ()
     encoding: Literal["utf-8", "latin-1", "cp1252", "iso-8859-15"] = "utf-8"
     records: str = ""
@@ -137,6 +140,7 @@ class Field(Document, frozen=True):
     base: Literal[1000, 1024] = 1024
     numbers: Numbers | None = None
     plus: Plus | tuple[Plus, ...] = ()
+    swapped: bool = False
     time: str | tuple[str, ...] = "iso"
     zone: str = "UTC"
     mcc: bool = False
@@ -221,7 +225,7 @@ class Mapping(Document, frozen=True):
         for rule in self.records:
             for target, field in self.rule_fields(rule).items():
                 found.setdefault(target, set()).add(field.label)
-        return tuple((target, *names) for target, names in found.items() if len(names) == 1 and "" not in names)
+        return tuple((target, min(names)) for target, names in found.items() if len(names) == 1 and "" not in names)
 
     def rule_fields(self, rule: RecordRule) -> dict[str, Field]:
         """Return the fields of `rule` in the order of TARGETS: the common fields, overridden by its own.

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from jobs.output.printable import printable
 from pipeline.feeds.decode import Chunk, open_source
+from pipeline.feeds.footer import require_footer
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.mappings import ready_mappings
 from rating.mediation.records import mediate
@@ -91,6 +92,7 @@ def check(mapping: Mapping, path: Path, limit: int = DEFAULT_LIMIT) -> CheckRepo
     Raises SourceError if the file cannot be read, and MappingError if it lacks a column that the mapping requires.
     """
     mapping = with_lists(mapping, path.parent)
+    require_footer(path, mapping)
     records = usage_count = 0
     reasons: Counter[str] = Counter()
     rejects: list[RejectCheck] = []

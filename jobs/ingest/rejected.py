@@ -307,10 +307,12 @@ def _bytes(text: str | None, encoded: str | None, encoding: str) -> bytes | None
 def _of_lines(mapping: feed_mapping.Mapping) -> feed_mapping.Mapping:
     """Return the mapping for one raw record a line. Records of JSON, Parquet and Arrow sources become NDJSON.
 
-    No lines are above the header of a CSV.
+    No lines are above the header of a CSV, and it has no footer.
     """
     if mapping.format.type in ("csv", "ndjson"):
-        return msgspec.structs.replace(mapping, format=msgspec.structs.replace(mapping.format, skip_lines=0))
+        return msgspec.structs.replace(
+            mapping, format=msgspec.structs.replace(mapping.format, skip_lines=0, footer=None)
+        )
     as_lines = msgspec.structs.replace(mapping.format, type="ndjson", records="", encoding="utf-8")
     return msgspec.structs.replace(mapping, format=as_lines)
 

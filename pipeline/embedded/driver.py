@@ -26,7 +26,9 @@ import pyarrow.compute as pc
 
 from pipeline.embedded.progress import Facts, Progress, Tally
 from pipeline.embedded.renumbered import renumbered, rows_of
+from pipeline.feeds.batch import batch_of
 from pipeline.feeds.decode import CHUNK_BYTES, Position, open_source
+from pipeline.feeds.footer import require_footer
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.prefetch import prefetch
 from pipeline.feeds.source_file import Source
@@ -116,6 +118,8 @@ def read_usage(
     """Decode and mediate a feed file, chunk by chunk."""
     path, begin = Path(source.path), start or Position()
     mapping = with_lists(mapping, path.parent)
+    if start is None and not source.rows:
+        require_footer(path, mapping)
     chunks = open_source(path, mapping, start=start, chunk_bytes=chunk_bytes)
     if source.rows:
         first = 2 if mapping.format.type == "csv" and mapping.format.header else 1
@@ -124,15 +128,7 @@ def read_usage(
         usage, rejects = mediate(chunk.raw, mapping, path.name)
         if len(chunk.rejects):
             rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-        batch = UsageBatch(
-            mapping.name,
-            source.name,
-            received_at_us,
-            mapping.cumulative,
-            usage,
-            counter_bits=mapping.counter_bits,
-            labels=mapping.labels,
-        )
+        batch = batch_of(mapping, source.name, received_at_us, usage)
         yield Reading(
             start=begin,
             end=chunk.end,

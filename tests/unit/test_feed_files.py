@@ -146,3 +146,55 @@ def test_any_quoted_values_are_read_back(
         assert not len(chunk.rejects)
         read += chunk.raw["note"].to_list()
     assert values == read
+
+
+@pytest.mark.parametrize(
+    ("footer", "words"),
+    [
+        ("Summe;2;12;;", None),
+        ("Summe;2", None),
+        ("Summe;;12", None),
+        ("Summe;3;12;;", "found 2 records; expected 3"),
+        ("Summe;2;13;;", "found 12 units of bytes in all; expected 13"),
+        ("Summe;2;1;;", "found 12 units of bytes in all; expected 1,"),
+        ("Summe;2;viel;;", "found 'viel' as total of bytes"),
+        ("", "is the file cut off?"),
+    ],
+)
+def test_a_footer_is_checked_against_the_file(tmp_path: Path, footer: str, words: str | None) -> None:
+    """The totals at the end are no record. If they differ from the file, nothing of it is rated."""
+    weir = Ingested(tmp_path)
+    feed = weir.mapping(mapping("footer = '^Summe;(?P<records>[0-9]+)?(?:;(?P<quantity>[^;]+))?'"))
+    if words is None:
+        tally = weir.ingest(feed, LINES + footer + "\n")
+        assert (2, {"ä1": 5, "b2": 7}) == (tally["records"], weir.used())
+        return
+    with pytest.raises(SourceError) as raised:
+        weir.ingest(feed, LINES + footer + "\n")
+    assert words in str(raised.value)
+    assert {} == weir.used()
+
+
+def test_a_bad_value_does_not_make_the_footer_wrong(tmp_path: Path) -> None:
+    """One record that cannot be read is rejected; the others, and the footer, stand."""
+    weir = Ingested(tmp_path)
+    text = LINES + f"c3;{CARD};x;2026-10-01;z\nSumme;20\n"
+    weir.ingest(weir.mapping(mapping("footer = '^Summe;(?P<quantity>[0-9]+)'")), text)
+    assert {"ä1": 5, "b2": 7} == weir.used()
+    assert [("c3", "bad_value", "bytes")] == weir.refused()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("footer = '('", "expected a regular expression"),
+        ("footer = '.*'", "which an empty line matches"),
+        ("footer = '^T;(?P<bytes>.+)'", "found the group 'bytes'; expected one of records, quantity"),
+        ("skip_lines = -1", "expected 0 to 100"),
+    ],
+)
+def test_what_is_around_the_lines_is_checked(said: str, words: str) -> None:
+    """A footer or a number of lines that cannot be is refused when the mapping is loaded."""
+    with pytest.raises(MappingError) as raised:
+        parse_mapping(mapping(said))
+    assert words in str(raised.value)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,7 @@ class DelimitedDecoder:
         form = mapping.format
         self.header = header
         self._encoding = form.encoding
+        self._footer = None if form.footer is None else re.compile(form.footer.encode(form.encoding), re.MULTILINE)
         self._delimiter = form.delimiter
         self._quote = form.quote
         names = list(form.columns) if header is None else self._split_header(path, header)
@@ -57,10 +59,22 @@ class DelimitedDecoder:
         if block.too_long:
             rejects = reject_frame([block.first_row], "too_long", "the line is longer than 1 MiB")
             return self._chunk(block, self._empty(), [rejects])
+        if self._footer is not None and self._footer.search(block.data):
+            return self._decode_around_footers(block, self._footer)
         whole = self._decode_whole(block)
         if whole is not None:
             return self._chunk(block, whole, [])
         return self._decode_by_line(block)
+
+    def _decode_around_footers(self, block: LineBlock, footer: re.Pattern[bytes]) -> Chunk:
+        """Decode the block with blank lines in place of its footers, which keeps the numbers of the other lines."""
+        lines = block.data.split(b"\n")[:-1]
+        found = [number for number, line in enumerate(lines) if footer.search(line)]
+        footers = tuple(lines[number].rstrip(b"\r").decode(self._encoding, "replace") for number in found)
+        for number in found:
+            lines[number] = b""
+        blanked = LineBlock(b"".join(line + b"\n" for line in lines), block.first_row, block.lines, block.end)
+        return replace(self._decode_by_line(blanked), footers=footers)
 
     def _chunk(self, block: LineBlock, raw: pl.DataFrame, rejects: list[pl.DataFrame]) -> Chunk:
         return Chunk(raw, merge_rejects(rejects), block.raw_lines, block.end, self.header)

@@ -20,7 +20,7 @@ from schemas.mapping import Mapping
 CHUNK_BYTES = 16 << 20
 
 _LINES_OF_A_TITLE = 30
-_SEPARATOR = re.compile(rb"(?:\xef\xbb\xbf)?\"?[sS][eE][pP]=(.)\"?\r?\n")  # how a spreadsheet is told the delimiter
+_SEPARATOR = re.compile(rb"(?:\xef\xbb\xbf)?\"?[sS][eE][pP]=(.)\"?\r?\n")  # names the delimiter to a spreadsheet
 
 
 def open_source(

@@ -112,6 +112,30 @@ def test_a_topic_that_was_made_anew_stops_the_worker(kafka: SharedBroker, tmp_pa
         )
 
 
+def test_partitions_that_are_added_stop_the_worker(kafka: SharedBroker, tmp_path: Path) -> None:
+    """Their messages would be ignored: it exits with status 2 and says which number to configure."""
+    from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+
+    config = _configuration(tmp_path, kafka.address)
+    settings = load_config(config).kafka
+
+    async def add() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka.address)
+        await admin.start()
+        try:
+            await admin.create_partitions({f"{settings.prefix}usage.raw": NewPartitions(3)})
+        finally:
+            await admin.close()
+
+    with Process(config, free_port()) as worker:
+        _wait(worker, "a ready worker", lambda: worker.ask("/ready")[0] == 200)
+        asyncio.run(add())
+        assert worker.process.wait() == 2
+        (told,) = [one["message"] for one in worker.logged() if one["level"] == "critical"]
+        assert "usage.raw: found 3 partitions" in told
+        assert "raw_partitions = 3" in told
+
+
 async def _settled(kafka: Kafka) -> None:
     """Wait until progress is saved, which happens once a second."""
     await asyncio.sleep(1.2)

@@ -86,12 +86,12 @@ def pack(
         )
         packed = asyncio.run(run)
     document = {"partitions": [_told(one) for one in packed], "seconds": round(time.monotonic() - started_s, 3)}
-    told = "\n".join(
+    text = "\n".join(
         f"{topic}[{one.partition}]: {counted(one.records, 'record')} in {counted(one.messages, 'message')} to "
         f"partition {one.raw_partition}, from offset {one.start:,} to before {one.next_offset:,}"
         for one in packed
     )
-    show(document, as_json, lambda console: console.print(told, highlight=False, markup=False))
+    show(document, as_json, lambda console: console.print(text, highlight=False, markup=False))
 
 
 async def _run(

@@ -157,5 +157,5 @@ def _send(
     offsets = asyncio.run(send_entry(kafka, entry, wait_s=None if no_wait else timeout_s))
     document: dict[str, Any] = {"offsets": offsets, "accepted": None if no_wait else True}
     state = "sent" if no_wait else "accepted"
-    told = f"{state}: {said}, {parts_sent(offsets)}" if offsets else "nothing to send"
-    show(document, as_json, lambda console: console.print(told, highlight=False, markup=False))
+    text = f"{state}: {said}, {parts_sent(offsets)}" if offsets else "nothing to send"
+    show(document, as_json, lambda console: console.print(text, highlight=False, markup=False))

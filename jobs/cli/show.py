@@ -139,9 +139,11 @@ def pools(
         if cycle is None:
             moment.require_counters()
         found = gauges.list_pools(moment.views, moment.as_of, account=account, cycle=cycle, windows=moment.windows)
-        held = sorted(set(moment.views.pools["cycle"]))
-    if cycle is not None and cycle not in held:
-        raise UsageError(f"--cycle: found {cycle!r}; expected a cycle that the state has: {', '.join(held) or 'none'}")
+        cycles = sorted(set(moment.views.pools["cycle"]))
+    if cycle is not None and cycle not in cycles:
+        raise UsageError(
+            f"--cycle: found {cycle!r}; expected a cycle that the state has: {', '.join(cycles) or 'none'}"
+        )
     document = [gauge.as_dict() for gauge in found]
     show(document, as_json, lambda console: console.print(listing_text.render_pools(found)))
 

@@ -119,8 +119,8 @@ def feed(
 
         fed = asyncio.run(send(watch))
     document = {"files": [_fed(one) for one in fed], "seconds": round(time.monotonic() - started_s, 3)}
-    told = "\n".join(map(_told, fed))
-    show(document, as_json, lambda console: console.print(told, highlight=False, markup=False))
+    text = "\n".join(map(_sentence, fed))
+    show(document, as_json, lambda console: console.print(text, highlight=False, markup=False))
 
 
 def _fed(one: Fed) -> dict[str, object]:
@@ -134,7 +134,7 @@ def _fed(one: Fed) -> dict[str, object]:
     }
 
 
-def _told(one: Fed) -> str:
+def _sentence(one: Fed) -> str:
     if one.was_there:
         return f"{one.name}: partition {one.partition} has the whole file already; --again sends it again"
     behind = f", after {one.before:,} that it had already" if one.before else ""

@@ -127,6 +127,6 @@ def with_repeats(count: int, repeats: int, rng: np.random.Generator) -> Ints:
     repeated = rng.integers(0, count, size=repeats)
     near = 1.0 + rng.exponential(200.0, size=repeats)
     far = 1.0 + rng.random(repeats) * count
-    place = repeated + np.where(rng.random(repeats) < 0.5, near, far) + 0.5
-    order = np.argsort(np.concatenate([np.arange(count, dtype=np.float64), place]), kind="stable")
+    position = repeated + np.where(rng.random(repeats) < 0.5, near, far) + 0.5
+    order = np.argsort(np.concatenate([np.arange(count, dtype=np.float64), position]), kind="stable")
     return np.concatenate([np.arange(count), repeated])[order]

@@ -183,9 +183,9 @@ def render_check(report: CheckReport) -> Group:
         parts.append(Text("\nFirst rejects", "bold italic"))
         for reject in report.rejects:
             about = f"{reject.reason} {reject.field}" if reject.field else reject.reason
-            place = Text(f"row {reject.row}: ", "bold")
+            row = Text(f"row {reject.row}: ", "bold")
             line = Text(printable(reject.raw), "dim", no_wrap=True, overflow="ellipsis")
-            parts.append(Text.assemble(place, (printable(about), "red"), ": ", printable(reject.message)))
+            parts.append(Text.assemble(row, (printable(about), "red"), ": ", printable(reject.message)))
             parts.append(Padding(line, (0, 0, 0, 2), expand=False))
     return Group(*parts)
 

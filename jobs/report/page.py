@@ -17,8 +17,8 @@ from jobs.output.printable import printable
 from jobs.output.text import amounts_as_text, quantity_text, size_text
 from jobs.report.cells import Cell, PageTable, amount_cell, table
 from jobs.report.charts import ColumnChart, Series, bar_chart, column_chart
+from jobs.report.files import file_stem, replacing
 from jobs.report.model import Report
-from jobs.report.place import file_stem, placed
 
 _CHARTED_CURRENCIES = 3
 _BARS = 10
@@ -47,7 +47,7 @@ def write_html(report: Report, out: Path) -> list[Path]:
     The page lists only the top SIMs. The same report gives the same bytes.
     """
     path = out / f"{file_stem(report)}.html"
-    with placed(path) as unfinished:
+    with replacing(path) as unfinished:
         unfinished.write_text(render_html(report), encoding="utf-8", newline="\n")
     return [path]
 

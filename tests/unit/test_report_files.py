@@ -27,8 +27,8 @@ from jobs.output.text import amounts_as_text, duration_text, size_text
 from jobs.report import WRITERS, Report, build_report, workbook, write_report
 from jobs.report.charts import nice_step
 from jobs.report.columnar import csv_frame
+from jobs.report.files import file_stem
 from jobs.report.model import SECTIONS
-from jobs.report.place import file_stem
 from rating.errors import StorageError
 from rating.units.money import format_amount
 from schemas.choices import ReportFormat

@@ -268,7 +268,7 @@ class Engine:
             known.setdefault(row["record_key"], []).append(row)
         steps = []
         for place, correction in enumerate(batch.rows.iter_rows(named=True)):
-            one = UsageBatch(batch.feed, batch.source, batch.received_at_us, False, batch.rows[place : place + 1])
+            one = replace(batch, cumulative=False, counter_bits=0, rows=batch.rows[place : place + 1])
             rows = outstanding(known.get(correction["corrects_key"] or "", []), batch.feed)
             step = self._correction(one, correction, rows)
             for row in step.rated.to_pylist():  # a later correction of the batch may correct this replacement
@@ -292,13 +292,13 @@ class Engine:
             if former[0] == content[0]:
                 return Step(records=1, duplicates=1)
             found = "other content under a key that was accepted before; expected the same, or a new key"
-            return Step(records=1, rejects=_refusal(correction, "conflict", "record_key", found))
+            return Step(records=1, rejects=_refusal(batch, correction, "conflict", "record_key", found))
         if not originals:
             state.offset += 1
             found = (
                 f"key {correction['corrects_key']!r}, which stands for no rated record; expected one not yet reversed"
             )
-            return Step(records=1, rejects=_refusal(correction, "unknown_key", "corrects_key", found))
+            return Step(records=1, rejects=_refusal(batch, correction, "unknown_key", "corrects_key", found))
         offset = state.offset
         replaced = Step(records=1, rated_records=1)
         if correction["record_type"] == RecordType.REPLACE:
@@ -393,11 +393,11 @@ class Engine:
 
 def _as_event(batch: UsageBatch) -> UsageBatch:
     rows = batch.rows.with_columns(record_type=pl.lit(int(RecordType.EVENT), pl.UInt8))
-    return UsageBatch(batch.feed, batch.source, batch.received_at_us, False, rows)
+    return replace(batch, cumulative=False, counter_bits=0, rows=rows)
 
 
-def _refusal(correction: Row, reason: str, field: str, found: str) -> pl.DataFrame:
-    facts = {"reason": reason, "field": field, "message": f"found {found}"}
+def _refusal(batch: UsageBatch, correction: Row, reason: str, column: str, found: str) -> pl.DataFrame:
+    facts = {"reason": reason, "field": dict(batch.labels).get(column, column), "message": f"found {found}"}
     row = {"source_row": correction["source_row"], "record_key": correction["record_key"]} | facts
     return pl.DataFrame([row], schema=REJECT_SCHEMA)
 

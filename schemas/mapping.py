@@ -220,9 +220,13 @@ class Mapping(Document, frozen=True):
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of target and source field, for the targets that one source field gives in every block."""
+        """Pairs of target and source field, for the targets that one source field gives in every block.
+
+        The source fields of the record key are joined with "|".
+        """
         found: dict[str, set[str]] = {}
         for rule in self.records:
+            found.setdefault("record_key", set()).add("|".join(rule.key))
             for target, field in self.rule_fields(rule).items():
                 found.setdefault(target, set()).add(field.label)
         return tuple((target, min(names)) for target, names in found.items() if len(names) == 1 and "" not in names)

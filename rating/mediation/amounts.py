@@ -74,7 +74,9 @@ def _scaled(
     if scaled.negative is not None:
         faults.add(scaled.negative, "negative", spec.label, text, "a quantity of zero or more")
     if scaled.bad is not None:
-        faults.add(scaled.bad, "bad_value", spec.label, text, f"a decimal number of at most {LIMIT} units")
+        faults.add(
+            scaled.bad, "bad_value", spec.label, text, f"a decimal number such as 12.5, of at most {LIMIT} units"
+        )
     return scaled.units
 
 

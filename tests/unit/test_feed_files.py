@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import datetime as dt
+import gzip
 import io
 import zipfile
 from pathlib import Path
@@ -11,8 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.ingest.rejected import export, replay
+from pipeline.catalogue import load_catalogue
+from pipeline.embedded.driver import Embedded
 from pipeline.feeds.decode import open_source
-from pipeline.feeds.mappings import parse_mapping
+from pipeline.feeds.mappings import load_mapping, parse_mapping
 from rating.errors import MappingError, SourceError
 from tests.support.ingested import CARD, Ingested
 
@@ -198,3 +203,27 @@ def test_what_is_around_the_lines_is_checked(said: str, words: str) -> None:
     with pytest.raises(MappingError) as raised:
         parse_mapping(mapping(said))
     assert words in str(raised.value)
+
+
+def test_a_record_of_several_lines_is_replayed(tmp_path: Path) -> None:
+    """F5: a rejected record keeps all its lines, and its export can be rated once its card is known."""
+    weir = Ingested(tmp_path)
+    unknown = CARD[:-2] + "34"
+    feed = weir.mapping(mapping("skip_lines = 1"))
+    weir.ingest(feed, f'October\nid;iccid;bytes;at;note\n"k\n1";{unknown};5;2026-10-01;x\n')
+    exported = tmp_path / "fix.ndjson"
+    with exported.open("wb") as out:
+        assert 1 == export(weir.rows("rejected"), out, [load_mapping(feed)]).records
+    with Embedded.open(tmp_path / "data", write=True) as driver:
+        (tmp_path / "card.csv").write_text(f"iccid,account,plan\n{unknown},acme,payg\n")
+        change = load_catalogue([tmp_path / "card.csv"], known=driver.engine.state.catalogue, check_digits=False)
+        driver.apply(change)
+        replay(driver, exported, [load_mapping(feed)], dt.datetime(2026, 11, 1, tzinfo=dt.UTC))
+    assert {"k\n1": 5} == weir.used()
+
+
+def test_text_in_utf_16_that_is_packed(tmp_path: Path) -> None:
+    """What a file is packed in says nothing of its encoding."""
+    weir = Ingested(tmp_path)
+    weir.ingest(weir.mapping(mapping()), gzip.compress(LINES.encode("utf-16")))
+    assert {"ä1": 5, "b2": 7} == weir.used()

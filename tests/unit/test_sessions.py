@@ -8,6 +8,7 @@ import itertools
 import pytest
 
 from rating.engine import Engine
+from rating.usage.sessions import Sessions
 from schemas.plans import Increment, Price, Rate
 from schemas.usage import RecordType, Service
 from tests.support.fold_case import NOON, RECEIVED, Row, charges, engine, plan, rows_of, usage
@@ -255,3 +256,17 @@ def test_prices_over_a_session_begin_anew_with_it() -> None:
     assert [10**9, 10**9, 10**9] == list(charges(weir.usage(usage(*calls))).values())
     more = [partial(3, RecordType.STOP, 50), partial(1, RecordType.EVENT, 61, None)]
     assert [0, 2 * 10**9] == list(charges(weir.usage(usage(*more))).values())
+
+
+def test_sessions_of_an_older_snapshot() -> None:
+    """A snapshot that kept only the newest report of each session is read, and its sessions go on."""
+    weir = engine(DATA)
+    weir.usage(usage(report(1, 100, 1), cumulative=True))
+    table = weir.state.sessions.to_table()
+    names = {"us_0": "newest_us", "sequence_0": "sequence", "quantity_0": "quantity", "up_0": "up", "down_0": "down"}
+    kept = table.select(["key", *names, "seen_day", "records", "units", "overage"])
+    earlier = kept.rename_columns([names.get(name, name) for name in kept.column_names])
+    earlier = earlier.append_column("newest_sequence", earlier["sequence"])
+    weir.state.sessions = Sessions.from_table(earlier)
+    assert [30] == weir.usage(usage(report(2, 130, 2), cumulative=True, first_row=2)).rated["quantity_raw"].to_pylist()
+    assert [0] == weir.usage(usage(report(0, 50, 0), cumulative=True, first_row=3)).rated["quantity_raw"].to_pylist()

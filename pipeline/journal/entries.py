@@ -318,7 +318,7 @@ def kind_of(entry: Entry | Rejects) -> Kind[Any]:
 
 
 def kind_number(kind: type[Entry | Rejects]) -> int:
-    """Return the number that stands for a kind of entry in files and messages."""
+    """Return the number of a kind of entry in files and messages."""
     return int(_KINDS[kind].number)
 
 

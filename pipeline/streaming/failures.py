@@ -1,4 +1,4 @@
-"""What a hostile message may raise, and how it is told."""
+"""What a hostile message may raise, and how to describe it."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_no_drawn_message_is_left_unmediated() -> None:
 
 
 def test_a_message_that_cannot_even_be_rejected_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its offset is told, and what follows goes on."""
+    """The result names its offset, and what follows goes on."""
     folding = Folding()
     readers = folding.lane._readers
     real = readers.unread

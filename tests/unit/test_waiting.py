@@ -12,7 +12,7 @@ from pipeline.streaming.worker.http import waits
 
 
 def test_a_stage_that_waits_for_a_minute_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told for what and how long it waits, until it goes on."""
+    """The reason says for what and how long it waits, until it goes on."""
     now_s = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
     waiting = Waiting()

@@ -74,7 +74,8 @@ class Registry:
         self.next_offset = 0
         self._state = State()
         self._compiled = Compiled(self._state)
-        self._accepted: list[_Accepted] = []
+        self._catalogues: list[int] = []  # offsets of all accepted ones, in order
+        self._accepted: list[_Accepted] = []  # those that change routing
         self._repeats: dict[int, tuple[bool, ...]] = {}  # for messages with repeats: which commands are new
         self._routers = {0: Router(partitions)}  # by the number of accepted catalogues that each includes
         self._newest = self._routers[0]
@@ -102,6 +103,8 @@ class Registry:
             self._state, self._compiled, count, self._routers, self._newest = before
             del self._accepted[count:]
             self._repeats.pop(offset, None)
+            if self._catalogues[-1:] == [offset]:
+                self._catalogues.pop()
         self.next_offset = offset + 1
         return refused
 
@@ -139,9 +142,9 @@ class Registry:
         return router
 
     def has_catalogue(self, offset: int) -> bool:
-        """Return whether the message at an offset is an accepted catalogue that changes routing."""
-        at = bisect_left(self._accepted, offset, key=lambda one: one.offset)
-        return at < len(self._accepted) and self._accepted[at].offset == offset
+        """Return whether the message at an offset is an accepted catalogue."""
+        at = bisect_left(self._catalogues, offset)
+        return at < len(self._catalogues) and self._catalogues[at] == offset
 
     def parts(self, entry: Entry | Rejects, catalogue_offset: int, offset: int, topic: str) -> list[list[bytes]]:
         """Return the messages of an accepted entry at `offset` of `topic`, a list for each journal partition.
@@ -216,6 +219,7 @@ class Registry:
         cards = router.take(change)
         following.clock_us = max(following.clock_us, at_us)
         self._state, self._compiled = following, compiled
+        self._catalogues.append(offset)
         if len(cards) or change.addons:
             self._routers[len(self._accepted)] = self._newest
             self._newest = router

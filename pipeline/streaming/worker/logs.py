@@ -26,7 +26,7 @@ _QUIET: Final = {
 
 # At debug level these log whole requests, and with them the password of [kafka].
 _WITH_SECRETS: Final = ("aiokafka.conn",)
-_SECRET: Final = "SaslAuthenticate"  # the request that carries it, whoever logs it
+_SECRET: Final = "SaslAuthenticate"  # the request that carries it, in any log
 
 
 def _tells_no_secret(record: logging.LogRecord) -> bool:

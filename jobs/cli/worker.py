@@ -60,7 +60,7 @@ def worker(
         require_packages(config.clickhouse)
     configure(config.worker.log_level, config.worker.log_format)
     with storage_errors(Path(config.worker.history), "land rows there"):
-        Path(config.worker.history).mkdir(parents=True, exist_ok=True)
+        Path(config.worker.history).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def run() -> None:
         stop = asyncio.Event()

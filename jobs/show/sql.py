@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
-import io
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -239,15 +238,26 @@ def rows_as_csv(table: pa.Table) -> str:
 
     A text or name that a spreadsheet would evaluate as a formula gets a leading apostrophe; numbers never do.
     """
-    target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
+    lines = _Lines()
+    writer = csv.writer(lines)
     writer.writerow([defused(name) for name in table.column_names])
     columns = [
         [_json_value(value) if _is_number(column.type) else _csv_cell(value) for value in column.to_pylist()]
         for column in table.columns
     ]
     writer.writerows(zip(*columns, strict=True))
-    return target.getvalue()
+    return "".join(lines.written)
+
+
+class _Lines:
+    """Takes rows of CSV that end in CR LF, so that a cell with either is quoted, and keeps them ending in LF."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def write(self, row: str) -> None:
+        """Take one row."""
+        self.written.append(row.removesuffix("\r\n") + "\n")
 
 
 def _csv_cell(value: Any) -> Any:

@@ -126,8 +126,8 @@ class Service:
         """Return whether each card has no allowance on a local day, because its term is over or it was stopped."""
         if not self._ends:
             return np.zeros(len(card), bool)
-        stopped: npt.NDArray[np.bool_] = self.stopped.at(card, day) == 1
-        return self.term_ended(card, plan, day) | stopped
+        over: npt.NDArray[np.bool_] = self.term_ended(card, plan, day) | (self.stopped.at(card, day) == 1)
+        return over
 
     def term_ends(self, card: Ints, plan: Ints, day: Ints, activated: Ints) -> Ints:
         """Return the last day of the term that each card has on a day; END for none."""

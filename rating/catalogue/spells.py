@@ -21,9 +21,9 @@ SPELL_SCHEMA: Final = {"card": pl.Int64(), "from_day": pl.Int64(), "until_day": 
 # Histories of facts other than plans and pools. Only cards that changed in a fact have rows; they cover all days.
 FACT_SCHEMA: Final = {"fact": pl.String()} | SPELL_SCHEMA
 
-# A tenure is the time in which one account owns a card. `row` is the card in the counters of that account: the
-# row of the card for its first account, a number from the top of the rows for any other. Only cards that changed their
-# account have tenures.
+# A tenure is the time in which one account owns a card. Under `row` the counters of that account count the card: the
+# row of the card for its first account, a number from the top of the rows for any other. Only cards that changed
+# their account have tenures.
 TENURE_SCHEMA: Final = {"card": pl.Int64(), "account": pl.String(), "row": pl.Int64()}
 
 _EPOCH: Final = dt.date(1970, 1, 1)

@@ -23,18 +23,22 @@ _NO_HOME: Final = -1
 class _Share:
     """Allowance of plan versions over some of their meters.
 
-    `whole` (int64[versions]) is the sum in units of the allowances that count in full. `by_day` (int64[k, versions])
-    has those that count by days, one row per meter (P9).
+    `whole` (int64[versions]) is the sum in units of the allowances that count in full. `by_day` has the meters on which
+    the allowances of some versions count by days, with a mask of these versions, bool[versions] (P9).
     """
 
     whole: Ints
-    by_day: Ints
+    by_day: tuple[tuple[int, Flags], ...]
 
     @classmethod
-    def of(cls, units: Ints, prorates: Flags) -> _Share:
-        """Return the share of `units[versions, meters]`. The mask `prorates` marks the units that count by days."""
-        by_day = np.where(prorates, units, 0)
-        return cls((units - by_day).sum(axis=1), by_day.T[(by_day > 0).any(axis=0)])
+    def of(cls, allowances: Ints, prorates: Flags, counting: Flags) -> _Share:
+        """Return the share of the meters that the mask `counting` marks; all are [versions, meters].
+
+        The mask `prorates` marks the allowances that count by days.
+        """
+        by_day = prorates & counting
+        meters = np.flatnonzero(by_day.any(axis=0)).tolist()
+        return cls((allowances * (counting & ~by_day)).sum(axis=1), tuple((one, by_day[:, one]) for one in meters))
 
 
 class Quota:
@@ -69,15 +73,14 @@ class Quota:
         It counts by days of service if the rate says so (P9). 0 for version -1.
         """
         if service not in self._shares:
-            meters = self._book.meter_service == service
-            self._shares[service] = _Share.of(self._allowances[:, meters], self._prorates[:, meters])
+            counting = np.broadcast_to(self._book.meter_service == service, self._allowances.shape)
+            self._shares[service] = _Share.of(self._allowances, self._prorates, counting)
         return self._units(self._shares[service], card, version, cycle_start, cycle_end)
 
     def home(self, card: Ints, version: Ints, cycle_start: Ints, cycle_end: Ints) -> Ints:
         """int64[n]: like `allowance`, for data on the meters of the home zone."""
         if None not in self._shares:
-            units = self._allowances * self.home_meters(Service.DATA, None)
-            self._shares[None] = _Share.of(units, self._prorates)
+            self._shares[None] = _Share.of(self._allowances, self._prorates, self.home_meters(Service.DATA, None))
         return self._units(self._shares[None], card, version, cycle_start, cycle_end)
 
     def _units(self, share: _Share, card: Ints, version: Ints, cycle_start: Ints, cycle_end: Ints) -> Ints:
@@ -85,8 +88,9 @@ class Quota:
         if not len(share.whole):
             return np.zeros(len(version), np.int64)
         size = np.where(version >= 0, share.whole[version], 0)
-        for units in share.by_day:
-            at = np.flatnonzero((version >= 0) & (units[version] > 0))
+        for meter, versions in share.by_day:
+            at = np.flatnonzero((version >= 0) & versions[version])
+            units = self._allowances[:, meter]
             account = self._directory.account[card[at]]
             size[at] += self._pools.service.shares(units, card[at], account, cycle_start[at], cycle_end[at])
         return size

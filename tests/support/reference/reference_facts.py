@@ -213,6 +213,9 @@ class Facts:
         counts_on: Callable[[Day], bool],
     ) -> int:
         """Return the allowance of a card by its days of service in a cycle (P9), of the days that count."""
+        plans = {spell.target for spell in self.card_plans[iccid] if spell.first <= cycle[1] and spell.last >= cycle[0]}
+        if not any(units_of(version) for plan in plans for version in self.plans[plan].versions):
+            return 0
         total = 0
         for (plan, number), days in self.days_served(iccid, cycle, counts_on).items():
             version = next(one for one in self.plans[plan].versions if one.version == number)

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from jobs.report.build import build_report
-from jobs.report.columnar import write_csv, write_parquet
 from jobs.report.model import Report
 from schemas.choices import ReportFormat
 
 
-# The libraries of the page and of the workbook load slowly, so they are imported only when they are needed.
+# What writers are made of loads slowly, so each is imported only when it is needed.
 def _write_html(report: Report, out: Path) -> list[Path]:
     from jobs.report.page import write_html
 
@@ -24,11 +23,23 @@ def _write_xlsx(report: Report, out: Path) -> list[Path]:
     return write_xlsx(report, out)
 
 
+def _write_csv(report: Report, out: Path) -> list[Path]:
+    from jobs.report.columnar import write_csv
+
+    return write_csv(report, out)
+
+
+def _write_parquet(report: Report, out: Path) -> list[Path]:
+    from jobs.report.columnar import write_parquet
+
+    return write_parquet(report, out)
+
+
 WRITERS: dict[ReportFormat, Callable[[Report, Path], list[Path]]] = {
     ReportFormat.HTML: _write_html,
     ReportFormat.XLSX: _write_xlsx,
-    ReportFormat.CSV: write_csv,
-    ReportFormat.PARQUET: write_parquet,
+    ReportFormat.CSV: _write_csv,
+    ReportFormat.PARQUET: _write_parquet,
 }
 __all__ = ["Report", "build_report", "write_report"]
 

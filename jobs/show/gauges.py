@@ -6,9 +6,8 @@ import datetime as dt
 import zoneinfo
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import polars as pl
 
 from jobs.report.build import account_tree
@@ -22,6 +21,9 @@ from rating.errors import InputError
 from rating.queries.schemas import StateViews
 from rating.units.money import format_amount
 from rating.units.ratio import percent
+
+if TYPE_CHECKING:
+    import duckdb
 
 _DAY_S = 86_400
 

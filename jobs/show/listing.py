@@ -11,9 +11,8 @@ import datetime as dt
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import polars as pl
 
 from jobs.cli.printable import printable
@@ -28,6 +27,9 @@ from pipeline.feeds.ready import ready_feeds
 from rating.errors import UsageError
 from rating.queries.schemas import StateViews
 from schemas.choices import REASONS, CardStatus, RejectReason
+
+if TYPE_CHECKING:
+    import duckdb
 
 AMOUNT_SQL = "(coalesce(sum(charge_nanos), 0)::DECIMAL(29, 0) * 0.000000001::DECIMAL(9, 9))::DECIMAL(38, 9)"
 _SEARCHED = ("iccid", "imsi", "msisdn", "account_id", "plan_id", "pool_id", "device_id", "carrier", "status", "custom")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import duckdb
 import msgspec
 import polars as pl
 
@@ -16,6 +15,9 @@ from jobs.show.known import require_known
 from jobs.show.page import Page, frame_of, require_page
 from schemas.choices import ACTION_STATES, ActionState, RuleStatus, TriggerName
 from schemas.rules import Rule
+
+if TYPE_CHECKING:
+    import duckdb
 
 _FIRINGS: Final = """
 SELECT firing_id, fired_at, rule_id::VARCHAR AS rule_id, kind::VARCHAR AS kind, trigger::VARCHAR AS trigger,

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import polars as pl
 
 from jobs.cli.console import progress_bar
 from jobs.cli.context import Data, parse_instant
 from jobs.show import gauges
-from jobs.show.sql import connect
 from pipeline.config import load_config
 from pipeline.extras import require_extra
 from pipeline.history.reader import Histories
+from pipeline.store.directory import DataDirectory
 from rating.engine import Engine
 from rating.errors import StorageError, WorldError
-from rating.queries.schemas import StateViews
+from rating.queries.schemas import VIEWS, StateViews
 from rating.queries.views import rules_view, state_views
 from schemas.rules import Rule
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True)
 class Reading:
     """A consistent reading: the history, and the state of each journal partition as of the same point.
 
-    `facts` has paths, offsets and sizes as JSON values.
+    `facts` has paths, offsets and sizes as JSON values. `connect` opens the history.
     """
 
-    connection: duckdb.DuckDBPyConnection
+    connect: Callable[[], duckdb.DuckDBPyConnection]
     engines: list[Engine]
     as_of: dt.datetime
     facts: Mapping[str, Any]
     cycle: str | None = None
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The history in DuckDB, opened when it is first asked for."""
+        return self.connect()
 
     @cached_property
     def views(self) -> StateViews:
@@ -84,14 +91,19 @@ def joined(views: list[StateViews]) -> StateViews:
     """Combine the views of partitions. Accounts and rules, which every partition has, are in the result once."""
     if len(views) == 1:
         return views[0]
-    frames = {
-        one.name: pl.concat([getattr(StateViews(), one.name), *(getattr(view, one.name) for view in views)])
-        for one in fields(StateViews)
-    }
-    frames["accounts"] = frames["accounts"].unique("account_id", keep="first", maintain_order=True)
-    frames["rules"] = frames["rules"].unique("rule_id", keep="first", maintain_order=True).sort("rule_id")
-    frames["counters"] = frames["counters"].sort("cycle", "subject_kind", "subject", "counter")
-    return StateViews(**frames)
+    return StateViews(**{name: partial(_joined, views, name) for name in VIEWS})
+
+
+def _joined(views: list[StateViews], name: str) -> pl.DataFrame:
+    frame = pl.concat([getattr(StateViews(), name), *(getattr(view, name) for view in views)])
+    match name:
+        case "accounts":
+            return frame.unique("account_id", keep="first", maintain_order=True)
+        case "rules":
+            return frame.unique("rule_id", keep="first", maintain_order=True).sort("rule_id")
+        case "counters":
+            return frame.sort("cycle", "subject_kind", "subject", "counter")
+    return frame
 
 
 @contextmanager
@@ -104,16 +116,16 @@ def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> I
     """
     moment = parse_instant(as_of, "--as-of")
     if data.is_streaming():
-        with Histories.open(data.path) as histories, connect(histories) as connection:
+        with Histories.open(data.path) as histories, _connecting(histories) as connect:
             engines, landed = _restored(data, histories)
             facts: dict[str, Any] = {
                 "data": str(data.path),
                 "journal_offsets": {str(partition): offset for partition, offset in landed.items()},
                 **_sizes(histories),
             }
-            yield Reading(connection, engines, _moment(engines, moment), facts, cycle)
+            yield Reading(connect, engines, _moment(engines, moment), facts, cycle)
         return
-    with data.read() as driver, connect(driver.directory) as connection:
+    with data.read() as driver, _connecting(driver.directory) as connect:
         manifest = driver.directory.manifest
         facts = {
             "data": str(driver.directory.path),
@@ -123,7 +135,20 @@ def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> I
             "total": driver.facts.total.to_dict(),
             "under_way": [source.name for one in driver.facts.under_way for source in one.sources[one.file :]],
         }
-        yield Reading(connection, [driver.engine], _moment([driver.engine], moment), facts, cycle)
+        yield Reading(connect, [driver.engine], _moment([driver.engine], moment), facts, cycle)
+
+
+@contextmanager
+def _connecting(data: DataDirectory | Histories) -> Iterator[Callable[[], duckdb.DuckDBPyConnection]]:
+    """Yield a function that opens the history in DuckDB, as it is now, until this ends."""
+    with ExitStack() as opened:
+
+        def connect() -> duckdb.DuckDBPyConnection:
+            from jobs.show.sql import connect  # DuckDB loads slowly, and not every command asks it
+
+            return opened.enter_context(connect(data))
+
+        yield connect
 
 
 def _sizes(histories: Histories) -> dict[str, int]:

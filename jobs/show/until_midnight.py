@@ -7,7 +7,7 @@ a record that arrived today for an earlier day, because the time of use decides.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,4 +119,4 @@ def until_midnight(
         .join(sums, on=keys, how="left", maintain_order="left")
         .with_columns(pl.col(_SUMS).fill_null(0))
     )
-    return replace(views, counters=counted.select(list(COUNTERS_VIEW))), Reading(as_of, days)
+    return views.with_counters(counted.select(list(COUNTERS_VIEW))), Reading(as_of, days)

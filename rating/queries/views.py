@@ -20,19 +20,19 @@ from rating.usage.cycles import cycle_code
 
 
 def state_views(engine: Engine, cycle: str | None = None) -> StateViews:
-    """Return all views of an engine's state, as of the latest arrival.
+    """Return all views of an engine's state, as of the latest arrival. Each is computed when it is first asked for.
 
     Fees are those of the open cycles, of all cycles that have counters, and of cycles with the label `cycle`.
     """
     today = todays(engine)
     return StateViews(
-        cards=_cards(engine, today),
-        counters=counters_view(engine),
-        pools=pools_view(engine, today),
-        fees=fees_view(engine.compiled, _cycles(engine, today, cycle)),
-        accounts=_accounts(engine),
-        addons=addons_view(engine),
-        rules=rules_view(engine),
+        cards=lambda: _cards(engine, today),
+        counters=lambda: counters_view(engine),
+        pools=lambda: pools_view(engine, today),
+        fees=lambda: fees_view(engine.compiled, _cycles(engine, today, cycle)),
+        accounts=lambda: _accounts(engine),
+        addons=lambda: addons_view(engine),
+        rules=lambda: rules_view(engine),
     )
 
 

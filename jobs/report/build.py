@@ -12,8 +12,7 @@ import polars as pl
 from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
 from jobs.report.rule_sections import rule_sections
 from jobs.report.sections import SECTION_SQL, lines_sql, scan_sql
-from jobs.show.known import unknown
-from rating.catalogue.account_tree import AccountTree
+from jobs.show.known import account_tree
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import StateViews
 from schemas.choices import REASONS
@@ -78,15 +77,6 @@ def build_report(
         notes=_notes(account, window),
         sections={name: sections[name] for name in SECTIONS},
     )
-
-
-def account_tree(accounts: pl.DataFrame, account: str) -> list[str]:
-    """Return `account` and all accounts below it, sorted. Raises UsageError if the account does not exist."""
-    known = accounts["account_id"].to_list()
-    if account not in known:
-        raise unknown("an account", account, known)
-    tree = AccountTree(dict(accounts.select("account_id", "parent").iter_rows()))
-    return sorted({account, *tree.below(account)})
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from jobs.cli.printable import printable
-from jobs.report.build import account_tree
 from jobs.report.model import json_rows
 from jobs.show import until_midnight as midnight
-from jobs.show.known import unknown
+from jobs.show.known import account_tree, unknown
 from jobs.show.page import Page, frame_of, require_page
 from jobs.show.rules import list_actions, list_firings
 from jobs.show.until_midnight import Reading

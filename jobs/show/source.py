@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,14 +14,13 @@ import polars as pl
 from jobs.cli.console import progress_bar
 from jobs.cli.context import Data, parse_instant
 from jobs.show import gauges
-from pipeline.config import load_config
 from pipeline.extras import require_extra
 from pipeline.history.reader import Histories
 from pipeline.store.directory import DataDirectory
-from rating.engine import Engine
 from rating.errors import StorageError, WorldError
+from rating.queries.queried import Queried
 from rating.queries.schemas import VIEWS, StateViews
-from rating.queries.views import rules_view, state_views
+from rating.queries.views import state_views
 from schemas.rules import Rule
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class Reading:
     """
 
     connect: Callable[[], duckdb.DuckDBPyConnection]
-    engines: list[Engine]
+    parts: Sequence[Queried]
     as_of: dt.datetime
     facts: Mapping[str, Any]
     cycle: str | None = None
@@ -49,42 +48,42 @@ class Reading:
     @cached_property
     def views(self) -> StateViews:
         """The state views of all partitions, combined."""
-        return joined(self._parts)
+        return joined(self._views)
 
     @cached_property
     def windows(self) -> pl.DataFrame | None:
         """The first and the last day of the pools' cycles (jobs.show.gauges.windows_of), or None without partitions."""
-        found = [gauges.windows_of(engine, views) for engine, views in zip(self.engines, self._parts, strict=True)]
+        found = [gauges.windows_of(part, views) for part, views in zip(self.parts, self._views, strict=True)]
         return pl.concat(found) if found else None
 
     @cached_property
     def rules(self) -> pl.DataFrame:
         """The rules view. Every partition has the same rules."""
-        return joined([StateViews(rules=rules_view(engine)) for engine in self.engines]).rules
+        return self.views.rules
 
     @cached_property
     def account_ids(self) -> set[str]:
         """The ids of the accounts in the catalogue."""
-        return {account.id for engine in self.engines for account in engine.state.catalogue.accounts}
+        return {account.id for part in self.parts for account in part.state.catalogue.accounts}
 
     @cached_property
     def plan_ids(self) -> set[str]:
         """The ids of the plans in the catalogue."""
-        return {plan.id for engine in self.engines for plan in engine.state.catalogue.plans}
+        return {plan.id for part in self.parts for plan in part.state.catalogue.plans}
 
     @cached_property
     def pool_ids(self) -> set[str]:
         """The ids of the pools in the catalogue."""
-        return {pool.id for engine in self.engines for pool in engine.state.catalogue.pools}
+        return {pool.id for part in self.parts for pool in part.state.catalogue.pools}
 
     @property
     def rule_documents(self) -> list[Rule]:
         """The definitions of the rules in the catalogue."""
-        return [*{rule.id: rule for engine in self.engines for rule in engine.state.catalogue.rules}.values()]
+        return [*{rule.id: rule for part in self.parts for rule in part.state.catalogue.rules}.values()]
 
     @cached_property
-    def _parts(self) -> list[StateViews]:
-        return [state_views(engine, self.cycle) for engine in self.engines]
+    def _views(self) -> list[StateViews]:
+        return [state_views(part, self.cycle) for part in self.parts]
 
 
 def joined(views: list[StateViews]) -> StateViews:
@@ -125,17 +124,17 @@ def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> I
             }
             yield Reading(connect, engines, _moment(engines, moment), facts, cycle)
         return
-    with data.read() as driver, _connecting(driver.directory) as connect:
-        manifest = driver.directory.manifest
+    with data.read() as committed, _connecting(committed.directory) as connect:
+        directory = committed.directory
         facts = {
-            "data": str(driver.directory.path),
-            "checkpoint": manifest.checkpoint,
-            "journal_offset": driver.engine.state.offset,
-            **_sizes(Histories.open(driver.directory)),
-            "total": driver.facts.total.to_dict(),
-            "under_way": [source.name for one in driver.facts.under_way for source in one.sources[one.file :]],
+            "data": str(directory.path),
+            "checkpoint": directory.manifest.checkpoint,
+            "journal_offset": committed.state.offset,
+            **_sizes(Histories.open(directory)),
+            "total": committed.facts.total.to_dict(),
+            "under_way": [source.name for one in committed.facts.under_way for source in one.sources[one.file :]],
         }
-        yield Reading(connect, [driver.engine], _moment([driver.engine], moment), facts, cycle)
+        yield Reading(connect, [committed], _moment([committed], moment), facts, cycle)
 
 
 @contextmanager
@@ -157,18 +156,19 @@ def _sizes(histories: Histories) -> dict[str, int]:
     return {"files": len(entries), "size_bytes": sum(entry.size_bytes for entry in entries)}
 
 
-def _moment(engines: list[Engine], asked: dt.datetime | None) -> dt.datetime:
+def _moment(parts: Sequence[Queried], asked: dt.datetime | None) -> dt.datetime:
     if asked is not None:
         return asked
-    clock_us = max((engine.state.clock_us for engine in engines), default=0)
+    clock_us = max((part.state.clock_us for part in parts), default=0)
     if not clock_us:
         return dt.datetime.now(dt.UTC)
     return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=clock_us)
 
 
-def _restored(data: Data, histories: Histories) -> tuple[list[Engine], dict[int, int]]:
+def _restored(data: Data, histories: Histories) -> tuple[Sequence[Queried], dict[int, int]]:
     """Restore the state of each partition as of its landed rows. Return the engines and the landed offsets."""
     with require_extra("kafka", f"{data.path} is the history of streaming workers; reading their state"):
+        from pipeline.config import load_config
         from pipeline.streaming.land.folder import landed_at
         from pipeline.streaming.rate.restore import engines_of
     config = load_config(data.config)

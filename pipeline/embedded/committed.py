@@ -1,4 +1,4 @@
-"""What a data directory has committed, to answer questions from. It needs neither the driver nor the seen keys."""
+"""What a data directory has committed, to answer questions from. It loads nothing that only the driver needs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ import msgspec
 
 from pipeline.embedded.progress import Facts
 from pipeline.store.directory import DataDirectory
-from pipeline.store.state_files import restore_state
-from rating.engine import Engine
+from pipeline.store.state_files import restore_queried
+from rating.apply import Compiled
 
 
 class Committed:
-    """The state as of the last checkpoint of a data directory; a context manager.
-
-    The state has no seen keys, so its engine must fold nothing.
-    """
+    """The state as of the last checkpoint of a data directory, and its compiled catalogue; a context manager."""
 
     def __init__(self, directory: DataDirectory) -> None:
         self.directory = directory
         self.facts = facts_of(directory)
-        self.engine = Engine(restore_state(directory))
+        self.state = restore_queried(directory)
+        self.compiled = Compiled(self.state)
 
     @classmethod
     def open(cls, path: Path) -> Self:

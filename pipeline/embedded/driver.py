@@ -23,7 +23,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.embedded.progress import Facts, Progress, Source, Tally
+from pipeline.embedded.committed import facts_of
+from pipeline.embedded.progress import Progress, Source, Tally
 from pipeline.feeds.decode import CHUNK_BYTES, Position, open_source
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.prefetch import prefetch
@@ -152,7 +153,7 @@ class Embedded:
 
     def __init__(self, directory: DataDirectory) -> None:
         self.directory = directory
-        self.facts = msgspec.convert(directory.manifest.meta, Facts) if directory.manifest.meta else Facts()
+        self.facts = facts_of(directory)
         state = restore_state(directory)
         self.seen = SeenFiles(directory, state.clock_us // DAY_US)
         state.seen = self.seen.seen

@@ -9,7 +9,7 @@ from rating.catalogue.pools import DEVICE_PREFIX
 from rating.catalogue.rates import SERVICES
 from rating.columnar.counters import counter_key
 from rating.columnar.key_index import Ints
-from rating.engine import Engine
+from rating.queries.queried import Queried
 from rating.queries.schemas import COUNTERS_VIEW
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_code, cycle_days, cycle_label
@@ -23,7 +23,7 @@ def named(rows: Ints, names: list[str]) -> pl.Series:
     return table.gather(np.where(rows < 0, len(names), rows))
 
 
-def open_cycles(engine: Engine, day: int, kind: int = -1) -> list[int]:
+def open_cycles(engine: Queried, day: int, kind: int = -1) -> list[int]:
     """Return the codes of the cycles that contain a local day: of one kind, or of all kinds if `kind` is -1."""
     calendars = engine.compiled.book.cycle_calendars
     today = np.array([day], np.int32)
@@ -31,7 +31,7 @@ def open_cycles(engine: Engine, day: int, kind: int = -1) -> list[int]:
     return [int(cycle_code(one, calendars[one].index(today).astype(np.int64))[0]) for one in kinds]
 
 
-def rows_of_subject(engine: Engine, subject: int, cycles: list[int]) -> Ints:
+def rows_of_subject(engine: Queried, subject: int, cycles: list[int]) -> Ints:
     """Return the rows of a subject's counters in these cycles, ordered by cycle and meter, without test counters.
 
     The rows are looked up, so the time does not grow with the number of counters.
@@ -42,7 +42,7 @@ def rows_of_subject(engine: Engine, subject: int, cycles: list[int]) -> Ints:
     return np.asarray(rows[(rows >= 0) & (meter != TEST_METER)], np.int64)
 
 
-def pool_accounts(engine: Engine) -> Ints:
+def pool_accounts(engine: Queried) -> Ints:
     """Return the account of each pool, int64[pools]; the account of a device is that of its first card, -1 if none."""
     book, directory = engine.compiled.book, engine.compiled.directory
     owner = book.pool_account.copy()
@@ -51,7 +51,7 @@ def pool_accounts(engine: Engine) -> Ints:
     return owner
 
 
-def counters_frame(engine: Engine, rows: Ints) -> pl.DataFrame:
+def counters_frame(engine: Queried, rows: Ints) -> pl.DataFrame:
     """Return these rows of the counters, in this order.
 
     The columns are those of COUNTERS_VIEW, `from_test` (units covered by a test allowance, which are not part of
@@ -97,7 +97,7 @@ def counters_frame(engine: Engine, rows: Ints) -> pl.DataFrame:
     return frame.with_columns(pl.col(name).cast(kind) for name, kind in COUNTERS_VIEW.items())
 
 
-def counters_view(engine: Engine) -> pl.DataFrame:
+def counters_view(engine: Queried) -> pl.DataFrame:
     """Return all counters with the columns of COUNTERS_VIEW."""
     frame = counters_frame(engine, np.flatnonzero(engine.state.counters.meter != TEST_METER))
     return frame.select(*COUNTERS_VIEW).sort("cycle", "subject_kind", "subject", "counter")

@@ -10,8 +10,8 @@ import polars as pl
 from rating.catalogue.pools import DEVICE_PREFIX
 from rating.catalogue.rates import SERVICES
 from rating.columnar.key_index import Ints
-from rating.engine import Engine
 from rating.queries.counters import open_cycles, pool_accounts, rows_of_subject
+from rating.queries.queried import Queried
 from rating.queries.schemas import POOLS_VIEW
 from rating.units.ratio import percent
 from rating.usage.charge import TEST_METER
@@ -41,7 +41,7 @@ class PoolUse:
     currency: str | None
 
 
-def row_of_pool(engine: Engine, pool_id: str) -> int:
+def row_of_pool(engine: Queried, pool_id: str) -> int:
     """Return the row of a pool, or of a device whose SIMs share, by its id; -1 if there is none."""
     book, rows = engine.compiled.book, engine.compiled.book.vocabulary.pools.rows
     pool = rows.get(pool_id, -1)
@@ -50,18 +50,18 @@ def row_of_pool(engine: Engine, pool_id: str) -> int:
     return pool
 
 
-def pool_id(engine: Engine, pool: int) -> str:
+def pool_id(engine: Queried, pool: int) -> str:
     """Return the id of a pool or device as its owner wrote it."""
     return engine.compiled.book.vocabulary.pools.names[pool].removeprefix(DEVICE_PREFIX)
 
 
-def pool_kind(engine: Engine, pool: int) -> str:
+def pool_kind(engine: Queried, pool: int) -> str:
     """Return `same_tier`, `dynamic` or `static` for a pool, `device` for a device whose SIMs share."""
     declared = engine.compiled.book.pools[pool]
     return "device" if declared is None else declared.kind
 
 
-def account_of_pool(engine: Engine, pool: int) -> int:
+def account_of_pool(engine: Queried, pool: int) -> int:
     """Return the account of a pool. For a device, the account of its first card, or -1 if it has no card."""
     owner = int(engine.compiled.book.pool_account[pool])
     if owner >= 0:
@@ -70,7 +70,7 @@ def account_of_pool(engine: Engine, pool: int) -> int:
     return int(engine.compiled.directory.account[cards[0]]) if len(cards) else -1
 
 
-def uses_now(engine: Engine, pool: int, day: int) -> list[PoolUse]:
+def uses_now(engine: Queried, pool: int, day: int) -> list[PoolUse]:
     """Return how much of a pool is used in the cycle that is open on a local day, one item for each shared service.
 
     Of a device there is an item only for each open cycle in which its SIMs used the service.
@@ -89,7 +89,7 @@ def uses_now(engine: Engine, pool: int, day: int) -> list[PoolUse]:
     ]
 
 
-def pools_view(engine: Engine, today: Ints) -> pl.DataFrame:
+def pools_view(engine: Queried, today: Ints) -> pl.DataFrame:
     """Return one row per pool, service and cycle, for the open cycle and all cycles that have counters.
 
     `today` is the local day of each account, int64[accounts].
@@ -125,7 +125,7 @@ def pools_view(engine: Engine, today: Ints) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=POOLS_VIEW)
 
 
-def _use(engine: Engine, pool: int, service: int, cycle: int, rows: Ints, day: int) -> PoolUse:
+def _use(engine: Queried, pool: int, service: int, cycle: int, rows: Ints, day: int) -> PoolUse:
     """Sum the pool's counters of one service in one cycle; `rows` are theirs, ordered by meter."""
     book, counters = engine.compiled.book, engine.state.counters
     first, last = cycle_days(book, cycle)
@@ -148,7 +148,7 @@ def _use(engine: Engine, pool: int, service: int, cycle: int, rows: Ints, day: i
     )
 
 
-def _size(engine: Engine, pool: int, service: int, cycle: int, day: int) -> int:
+def _size(engine: Queried, pool: int, service: int, cycle: int, day: int) -> int:
     """Return the size of a pool as of a local day (P7)."""
     book, pools = engine.compiled.book, engine.compiled.pools
     fixed = int(book.pool_fixed[pool, service])

@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 
 from rating.columnar.key_index import Ints
-from rating.engine import Engine
 from rating.errors import InputError
 from rating.queries.cards import addons_view, cards_view
 from rating.queries.counters import counters_view
 from rating.queries.fees import fees_view
 from rating.queries.pools import pools_view
+from rating.queries.queried import Queried
 from rating.queries.schemas import ACCOUNTS_VIEW, RULES_VIEW, StateViews
 from rating.rules.triggers import TRIGGERS
 from rating.usage.accept import local_days
@@ -19,7 +19,7 @@ from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_code
 
 
-def state_views(engine: Engine, cycle: str | None = None) -> StateViews:
+def state_views(engine: Queried, cycle: str | None = None) -> StateViews:
     """Return all views of an engine's state, as of the latest arrival. Each is computed when it is first asked for.
 
     Fees are those of the open cycles, of all cycles that have counters, and of cycles with the label `cycle`.
@@ -36,13 +36,13 @@ def state_views(engine: Engine, cycle: str | None = None) -> StateViews:
     )
 
 
-def todays(engine: Engine) -> Ints:
+def todays(engine: Queried) -> Ints:
     """Return the local day of each account at the latest arrival, int64[accounts], days since 1970."""
     accounts = np.arange(len(engine.state.catalogue.accounts))
     return local_days(engine.compiled.book, accounts, np.full(len(accounts), engine.state.clock_us))
 
 
-def _cycles(engine: Engine, today: Ints, label: str | None) -> list[int]:
+def _cycles(engine: Queried, today: Ints, label: str | None) -> list[int]:
     """Return the codes of the cycles that have counters, are open, or have this label, in ascending order."""
     book = engine.compiled.book
     counters = engine.state.counters
@@ -58,18 +58,18 @@ def _cycles(engine: Engine, today: Ints, label: str | None) -> list[int]:
     return sorted(codes)
 
 
-def _cards(engine: Engine, today: Ints) -> pl.DataFrame:
+def _cards(engine: Queried, today: Ints) -> pl.DataFrame:
     directory = engine.compiled.directory
     day = today[directory.account] if len(directory) else np.zeros(0, np.int64)
     return cards_view(engine, np.arange(len(directory)), day)
 
 
-def _accounts(engine: Engine) -> pl.DataFrame:
+def _accounts(engine: Queried) -> pl.DataFrame:
     rows = [(a.id, a.name, a.parent, a.time_zone, a.grace_hours, a.status) for a in engine.state.catalogue.accounts]
     return pl.DataFrame(rows, schema=ACCOUNTS_VIEW, orient="row")
 
 
-def rules_view(engine: Engine) -> pl.DataFrame:
+def rules_view(engine: Queried) -> pl.DataFrame:
     """Return the rules of the catalogue with the columns of RULES_VIEW, sorted by id."""
     active = engine.state.rules.active
     rows = [

@@ -11,6 +11,7 @@ declares arguments and help at its top, and imports the libraries that it needs 
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from importlib import import_module
@@ -139,7 +140,9 @@ def common(
 
 def main() -> None:
     """Run `weir` and exit. An error becomes a message on standard error and an exit status."""
-    sys.exit(_run())
+    status = _run()
+    gc.freeze()  # At its end Python looks for garbage once more. This leaves it nothing to look at.
+    sys.exit(status)
 
 
 def _run() -> int:

@@ -24,7 +24,7 @@ def main() -> None:
         os.environ.setdefault("POLARS_MAX_THREADS", "1")
     else:
         # Importing makes hundreds of thousands of objects that stay. By default Python looks for garbage among them at
-        # every 700 new ones, which is a fifth of the time of a short command.
+        # every 700 new ones, which is a tenth of the time of a short command.
         gc.set_threshold(_OBJECTS_UNTIL_COLLECTION)
     from jobs.cli.app import main as run
 

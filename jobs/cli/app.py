@@ -11,7 +11,6 @@ declares arguments and help at its top, and imports the libraries that it needs 
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import sys
 from importlib import import_module
@@ -140,9 +139,7 @@ def common(
 
 def main() -> None:
     """Run `weir` and exit. An error becomes a message on standard error and an exit status."""
-    status = _run()
-    gc.freeze()  # At its end Python looks for garbage once more. This leaves it nothing to look at.
-    sys.exit(status)
+    sys.exit(_run())
 
 
 def _run() -> int:

@@ -112,7 +112,7 @@ def test_completion_imports_nothing_heavy(words: str) -> None:
         (("card", BERLIN), FOLD),
         (("pools",), FOLD | {"duckdb"}),
         (("rules",), FOLD),
-        (("rejected",), FOLD),
+        (("rejected",), set()),
         (("report", "--cycle", "2026-10", "--format", "csv"), set()),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

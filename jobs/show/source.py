@@ -94,7 +94,8 @@ def joined(views: list[StateViews]) -> StateViews:
 
 
 def _joined(views: list[StateViews], name: str) -> pl.DataFrame:
-    frame = pl.concat([getattr(StateViews(), name), *(getattr(view, name) for view in views)])
+    parts: list[pl.DataFrame] = [getattr(view, name) for view in (StateViews(), *views)]
+    frame = pl.concat(parts)
     match name:
         case "accounts":
             return frame.unique("account_id", keep="first", maintain_order=True)

@@ -1,4 +1,4 @@
-"""The part of the state that questions are answered from: catalogue, counters, active rules and clock.
+"""The part of the state that questions are answered from: catalogue, counters, closed cycles, active rules and clock.
 
 It is a module of its own, because a command that asks a question should load nothing that only the fold needs.
 """
@@ -14,8 +14,9 @@ import polars as pl
 import pyarrow as pa
 
 import schemas.arrow  # noqa: F401  # before any array: pandas stays out
-from rating.catalogue.cards import no_spells
+from rating.catalogue.spells import no_facts, no_spells, no_tenures
 from rating.catalogue.vocabulary import Vocabulary
+from rating.closing.closed_cycles import ClosedCycles
 from rating.columnar.counters import Counters
 from rating.dedupe.seen import UNNAMED_DIGESTS, require_digests
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
@@ -23,7 +24,12 @@ from schemas.plans import Plan, ZoneSet
 from schemas.rules import Rule
 
 SNAPSHOT_VERSION: Final = 2
-QUERIED_TABLES: Final = ("cards", "plan_history", "pool_history", "counters")  # of a snapshot
+
+# Tables of a snapshot about cards. They change only with the catalogue. The last two are missing in a snapshot of a
+# version that had no dated facts but plans and pools: each card then has what its row says on all days.
+HISTORIES: Final = ("plan_history", "pool_history", "fact_history", "tenures")
+STEADY: Final = ("cards", *HISTORIES)
+QUERIED_TABLES: Final = (*STEADY, "counters", "further_charges", "closed_cycles")  # of a snapshot, for questions
 
 
 class SnapshotFacts(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,10 +69,13 @@ class QueriedState:
     catalogue: Catalogue = field(default_factory=Catalogue)
     plan_history: pl.DataFrame = field(default_factory=no_spells)
     pool_history: pl.DataFrame = field(default_factory=no_spells)
+    fact_history: pl.DataFrame = field(default_factory=no_facts)
+    tenures: pl.DataFrame = field(default_factory=no_tenures)
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     counters: Counters = field(default_factory=Counters)
     addon_used: dict[str, int] = field(default_factory=dict)
     rules: ActiveRules = field(default_factory=ActiveRules)
+    closed: ClosedCycles = field(default_factory=ClosedCycles)
     offset: int = 0
     clock_us: int = 0
     generation: int = 0
@@ -75,13 +84,15 @@ class QueriedState:
 def queried_state(facts_json: bytes, tables: Mapping[str, pa.Table]) -> QueriedState:
     """Return what questions need of a snapshot (rating.state.State.snapshot), of which `tables` has QUERIED_TABLES.
 
+    A snapshot of an earlier version may lack some of them.
+
     Raises ValueError if the snapshot has another version, or digests of another algorithm.
     """
     facts = msgspec.json.decode(facts_json, type=SnapshotFacts)
     if facts.snapshot_version != SNAPSHOT_VERSION:
         raise ValueError(f"found snapshot version {facts.snapshot_version}; expected {SNAPSHOT_VERSION}")
     require_digests(facts.digests)
-    frames = {name: _frame(tables[name]) for name in ("cards", "plan_history", "pool_history")}
+    frames = {name: _frame(tables[name]) for name in STEADY if name in tables}
     return QueriedState(
         catalogue=Catalogue(
             accounts=facts.accounts,
@@ -94,10 +105,13 @@ def queried_state(facts_json: bytes, tables: Mapping[str, pa.Table]) -> QueriedS
         ),
         plan_history=frames["plan_history"],
         pool_history=frames["pool_history"],
+        fact_history=frames.get("fact_history", no_facts()),
+        tenures=frames.get("tenures", no_tenures()),
         vocabulary=Vocabulary(facts.vocabulary),
-        counters=Counters.from_table(tables["counters"]),
+        counters=Counters.from_table(tables["counters"], tables.get("further_charges")),
         addon_used=facts.addon_used,
         rules=ActiveRules(facts.active_rules),
+        closed=ClosedCycles.from_table(tables.get("closed_cycles")),
         offset=facts.offset,
         clock_us=facts.clock_us,
         generation=facts.generation,

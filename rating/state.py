@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from rating.dedupe.seen import DIGESTS, Seen
-from rating.queried_state import SNAPSHOT_VERSION, QueriedState, SnapshotFacts, queried_state
+from rating.queried_state import HISTORIES, SNAPSHOT_VERSION, QueriedState, SnapshotFacts, queried_state
 from rating.rules.state import RuleState
 from rating.usage.sessions import Sessions
 
@@ -32,7 +32,7 @@ class State(QueriedState):
     def snapshot(self) -> tuple[bytes, dict[str, pa.Table]]:
         """Return the facts as JSON and the tables by name.
 
-        The tables are cards, plan_history, pool_history, counters, sessions and those of the rules.
+        The tables are those of STEADY, counters, further_charges, sessions, closed_cycles and those of the rules.
         """
         catalogue = self.catalogue
         facts = SnapshotFacts(
@@ -53,10 +53,11 @@ class State(QueriedState):
         )
         tables = {
             "cards": catalogue.cards.to_arrow(compat_level=pl.CompatLevel.oldest()),
-            "plan_history": self.plan_history.to_arrow(compat_level=pl.CompatLevel.oldest()),
-            "pool_history": self.pool_history.to_arrow(compat_level=pl.CompatLevel.oldest()),
+            **{name: getattr(self, name).to_arrow(compat_level=pl.CompatLevel.oldest()) for name in HISTORIES},
             "counters": self.counters.to_table(),
+            "further_charges": self.counters.further_table(),
             "sessions": self.sessions.to_table(),
+            "closed_cycles": self.closed.to_table(),
             **self.rules.tables(),
         }
         return msgspec.json.encode(facts), tables
@@ -72,9 +73,12 @@ class State(QueriedState):
             catalogue=known.catalogue,
             plan_history=known.plan_history,
             pool_history=known.pool_history,
+            fact_history=known.fact_history,
+            tenures=known.tenures,
             vocabulary=known.vocabulary,
             counters=known.counters,
             addon_used=known.addon_used,
+            closed=known.closed,
             offset=known.offset,
             clock_us=known.clock_us,
             generation=known.generation,

@@ -94,12 +94,20 @@ CARD_SCHEMA: dict[str, pl.DataType] = {
     "custom": pl.String(),  # JSON object of the custom fields; null: none
 }
 
+# A row of a change of cards. `given` names the columns of CARD_SCHEMA that the row says something about, separated by
+# commas; a card in force keeps its values in all others. Null: all columns, except a plan or pool that is null.
+CHANGE_SCHEMA: dict[str, pl.DataType] = CARD_SCHEMA | {
+    "from": pl.Date(),  # first local day on which the row holds; null: the day of its arrival
+    "given": pl.String(),
+}
+
 
 @dataclass(frozen=True)
 class Catalogue:
     """A validated set of catalogue entries. One `weir apply` puts it into the journal as one entry.
 
-    Entries are upserts by id (by ICCID for cards). `cards` has the columns of CARD_SCHEMA; its ICCIDs are unique.
+    Entries are upserts by id (by ICCID for cards). `cards` has the columns of CARD_SCHEMA; its ICCIDs are unique. In a
+    change it may have those of CHANGE_SCHEMA as well.
     """
 
     accounts: tuple[Account, ...] = ()

@@ -42,6 +42,7 @@ TIME_TARGETS = ("used_at", "started_at", "ended_at")
 
 SOURCE_NAME, SOURCE_ROW, SOURCE_ELEMENT = "@source", "@row", "@element"
 PSEUDO_SOURCES = (SOURCE_NAME, SOURCE_ROW, SOURCE_ELEMENT)
+SOURCE_CELL = "@cell"  # of `unit_from`: the unit is in the cell, behind the number
 DOCUMENT_PREFIX = "$."  # a path of the JSON document around the record array
 
 
@@ -53,7 +54,8 @@ class Format(_Document, frozen=True):
     """File format of a source. gzip and zstd compression is detected by its magic number.
 
     `delimiter`, `quote`, `header` and `columns` apply to CSV. `records` is the path of the record array in a JSON
-    document. `explode` is the path of an array inside a record; each of its elements is a record of its own.
+    document. `explode` is the path of an array inside a record; each of its elements is a record of its own. `binary`
+    says how columns of bytes (Parquet, Arrow) become text.
     """
 
     type: Literal["csv", "ndjson", "json", "parquet", "arrow"]
@@ -64,12 +66,40 @@ class Format(_Document, frozen=True):
     encoding: Literal["utf-8", "latin-1", "cp1252", "iso-8859-15"] = "utf-8"
     records: str = ""
     explode: str = ""
+    binary: Literal["text", "hex"] = "text"
 
 
 class Volumes(_Document, frozen=True):
-    """Volume mode: a quantity is the usage of the record ("delta") or a running total of its session (F3)."""
+    """Volume mode: a quantity is the usage of the record ("delta") or a running total of its session (F3).
+
+    A running total of `counter_bits` begins again at 0 when it is full. Without it, a total that falls has restarted.
+    """
 
     mode: Literal["delta", "cumulative"] = "delta"
+    counter_bits: Literal[32, 64] | None = None
+
+
+class Numbers(_Document, frozen=True):
+    """How numbers are written: the decimal separator, the separators of thousands, base 10 or 16.
+
+    A mapping without `Numbers` reads plain decimal text, and refuses a text that has two readings.
+    """
+
+    decimal: Literal[".", ","] = "."
+    thousands: Literal["", ".", ",", " ", "'"] | tuple[Literal[".", ",", " ", "'"], ...] = ""
+    radix: Literal[10, 16] = 10
+
+    @property
+    def separators(self) -> tuple[str, ...]:
+        """The separators of thousands, each of which a number may use."""
+        return ((self.thousands,) if self.thousands else ()) if isinstance(self.thousands, str) else self.thousands
+
+
+class Plus(_Document, frozen=True):
+    """A second source of one quantity. It adds its number `times` so many whole units, such as gigawords of 2^32."""
+
+    from_: str = msgspec.field(name="from")
+    times: int = 1
 
 
 class Condition(_Document, frozen=True):
@@ -106,6 +136,8 @@ class Field(_Document, frozen=True):
     unit: str | None = None
     unit_from: str | None = None
     base: Literal[1000, 1024] = 1024
+    numbers: Numbers | None = None
+    plus: Plus | tuple[Plus, ...] = ()
     time: str | tuple[str, ...] = "iso"
     zone: str = "UTC"
     mcc: bool = False
@@ -118,6 +150,11 @@ class Field(_Document, frozen=True):
         if self.from_ is None:
             return ()
         return (self.from_,) if isinstance(self.from_, str) else self.from_
+
+    @property
+    def parts(self) -> tuple[Plus, ...]:
+        """The further sources that add to the quantity."""
+        return (self.plus,) if isinstance(self.plus, Plus) else self.plus
 
     @property
     def label(self) -> str:
@@ -159,6 +196,7 @@ class Mapping(_Document, frozen=True):
     records: tuple[RecordRule, ...]
     title: str = ""
     volumes: Volumes = Volumes()
+    numbers: Numbers | None = None
     fields: dict[str, Field] = {}
 
     @property
@@ -172,10 +210,33 @@ class Mapping(_Document, frozen=True):
         """True if quantities are running totals of their session (F3)."""
         return self.volumes.mode == "cumulative"
 
+    @property
+    def counter_bits(self) -> int:
+        """Bits of the counters of running totals; 0 if a total that falls has restarted."""
+        return self.volumes.counter_bits or 0
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of target and source field, for the targets that one source field gives in every block."""
+        found: dict[str, set[str]] = {}
+        for rule in self.records:
+            for target, field in self.rule_fields(rule).items():
+                found.setdefault(target, set()).add(field.label)
+        return tuple((target, *names) for target, names in found.items() if len(names) == 1 and "" not in names)
+
     def rule_fields(self, rule: RecordRule) -> dict[str, Field]:
-        """Return the fields of `rule` in the order of TARGETS: the common fields, overridden by its own."""
+        """Return the fields of `rule` in the order of TARGETS: the common fields, overridden by its own.
+
+        A field that does not say how its numbers are written has the `numbers` of the mapping.
+        """
         merged = {**self.fields, **rule.fields}
-        return {target: merged[target] for target in TARGETS if target in merged}
+        fields = {target: merged[target] for target in TARGETS if target in merged}
+        if self.numbers is None:
+            return fields
+        return {
+            target: field if field.numbers is not None else msgspec.structs.replace(field, numbers=self.numbers)
+            for target, field in fields.items()
+        }
 
     def sources(self) -> dict[str, bool]:
         """Return every source path that mediation reads, in order, and whether the source must have it."""
@@ -195,6 +256,8 @@ class Mapping(_Document, frozen=True):
             for field in self.rule_fields(rule).values():
                 for path in field.paths:
                     need(path, not field.optional)
-                if field.unit_from is not None:
+                for part in field.parts:
+                    need(part.from_, not field.optional)
+                if field.unit_from is not None and field.unit_from != SOURCE_CELL:
                     need(field.unit_from, not field.optional)
         return found

@@ -161,7 +161,10 @@ class Cycle(_Document, frozen=True):
 
 
 class Plan(_Document, frozen=True):
-    """A rate plan with its versions (P1). `voucher` is the plan voucher key (B2), if the operator uses one."""
+    """A rate plan with its versions (P1). `voucher` is the plan voucher key (B2), if the operator uses one.
+
+    `after_term` says what becomes of usage after the term (T3): it is rated without an allowance, or rejected.
+    """
 
     id: str
     currency: str
@@ -173,6 +176,7 @@ class Plan(_Document, frozen=True):
     tier: str | None = None
     cycle: Cycle = Cycle()
     term_months: int | None = None
+    after_term: Literal["rate", "reject"] = "rate"
 
 
 class Zone(_Document, frozen=True):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.context import FeedArgument, Json, counted, data_of
+from jobs.context import FeedArgument, Json, counted, data_of
 from pipeline.extras import require_extra
 from rating.errors import UsageError
 from schemas.choices import AvroFraming
@@ -31,7 +31,7 @@ def pack(
     feed: FeedArgument,
     topic: Annotated[str, typer.Option("--from", metavar="TOPIC", help="The topic that holds single records.")],
     partitions: Annotated[
-        str | None, typer.Option(metavar="N,N-N", help="Partitions of that topic, to share the work. Default: all.")
+        str | None, typer.Option(metavar="N,N-N", help="Partitions of that topic to pack. Default: all.")
     ] = None,
     csv_header: Annotated[
         str | None, typer.Option(metavar="LINE", help="The column names, if records are CSV lines.")
@@ -44,15 +44,13 @@ def pack(
     ] = "auto",
     group: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Consumer group that shows progress. Default: the prefix of topics, then pack."
-        ),
+        typer.Option(metavar="NAME", help="Consumer group that shows progress. Default: `<prefix>pack`."),
     ] = None,
     wait_ms: Annotated[
-        int, typer.Option(min=0, max=60_000, help="How long a record may wait for others, in milliseconds.")
+        int, typer.Option(min=0, max=60_000, help="Longest time that a record waits for others, in milliseconds.")
     ] = 50,
     idle_exit: Annotated[
-        bool, typer.Option("--idle-exit", help="Stop once everything that the topic held at the start is packed.")
+        bool, typer.Option("--idle-exit", help="Stop when all records that the topic had at the start are packed.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +58,7 @@ def pack(
 
     The workers need the mapping as well: a ready one, or one that [worker].feeds of their configuration names.
     """
-    from jobs.cli.console import progress_bar, show
+    from jobs.output.console import progress_bar, show
     from pipeline.config import load_config
     from pipeline.feeds.mappings import load_mapping
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.context import Json, Limit, Offset, counted, data_of, micros, parse_instant, tell
+from jobs.context import Json, Limit, Offset, counted, data_of, micros, parse_instant, tell
 from rating.errors import UsageError
 from schemas.choices import ActionState, RuleStatus, TriggerName
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from schemas.commands import Command
 
-group = typer.Typer(name="rules", help="List rules, start and stop them, see what they did. Without a command: list.")
+group = typer.Typer(
+    name="rules", help="List, activate and deactivate rules; list their firings and actions. Without a command: list."
+)
 
 AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="Effective time (ISO 8601). Default: now.")]
 RuleIds = Annotated[list[str] | None, typer.Argument(metavar="ID…", help="One or more rules.")]
@@ -43,10 +45,10 @@ def command(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """Apply commands: results of actions, network events of SIMs, rules to start and stop; all of them, or none.
+    """Apply commands: results of actions, network events of SIMs, rules to activate or deactivate. All or nothing.
 
-    A line is one command, such as {"type": "suspended", "iccid": "8988303000000000017", "action_id": "0.17.…"};
-    docs/rules.md has a table of all of them.
+    Each line is one command, such as {"type": "suspended", "iccid": "8988303000000000017", "action_id": "0.17.…"};
+    docs/rules.md lists all commands.
     """
     from pipeline.catalogue.command_files import read_commands, require_possible
 
@@ -55,17 +57,17 @@ def command(
     with data_of(context).write() as driver:
         require_possible(driver.engine, given)
         step = driver.command(given.commands, micros(moment))
-    tell(f"took {counted(len(given), 'command')}", {"commands": len(given)}, step, as_json)
+    tell(f"applied {counted(len(given), 'command')}", {"commands": len(given)}, step, as_json)
 
 
 def tick(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Advance the clock to now, or to a given time, so that what rules wait for falls due."""
+    """Advance the clock to now or a given time, so that rules and actions that depend on time happen."""
     moment = _moment(as_of)
     with data_of(context).write() as driver:
         step = driver.tick(micros(moment))
         clock_us = driver.engine.state.clock_us
     at = dt.datetime.fromtimestamp(clock_us // 1_000_000, dt.UTC).replace(microsecond=clock_us % 1_000_000)
-    stays = " already, which is later; it never goes back" if clock_us > micros(moment) else ""
+    stays = " already, which is later. It never goes back" if clock_us > micros(moment) else ""
     tell(f"the clock is at {at:%Y-%m-%d %H:%M:%S} UTC{stays}", {"as_of": at.isoformat()}, step, as_json)
 
 
@@ -89,10 +91,10 @@ def list_rules(
     as_json: Json = False,
 ) -> None:
     """List rules: trigger, threshold, since when they are active, and how often they fired."""
-    from jobs.cli.console import show
+    from jobs.known import require_known
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
-    from jobs.show.known import require_known
     from jobs.show.source import reading
 
     with reading(data_of(context)) as at:
@@ -110,7 +112,7 @@ def show_rule(
     as_json: Json = False,
 ) -> None:
     """Show one rule: its filters, its actions and its latest firings."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
     from jobs.show.source import reading
@@ -146,8 +148,8 @@ def firings(
     offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """List firings, newest first: which SIM met which rule, with the totals before and after."""
-    from jobs.cli.console import show
+    """List firings, newest first: the SIM, the rule, and the totals before and after."""
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
 
@@ -168,8 +170,8 @@ def actions(
     offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """List actions that rules asked for, newest first, and their results."""
-    from jobs.cli.console import show
+    """List the actions that rules requested, newest first, with their results."""
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
 
@@ -212,7 +214,9 @@ def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str 
     from schemas.commands import Activate, Deactivate
 
     if bool(ids) == every:
-        raise UsageError("found rules and --all; expected one of them" if ids else "expected rules by id, or --all")
+        raise UsageError(
+            "found rules and --all; expected one of them" if ids else "found no rules; expected their ids, or --all"
+        )
     moment = _moment(as_of)
     with data_of(context).write() as driver:
         known = rules_view(driver.engine)
@@ -224,9 +228,9 @@ def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str 
         commands: list[Command] = [kind(rule=rule_id) for rule_id in ids]
         step = driver.command(commands, micros(moment))
     if not ids:
-        said = "no rules to start" if to == "ACTIVE" else "no rules to stop"
+        said = "no rules to activate" if to == "ACTIVE" else "no rules to deactivate"
     else:
-        said = f"{counted(len(ids), 'rule')} {'now active' if to == 'ACTIVE' else 'no longer active'}"
+        said = f"{counted(len(ids), 'rule')} {'activated' if to == 'ACTIVE' else 'deactivated'}"
     tell(said, {"rules": list(ids), "status": to}, step, as_json)
 
 

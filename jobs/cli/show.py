@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.context import Json, Limit, Offset, data_of, feed_names
+from jobs.context import Json, Limit, Offset, data_of, feed_names
 from rating.errors import UsageError
 from schemas.choices import CardStatus, ReportFormat
 
@@ -17,7 +17,8 @@ AsOf = Annotated[
 ]
 AccountOption = Annotated[str | None, typer.Option(metavar="ID", help="Only this account and those below it.")]
 UntilMidnight = Annotated[
-    bool, typer.Option("--until-midnight", help="Usage until 24:00 of the previous local day, not live.")
+    bool,
+    typer.Option("--until-midnight", help="Show usage until 24:00 of the previous local day, not the current usage."),
 ]
 
 
@@ -34,17 +35,17 @@ def report(
     formats: Annotated[
         list[ReportFormat] | None, typer.Option("--format", help="Format of a file; may be repeated. Default: all.")
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The directory of the files.")] = Path("report"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the files.")] = Path("report"),
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
     """Write the monthly usage report: an HTML page, XLSX, CSV and Parquet."""
-    from jobs.cli.console import show, shown_path
+    from jobs.output.console import show, shown_path
     from jobs.report.build import build_report
     from jobs.report.write import write_report
     from jobs.show.source import reading
 
-    with reading(data_of(context), as_of, cycle) as moment:
+    with reading(data_of(context), as_of, cycle, check=True) as moment:
         made = build_report(moment.connection, moment.views, cycle, account, moment.as_of)
     files = write_report(made, out, formats or ReportFormat)
     document = made.as_dict() | {"files": [str(path) for path in files]}
@@ -71,11 +72,11 @@ def cards(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """List cards with their usage in the open cycle, by any filter."""
-    from jobs.cli.console import show
+    """List cards with their usage in the open cycle. Several filters narrow the list."""
+    from jobs.known import require_known
+    from jobs.output.console import show
     from jobs.show import listing, listing_text
     from jobs.show import until_midnight as midnight
-    from jobs.show.known import require_known
     from jobs.show.source import reading
 
     with reading(data_of(context), as_of) as moment:
@@ -108,8 +109,8 @@ def card(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """Show one card: basics, counters, add-ons, usage of this and the last cycle by day."""
-    from jobs.cli.console import show
+    """Show one card: its data, counters and add-ons, and its usage by day in this and the previous cycle."""
+    from jobs.output.console import show
     from jobs.show import listing, listing_text
     from jobs.show.source import reading
 
@@ -129,8 +130,8 @@ def pools(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """List pools: size, used, percent, and the day they run out."""
-    from jobs.cli.console import show
+    """List pools: size, usage, percent, and the day on which each is used up."""
+    from jobs.output.console import show
     from jobs.show import gauges, listing_text
     from jobs.show.source import reading
 
@@ -138,7 +139,7 @@ def pools(
         found = gauges.list_pools(moment.views, moment.as_of, account=account, cycle=cycle, windows=moment.windows)
         held = sorted(set(moment.views.pools["cycle"]))
     if cycle is not None and cycle not in held:
-        raise UsageError(f"--cycle: found {cycle!r}; expected a cycle that is still held: {', '.join(held) or 'none'}")
+        raise UsageError(f"--cycle: found {cycle!r}; expected a cycle that the state has: {', '.join(held) or 'none'}")
     document = [gauge.as_dict() for gauge in found]
     show(document, as_json, lambda console: console.print(listing_text.render_pools(found)))
 
@@ -149,8 +150,8 @@ def pool(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """Show one pool: its gauge by service and cycle, and the members that use most."""
-    from jobs.cli.console import show
+    """Show one pool: size and usage by service and cycle, and the members with the most usage."""
+    from jobs.output.console import show
     from jobs.show import gauges, listing_text
     from jobs.show.source import reading
 
@@ -164,12 +165,12 @@ def explain(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The record key.")],
     feed: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The feed, if several have the key.", autocompletion=feed_names),
+        typer.Option(metavar="NAME", help="The feed, if several feeds have this key.", autocompletion=feed_names),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Explain the charge of a record, step by step."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show.explain import explain_key, render_explained
     from jobs.show.sql import connect
 
@@ -183,9 +184,15 @@ def sql(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="SQL over the views of docs/tables.md.")],
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let the query read other files and the network too, as you may.")
+    ] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not first compare the files that the query names with their digests.")
+    ] = False,
 ) -> None:
     """Query the history in DuckDB's SQL."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show.sql import STATE_TABLES, render, rows_as_csv, rows_as_json, run_sql
     from rating.queries.views import state_views
 
@@ -197,7 +204,7 @@ def sql(
     if any(name in query.lower() for name in STATE_TABLES) and not data.is_streaming():
         with data.read() as committed:
             views = state_views(committed)
-    rows = run_sql(data.path, query, views)
+    rows = run_sql(data.path, query, views, trusted=trust, check=not no_check)
     if as_csv:
         sys.stdout.write(rows_as_csv(rows))
     else:
@@ -205,8 +212,8 @@ def sql(
 
 
 def status(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Show what the data directory holds."""
-    from jobs.cli.console import show
+    """Show the contents of the data directory."""
+    from jobs.output.console import show
     from jobs.show import listing, listing_text
     from jobs.show.source import reading
 

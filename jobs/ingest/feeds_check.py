@@ -18,7 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jobs.cli.printable import printable
+from jobs.output.printable import printable
 from pipeline.feeds.decode import Chunk, open_source
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.mappings import ready_mappings

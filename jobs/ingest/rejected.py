@@ -16,7 +16,7 @@ import binascii
 import datetime as dt
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Final
 
@@ -24,7 +24,7 @@ import duckdb
 import msgspec
 import polars as pl
 
-from jobs.cli.context import micros
+from jobs.context import micros
 from pipeline.embedded.driver import Embedded
 from pipeline.embedded.progress import Tally
 from pipeline.feeds.lookups import with_lists
@@ -239,13 +239,14 @@ def _read(path: Path, own: Mapping[str, feed_mapping.Mapping]) -> list[_Sources]
         try:
             rejected = msgspec.json.decode(line, type=Rejected)
         except (msgspec.MsgspecError, RecursionError) as error:
-            findings.append(Finding(str(path), number, "line", str(error), "a line of `weir rejected export`"))
+            expected = "a line of `weir rejected export`"
+            findings.append(Finding(("line",), str(error), expected, file=str(path), line=number))
             continue
         if rejected.feed not in feeds:
             feeds[rejected.feed] = _Sources(_of_lines(own.get(rejected.feed) or _ready(rejected.feed)))
         finding = _place(feeds[rejected.feed], rejected)
         if finding is not None:
-            findings.append(Finding(str(path), number, *finding))
+            findings.append(replace(finding, file=str(path), line=number))
     if findings:
         raise CatalogueError(findings)
     return list(feeds.values())
@@ -258,32 +259,34 @@ def _ready(feed: str) -> feed_mapping.Mapping:
     raise UsageError(f"feed {feed!r} is not a ready one; give the file of its mapping with --mapping FILE.toml")
 
 
-def _place(sources: _Sources, rejected: Rejected) -> tuple[str, str, str] | None:
-    """Add the record to the sources and return None, or return the wrong field, what was found and what is expected."""
+def _place(sources: _Sources, rejected: Rejected) -> Finding | None:
+    """Add the record to the sources and return None, or return what is wrong with it."""
     form = sources.mapping.format
     try:
         header = _bytes(rejected.raw_header, rejected.raw_header_base64, form.encoding)
         raw = _bytes(rejected.raw, rejected.raw_base64, form.encoding)
     except UnicodeEncodeError as error:
-        return "raw", repr(error.object[error.start : error.end]), f"characters of {form.encoding}, as the feed has"
+        found = repr(error.object[error.start : error.end])
+        return Finding(("raw",), found, f"characters of {form.encoding}, as the feed has")
     except (binascii.Error, ValueError) as error:
-        return "raw_base64", str(error), "base64"
+        return Finding(("raw_base64",), str(error), "base64")
     if raw is None or not raw.strip():
-        return "raw", "nothing", "the record; leave out the whole line to drop it"
+        return Finding(("raw",), "nothing", "the record; leave out the whole line to drop it")
     if form.type != "csv":
         # A record of a JSON document may span several lines. JSON strings contain no line breaks, so this is safe.
         raw = raw.replace(b"\r", b" ").replace(b"\n", b" ")
     if b"\n" in raw:
-        return "raw", "a line break", "one line, as in the source"
+        return Finding(("raw",), "a line break", "one line, as in the source")
     if form.type == "csv" and (header is None) == form.header:
-        return "raw_header", "nothing" if header is None else "a header", f"{'a' if form.header else 'no'} header line"
+        found = "nothing" if header is None else "a header"
+        return Finding(("raw_header",), found, f"{'a' if form.header else 'no'} header line")
     if header is not None and b"\n" in header:
-        return "raw_header", "a line break", "one line"
+        return Finding(("raw_header",), "a line break", "one line")
     first = 1 if header is None else 2
     if not first <= rejected.source_row < _MAX_ROW:
-        return "source_row", str(rejected.source_row), f"the row of the source, {first} or more"
+        return Finding(("source_row",), str(rejected.source_row), f"the row of the source, {first} or more")
     if rejected.source in ("", ".", "..") or "/" in rejected.source or "\0" in rejected.source:
-        return "source", repr(rejected.source), "the name of a file"
+        return Finding(("source",), repr(rejected.source), "the name of a file")
     sources.add(rejected.source, header, rejected.source_row, raw)
     return None
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from jobs.cli.printable import printable
+from jobs.output.printable import printable
+from jobs.output.text import amounts_as_text, quantity_text
 from jobs.report.model import SECTIONS, Column, telling_columns
-from jobs.report.text import amounts_as_text, quantity_text
 
 TABLE_ROWS = 100
 

@@ -13,12 +13,12 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from jobs.cli.printable import printable
+from jobs.output.printable import printable
+from jobs.output.text import amounts_as_text, quantity_text, size_text
 from jobs.report.cells import Cell, Table, amount_cell, table
 from jobs.report.charts import Columns, Series, bar_chart, column_chart
 from jobs.report.model import Report
 from jobs.report.place import file_stem, placed
-from jobs.report.text import amounts_as_text, quantity_text, size_text
 
 _CHARTED_CURRENCIES = 3
 _BARS = 10

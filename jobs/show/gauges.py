@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from jobs.report.model import json_rows
-from jobs.show.known import account_tree, unknown
+from jobs.known import account_tree, unknown
+from jobs.output.text import json_rows
 from jobs.show.listing import AMOUNT_SQL, json_values
 from rating.calendars.calendar import day_date
 from rating.catalogue.pools import DEVICE_PREFIX

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from jobs.cli.printable import printable
-from jobs.report.model import json_rows
+from jobs.known import account_tree, unknown
+from jobs.output.printable import printable
+from jobs.output.text import amount_text, json_rows
 from jobs.show import until_midnight as midnight
-from jobs.show.known import account_tree, unknown
 from jobs.show.page import Page, frame_of, require_page
 from jobs.show.rules import latest_actions, latest_firings
 from jobs.show.until_midnight import Reading
@@ -139,15 +139,32 @@ def current_counters(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
 def _usage_of_cards(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
     own = current_counters(views, as_of).filter(pl.col("subject_kind") == "sim")
     service, billable = pl.col("service"), pl.col("billable")
-    return own.group_by(pl.col("subject").alias("iccid")).agg(
+    usage = own.group_by(pl.col("subject").alias("iccid")).agg(
         pl.col("cycle").max(),
         billable.filter(service == "data").sum().alias("data_used_bytes"),
         pl.col("allowance_size").filter(service == "data").sum().alias("data_allowance_bytes"),
         billable.filter(service == "sms").sum().alias("sms_used"),
         billable.filter(service == "voice").sum().alias("voice_used_s"),
         ((pl.col("allowance_size") > 0) & (pl.col("overage") > 0)).any().alias("over_quota"),
-        nanos_as_amount(pl.col("charge_nanos").cast(pl.Int128).sum()).alias("charge"),
-        pl.col("currency").max(),
+    )
+    return usage.join(_charges_of_cards(own), on="iccid", how="left")
+
+
+def _charges_of_cards(counters: pl.DataFrame) -> pl.DataFrame:
+    """Return the charge and currency of each card, and its `charges` in all currencies as text: "50 EUR, 20 USD".
+
+    Amounts of different currencies are never added. If a card has several, `charge` and `currency` are null.
+    """
+    charge, iccid = pl.col("charge"), pl.col("iccid")
+    sums = counters.group_by(iccid=pl.col("subject"), currency="currency").agg(
+        charge=nanos_as_amount(pl.col("charge_nanos").cast(pl.Int128).sum())
+    )
+    owed = sums.filter((charge != 0) | ~(charge != 0).any().over(iccid)).sort("iccid", "currency")
+    several = (charge != 0).sum() > 1
+    return owed.group_by(iccid, maintain_order=True).agg(
+        charge=pl.when(~several).then(charge.first()),
+        currency=pl.when(~several).then(pl.col("currency").drop_nulls().first()),
+        charges=pl.format("{} {}", amount_text(charge), "currency").str.join(", "),
     )
 
 
@@ -196,7 +213,10 @@ def card_detail(
     return CardDetail(
         basics=basics,
         counters=counters.with_columns(charge=nanos_as_amount(pl.col("charge_nanos"))).drop("charge_nanos"),
-        addons=views.addons.filter(pl.col("iccid") == iccid).sort("expires_on", "purchased_at", "addon_id"),
+        addons=views.addons.filter(pl.col("iccid") == iccid)
+        .sort("expires_on", "purchased_at", "addon_id")
+        .with_columns(price=nanos_as_amount(pl.col("price_nanos")))
+        .drop("price_nanos"),
         cycles=cycles.sort(["cycle", "service", "currency"], descending=[True, False, False]),
         days=days,
         firings=latest_firings(connection, _LATEST, iccid=iccid),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from jobs.report.model import json_rows
+from jobs.output.text import json_rows
 from jobs.show.until_midnight import Reading
 from rating.errors import UsageError
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import polars as pl
 
-from jobs.report.model import json_rows
-from jobs.show.known import require_known
+from jobs.known import require_known
+from jobs.output.text import json_rows
 from jobs.show.page import Page, frame_of, require_page
 from schemas.choices import ACTION_STATES, ActionState, RuleStatus, TriggerName
 from schemas.rules import Rule

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from jobs.cli.console import progress_bar
-from jobs.cli.context import Data, parse_instant
+from jobs.context import Data, parse_instant
+from jobs.output.console import progress_bar
 from jobs.show import gauges
 from pipeline.extras import require_extra
 from pipeline.history.reader import Histories
@@ -95,28 +95,31 @@ def joined(views: list[StateViews]) -> StateViews:
 
 def _joined(views: list[StateViews], name: str) -> pl.DataFrame:
     parts: list[pl.DataFrame] = [getattr(view, name) for view in (StateViews(), *views)]
-    frame = pl.concat(parts)
+    frame = pl.concat(parts, how="vertical_relaxed")  # only some may have charges that do not fit 64 bits (nanos_type)
     match name:
         case "accounts":
             return frame.unique("account_id", keep="first", maintain_order=True)
         case "rules":
             return frame.unique("rule_id", keep="first", maintain_order=True).sort("rule_id")
         case "counters":
-            return frame.sort("cycle", "subject_kind", "subject", "counter")
+            return frame.sort("cycle", "subject_kind", "subject", "counter", "currency")
     return frame
 
 
 @contextmanager
-def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> Iterator[Reading]:
+def reading(
+    data: Data, as_of: str | None = None, cycle: str | None = None, *, check: bool = False
+) -> Iterator[Reading]:
     """Open state and history to read, as of `as_of` or else of the latest arrival.
 
     For the history of streaming workers, the state comes from the Kafka topics that [kafka] and [worker] of the
-    configuration name. It is the state as of the landed rows. Raises WorldError if Kafka cannot be reached, UsageError
-    if `as_of` is not a time, and the errors of opening the data directory.
+    configuration name. It is the state as of the landed rows. With `check`, the files of the history are compared with
+    their digests when the history is opened. Raises WorldError if Kafka cannot be reached, UsageError if `as_of` is not
+    a time, and the errors of opening the data directory.
     """
     moment = parse_instant(as_of, "--as-of")
     if data.is_streaming():
-        with Histories.open(data.path) as histories, _connecting(histories) as connect:
+        with Histories.open(data.path) as histories, _connecting(histories, check) as connect:
             engines, landed = _restored(data, histories)
             facts: dict[str, Any] = {
                 "data": str(data.path),
@@ -125,7 +128,7 @@ def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> I
             }
             yield Reading(connect, engines, _moment(engines, moment), facts, cycle)
         return
-    with data.read() as committed, _connecting(committed.directory) as connect:
+    with data.read() as committed, _connecting(committed.directory, check) as connect:
         directory = committed.directory
         facts = {
             "data": str(directory.path),
@@ -139,14 +142,17 @@ def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> I
 
 
 @contextmanager
-def _connecting(data: DataDirectory | Histories) -> Iterator[Callable[[], duckdb.DuckDBPyConnection]]:
-    """Yield a function that opens the history in DuckDB, as it is now, until this ends."""
+def _connecting(data: DataDirectory | Histories, check: bool) -> Iterator[Callable[[], duckdb.DuckDBPyConnection]]:
+    """Yield a function that opens the history in DuckDB, as it is now, until this ends.
+
+    With `check`, it first compares the files of the history with their digests.
+    """
     with ExitStack() as opened:
 
         def connect() -> duckdb.DuckDBPyConnection:
             from jobs.show.sql import connect  # DuckDB loads slowly, and not every command asks it
 
-            return opened.enter_context(connect(data))
+            return opened.enter_context(connect(data, check=check))
 
         yield connect
 

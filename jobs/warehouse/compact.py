@@ -63,8 +63,8 @@ def compact(path: Path, *, target_rows: int = FILE_ROWS, target_bytes: int = TAR
             if not histories.streaming:
                 raise
             raise LockedError(
-                f"{held}: a worker merges small files of its partitions by itself; to merge them further, stop it "
-                "first. Partitions before this one are done"
+                f"{held}: a worker merges small files of its partitions itself; to merge them further, stop it "
+                "first. Lower partitions are merged already"
             ) from held
     return done
 

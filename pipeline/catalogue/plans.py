@@ -9,8 +9,7 @@ from pipeline.catalogue.findings import Entry, Findings, Text, choice
 from pipeline.catalogue.lines import Path
 from pipeline.catalogue.merge import Known
 from pipeline.catalogue.rates import RateContext, check_fees, check_quantity, check_rates
-from rating.calendars.bands import Timetable
-from rating.calendars.calendar import zone_calendar
+from rating.calendars.bands import check_band
 from rating.catalogue.voucher import parse_voucher, voucher_contradictions
 from rating.errors import PlanError
 from schemas.plans import Cycle, Plan, PlanVersion, ZoneSet
@@ -136,10 +135,9 @@ def _check_bands(entry: Entry[Plan], where: Path, version: PlanVersion, findings
             findings.add(entry, (*where, "bands", index, "name"), band.name, "a name of its own for each band")
         names.add(band.name)
         try:
-            Timetable(zone_calendar("UTC"), (band,), ())
+            check_band(index, band)
         except PlanError as error:
-            of_list = PlanError(str(error).replace("bands[0]", f"bands[{index}]", 1))
-            findings.plan_error(entry, where, of_list)
+            findings.error(entry, where, error)
 
 
 def _check_voucher(entry: Entry[Plan], known: Known, findings: Findings) -> None:
@@ -149,9 +147,9 @@ def _check_voucher(entry: Entry[Plan], known: Known, findings: Findings) -> None
     try:
         voucher = parse_voucher(plan.voucher)
     except PlanError as error:
-        text = str(error)
-        part, _, expected = text.removeprefix(f"voucher key {plan.voucher!r}: ").partition(", expected ")
-        findings.add(entry, ("voucher",), Text(f'"{plan.voucher}": {part.replace(": found", "")}'), expected)
+        finding = error.finding
+        part = f"{finding.field} {finding.found}".strip()
+        findings.add(entry, ("voucher",), Text(f'"{plan.voucher}": {part}'), finding.expected)
         return
     merged = known.plans.get(plan.id) or plan  # includes versions in force that the file does not define again
     for part, said, right in voucher_contradictions(voucher, merged):

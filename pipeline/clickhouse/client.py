@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from pipeline.config import ClickHouse, read_secret
 from pipeline.extras import Extra, require_extra
-from pipeline.store.directory import lock_directory, storage_errors
+from pipeline.store.directory import storage_errors
+from pipeline.store.folders import lock_directory
 from rating.errors import ConfigError, LockedError, UsageError, WeirError, WorldError
 
 T = TypeVar("T")

@@ -106,7 +106,7 @@ class History:
         row = 0
         for entry in manifest.group(self._name):
             path = self._directory.locate(entry)
-            with storage_errors(path, "read"), pq.ParquetFile(path) as file:
+            with storage_errors(path, "read"), pq.ParquetFile(path, page_checksum_verification=True) as file:
                 for number in range(file.num_row_groups):
                     rows = file.metadata.row_group(number).num_rows
                     first, last = (row, row + rows - 1) if self._name == "rejected" else self._bounds(file, number)
@@ -135,7 +135,7 @@ class History:
         key = (group.entry.path, group.number)
         if key not in self._kept:
             path = self._directory.locate(group.entry)
-            with storage_errors(path, "read"), pq.ParquetFile(path) as file:
+            with storage_errors(path, "read"), pq.ParquetFile(path, page_checksum_verification=True) as file:
                 table = file.read_row_group(group.number).cast(TABLES[self._name])
             if self._name == "rejected":
                 offsets = np.arange(group.first, group.last + 1)

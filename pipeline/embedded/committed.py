@@ -19,9 +19,9 @@ class Committed:
 
     def __init__(self, directory: DataDirectory) -> None:
         self.directory = directory
-        self.facts = facts_of(directory)
-        self.state = restore_queried(directory)
+        self.facts, self.state = directory.read(lambda _: (facts_of(directory), restore_queried(directory)))
         self.compiled = Compiled(self.state)
+        self.state.counters.name_currencies(self.compiled.book.currency_of_version)
 
     @classmethod
     def open(cls, path: Path) -> Self:

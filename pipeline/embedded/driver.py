@@ -24,10 +24,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.embedded.committed import facts_of
-from pipeline.embedded.progress import Progress, Source, Tally
+from pipeline.embedded.progress import Progress, Tally
 from pipeline.feeds.decode import CHUNK_BYTES, Position, open_source
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.prefetch import prefetch
+from pipeline.feeds.source_file import Source
 from pipeline.history.baseline import baseline
 from pipeline.history.originals import originals_in, stretches
 from pipeline.history.rejects import reject_table
@@ -86,6 +87,8 @@ class Reading:
     source: str
     received_at_us: int
     cumulative: bool
+    counter_bits: int
+    labels: tuple[tuple[str, str], ...]
     usage: pa.Table
     prints: Prints
     rejected: pa.Table
@@ -94,7 +97,15 @@ class Reading:
 
     def batch(self) -> UsageBatch:
         """Return the usage as a batch for the calling thread."""
-        return UsageBatch(self.feed, self.source, self.received_at_us, self.cumulative, own_frame(self.usage))
+        return UsageBatch(
+            self.feed,
+            self.source,
+            self.received_at_us,
+            self.cumulative,
+            own_frame(self.usage),
+            counter_bits=self.counter_bits,
+            labels=self.labels,
+        )
 
 
 def read_usage(
@@ -107,7 +118,15 @@ def read_usage(
         usage, rejects = mediate(chunk.raw, mapping, path.name)
         if len(chunk.rejects):
             rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-        batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.volumes.mode == "cumulative", usage)
+        batch = UsageBatch(
+            mapping.name,
+            source.name,
+            received_at_us,
+            mapping.cumulative,
+            usage,
+            counter_bits=mapping.counter_bits,
+            labels=mapping.labels,
+        )
         yield Reading(
             start=begin,
             end=chunk.end,
@@ -115,6 +134,8 @@ def read_usage(
             source=batch.source,
             received_at_us=received_at_us,
             cumulative=batch.cumulative,
+            counter_bits=batch.counter_bits,
+            labels=batch.labels,
             usage=shared_table(usage),
             prints=Prints.of(batch),
             rejected=reject_table(rejects, chunk, mapping.name, source, received_at_us),
@@ -294,7 +315,7 @@ def _land(step: Step, landing: Landing) -> Tally:
     """Land all rows of a step except its rejects, and count them."""
     for rows in step.rated.to_batches():  # in the batches that the fold made, so that landing need not join them
         landing.add("rated", pa.Table.from_batches([rows], RATED))
-    for name in ("gaps", "results"):
+    for name in ("gaps", "results", "charges"):
         landing.add(name, getattr(step, name))
     for outcome in step.outcomes:
         if len(outcome):  # the rows of firings are built while the next batch is folded
@@ -308,7 +329,7 @@ def _land(step: Step, landing: Landing) -> Tally:
         firings=sum(len(outcome) for outcome in step.outcomes),
         actions=sum(outcome.actions_count for outcome in step.outcomes),
     )
-    tally.add_charges(step.charges)
+    tally.add_charges(step.usage_charges)
     return tally
 
 

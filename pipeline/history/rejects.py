@@ -8,7 +8,7 @@ from typing import Protocol
 import polars as pl
 import pyarrow as pa
 
-from pipeline.embedded.progress import Source
+from pipeline.feeds.source_file import Source
 from schemas.tables import REJECTED
 
 _NO_ROWS = REJECTED.empty_table()

@@ -180,6 +180,7 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
         "compression": dict.fromkeys(packed, "none") | dict.fromkeys(others, "zstd"),
         "compression_level": dict.fromkeys(others, 1),
         "write_statistics": [name for name in _STATISTICS if name in schema.names],
+        "write_page_checksum": True,
     }
 
 

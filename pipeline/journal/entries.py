@@ -33,7 +33,7 @@ from schemas.usage import USAGE_SCHEMA, UsageBatch
 
 __all__ = [
     "REJECTS", "Apply", "Commands", "Entry", "Kind", "Rejects", "Tables", "Tick", "Usage", "Written", "entry_of",
-    "kind_of", "payload_of", "written",
+    "has_baseline", "kind_number", "kind_of", "payload_of", "written",
 ]  # fmt: skip
 
 _LENGTHS = struct.Struct("<III")  # length of the facts, of the usage rows, of the originals
@@ -139,11 +139,13 @@ class Kind(ABC, Generic[_Entry]):
         raise ValueError("only usage and rejects come in runs of single records")
 
 
-class _BatchFacts(msgspec.Struct, forbid_unknown_fields=True):
+class _BatchFacts(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     feed: str
     source: str
     received_at_us: int
     cumulative: bool
+    counter_bits: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 class _UsageKind(Kind[Usage]):
@@ -151,7 +153,8 @@ class _UsageKind(Kind[Usage]):
 
     def written(self, entry: Usage) -> Written:
         batch = entry.batch
-        facts = msgspec.json.encode(_BatchFacts(batch.feed, batch.source, batch.received_at_us, batch.cumulative))
+        shared = {name: getattr(batch, name) for name in _BatchFacts.__struct_fields__}
+        facts = msgspec.json.encode(_BatchFacts(**shared))
         rows = shared_table(batch.rows)
         return Written(self.number, entry.count, facts, rows=rows, originals=entry.originals)
 
@@ -172,7 +175,8 @@ class _UsageKind(Kind[Usage]):
         originals = tables.read(payload[at : at + originals_bytes]) if originals_bytes else None
         if originals is not None:
             originals = originals.cast(pa.schema([field.with_nullable(True) for field in originals.schema]))
-        return Usage(UsageBatch(facts.feed, facts.source, facts.received_at_us, facts.cumulative, rows), originals)
+        batch = UsageBatch(rows=rows, **msgspec.structs.asdict(facts))
+        return Usage(batch, originals)
 
     def can_be_cut(self, entry: Usage) -> bool:
         return entry.originals is None
@@ -311,6 +315,19 @@ _BY_NUMBER: Final = {kind.number: kind for kind in _KINDS.values()}
 def kind_of(entry: Entry | Rejects) -> Kind[Any]:
     """Return the kind of an entry."""
     return _KINDS[type(entry)]
+
+
+def kind_number(kind: type[Entry | Rejects]) -> int:
+    """Return the number that stands for a kind of entry in files and messages."""
+    return int(_KINDS[kind].number)
+
+
+def has_baseline(kind: int, payload: bytes) -> bool:
+    """Return whether an encoded entry is commands with a baseline, without decoding it.
+
+    Raises struct.error if the payload is cut off.
+    """
+    return kind == _CommandsKind.number and _COMMAND_LENGTHS.unpack_from(payload)[2] > 0
 
 
 def written(entry: Entry | Rejects) -> Written:

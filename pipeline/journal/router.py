@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.journal.entries import Apply, Commands, Entry, Tick, Usage
-from rating.catalogue.cards import CardIndex
+from rating.catalogue.cards import CardIndex, given
 from rating.columnar.key_index import Ints
 from rating.dedupe.digests import NUMBERS
 from rating.dedupe.seen import digest
@@ -113,10 +113,13 @@ class Router:
         Raises CatalogueError, with nothing changed, if a card, add-on or device would be in two partitions: its totals,
         its pool and its seen keys stay in its first partition.
         """
-        given = change.cards.select(*_COLUMNS, partition=pl.Series(self.of_accounts(change.cards["account"])))
+        told = change.cards
+        named = told.select(*_COLUMNS, partition=pl.Series(self.of_accounts(told["account"])))
         place = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
-        known = self._cards.lazy().with_columns(place).filter(pl.col("iccid").is_in(given["iccid"].implode())).collect()
-        fresh = given.join(known, on=self._cards.columns, how="anti", nulls_equal=True, maintain_order="left")
+        known = self._cards.lazy().with_columns(place).filter(pl.col("iccid").is_in(told["iccid"].implode())).collect()
+        fresh = _with_kept(named, told, known).join(
+            known, on=self._cards.columns, how="anti", nulls_equal=True, maintain_order="left"
+        )
         cards = self._with(fresh, known)
         addons = self._of_addons(change.addons, cards) if change.addons else {}
         self._require_one_partition(change, fresh, known, cards, addons)
@@ -321,8 +324,21 @@ class Router:
             raise CatalogueError(findings)
 
 
+def _with_kept(cards: pl.DataFrame, told: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Return the cards with the numbers and devices that those in force keep: the ones that their rows do not give."""
+    if "given" not in told.columns or known.is_empty():
+        return cards
+    before = cards.select("iccid").join(known, on="iccid", how="left", maintain_order="left")
+    columns = {
+        name: cards[name].zip_with(pl.Series(given(told, name)), before[name])
+        for name in _COLUMNS
+        if name not in ("iccid", "account")
+    }
+    return cards.with_columns(**columns)
+
+
 def _finding(field: str, found: str, expected: str) -> Finding:
-    return Finding("catalogue", 0, field, found, expected)
+    return Finding((field,), found, expected, file="catalogue")
 
 
 def _of_corrected(rows: pl.DataFrame, originals: pa.Table, feed: str, otherwise: Ints) -> Ints:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
+from rating.rules.triggers import TRIGGERS
 from schemas import actions as out
 from schemas.actions import ActionMessage
 from schemas.rules import Action, Channel
@@ -167,7 +168,8 @@ def _device(
     action: Action, unit: str | None, threshold: int | None, levels: Sequence[str] | None, trigger: str
 ) -> out.DevicePayload | None:
     """Return the expiry notice for the last level reached (1 = 30 days, 2 = 7 days, 3 = last day); else None (L5)."""
-    if trigger == "price_plan_expired":
+    watched = TRIGGERS.get(trigger)
+    if watched is not None and watched.kind == "term" and watched.unit is None:  # the term is over
         days = 0
     elif unit != "days":
         return None

@@ -18,7 +18,8 @@ from typing import Any, Final, Self
 import msgspec
 
 from pipeline.outbox.message import Outgoing
-from pipeline.store.directory import lock_directory, storage_errors
+from pipeline.store.directory import storage_errors
+from pipeline.store.folders import lock_directory
 from rating.errors import StorageError, UsageError
 from schemas.choices import DeliveryState
 

@@ -16,7 +16,7 @@ import pyarrow.feather as feather
 from pipeline.store.directory import Checkpoint, DataDirectory
 from rating.dedupe.seen import Seen
 from rating.errors import StorageError
-from rating.queried_state import QUERIED_TABLES, QueriedState, queried_state
+from rating.queried_state import QUERIED_TABLES, STEADY, QueriedState, queried_state
 
 if TYPE_CHECKING:
     from rating.engine import Engine
@@ -25,13 +25,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 GROUP: Final = "state"
-_STEADY: Final = ("cards", "plan_history", "pool_history")
 
 
 def restore_state(directory: DataDirectory) -> State:
     """Return the state of the last checkpoint without its seen keys; an empty state if there is no checkpoint.
 
-    Raises StorageError if it is damaged.
+    Raises StorageError if a file is damaged or has changed since it was written.
     """
     from rating.state import State  # here, because it loads the fold, which questions do not need
 
@@ -42,7 +41,7 @@ def restore_state(directory: DataDirectory) -> State:
 def restore_queried(directory: DataDirectory) -> QueriedState:
     """Return what questions need of the state of the last checkpoint; an empty state if there is no checkpoint.
 
-    Raises StorageError if it is damaged.
+    Raises StorageError if a file that it reads is damaged or has changed since it was written.
     """
     found = _restored(directory, QUERIED_TABLES, queried_state)
     return QueriedState() if found is None else found
@@ -56,13 +55,15 @@ def _restored(
     if not files:
         return None
     try:
-        facts = directory.locate(files.pop("facts")).read_bytes()
+        facts = files.pop("facts")
         tables = {
-            name: feather.read_table(directory.locate(entry), memory_map=False)
+            name: feather.read_table(directory.check(entry), memory_map=False)
             for name, entry in files.items()
             if names is None or name in names
         }
-        return restore(facts, tables)
+        found = restore(directory.locate(facts).read_bytes(), tables)
+        directory.check(facts)  # last: a state of another version has words of its own
+        return found
     except (ValueError, KeyError, pa.ArrowException) as damage:
         raise StorageError(
             f"{directory.path}: the state cannot be read ({damage}); use the version of weir that wrote it, or restore "
@@ -78,7 +79,7 @@ def stage_state(directory: DataDirectory, checkpoint: Checkpoint, engine: Engine
     facts, tables = engine.snapshot()
     generation = engine.state.generation
     former = {str(entry.facts["name"]): entry for entry in directory.manifest.group(GROUP)}
-    kept = set(_STEADY) if generation == written else set()
+    kept = set(STEADY) if generation == written else set()
     checkpoint.retire(*(entry for name, entry in former.items() if name not in kept))
     folder = f"state/{checkpoint.number:08d}"
     checkpoint.stage_bytes(GROUP, f"{folder}/facts.json", facts, facts={"name": "facts"})

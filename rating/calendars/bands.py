@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rating.calendars.calendar import DAY_US, FIRST_DAY, HOUR_US, LAST_DAY, ZoneCalendar, day_number
-from rating.errors import PlanError
+from rating.errors import FieldPath, Finding, PlanError
 from rating.units.money import Ints, muldiv
 from schemas.plans import Band
 
@@ -78,6 +78,12 @@ def bands_in_use(bands: Sequence[Band], holidays: Sequence[dt.date]) -> set[int]
     pieces = [piece for number, band in enumerate(bands) for piece in _pieces(number, band)]
     kinds = (_WEEKDAY, _WEEKEND, *((_HOLIDAY,) if holidays else ()))
     return {band for kind in kinds for _, band in _day(pieces, kind)}
+
+
+def check_band(number: int, band: Band) -> None:
+    """Raise PlanError if the days or times of band `number` of a list are invalid."""
+    for _ in _pieces(number, band):
+        pass
 
 
 @lru_cache(maxsize=512)
@@ -223,11 +229,12 @@ class _Piece(NamedTuple):
 
 def _pieces(number: int, band: Band) -> Iterator[_Piece]:
     if band.days not in _KINDS:
-        raise PlanError(f"bands[{number}].days: found {band.days!r}; expected one of {', '.join(_KINDS)}")
-    start = _second(band.start, f"bands[{number}].start")
-    end = _second(band.end, f"bands[{number}].end")
+        raise PlanError(Finding(("bands", number, "days"), repr(band.days), f"one of {', '.join(_KINDS)}"))
+    start = _second(band.start, ("bands", number, "start"))
+    end = _second(band.end, ("bands", number, "end"))
     if start in (end, _DAY_S):
-        raise PlanError(f"bands[{number}].end: found {band.end!r} after start {band.start!r}; expected a later time")
+        found = f"{band.end!r} after start {band.start!r}"
+        raise PlanError(Finding(("bands", number, "end"), found, "a later time"))
     kinds = _KINDS[band.days]
     if start < end:
         yield _Piece(start, end, kinds, band.weight, number)
@@ -253,11 +260,11 @@ def _day(pieces: Sequence[_Piece], kind: int) -> list[tuple[int, int]]:
     return changes
 
 
-def _second(text: str, name: str) -> int:
+def _second(text: str, path: FieldPath) -> int:
     match = _TIME.match(text)
     if match is not None:
         hour, minute, second = int(match[1]), int(match[2]), int(match[3] or 0)
         value = hour * 3600 + minute * 60 + second
         if minute < 60 and second < 60 and value <= _DAY_S:
             return value
-    raise PlanError(f'{name}: found {text!r}; expected a time from "00:00" to "24:00"')
+    raise PlanError(Finding(path, repr(text), 'a time from "00:00" to "24:00"'))

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from rating.errors import InputError, PlanError
+from rating.errors import Finding, InputError, PlanError
 from rating.units.money import Ints
 from schemas.plans import Cycle
 
@@ -145,9 +145,9 @@ class CycleCalendar:
 
     def __post_init__(self) -> None:
         if self.cycle.months < 1:
-            raise PlanError(f"cycle.months: found {self.cycle.months}; expected 1 or more")
+            raise PlanError(Finding(("cycle", "months"), str(self.cycle.months), "1 or more"))
         if not 1 <= self.cycle.anchor_day <= 28:
-            raise PlanError(f"cycle.anchor_day: found {self.cycle.anchor_day}; expected 1 to 28")
+            raise PlanError(Finding(("cycle", "anchor_day"), str(self.cycle.anchor_day), "1 to 28"))
 
     def index(self, day: Days) -> Days:
         """Return the cycle of each local day, int32[n]."""

@@ -10,10 +10,12 @@ import polars as pl
 
 from rating.catalogue.rates import SERVICES
 from rating.columnar.key_index import Ints
-from rating.queries.counters import named, open_cycles, rows_of_subject
+from rating.columnar.named import named
+from rating.queries.counters import open_cycles, rows_of_subject
 from rating.queries.pools import PoolUse, uses_now
 from rating.queries.queried import Queried
 from rating.queries.schemas import ADDONS_VIEW, CARDS_VIEW
+from rating.units.money import parse_amount
 from rating.usage.cycles import cycle_label
 
 
@@ -56,7 +58,7 @@ def cards_view(engine: Queried, card: Ints, day: Ints) -> pl.DataFrame:
 
 def addons_view(engine: Queried, rows: Ints | None = None) -> pl.DataFrame:
     """Return add-ons with the columns of ADDONS_VIEW: these rows of them, or all."""
-    addons = engine.compiled.addons
+    addons, book = engine.compiled.addons, engine.compiled.book
     found = [
         (
             addon.id,
@@ -66,6 +68,8 @@ def addons_view(engine: Queried, rows: Ints | None = None) -> pl.DataFrame:
             int(addons.used[row]),
             addon.purchased_at.astimezone(dt.UTC),
             addon.expires_on,
+            parse_amount(addon.price),
+            book.versions[addons.version[row]][0].currency if addons.version[row] >= 0 else None,
         )
         for row in (range(len(addons.addons)) if rows is None else rows.tolist())
         for addon in (addons.addons[row],)

@@ -14,7 +14,7 @@ from rating.columnar.groups import Groups
 from rating.columnar.key_index import Ints
 from rating.queries.counters import open_cycles, pool_accounts, rows_of_subject
 from rating.queries.queried import Queried
-from rating.queries.schemas import POOLS_VIEW
+from rating.queries.schemas import POOLS_VIEW, nanos_type
 from rating.units.ratio import percent
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_days, cycle_label
@@ -132,13 +132,30 @@ def pools_view(engine: Queried, today: Ints) -> pl.DataFrame:
         "used": used,
         "percent": [percent(*one) for one in zip(used.tolist(), size.tolist(), strict=True)],
         "overage": total("overage"),
-        "charge_nanos": total("charge_nanos"),
+        "charge_nanos": _charges(engine, key, groups, rows),
         "currency": [
             declared[one] if declared[one] is not None or row < 0 else currencies[row]
             for one, row in zip(pool.tolist(), version.tolist(), strict=True)
         ],
     }
-    return pl.DataFrame(columns, schema=POOLS_VIEW)
+    frame = pl.DataFrame(columns, schema=POOLS_VIEW | {"charge_nanos": pl.Decimal(38, 0)})
+    return frame.cast(nanos_type(frame["charge_nanos"]))
+
+
+def _charges(engine: Queried, key: Ints, groups: Groups, rows: Ints) -> list[int]:
+    """Return what is charged for each key, in nanos, exactly. `rows` are the counters in the order of the groups."""
+    counters = engine.state.counters
+    nanos = counters["charge_nanos"][rows]
+    # The halves of the amounts are added up apart, because a sum of amounts may not fit 64 bits.
+    high, low = groups.totals(nanos >> 32).tolist(), groups.totals(nanos & 0xFFFFFFFF).tolist()
+    sums = dict.fromkeys(key.tolist(), 0)
+    for one, upper, lower in zip(groups.keys.tolist(), high, low, strict=True):
+        sums[one] = (upper << 32) + lower
+    charged = np.array([one.key for one in counters.further], np.int64)
+    for position in np.flatnonzero(np.isin(counters.keys[rows], charged)).tolist():
+        whole = sum(counters.charges(int(rows[position])).values())
+        sums[int(groups.keys[groups.segment[position]])] += whole - int(nanos[position])
+    return list(sums.values())
 
 
 def _key(pool: Ints, service: Ints, cycle: Ints) -> Ints:
@@ -189,6 +206,6 @@ def _use(engine: Queried, pool: int, service: int, cycle: int, rows: Ints, day: 
         used=used,
         percent=percent(used, size),
         overage=int(counters["overage"][rows].sum()),
-        charge_nanos=int(counters["charge_nanos"][rows].sum()),
+        charge_nanos=sum(sum(counters.charges(row).values()) for row in rows.tolist()),
         currency=currency,
     )

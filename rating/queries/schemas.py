@@ -12,6 +12,8 @@ from typing import Final
 
 import polars as pl
 
+from rating.closing.owed import FEES_OWED
+
 CARDS_VIEW: dict[str, pl.DataType] = {
     "iccid": pl.String(),
     "imsi": pl.String(),
@@ -63,18 +65,8 @@ POOLS_VIEW: dict[str, pl.DataType] = {
     "currency": pl.String(),
 }
 
-FEES_VIEW: dict[str, pl.DataType] = {
-    "account_id": pl.String(),
-    "subject_kind": pl.String(),
-    "subject": pl.String(),
-    "plan_id": pl.String(),  # null for a fee of a pool
-    "plan_version": pl.Int32(),
-    "cycle": pl.String(),
-    "name": pl.String(),
-    "days": pl.Int32(),  # days charged
-    "of_days": pl.Int32(),  # days of the cycle
-    "amount_nanos": pl.Int64(),
-    "currency": pl.String(),
+FEES_VIEW: dict[str, pl.DataType] = FEES_OWED | {
+    "closed": pl.Boolean(),  # the cycle is closed for the account: what stands is in the table `charges`
 }
 
 ACCOUNTS_VIEW: dict[str, pl.DataType] = {
@@ -106,6 +98,8 @@ ADDONS_VIEW: dict[str, pl.DataType] = {
     "used": pl.Int64(),
     "purchased_at": pl.Datetime("us", "UTC"),
     "expires_on": pl.Date(),  # the last local day
+    "price_nanos": pl.Int64(),
+    "currency": pl.String(),  # of the plan on the day of purchase
 }
 
 
@@ -151,7 +145,13 @@ class StateViews:
         setattr(self, name, frame)  # From now on the attribute is found, and this method is not called for it.
         return frame
 
-    def with_counters(self, counters: pl.DataFrame) -> StateViews:
-        """Return the same views with other counters."""
+    def with_views(self, **views: pl.DataFrame) -> StateViews:
+        """Return the same views, but these by name instead of those that were given."""
         rest = {name: self.__dict__.get(name, view) for name, view in self._views.items()}
-        return StateViews(**{**rest, "counters": counters})
+        return StateViews(**{**rest, **views})
+
+
+def nanos_type(nanos: pl.Series) -> dict[str, pl.DataType]:
+    """Return the type of a column `charge_nanos`: Int64, or Decimal(38, 0) if an amount does not fit 64 bits."""
+    fits = nanos.is_empty() or (nanos.cast(pl.Decimal(38, 0)).is_between(-(1 << 63), (1 << 63) - 1)).all()
+    return {"charge_nanos": pl.Int64() if fits else pl.Decimal(38, 0)}

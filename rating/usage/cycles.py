@@ -24,6 +24,11 @@ def cycle_kind(code: int) -> int:
     return code >> _NUMBER_BITS
 
 
+def cycle_number(code: int) -> int:
+    """Return the number of a cycle in the sequence of cycles of its kind."""
+    return code & ((1 << _NUMBER_BITS) - 1)
+
+
 def cycle_label(book: Book, code: int) -> str:
     """Return the label of a cycle: its first day, shortened to 2026-10 if cycles of this kind start on the 1st."""
     return book.cycle_calendars[code >> _NUMBER_BITS].label(code & ((1 << _NUMBER_BITS) - 1))

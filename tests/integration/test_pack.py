@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,11 +29,11 @@ from pipeline.streaming.rate.reject_details import origin_at
 from pipeline.streaming.raw.headers import RawMessage, facts_of
 from pipeline.streaming.topics import Topics
 from tests.support.broker import SharedBroker
+from tests.support.command_line import WEIR
 from tests.support.feed_files import HEADERS, good_line
 from tests.support.packing_case import folded
 from tests.support.progress import communicated, wait_until
 
-WEIR = str(Path(sys.executable).with_name("weir"))
 MAPPING = """
 name = "mine"
 [format]

@@ -262,7 +262,11 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         [("addons.more.iccid", "dynamic plan shared")],
     ),
     ('amount = "100 MB"', "amount = 0", [("addons.more.amount", "1 or more")]),
-    ("expires_on = 2026-10-31", "expires_on = 2026-09-01", [("addons.more.expires_on", "not before purchased_at")]),
+    (
+        "expires_on = 2026-10-31",
+        "expires_on = 2026-09-01",
+        [("addons.more.expires_on", "2026-10-01 or later: the local day of purchased_at")],
+    ),
     ("00:00:00Z", "00:00:00", [("addons.more.purchased_at", "with its offset")]),
 ]
 

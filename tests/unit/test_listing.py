@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from jobs.cli.printable import UNPRINTABLE
+from jobs.output.printable import UNPRINTABLE
 from jobs.show.gauges import Gauge, list_pools, pool_detail
 from jobs.show.listing import card_detail, engine_status, list_cards, list_rejected, nanos_as_amount, raw_preview
 from jobs.show.listing_text import (

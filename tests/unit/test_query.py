@@ -132,7 +132,7 @@ def test_only_reading_statements_run(data_dir: Path, sql: str, found: str) -> No
         ("select * from nowhere", "nowhere does not exist"),
         ("select * from data_dir", "data_dir does not exist"),
         ("select 'x'::int", "Could not convert string 'x' to INT32"),
-        ("select * from '/nowhere/x.parquet'", "No files found"),
+        ("select * from '/nowhere/x.parquet'", "beyond the tables and views of the history, which only --trust"),
     ],
 )
 def test_wrong_sql_is_the_users_to_mend(data_dir: Path, sql: str, message: str) -> None:

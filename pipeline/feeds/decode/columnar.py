@@ -1,7 +1,7 @@
 """Decodes Parquet and Arrow IPC batch by batch. Each value becomes the text that a CSV file would have (F2, F5).
 
-Times become ISO 8601, decimals keep their digits, floats become their shortest exact text. The raw bytes of a row are a
-JSON object of the columns that the mapping reads.
+Times become ISO 8601, decimals keep their digits, floats become their shortest exact text, a UUID and bytes of a fixed
+size are written in hexadecimal. The raw bytes of a row are a JSON object of the columns that the mapping reads.
 """
 
 from __future__ import annotations
@@ -161,9 +161,10 @@ def _chunk(path: Path, mapping: Mapping, batch: pa.RecordBatch, first: int, grou
         if not _has(batch.schema, source, explode):
             continue
         if elements is not None and source.startswith(explode + "."):
-            text, wrong = _as_text(path, source, _inside(elements, source[len(explode) + 1 :].split(".")))
+            values = _inside(elements, source[len(explode) + 1 :].split("."))
+            text, wrong = _as_text(path, source, values, mapping.format.binary)
         else:
-            text, wrong = _as_text(path, source, _column(batch, source))
+            text, wrong = _as_text(path, source, _column(batch, source), mapping.format.binary)
             text, wrong = (text.gather(outer), wrong[outer]) if elements is not None else (text, wrong)
         columns[source] = text
         bad |= wrong
@@ -174,7 +175,8 @@ def _chunk(path: Path, mapping: Mapping, batch: pa.RecordBatch, first: int, grou
     raw = whole
     if bad.any():
         wrong_rows = np.unique(rows[outer[bad]])
-        rejects.append(reject_frame(wrong_rows, "encoding", "found bytes that are not UTF-8"))
+        said = 'found bytes that are not UTF-8; expected text, or binary = "hex" in [format] of the mapping'
+        rejects.append(reject_frame(wrong_rows, "encoding", said))
         raw = whole.filter(~pl.col("source_row").is_in(wrong_rows.tolist()))
     end = Position(group, first + count)
     lines = shared_table(whole)  # the folding thread also calls raw_lines
@@ -208,12 +210,17 @@ def _explode(lists: pa.Array, count: int) -> tuple[Ints, Ints, pa.Array, Ints]:
     return outer, within, lists.flatten().take(taken), long
 
 
-def _as_text(path: Path, source: str, array: pa.Array) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
-    """Return the values as text, and flags for values that are not UTF-8."""
+def _as_text(path: Path, source: str, array: pa.Array, binary: str) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
+    """Return the values as text, and flags for values that are not UTF-8. `binary` says how bytes are written."""
     kind = array.type
     fine = np.zeros(len(array), np.bool_)
+    if isinstance(kind, pa.BaseExtensionType):
+        text, wrong = _as_text(path, source, array.storage, binary)
+        return (_uuids(text) if kind.extension_name == "arrow.uuid" else text), wrong
+    if pa.types.is_run_end_encoded(kind):
+        return _as_text(path, source, pc.run_end_decode(array), binary)
     if pa.types.is_dictionary(kind):
-        values, wrong = _as_text(path, source, array.dictionary)
+        values, wrong = _as_text(path, source, array.dictionary, binary)
         index = pl.Series(pl.from_arrow(array.indices)).cast(pl.Int64)
         if not len(values):
             return pl.Series([None], dtype=pl.String).new_from_index(0, len(array)), fine
@@ -221,22 +228,17 @@ def _as_text(path: Path, source: str, array: pa.Array) -> tuple[pl.Series, npt.N
         return values.gather(index), at_fault
     if pa.types.is_null(kind):
         return pl.Series([None], dtype=pl.String).new_from_index(0, len(array)), fine
-    if (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-    ):
+    if pa.types.is_fixed_size_binary(kind) or (binary == "hex" and _is_bytes(kind)):
+        return pl.Series(pl.from_arrow(array.cast(pa.large_binary()))).bin.encode("hex"), fine
+    if _is_bytes(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         try:
             return pl.Series(pl.from_arrow(array.cast(pa.large_binary()).cast(pa.large_string()))), fine
         except pa.ArrowInvalid:
             return _decode_values(array)
-    if (
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_boolean(kind)
-    ):
+    if pa.types.is_decimal(kind):
+        wide = array if pa.types.is_decimal256(kind) else array.cast(pa.decimal256(76, kind.scale))
+        return pl.Series(pl.from_arrow(wide.cast(pa.large_string()))), fine
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         if pa.types.is_float16(kind):
             array = array.cast(pa.float32())
         return pl.Series(pl.from_arrow(array)).cast(pl.String), fine
@@ -247,7 +249,18 @@ def _as_text(path: Path, source: str, array: pa.Array) -> tuple[pl.Series, npt.N
         return moment.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f"), fine
     if pa.types.is_date(kind):
         return pl.Series(pl.from_arrow(array.cast(pa.date32()))).dt.to_string("%Y-%m-%d"), fine
-    raise MappingError(f"{path}: {source}: found a column of {kind}; expected text, numbers or times")
+    raise MappingError(f"{path}: {source}: found a column of {kind}; expected text, numbers, times, UUIDs or bytes")
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _uuids(digits: pl.Series) -> pl.Series:
+    """Return hexadecimal digits in the five groups of a UUID."""
+    groups = [digits.str.slice(start, length) for start, length in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
+    named = [group.alias(f"group_{number}") for number, group in enumerate(groups)]
+    return pl.DataFrame(named).select(pl.concat_str(pl.all(), separator="-")).to_series()
 
 
 def _decode_values(array: pa.Array) -> tuple[pl.Series, npt.NDArray[np.bool_]]:

@@ -6,11 +6,13 @@ request, WorldError if it is unreachable.
 
 from pipeline.streaming.kafka.connection import client_settings, reach
 from pipeline.streaming.kafka.creation import ensure_topics
-from pipeline.streaming.kafka.log import Batches, Ends, Log, LogMessage
+from pipeline.streaming.kafka.log import BROKERS_TIME, Batches, Bounds, Ends, Log, LogMessage
 from pipeline.streaming.kafka.publishing import Publisher, publisher_of
 
 __all__ = [
+    "BROKERS_TIME",
     "Batches",
+    "Bounds",
     "Ends",
     "Log",
     "LogMessage",

@@ -17,13 +17,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.embedded.progress import Source
 from pipeline.feeds.decode import Chunk, Position, open_source
 from pipeline.feeds.decode.json_lines import EXPLODED_CHUNK_BYTES
 from pipeline.feeds.decode.lines import KEPT_LINE_BYTES, LineBlock, cut_lines
 from pipeline.feeds.decode.source import text_start
 from pipeline.feeds.decode.stream import ByteStream
 from pipeline.feeds.lookups import with_lists
+from pipeline.feeds.source_file import Source
 from pipeline.journal.messages import LIMIT_BYTES
 from pipeline.streaming.raw.headers import (
     LINES,

@@ -307,9 +307,12 @@ def waits(begun: bool, rebalancing: bool, stages: Mapping[str, object | None], f
         reasons.append(f"commands are folded up to {folded} of {commands}")
     for name, stage in stages.items():
         waits_for = getattr(stage, "waits_for", None)
+        waiting = getattr(stage, "waiting", None)
         ready = getattr(stage, "ready", None)
         if stage is None or (ready is not None and not ready.is_set()):
             reasons.append(f"{name} is being restored")
         elif waits_for is not None:
             reasons.append(f"{name} does not land: {waits_for}")
+        if waiting is not None and waiting.problem is not None:
+            reasons.append(f"{name} has waited for {waiting.seconds:.0f} s: it {waiting.problem}")
     return reasons

@@ -45,7 +45,7 @@ def tick_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> 
         kind, rule = watch.trigger.kind, watch.rule
         if kind == "silence":
             fires += tick.silence(watch)
-        elif watch.trigger.name == "term_ends":
+        elif watch.trigger.unit == "days":
             fires += tick.term_ends(watch)
         elif kind == "term" and rule.by != "data":
             fires += tick.term_over(watch)

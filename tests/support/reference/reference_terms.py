@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rating.units.quantity import parse_quantity
 from schemas.cards import Pool
 from schemas.plans import Band, Cycle, Increment, Plan, PlanVersion, Quantity, Rate
-from schemas.usage import Direction
+from schemas.usage import Direction, RecordType
 
 Row = dict[str, Any]
 Day = dt.date
@@ -27,18 +27,25 @@ class Spell:
     target: str
 
 
+class Report(NamedTuple):
+    """A report of a session: what a record says of its running totals. None is unknown."""
+
+    used_at: dt.datetime
+    sequence: int | None
+    quantity: int
+    up: int | None
+    down: int | None
+    start: dt.datetime | None
+    stop: bool
+
+
 @dataclass
 class Session:
-    """A session: its last reported values, and its totals so far."""
+    """A session: its newest reports in order of use, how many there were, and its totals so far."""
 
-    quantity: int | None = None
-    up: int | None = None
-    down: int | None = None
-    sequence: int | None = None
-    newest_sequence: int | None = None
-    newest: dt.datetime | None = None
+    reports: list[Report] = field(default_factory=list)
+    count: int = 0
     heard: int = 0  # Latest day of arrival. A session that is silent for more than 35 days has ended.
-    records: int = 0
     units: int = 0
     overage: int = 0
 
@@ -50,7 +57,7 @@ class Outcome:
     rated: list[Row] = field(default_factory=list)
     rejects: list[tuple[int, str]] = field(default_factory=list)
     duplicates: int = 0
-    gaps: list[tuple[str | None, int, int]] = field(default_factory=list)
+    gaps: list[tuple[str | None, int | None, int | None, int]] = field(default_factory=list)
 
 
 def follow(spells: list[Spell], fresh: Spell) -> list[Spell]:
@@ -71,38 +78,91 @@ def held(spells: list[Spell], day: Day) -> str | None:
     return next((spell.target for spell in spells if spell.first <= day <= spell.last), None)
 
 
-def growth(session: Session, record: Row, outcome: Outcome) -> tuple[int, int | None, int | None]:
-    """Return how much a cumulative record adds to its session (F3): quantity, volume up, volume down."""
-    quantity, up, down = record["quantity"], record["volume_up_bytes"], record["volume_down_bytes"]
-    sequence, used_at = record["sequence"], record["used_at"]
-    earlier = session.newest is not None and used_at < session.newest
-    stale = earlier
-    if sequence is not None and session.newest_sequence is not None:
-        again = session.newest is not None and used_at <= session.newest
-        stale = sequence <= session.newest_sequence and again
-    if sequence is not None:
-        session.newest_sequence = max(sequence, session.newest_sequence or 0)
-    session.newest = used_at if session.newest is None else max(session.newest, used_at)
-    if stale:
-        return 0, None if up is None else 0, None if down is None else 0
-    if sequence is not None and session.sequence is not None and sequence > session.sequence + 1:
-        outcome.gaps.append((record["session_id"], session.sequence, sequence))
-    if session.quantity is not None and quantity < session.quantity:
-        session.quantity = session.up = session.down = None
-    restarted = any(
-        now is not None and before is not None and now < before
-        for now, before in ((up, session.up), (down, session.down))
-    )
+REMEMBERED = 4  # newest reports of a session that a late one can be placed among
 
-    def grown(now: int | None, before: int | None) -> int | None:
-        return None if now is None else now - (0 if restarted or before is None else before)
 
-    found = grown(quantity, session.quantity), grown(up, session.up), grown(down, session.down)
-    session.quantity, session.sequence = quantity, sequence
-    session.up = session.up if up is None else up
-    session.down = session.down if down is None else down
-    assert found[0] is not None
-    return found[0], found[1], found[2]
+def growth(
+    session: Session, record: Row, outcome: Outcome, counter_bits: int = 0
+) -> tuple[int, int | None, int | None]:
+    """Return how much a cumulative record adds to its session (F3): quantity, volume up, volume down.
+
+    It is what the totals of the session are with the record at its place, less what they were without it.
+    """
+    told = Report(
+        record["used_at"], record["sequence"], record["quantity"], record["volume_up_bytes"],
+        record["volume_down_bytes"], record["started_at"], record["record_type"] == RecordType.STOP,
+    )  # fmt: skip
+    at = next((n for n in range(len(session.reports), 0, -1) if not precedes(told, session.reports[n - 1])), 0)
+    report = completed(told, session.reports[at - 1]) if at else told
+    later = session.reports[at] if at < len(session.reports) else None
+    forgotten = at == 0 and session.count > REMEMBERED
+    if forgotten and later is not None:
+        found, missing = [0, 0, 0], 0 if not another(report, later) and report.quantity <= later.quantity else 1
+    else:
+        reports = [*session.reports[:at], report, *session.reports[at:]]
+        then, now = totals(session.reports, counter_bits), totals(reports, counter_bits)
+        found = [max(after - before, 0) for after, before in zip(now[:3], then[:3], strict=True)]
+        missing = now[3] - then[3]
+        session.reports = reports[-REMEMBERED:]
+        session.count += 1
+    if missing:
+        since = told.sequence if later is not None and missing > 0 else reports[at - 1].sequence if at else None
+        until = told.sequence if later is None else later.sequence
+        outcome.gaps.append((record["session_id"], since, until, missing))
+    return found[0], None if told.up is None else found[1], None if told.down is None else found[2]
+
+
+def precedes(report: Report, other: Report) -> bool:
+    """Return whether a report belongs before another: by number and time, or by time alone."""
+    numbered = report.sequence is not None and other.sequence is not None
+    if report.used_at == other.used_at and (not numbered or report.sequence == other.sequence):
+        if None not in (report.start, other.start) and report.start != other.start:
+            return bool(report.start < other.start)  # type: ignore[operator]
+        return not other.stop and report.quantity < other.quantity
+    if numbered:
+        return bool(report.sequence <= other.sequence and report.used_at <= other.used_at)  # type: ignore[operator]
+    return report.used_at < other.used_at
+
+
+def another(before: Report, report: Report) -> bool:
+    """Return whether a report belongs to another session than the one before it."""
+    return before.stop or (None not in (before.start, report.start) and before.start != report.start)
+
+
+def completed(report: Report, before: Report) -> Report:
+    """Return the report with what it leaves out and what still holds from the one before it."""
+    report = report._replace(start=before.start if report.start is None else report.start)
+    if another(before, report) or report.quantity < before.quantity:
+        return report
+    up, down = (before.up if report.up is None else report.up), (before.down if report.down is None else report.down)
+    return report._replace(up=up, down=down)
+
+
+def totals(reports: list[Report], counter_bits: int) -> list[int]:
+    """Return quantity, up and down of a session by all its reports in order of use, and its missing partials."""
+    sums = [0, 0, 0, 0]
+    before: Report | None = None
+    for report in reports:
+        if before is None or another(before, report):
+            grown = [report.quantity, report.up or 0, report.down or 0, 0]
+        else:
+            grown = [climb(before.quantity, report.quantity, counter_bits)]
+            grown += [climb(before.up, report.up, counter_bits), climb(before.down, report.down, counter_bits)]
+            if all(None not in (one.up, one.down) and one.quantity == one.up + one.down for one in (before, report)):  # type: ignore[operator]
+                grown[0] = grown[1] + grown[2]
+            numbered = None not in (before.sequence, report.sequence)
+            grown += [max(report.sequence - before.sequence - 1, 0) if numbered else 0]  # type: ignore[operator]
+        sums = [one + other for one, other in zip(sums, grown, strict=True)]
+        before = report
+    return sums
+
+
+def climb(before: int | None, now: int | None, counter_bits: int) -> int:
+    """Return how far a counter went up; one that fell has restarted, unless it was full and began again at 0."""
+    if now is None or before is None or now >= before:
+        return (now or 0) - (0 if now is None else before or 0)
+    full = 2**32 if counter_bits == 32 else 0
+    return now + full - before if before < full and now + full - before < full // 2 else now
 
 
 def find_rate(version: PlanVersion, service: str, way: Direction, zone: str | None, band: str | None) -> Rate | None:
@@ -184,6 +244,11 @@ def allowance_of(version: PlanVersion, counter: str) -> int:
             if units:
                 return units
     return 0
+
+
+def prorates(version: PlanVersion, counter: str) -> bool:
+    """Return whether the allowance of a counter counts by days, as the first of its rates says (P9)."""
+    return next((rate.prorate_allowance for rate in version.rates if meter(rate) == counter), False)
 
 
 def fixed_size(pool: Pool, service: str) -> int | None:

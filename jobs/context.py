@@ -75,7 +75,7 @@ class Data:
         from pipeline.history.reader import no_state
 
         if self.is_streaming():
-            raise no_state(self.path, "what this command needs of it")
+            raise no_state(self.path, "what this command needs")
 
 
 def data_of(context: typer.Context) -> Data:
@@ -109,7 +109,7 @@ def tell(said: str, document: dict[str, Any], step: Step, as_json: bool) -> None
 
     The text omits zero counts; the JSON document always has both.
     """
-    from jobs.cli.console import show
+    from jobs.output.console import show
 
     counts = {"firings": step.firings.num_rows, "actions": step.actions.num_rows}
     came = ", ".join(counted(count, name.removesuffix("s")) for name, count in counts.items() if count)

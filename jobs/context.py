@@ -26,6 +26,9 @@ def feed_names(incomplete: str) -> list[str]:
     return [name for name in ready_feeds() if name.startswith(incomplete)]
 
 
+Force = Annotated[
+    bool, typer.Option("--force", help="Take a time more than a day ahead of this machine's clock; it never goes back.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Limit = Annotated[int, typer.Option(min=0, help="Maximum number of rows to show.")]
 Offset = Annotated[int, typer.Option(min=0, help="Number of rows to skip.")]
@@ -45,15 +48,16 @@ class Data:
     path: Path
     config: Path | None = None  # None means weir.toml of the working directory, if that file exists.
 
-    def write(self) -> Embedded:
+    def write(self, *, force: bool = False) -> Embedded:
         """Open the data directory to write, and create it if it does not exist.
 
-        Raises UsageError if it is the history of streaming workers.
+        With `force`, times of arrival may be more than a day ahead of the machine's clock. Raises UsageError if it is
+        the history of streaming workers.
         """
         from pipeline.embedded.driver import Embedded
 
         self._require_state()
-        return Embedded.open(self.path, write=True)
+        return Embedded.open(self.path, write=True, force=force)
 
     def read(self) -> Committed:
         """Open the data directory to read. Another process may write to it meanwhile.
@@ -97,6 +101,20 @@ def parse_instant(text: str | None, option: str) -> dt.datetime | None:
     except ValueError as error:
         raise UsageError(f"{option}: found {text!r}; expected an ISO 8601 time such as 2026-11-01T00:00:00Z") from error
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
+
+
+def instant_to_send(text: str | None, option: str) -> dt.datetime | None:
+    """Parse a time as `parse_instant` does, for workers.
+
+    Raises UsageError if workers would refuse it: a time more than a day ahead of now, or before 1970.
+    """
+    from pipeline.journal.arrival import time_problem
+
+    moment = parse_instant(text, option)
+    problem = None if moment is None else time_problem(micros(moment), micros(dt.datetime.now(dt.UTC)))
+    if problem is not None:
+        raise UsageError(f"{option}: {problem}; workers refuse it, because their clock never goes back")
+    return moment
 
 
 def micros(moment: dt.datetime) -> int:

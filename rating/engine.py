@@ -39,7 +39,7 @@ from rating.usage.accepted_usage import accepted_usage, days_of_arrival
 from rating.usage.batch import RatedBatch, rate_batch
 from rating.usage.charge import TEST_METER
 from rating.usage.corrections import Row, outstanding, reversal_table, reverse
-from rating.usage.cycles import Cycles, cycle_days
+from rating.usage.cycles import Cycles, is_closed
 from rating.usage.rated_rows import Names
 from schemas.cards import Catalogue
 from schemas.commands import Activate, Command, Deactivate, NetworkEvent
@@ -113,7 +113,9 @@ class Engine:
         self._take_notes(offset, now_us, found)
         self.rules.tick(now_us, offset, found)
         closing = close_cycles(self.state.closed, self.compiled.book, now_us)
-        charges = charges_of_closing(self.compiled, closing, now_us, JournalPosition(self.partition, offset))
+        charges = charges_of_closing(
+            self.compiled, self.state.counters, closing, now_us, JournalPosition(self.partition, offset)
+        )
         self.expire()
         return replace(self._close(found, 1, offset, now_us), charges=charges)
 
@@ -360,12 +362,11 @@ class Engine:
 
         This changes no later result.
         """
-        state, book = self.state, self.compiled.book
+        state = self.state
         counters = state.counters
-        # Two days more cover midnight in every time zone, and usage dated an hour ahead.
-        grace_us = int(book.grace_us.max(initial=0)) + 2 * DAY_US
-        codes = np.unique(counters.cycle)
-        gone = [code for code in codes.tolist() if (cycle_days(book, code)[1] + 1) * DAY_US + grace_us < state.clock_us]
+        gone = [
+            code for code in np.unique(counters.cycle).tolist() if is_closed(self.compiled.book, code, state.clock_us)
+        ]
         lasting = counters.meter == TEST_METER
         keep = ~np.isin(counters.cycle, gone) | lasting
         if not keep.all():

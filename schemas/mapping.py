@@ -12,6 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from schemas.document import Document
+
 TARGETS: tuple[str, ...] = (
     "service",
     "direction",
@@ -42,26 +44,26 @@ TIME_TARGETS = ("used_at", "started_at", "ended_at")
 
 SOURCE_NAME, SOURCE_ROW, SOURCE_ELEMENT = "@source", "@row", "@element"
 PSEUDO_SOURCES = (SOURCE_NAME, SOURCE_ROW, SOURCE_ELEMENT)
+SWAPPED_TARGETS = ("iccid", "imsi", "msisdn", "imei", "plmn")  # numbers that networks write in swapped pairs of digits
 SOURCE_CELL = "@cell"  # of `unit_from`: the unit is in the cell, behind the number
 DOCUMENT_PREFIX = "$."  # a path of the JSON document around the record array
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
-    pass
-
-
-class Format(_Document, frozen=True):
+class Format(Document, frozen=True):
     """File format of a source. gzip and zstd compression is detected by its magic number.
 
-    `delimiter`, `quote`, `header` and `columns` apply to CSV. `records` is the path of the record array in a JSON
-    document. `explode` is the path of an array inside a record; each of its elements is a record of its own. `binary`
-    says how columns of bytes (Parquet, Arrow) become text.
+    `delimiter`, `quote`, `header`, `skip_lines` (lines above the header) and `columns` apply to CSV. `records` is the
+    path of the record array in a JSON document. `explode` is the path of an array inside a record; each of its elements
+    is a record of its own. `binary` says how columns of bytes (Parquet, Arrow) become text. Lines of a CSV that match
+    the regular expression `footer` are no records. Its groups `records`, `quantity` and so on are totals of the file.
     """
 
     type: Literal["csv", "ndjson", "json", "parquet", "arrow"]
     delimiter: str = ","
     quote: str = '"'
     header: bool = True
+    skip_lines: int = 0
+    footer: str | None = None
     columns: tuple[str, ...] = ()
     encoding: Literal["utf-8", "latin-1", "cp1252", "iso-8859-15"] = "utf-8"
     records: str = ""
@@ -69,7 +71,7 @@ class Format(_Document, frozen=True):
     binary: Literal["text", "hex"] = "text"
 
 
-class Volumes(_Document, frozen=True):
+class Volumes(Document, frozen=True):
     """Volume mode: a quantity is the usage of the record ("delta") or a running total of its session (F3).
 
     A running total of `counter_bits` begins again at 0 when it is full. Without it, a total that falls has restarted.
@@ -79,7 +81,7 @@ class Volumes(_Document, frozen=True):
     counter_bits: Literal[32, 64] | None = None
 
 
-class Numbers(_Document, frozen=True):
+class Numbers(Document, frozen=True):
     """How numbers are written: the decimal separator, the separators of thousands, base 10 or 16.
 
     A mapping without `Numbers` reads plain decimal text, and refuses a text that has two readings.
@@ -95,14 +97,14 @@ class Numbers(_Document, frozen=True):
         return ((self.thousands,) if self.thousands else ()) if isinstance(self.thousands, str) else self.thousands
 
 
-class Plus(_Document, frozen=True):
+class Plus(Document, frozen=True):
     """A second source of one quantity. It adds its number `times` so many whole units, such as gigawords of 2^32."""
 
     from_: str = msgspec.field(name="from")
     times: int = 1
 
 
-class Condition(_Document, frozen=True):
+class Condition(Document, frozen=True):
     """Tests of one source field, compared as text. The condition is true if every given test is true."""
 
     field: str
@@ -111,7 +113,7 @@ class Condition(_Document, frozen=True):
     present: bool | None = None
 
 
-class Lookup(_Document, frozen=True):
+class Lookup(Document, frozen=True):
     """A lookup list that replaces the source text: the CSV `file` and its columns `key` and `value`."""
 
     file: str
@@ -119,7 +121,7 @@ class Lookup(_Document, frozen=True):
     value: str
 
 
-class Field(_Document, frozen=True):
+class Field(Document, frozen=True):
     """Source of one target field, and how its text is read. Exactly one of `from`, `join` and `value` is given."""
 
     from_: str | tuple[str, ...] | None = msgspec.field(default=None, name="from")
@@ -138,6 +140,7 @@ class Field(_Document, frozen=True):
     base: Literal[1000, 1024] = 1024
     numbers: Numbers | None = None
     plus: Plus | tuple[Plus, ...] = ()
+    swapped: bool = False
     time: str | tuple[str, ...] = "iso"
     zone: str = "UTC"
     mcc: bool = False
@@ -167,7 +170,7 @@ class Field(_Document, frozen=True):
         return (self.time,) if isinstance(self.time, str) else self.time
 
 
-class RecordRule(_Document, frozen=True):
+class RecordRule(Document, frozen=True):
     """Rule that makes one usage record from each source record for which every condition of `when` is true.
 
     The record key joins with "|": the texts of `key`, which must have a value, those of `key_optional`, and
@@ -180,7 +183,7 @@ class RecordRule(_Document, frozen=True):
     key: tuple[str, ...] = ()
     key_optional: tuple[str, ...] = ()
     key_suffix: str = ""
-    fields: dict[str, Field] = {}
+    fields: dict[str, Field] = msgspec.field(default_factory=dict)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -188,7 +191,7 @@ class RecordRule(_Document, frozen=True):
         return (self.when,) if isinstance(self.when, Condition) else self.when
 
 
-class Mapping(_Document, frozen=True):
+class Mapping(Document, frozen=True):
     """Mapping of one feed: its name, its format, and the rules that make usage records from it."""
 
     name: str
@@ -197,7 +200,7 @@ class Mapping(_Document, frozen=True):
     title: str = ""
     volumes: Volumes = Volumes()
     numbers: Numbers | None = None
-    fields: dict[str, Field] = {}
+    fields: dict[str, Field] = msgspec.field(default_factory=dict)
 
     @property
     def lookups(self) -> tuple[Lookup, ...]:
@@ -222,7 +225,7 @@ class Mapping(_Document, frozen=True):
         for rule in self.records:
             for target, field in self.rule_fields(rule).items():
                 found.setdefault(target, set()).add(field.label)
-        return tuple((target, *names) for target, names in found.items() if len(names) == 1 and "" not in names)
+        return tuple((target, min(names)) for target, names in found.items() if len(names) == 1 and "" not in names)
 
     def rule_fields(self, rule: RecordRule) -> dict[str, Field]:
         """Return the fields of `rule` in the order of TARGETS: the common fields, overridden by its own.

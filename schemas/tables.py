@@ -146,7 +146,7 @@ RESULTS = pa.schema(
 CHARGES = pa.schema(
     [
         ("charge_id", pa.string()),  # <partition>.<offset>.<number>, the same in every replay
-        ("kind", _WORD),  # fee | addon | pool_fee
+        ("kind", _WORD),  # fee | pool_fee | addon | minimum
         ("account_id", _WORD),
         ("subject_kind", _WORD),  # sim | device | pool
         ("subject", pa.string()),

@@ -94,7 +94,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-class _Commands(TyperGroup):
+class _CommandGroup(TyperGroup):
     """Click group of the commands in `COMMANDS`. A command has only name and help until it is called."""
 
     def __init__(self, **settings: Any) -> None:
@@ -118,7 +118,7 @@ def load_command(name: str) -> Any:
 # Without markup, help and usage errors are plain text. Importing Rich takes longer than everything else they need.
 app = typer.Typer(
     name="weir",
-    cls=_Commands,
+    cls=_CommandGroup,
     help="Rate usage records of IoT SIM cards: load plans and cards, ingest carrier feeds, read totals and reports.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.context import Json, counted, data_of, micros, parse_instant
+from jobs.context import Force, Json, counted, data_of, micros, parse_instant
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,12 +20,12 @@ def register(app: typer.Typer) -> None:
     app.command()(close)
 
 
-def close(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
+def close(context: typer.Context, as_of: AsOf = None, force: Force = False, as_json: Json = False) -> None:
     """Close the billing cycles whose grace period is over: what is owed beside usage is written down and stands."""
     from jobs.output.console import show
 
     moment = parse_instant(as_of, "--as-of") or dt.datetime.now(dt.UTC)
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         step = driver.tick(micros(moment))
     sums = _sums(step.charges)
     lines = [

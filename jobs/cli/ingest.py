@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.context import Files, Json, data_of, feed_names, micros, parse_instant, tell
+from jobs.context import Files, Force, Json, data_of, feed_names, micros, parse_instant, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -34,13 +34,14 @@ def apply(
             help="Effective time (ISO 8601). Default: the latest arrival, tick or command so far.",
         ),
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Load accounts, plans, zones, pools, cards and rules from TOML and CSV files: all or nothing."""
     from pipeline.catalogue import load_catalogue
 
     moment = parse_instant(as_of, "--as-of")
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         state = driver.engine.state
         change = load_catalogue(
             files, known=state.catalogue, check_digits=not no_check_digits, active=state.rules.active
@@ -71,6 +72,7 @@ def ingest(
     as_of: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time of arrival of the files (ISO 8601). Default: now.")
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Rate the usage records of feed files. Each record ends as rated, duplicate or rejected."""
@@ -81,7 +83,7 @@ def ingest(
     mapping = load_mapping(feed)
     moment = parse_instant(as_of, "--as-of")
     started = time.monotonic()
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         tally = ingest_files(driver, mapping, files, moment)
         seconds = time.monotonic() - started
         show(tally.to_dict() | {"seconds": round(seconds, 3)}, as_json, lambda _: render_tally(out, tally, seconds))

@@ -59,12 +59,12 @@ def deliver(
                 signal.signal(number, lambda *_: stop.set())
         task = bar.add_task("deliver", total=None, note="")
 
-        def told(tally: Tally) -> None:
+        def show_progress(tally: Tally) -> None:
             done = tally.delivered + tally.dead
             note = f"{tally.failed:,} failed for now" if tally.failed else ""
             bar.update(task, completed=done, total=done + deliverer.pending(), note=note)
 
-        tally = deliverer.run(follow=follow, stop=stop, progress=told)
+        tally = deliverer.run(follow=follow, stop=stop, progress=show_progress)
         console = err if deliverer.writes_to_standard_output else out
     seconds = time.monotonic() - started
     document = _document(tally) | {"seconds": round(seconds, 3)}

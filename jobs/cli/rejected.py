@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.context import Json, Limit, Offset, data_of, feed_names, parse_instant
+from jobs.context import Force, Json, Limit, Offset, data_of, feed_names, parse_instant
 from rating.errors import UsageError
 from schemas.choices import RejectReason
 
@@ -104,6 +104,7 @@ def replay_rejected(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A corrected export.")],
     mapping: Mappings = None,
     as_of: Annotated[str | None, typer.Option(metavar="TIME", help="Time of arrival (ISO 8601). Default: now.")] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Ingest the records of a corrected export."""
@@ -114,7 +115,7 @@ def replay_rejected(
 
     moment = parse_instant(as_of, "--as-of")
     started = time.monotonic()
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         tally = rejected.replay(driver, file, [load_mapping(path) for path in mapping or []], moment)
         seconds = time.monotonic() - started
         show(tally.to_dict() | {"seconds": round(seconds, 3)}, as_json, lambda _: render_tally(out, tally, seconds))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.context import Json, Limit, Offset, counted, data_of, micros, parse_instant, tell
+from jobs.context import Force, Json, Limit, Offset, counted, data_of, micros, parse_instant, tell
 from rating.errors import UsageError
 from schemas.choices import ActionState, RuleStatus, TriggerName
 
@@ -43,6 +43,7 @@ def command(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="NDJSON; - is standard input.")],
     as_of: AsOf = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Apply commands: results of actions, network events of SIMs, rules to activate or deactivate. All or nothing.
@@ -54,16 +55,16 @@ def command(
 
     moment = _moment(as_of)
     given = read_commands(files)
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         require_possible(driver.engine, given)
         step = driver.command(given.commands, micros(moment))
     tell(f"applied {counted(len(given), 'command')}", {"commands": len(given)}, step, as_json)
 
 
-def tick(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
+def tick(context: typer.Context, as_of: AsOf = None, force: Force = False, as_json: Json = False) -> None:
     """Advance the clock to now or a given time, so that rules and actions that depend on time happen."""
     moment = _moment(as_of)
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         step = driver.tick(micros(moment))
         clock_us = driver.engine.state.clock_us
     at = dt.datetime.fromtimestamp(clock_us // 1_000_000, dt.UTC).replace(microsecond=clock_us % 1_000_000)
@@ -124,18 +125,28 @@ def show_rule(
 
 @group.command()
 def activate(
-    context: typer.Context, ids: RuleIds = None, every: All = False, as_of: AsOf = None, as_json: Json = False
+    context: typer.Context,
+    ids: RuleIds = None,
+    every: All = False,
+    as_of: AsOf = None,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Activate rules. An active rule cannot be edited."""
-    _switch(context, ids or [], every, as_of, as_json, to="ACTIVE")
+    _switch(context, ids or [], every, as_of, force, as_json, to="ACTIVE")
 
 
 @group.command()
 def deactivate(
-    context: typer.Context, ids: RuleIds = None, every: All = False, as_of: AsOf = None, as_json: Json = False
+    context: typer.Context,
+    ids: RuleIds = None,
+    every: All = False,
+    as_of: AsOf = None,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Deactivate rules, so that they can be edited."""
-    _switch(context, ids or [], every, as_of, as_json, to="INACTIVE")
+    _switch(context, ids or [], every, as_of, force, as_json, to="INACTIVE")
 
 
 @group.command()
@@ -206,7 +217,9 @@ def _asking(
         yield at.connection, asked
 
 
-def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str | None, as_json: bool, to: str) -> None:
+def _switch(
+    context: typer.Context, ids: Sequence[str], every: bool, as_of: str | None, force: bool, as_json: bool, to: str
+) -> None:
     import polars as pl
 
     from jobs.show.rules import require_rule
@@ -218,7 +231,7 @@ def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str 
             "found rules and --all; expected one of them" if ids else "found no rules; expected their ids, or --all"
         )
     moment = _moment(as_of)
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         known = rules_view(driver.engine)
         if every:
             ids = known.filter(pl.col("status") != to)["rule_id"].to_list()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.context import Files, Json, counted, data_of, micros, parse_instant
+from jobs.context import Files, Json, counted, data_of, instant_to_send, micros
 from pipeline.extras import require_extra
 
 if TYPE_CHECKING:
@@ -150,12 +150,12 @@ def _send(
     from jobs.output.console import show
     from pipeline.config import load_config
 
-    moment = parse_instant(as_of, "--as-of")
+    moment = instant_to_send(as_of, "--as-of")
     kafka = load_config(data_of(context).config).kafka
     asyncio.run(ensure_topics(kafka))
     entry = make(kafka, micros(moment or dt.datetime.now(dt.UTC)))
     offsets = asyncio.run(send_entry(kafka, entry, wait_s=None if no_wait else timeout_s))
     document: dict[str, Any] = {"offsets": offsets, "accepted": None if no_wait else True}
     state = "sent" if no_wait else "accepted"
-    told = f"{state}: {said}, {parts_sent(offsets)}" if offsets else "nothing to send"
-    show(document, as_json, lambda console: console.print(told, highlight=False, markup=False))
+    text = f"{state}: {said}, {parts_sent(offsets)}" if offsets else "nothing to send"
+    show(document, as_json, lambda console: console.print(text, highlight=False, markup=False))

@@ -82,7 +82,8 @@ def cards(
     with reading(data_of(context), as_of) as moment:
         require_known("a plan", plan, moment.plan_ids)
         require_known("a pool", pool, moment.pool_ids)
-        views, shown = moment.views, midnight.Reading(moment.as_of)
+        moment.require_counters()
+        views, shown = moment.views, midnight.ShownUsage(moment.as_of)
         if until_midnight:
             views, shown = midnight.until_midnight(moment.connection, views, moment.as_of)
         page = listing.list_cards(
@@ -136,10 +137,14 @@ def pools(
     from jobs.show.source import reading
 
     with reading(data_of(context), as_of) as moment:
+        if cycle is None:
+            moment.require_counters()
         found = gauges.list_pools(moment.views, moment.as_of, account=account, cycle=cycle, windows=moment.windows)
-        held = sorted(set(moment.views.pools["cycle"]))
-    if cycle is not None and cycle not in held:
-        raise UsageError(f"--cycle: found {cycle!r}; expected a cycle that the state has: {', '.join(held) or 'none'}")
+        cycles = sorted(set(moment.views.pools["cycle"]))
+    if cycle is not None and cycle not in cycles:
+        raise UsageError(
+            f"--cycle: found {cycle!r}; expected a cycle that the state has: {', '.join(cycles) or 'none'}"
+        )
     document = [gauge.as_dict() for gauge in found]
     show(document, as_json, lambda console: console.print(listing_text.render_pools(found)))
 
@@ -156,6 +161,7 @@ def pool(
     from jobs.show.source import reading
 
     with reading(data_of(context), as_of) as moment:
+        moment.require_counters()
         detail = gauges.pool_detail(moment.connection, moment.views, pool_id, moment.as_of, windows=moment.windows)
     show(detail.as_dict(), as_json, lambda console: console.print(listing_text.render_pool(detail)))
 

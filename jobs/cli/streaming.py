@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.context import FeedArgument, Files, Json, counted, data_of, micros, parse_instant
+from jobs.context import FeedArgument, Files, Json, counted, data_of, instant_to_send, micros
 from pipeline.extras import require_extra
 from rating.errors import UsageError
 
@@ -93,7 +93,7 @@ def feed(
     from pipeline.feeds.mappings import load_mapping
 
     mapping = load_mapping(feed)
-    moment = parse_instant(as_of, "--as-of")
+    moment = instant_to_send(as_of, "--as-of")
     kafka = load_config(data_of(context).config).kafka
 
     async def send(watch: Callable[[Source, int], None]) -> list[Fed]:
@@ -119,8 +119,8 @@ def feed(
 
         fed = asyncio.run(send(watch))
     document = {"files": [_fed(one) for one in fed], "seconds": round(time.monotonic() - started_s, 3)}
-    told = "\n".join(map(_told, fed))
-    show(document, as_json, lambda console: console.print(told, highlight=False, markup=False))
+    text = "\n".join(map(_sentence, fed))
+    show(document, as_json, lambda console: console.print(text, highlight=False, markup=False))
 
 
 def _fed(one: Fed) -> dict[str, object]:
@@ -134,7 +134,7 @@ def _fed(one: Fed) -> dict[str, object]:
     }
 
 
-def _told(one: Fed) -> str:
+def _sentence(one: Fed) -> str:
     if one.was_there:
         return f"{one.name}: partition {one.partition} has the whole file already; --again sends it again"
     behind = f", after {one.before:,} that it had already" if one.before else ""

@@ -123,7 +123,7 @@ def run(folder: Path, cards: int, records: int, bar: Progress) -> Demonstration:
     *early, last = _deliveries(fleet)
     bar.update(step, description="load the catalogue", note="")
     actions = folder / "actions.ndjson"
-    with Embedded.open(folder / "data", write=True) as driver:
+    with Embedded.open(folder / "data", write=True, force=True) as driver:  # its months are fixed
         active = _load(driver, examples, fleet)
         feeds = _Feeds(driver, bar)
         fleet_label = f"{_plain().name} (fleet)"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from typing import IO, Final
 
 import duckdb
 import msgspec
+import numpy as np
 import polars as pl
 
 from jobs.context import micros
@@ -29,6 +31,9 @@ from pipeline.embedded.driver import Embedded
 from pipeline.embedded.progress import Tally
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.mappings import ready_mappings
+from pipeline.feeds.source_file import Source
+from pipeline.store.folders import create_file
+from pipeline.store.folders import folder as below
 from rating.errors import CatalogueError, Finding, SourceError, StorageError, UsageError
 from schemas import mapping as feed_mapping
 from schemas.choices import RejectReason
@@ -163,38 +168,37 @@ def _text(raw: bytes | None, encoding: str | None) -> tuple[str | None, str | No
 
 @dataclass
 class _Sources:
-    """Files to replay of one feed. Each has the name of its source, its header, and its lines by row."""
+    """Lines to replay of one feed, by the name and the header of their source, and by row.
+
+    Different lines of one row have different numbers, and lines of the same number share a file.
+    """
 
     mapping: feed_mapping.Mapping
-    files: list[tuple[str, bytes | None, dict[int, bytes]]] = field(default_factory=list)
+    lines: dict[tuple[str, bytes | None], dict[int, dict[bytes, int]]] = field(default_factory=dict)
 
     def add(self, source: str, header: bytes | None, row: int, line: bytes) -> None:
-        """Add the line to a file of this source and header in which its row is free or already has the same line.
+        """Add a line of this source and header. The same line of the same row counts once."""
+        same_row = self.lines.setdefault((source, header), {}).setdefault(row, {})
+        same_row.setdefault(line, len(same_row))
 
-        If there is none, start a new file.
-        """
-        for name, head, lines in self.files:
-            if (name, head) == (source, header) and lines.get(row, line) == line:
-                lines[row] = line
-                return
-        self.files.append((source, header, {row: line}))
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write the files below `folder` and return their paths. Empty lines put each line on its original row."""
-        paths = []
-        for number, (source, header, lines) in enumerate(self.files):
-            path = folder / self.mapping.name / str(number) / source
-            path.parent.mkdir(parents=True)
-            with path.open("wb") as file:
-                at = 1
-                if header is not None:
-                    file.write(header + b"\n")
-                    at = 2
-                for row in sorted(lines):
-                    file.write(b"\n" * (row - at) + lines[row] + b"\n")
-                    at = row + 1
-            paths.append(path)
-        return paths
+    def write(self, folder: Path) -> list[Source]:
+        """Write the files below `folder` and return them, each with the rows of its lines."""
+        sources: list[Source] = []
+        for (source, header), rows in self.lines.items():
+            for number in range(max(map(len, rows.values()))):
+                chosen = [(row, line) for row in sorted(rows) for line, place in rows[row].items() if place == number]
+                path = folder / self.mapping.name / str(len(sources)) / source
+                path.parent.mkdir(parents=True)
+                with os.fdopen(create_file(path, os.O_EXCL), "wb") as file:
+                    file.writelines([] if header is None else [header, b"\n"])
+                    file.writelines(part for _, line in chosen for part in (line, b"\n"))
+                numbers = path.parent.with_suffix(".rows")
+                with os.fdopen(create_file(numbers, os.O_EXCL), "wb") as file:
+                    # A line with line breaks in quotes takes several rows.
+                    taken = [row + more for row, line in chosen for more in range(line.count(b"\n") + 1)]
+                    file.write(np.array(taken, "<i8").tobytes())
+                sources.append(Source.of(path, numbers))
+        return sources
 
 
 def replay(driver: Embedded, path: Path, mappings: Iterable[feed_mapping.Mapping], as_of: dt.datetime | None) -> Tally:
@@ -213,14 +217,16 @@ def replay(driver: Embedded, path: Path, mappings: Iterable[feed_mapping.Mapping
     total = Tally()
     try:
         # The folder may exist after a killed replay. The same export writes the same files, so the ingest resumes.
+        with below(driver.directory.path, folder.name, create=True):
+            pass
         shutil.rmtree(folder, ignore_errors=True)
         written = [(mapping, sources.write(folder)) for mapping, sources in zip(listed, feeds, strict=True)]
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise StorageError(f"{folder}: cannot be written: {error.strerror}; make room, then replay again") from error
     try:
-        for mapping, paths in written:
-            total.add(driver.ingest(mapping, paths, micros(moment), fixed_as_of=as_of is not None))
+        for mapping, sources in written:
+            total.add(driver.ingest(mapping, sources, micros(moment), fixed_as_of=as_of is not None))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return total
@@ -275,7 +281,7 @@ def _place(sources: _Sources, rejected: Rejected) -> Finding | None:
     if form.type != "csv":
         # A record of a JSON document may span several lines. JSON strings contain no line breaks, so this is safe.
         raw = raw.replace(b"\r", b" ").replace(b"\n", b" ")
-    if b"\n" in raw:
+    if b"\n" in raw and not (form.type == "csv" and form.quote and form.quote.encode() in raw):
         return Finding(("raw",), "a line break", "one line, as in the source")
     if form.type == "csv" and (header is None) == form.header:
         found = "nothing" if header is None else "a header"
@@ -299,9 +305,14 @@ def _bytes(text: str | None, encoded: str | None, encoding: str) -> bytes | None
 
 
 def _of_lines(mapping: feed_mapping.Mapping) -> feed_mapping.Mapping:
-    """Return the mapping for one raw record a line. Records of JSON, Parquet and Arrow sources become NDJSON."""
+    """Return the mapping for one raw record a line. Records of JSON, Parquet and Arrow sources become NDJSON.
+
+    No lines are above the header of a CSV, and it has no footer.
+    """
     if mapping.format.type in ("csv", "ndjson"):
-        return mapping
+        return msgspec.structs.replace(
+            mapping, format=msgspec.structs.replace(mapping.format, skip_lines=0, footer=None)
+        )
     as_lines = msgspec.structs.replace(mapping.format, type="ndjson", records="", encoding="utf-8")
     return msgspec.structs.replace(mapping, format=as_lines)
 

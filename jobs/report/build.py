@@ -141,12 +141,12 @@ def label_bounds(cycle: str) -> tuple[dt.date, dt.date]:
 
 
 def _cycle_window(views: StateViews, cycle: str, accounts: list[str] | None, as_of: dt.datetime) -> _Window:
-    held = views.counters.filter(pl.col("cycle") == cycle)
+    counters = views.counters.filter(pl.col("cycle") == cycle)
     if accounts is not None:
-        held = held.filter(pl.col("account_id").is_in(accounts))
+        counters = counters.filter(pl.col("account_id").is_in(accounts))
     zones = views.accounts.select("account_id", "time_zone")
     subjects = (
-        held.join(zones, on="account_id", how="left", maintain_order="left")
+        counters.join(zones, on="account_id", how="left", maintain_order="left")
         .group_by("subject_kind", "subject", "service")
         .agg(pl.col("cycle_from").min(), pl.col("cycle_until").max(), pl.col("time_zone").first().fill_null("UTC"))
     )

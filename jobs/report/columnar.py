@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from jobs.output.formulas import FORMULA
 from jobs.output.text import amounts_as_text
+from jobs.report.files import file_stem, replacing
 from jobs.report.model import SECTIONS, Report
-from jobs.report.place import file_stem, placed
 
 
 def write_csv(report: Report, out: Path) -> list[Path]:
@@ -58,7 +58,7 @@ def _write_each(report: Report, out: Path, suffix: str, write: Callable[[pl.Data
     paths = []
     for name in SECTIONS:
         path = out / f"{file_stem(report)}-{name.replace('_', '-')}.{suffix}"
-        with placed(path) as unfinished:
+        with replacing(path) as unfinished:
             write(report.sections[name], unfinished)
         paths.append(path)
     return paths

@@ -14,8 +14,8 @@ from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
 from jobs.output.text import amounts_as_text
+from jobs.report.files import file_stem, replacing
 from jobs.report.model import SECTIONS, Column, Report, SectionPlan, telling_columns
-from jobs.report.place import file_stem, placed
 
 SHEET_ROWS = 1_048_576
 _HEADER_ROW = 2  # Below the title and its caption.
@@ -29,7 +29,7 @@ def write_xlsx(report: Report, out: Path) -> list[Path]:
     rows than a sheet can have, its sheet refers to the CSV file instead. The same report gives the same bytes.
     """
     path = out / f"{file_stem(report)}.xlsx"
-    with placed(path) as unfinished:
+    with replacing(path) as unfinished:
         options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
         book = xlsxwriter.Workbook(str(unfinished), options)
         try:

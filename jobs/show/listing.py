@@ -21,7 +21,7 @@ from jobs.output.text import amount_text, json_rows
 from jobs.show import until_midnight as midnight
 from jobs.show.page import Page, frame_of, require_page
 from jobs.show.rules import latest_actions, latest_firings
-from jobs.show.until_midnight import Reading
+from jobs.show.until_midnight import ShownUsage
 from pipeline.feeds.ready import ready_feeds
 from rating.errors import UsageError
 from rating.queries.schemas import StateViews
@@ -51,7 +51,7 @@ class CardDetail:
     days: pl.DataFrame
     firings: pl.DataFrame
     actions: pl.DataFrame
-    reading: Reading
+    reading: ShownUsage
 
     def as_dict(self) -> dict[str, Any]:
         """Return the card as JSON values."""
@@ -93,7 +93,7 @@ def list_cards(
     over_quota: bool = False,
     limit: int = 50,
     offset: int = 0,
-    reading: Reading | None = None,
+    reading: ShownUsage | None = None,
 ) -> Page:
     """Return the cards that match all filters, by ICCID, with their usage in the cycle that is open at `as_of` (Q1).
 
@@ -118,7 +118,7 @@ def list_cards(
     if over_quota:
         cards = cards.filter(pl.col("over_quota").fill_null(False))
     rows = cards.sort("iccid").slice(offset, limit)
-    return Page(cards.height, offset, rows, reading or Reading(as_of))
+    return Page(cards.height, offset, rows, reading or ShownUsage(as_of))
 
 
 def current_counters(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
@@ -193,7 +193,7 @@ def card_detail(
         raise UsageError(f"{count} with ICCID, IMSI or MSISDN {card!r}; find one with: weir cards --search TEXT")
     basics = found.row(0, named=True)
     iccid = basics["iccid"]
-    reading = Reading(as_of)
+    reading = ShownUsage(as_of)
     if until_midnight:
         views, reading = midnight.until_midnight(connection, views, as_of, iccid)
         reading = reading.of_zone(_zone_of(views, basics["account_id"]))

@@ -202,19 +202,19 @@ def render_rejected(rejected: RejectedList, *, only_open: bool = False) -> Rende
         reasons.add_row(safe(row["reason"]), safe(row["records"]), safe(row["meaning"]))
     newest: list[RenderableType] = [Text("Newest", style="bold italic")]
     for row in rejected.page.rows.iter_rows(named=True):
-        place = Text.assemble(
+        location = Text.assemble(
             safe(f"{row['source']}:{row['source_row']}", "bold"),
             ("  arrived ", "dim"),
             safe(row["received_at"], "dim"),
             ("  feed ", "dim"),
             safe(row["feed"], "dim"),
         )
-        place.no_wrap, place.overflow = True, "ellipsis"
+        location.no_wrap, location.overflow = True, "ellipsis"
         about = f"{row['reason']} {row['field']}" if row["field"] else row["reason"]
         what = Text.assemble(safe(about, "red"), ": ", safe(row["message"]))
         line = safe(row["preview"], "dim")
         line.no_wrap, line.overflow = True, "ellipsis"
-        newest += [place, Padding(what, (0, 0, 0, 2), expand=False), Padding(line, (0, 0, 0, 2), expand=False)]
+        newest += [location, Padding(what, (0, 0, 0, 2), expand=False), Padding(line, (0, 0, 0, 2), expand=False)]
     return spaced([reasons, Group(*newest, range_text(rejected.page))])
 
 

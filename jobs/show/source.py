@@ -17,14 +17,16 @@ from jobs.show import gauges
 from pipeline.extras import require_extra
 from pipeline.history.reader import Histories
 from pipeline.store.directory import DataDirectory
-from rating.errors import StorageError, WorldError
+from rating.errors import StorageError, UsageError, WorldError
 from rating.queries.queried import Queried
 from rating.queries.schemas import VIEWS, StateViews
-from rating.queries.views import state_views
+from rating.queries.views import cycles_gone, state_views
 from schemas.rules import Rule
 
 if TYPE_CHECKING:
     import duckdb
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,17 @@ class Reading:
     as_of: dt.datetime
     facts: Mapping[str, Any]
     cycle: str | None = None
+    asked: bool = False  # whether the user named the time
+
+    def require_counters(self) -> None:
+        """Raise UsageError if the state keeps no counters of a cycle that was open at the time that was asked."""
+        gone = sorted({name for part in self.parts for name in cycles_gone(part, us_of(self.as_of))})
+        if self.asked and gone:
+            raise UsageError(
+                f"--as-of: found {self.as_of:%Y-%m-%d}, in cycle {', '.join(gone)}, which takes no more usage; "
+                f"expected a time in a cycle that is open or in its grace period. `weir report --cycle {gone[0]}` and "
+                "`weir card ICCID --as-of TIME` show usage of closed cycles"
+            )
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -83,7 +96,13 @@ class Reading:
 
     @cached_property
     def _views(self) -> list[StateViews]:
-        return [state_views(part, self.cycle) for part in self.parts]
+        as_of_us = us_of(self.as_of) if self.asked else None
+        return [state_views(part, self.cycle, as_of_us) for part in self.parts]
+
+
+def us_of(moment: dt.datetime) -> int:
+    """Return a time in microseconds since 1970 UTC."""
+    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 def joined(views: list[StateViews]) -> StateViews:
@@ -126,7 +145,7 @@ def reading(
                 "journal_offsets": {str(partition): offset for partition, offset in landed.items()},
                 **_sizes(histories),
             }
-            yield Reading(connect, engines, _moment(engines, moment), facts, cycle)
+            yield Reading(connect, engines, _moment(engines, moment), facts, cycle, moment is not None)
         return
     with data.read() as committed, _connecting(committed.directory, check) as connect:
         directory = committed.directory
@@ -138,7 +157,7 @@ def reading(
             "total": committed.facts.total.to_dict(),
             "under_way": [source.name for one in committed.facts.under_way for source in one.sources[one.file :]],
         }
-        yield Reading(connect, [committed], _moment([committed], moment), facts, cycle)
+        yield Reading(connect, [committed], _moment([committed], moment), facts, cycle, moment is not None)
 
 
 @contextmanager
@@ -169,7 +188,7 @@ def _moment(parts: Sequence[Queried], asked: dt.datetime | None) -> dt.datetime:
     clock_us = max((part.state.clock_us for part in parts), default=0)
     if not clock_us:
         return dt.datetime.now(dt.UTC)
-    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=clock_us)
+    return _EPOCH + dt.timedelta(microseconds=clock_us)
 
 
 def _restored(data: Data, histories: Histories) -> tuple[Sequence[Queried], dict[int, int]]:

@@ -49,15 +49,15 @@ _UNITS = ("billable", "allowance_used", "addon_used", "overage")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ShownUsage:
     """The kind of usage that is shown: live at `as_of`, or until the end of the day in `until` for each time zone."""
 
     as_of: dt.datetime
     until: dict[str, dt.date] | None = None
 
-    def of_zone(self, zone: str) -> Reading:
+    def of_zone(self, zone: str) -> ShownUsage:
         """Return the reading for accounts in one time zone."""
-        return self if self.until is None else Reading(self.as_of, {zone: self.until[zone]})
+        return self if self.until is None else ShownUsage(self.as_of, {zone: self.until[zone]})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the reading as JSON values."""
@@ -97,7 +97,7 @@ def _day_before(zone: str, us: int) -> dt.date:
 
 def until_midnight(
     connection: duckdb.DuckDBPyConnection, views: StateViews, as_of: dt.datetime, iccid: str | None = None
-) -> tuple[StateViews, Reading]:
+) -> tuple[StateViews, ShownUsage]:
     """Return `views` with counters until the end of the previous local day of each account, and the matching reading.
 
     If `iccid` is given, the result has only the counters of the card, its device and its pool.
@@ -115,7 +115,7 @@ def until_midnight(
     sums = pl.from_arrow(rows.to_arrow_table())
     assert isinstance(sums, pl.DataFrame)
     counted = _recount(counters, sums)
-    return views.with_views(counters=counted.select(list(COUNTERS_VIEW))), Reading(as_of, days)
+    return views.with_views(counters=counted.select(list(COUNTERS_VIEW))), ShownUsage(as_of, days)
 
 
 def _recount(counters: pl.DataFrame, sums: pl.DataFrame) -> pl.DataFrame:
@@ -144,4 +144,4 @@ def _recount(counters: pl.DataFrame, sums: pl.DataFrame) -> pl.DataFrame:
     counted = rows.with_columns(
         pl.when(further).then(0).otherwise(pl.col(name)).alias(name) for name in (*_UNITS, "allowance_size")
     )
-    return counted.cast(nanos_type(counted["charge_nanos"]))
+    return counted.with_columns(pl.col("charge_nanos").cast(nanos_type(counted["charge_nanos"])))

@@ -103,11 +103,11 @@ def _own() -> Iterator[None]:
     """Add advice to the LockedError that the block raises if a worker has locked the partition."""
     try:
         yield
-    except LockedError as held:
+    except LockedError as locked:
         raise LockedError(
-            f"{held}: streaming workers load ClickHouse themselves, if they are configured to; "
+            f"{locked}: streaming workers load ClickHouse themselves, if they are configured to; "
             "stop them before you load or check by hand"
-        ) from held
+        ) from locked
 
 
 def _rows_in(client: Client, name: str) -> int:

@@ -58,7 +58,7 @@ class CardEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
 
 
 @dataclass
-class Source:
+class CardSource:
     """A file of cards: its name, a function from row to line, and the CSV headers by field."""
 
     file: str
@@ -70,14 +70,14 @@ class CardSet:
     """The cards of a set of files, with their origins."""
 
     def __init__(self) -> None:
-        self.sources: list[Source] = []
+        self.sources: list[CardSource] = []
         self._frames: list[pl.DataFrame] = []
 
     def frame(self) -> pl.DataFrame:
         """Return all rows in order of file and row, with the columns of CHANGE_SCHEMA and ORIGIN_SCHEMA."""
         return pl.concat([pl.DataFrame(schema=CHANGE_SCHEMA | ORIGIN_SCHEMA), *self._frames])
 
-    def add(self, source: Source, rows: pl.DataFrame) -> None:
+    def add(self, source: CardSource, rows: pl.DataFrame) -> None:
         """Add the rows of a source. They have the columns of CHANGE_SCHEMA and `row`."""
         origin = pl.lit(len(self.sources), dtype=pl.UInt32).alias("source")
         self.sources.append(source)
@@ -126,7 +126,7 @@ def add_toml_cards(entries: list[Entry[CardEntry]], cards: CardSet) -> None:
         ",".join(name for name in CARD_SCHEMA if getattr(entry.value, name) is not None) for entry in entries
     ]
     frame = pl.DataFrame(columns, schema=CHANGE_SCHEMA).with_row_index("row")
-    cards.add(Source(entries[0].file, lambda row: entries[row].line()), frame)
+    cards.add(CardSource(entries[0].file, lambda row: entries[row].line()), frame)
 
 
 def add_card_list(data: bytes, file: str, cards: CardSet, findings: Findings) -> None:
@@ -160,7 +160,7 @@ def add_card_list(data: bytes, file: str, cards: CardSet, findings: Findings) ->
         pl.when(pl.all() != "").then(pl.all()).name.keep()  # an empty cell is null
     )
     rows = cells.with_row_index("row").filter(~pl.all_horizontal(pl.col(columns).is_null()))
-    source = Source(
+    source = CardSource(
         file,
         _line_of(text, delimiter),
         {name: header for name, header in zip(names, headers, strict=True) if name in CHANGE_SCHEMA},
@@ -194,7 +194,7 @@ def _names(headers: list[str], file: str, findings: Findings) -> list[str]:
     return names
 
 
-def _typed(rows: pl.DataFrame, names: list[str], source: Source, findings: Findings) -> pl.DataFrame:
+def _typed(rows: pl.DataFrame, names: list[str], source: CardSource, findings: Findings) -> pl.DataFrame:
     """Convert text cells to the columns of CHANGE_SCHEMA. A cell that cannot be read becomes null and a finding.
 
     A column that the list has is given in each row, even if a cell is empty.

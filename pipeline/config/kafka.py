@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Final, Literal
 
 from pipeline.catalogue.findings import NOTHING, Text
-from pipeline.config.table import PathText, Problem, Table, host_and_port, is_loopback, not_both, within
+from pipeline.config.table import ConfigTable, PathText, Problem, host_and_port, is_loopback, not_both, within
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]*")
 _SMALLEST_OF_WORKERS: Final = 900_000
 _LONGEST: Final = 200  # Kafka allows 249 characters, and Faust appends a suffix
 
 
-class Kafka(Table, frozen=True):
+class Kafka(ConfigTable, frozen=True):
     """Brokers, security and topics.
 
     `servers` is a list of host:port, or one text separated by commas. With "tls" and "sasl_tls" the connection is

@@ -19,7 +19,7 @@ from pipeline.catalogue.lines import Path as Place
 from pipeline.config.clickhouse import ClickHouse, clickhouse_problems
 from pipeline.config.kafka import Kafka, kafka_problems
 from pipeline.config.outbox import Outbox, outbox_problems
-from pipeline.config.table import Problem, Table
+from pipeline.config.table import ConfigTable, Problem
 from pipeline.config.worker import Worker, worker_problems
 from rating.errors import CatalogueError, ConfigError, dotted
 
@@ -43,7 +43,7 @@ class _Nowhere(Lines):
         return 0
 
 
-class Config(Table, frozen=True):
+class Config(ConfigTable, frozen=True):
     """The whole configuration. A part that the file lacks has its defaults."""
 
     outbox: Outbox = Outbox()

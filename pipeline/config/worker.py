@@ -10,13 +10,13 @@ import msgspec
 from pipeline.catalogue.addresses import url_problem
 from pipeline.catalogue.findings import NOTHING, Text
 from pipeline.config.kafka import is_name
-from pipeline.config.table import PathText, Problem, Table, not_both, within
+from pipeline.config.table import ConfigTable, PathText, Problem, not_both, within
 
 EVERY_ACCOUNT: Final = "*"
 _MOST_ORIGINS: Final = 1000  # the state of each partition knows how far each of them was packed
 
 
-class Token(Table, frozen=True):
+class Token(ConfigTable, frozen=True):
     """A token for reading live state, and the accounts that its bearer may see; "*" means all accounts."""
 
     accounts: tuple[str, ...] | str
@@ -24,7 +24,7 @@ class Token(Table, frozen=True):
     token_file: PathText | None = None
 
 
-class Worker(Table, frozen=True):
+class Worker(ConfigTable, frozen=True):
     """Settings of a worker. All workers of one group have the same `app`."""
 
     app: str = "weir"

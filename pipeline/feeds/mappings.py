@@ -23,6 +23,7 @@ from schemas.mapping import (
     PSEUDO_SOURCES,
     QUANTITY_TARGETS,
     SOURCE_CELL,
+    SWAPPED_TARGETS,
     TARGETS,
     TIME_TARGETS,
     Field,
@@ -35,6 +36,7 @@ from schemas.usage import Direction, RecordType, Service
 UNITS = ("B", "KB", "MB", "GB", "TB", "s", "min", "h", "ms", *CLOCKS)
 _ISO_TIMES = ("iso", "epoch_s", "epoch_ms", "epoch_us")
 _MOST_TIMES = 1 << 40
+_MOST_SKIPPED = 100
 _MAX_MAPPING_BYTES = 1 << 20
 _CODES: dict[str, frozenset[str]] = {
     "service": frozenset(s.name.lower() for s in Service),
@@ -164,15 +166,42 @@ def _format_problems(mapping: Mapping) -> Iterator[str]:
             yield "format.columns: found names; expected none where the file has a header"
         if len(set(form.columns)) < len(form.columns):
             yield f"format.columns: found {list(form.columns)}; expected each name once"
+        if not 0 <= form.skip_lines <= _MOST_SKIPPED:
+            yield f"format.skip_lines: found {form.skip_lines}; expected 0 to {_MOST_SKIPPED}"
         if form.explode:
             yield f"format.explode: found {form.explode!r}; expected none, a CSV record has no arrays"
+    yield from _footer_problems(mapping)
     if form.records and form.type != "json":
         yield f'format.records: found {form.records!r}; expected it only with type = "json"'
+    if form.skip_lines and form.type != "csv":
+        yield f'format.skip_lines: found {form.skip_lines}; expected it only with type = "csv"'
     if form.binary != "text" and form.type not in ("parquet", "arrow"):
         yield f"format.binary: found {form.binary!r}; expected it only with Parquet and Arrow"
     for name, path in (("records", form.records), ("explode", form.explode)):
         if path and not all(path.split(".")):
             yield f"format.{name}: found {path!r}; expected names joined with dots"
+
+
+def _footer_problems(mapping: Mapping) -> Iterator[str]:
+    footer = mapping.format.footer
+    if footer is None:
+        return
+    if mapping.format.type != "csv":
+        yield 'format.footer: found one; expected it only with type = "csv"'
+    try:
+        pattern = re.compile(footer)
+    except re.error as error:
+        yield f"format.footer: found {footer!r} ({error}); expected a regular expression"
+        return
+    if pattern.search(""):
+        yield f"format.footer: found {footer!r}, which an empty line matches; expected one that a footer alone matches"
+    totals = [name for name in pattern.groupindex if name != "records"]
+    known = [name for name in QUANTITY_TARGETS if mapping.records and name in mapping.rule_fields(mapping.records[0])]
+    for name in totals:
+        if name not in known:
+            yield f"format.footer: found the group {name!r}; expected one of records, {', '.join(known)}"
+    if totals and len(mapping.records) > 1:
+        yield "format.footer: found a total and several [[records]]; expected one block, whose field the total is of"
 
 
 def _rule_problems(place: str, mapping: Mapping, rule: RecordRule) -> Iterator[str]:
@@ -216,6 +245,8 @@ def _field_problems(place: str, target: str, field: Field) -> Iterator[str]:
     yield from _number_problems(f"{place}.numbers", field.numbers)
     if field.numbers is not None and target not in (*QUANTITY_TARGETS, "sequence"):
         yield f"{place}.numbers: found on {target}; expected only on {', '.join(QUANTITY_TARGETS)}, sequence"
+    if field.swapped and target not in SWAPPED_TARGETS:
+        yield f"{place}.swapped: found on {target}; expected only on {', '.join(SWAPPED_TARGETS)}"
     if field.parts and target not in QUANTITY_TARGETS:
         yield f"{place}.plus: found on {target}; expected only on {', '.join(QUANTITY_TARGETS)}"
     for part in field.parts:

@@ -12,16 +12,20 @@ from rating.errors import SourceError
 _SAMPLE_BYTES = 1 << 20
 
 
-class Source(msgspec.Struct, frozen=True):
-    """A file to ingest: path, name as shown in rows, size, and a fingerprint of its size, beginning and end."""
+class Source(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file to ingest: path, name as shown in rows, size, and a fingerprint of its size, beginning and end.
+
+    `rows` is the path of the rows of its lines (pipeline.embedded.renumbered), or empty if they count from one.
+    """
 
     path: str
     name: str
     size_bytes: int
     fingerprint: str
+    rows: str = ""
 
     @classmethod
-    def of(cls, path: Path) -> Source:
+    def of(cls, path: Path, rows: Path | None = None) -> Source:
         """Inspect a file. Raises SourceError if it cannot be read."""
         try:
             size_bytes = path.stat().st_size
@@ -29,6 +33,8 @@ class Source(msgspec.Struct, frozen=True):
                 sample = file.read(_SAMPLE_BYTES)
                 file.seek(max(0, size_bytes - _SAMPLE_BYTES))
                 sample += file.read(_SAMPLE_BYTES)
+            if rows is not None:
+                sample += hashlib.blake2b(rows.read_bytes()).digest()
         except IsADirectoryError as error:
             raise SourceError(f"{path}: found a directory; expected a file of usage records") from error
         except OSError as error:
@@ -36,4 +42,10 @@ class Source(msgspec.Struct, frozen=True):
                 f"{path}: cannot be read: {error.strerror}; check the path and its permissions"
             ) from error
         digest = hashlib.blake2b(sample + size_bytes.to_bytes(8, "big"), digest_size=16)
-        return cls(str(path.absolute()), path.name, size_bytes, digest.hexdigest())
+        return cls(
+            str(path.absolute()),
+            path.name,
+            size_bytes,
+            digest.hexdigest(),
+            "" if rows is None else str(rows.absolute()),
+        )

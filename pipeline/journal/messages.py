@@ -28,7 +28,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.journal.entries import REJECTS, Entry, Rejects, Tables, entry_of, kind_of, payload_of
+from pipeline.journal.entries import REJECTS, Entry, Rejects, TableCodec, entry_of, kind_of, payload_of
 from rating.columnar.key_index import Ints
 from rating.errors import StorageError, WorldError
 
@@ -239,10 +239,10 @@ def read_message(content: bytes, where: str) -> Message:
         raise _damaged(where, "it does not fit its checksum")
     kind, count, parts, partition, first, offset, part, of_last, name_bytes = _HEAD.unpack_from(content, _START)
     at = _START + _HEAD.size + name_bytes
-    topic, _, place = content[_START + _HEAD.size : at].decode().partition("\0")
+    topic, _, origin = content[_START + _HEAD.size : at].decode().partition("\0")
     fence = None
     if topic:
-        via = (int(place.split()[0]), int(place.split()[1])) if place else None
+        via = (int(origin.split()[0]), int(origin.split()[1])) if origin else None
         fence = Fence(topic, partition, offset, part, None if first == offset else first, kind == REJECTS, via)
     return Message(fence, count, parts, kind, content[at:], where, of_last, checksum)
 
@@ -294,7 +294,7 @@ def _from_ipc(content: bytes) -> pa.Table:
 
 
 _PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
-_TABLES: Final = Tables(_to_ipc, _from_ipc)
+_TABLES: Final = TableCodec(_to_ipc, _from_ipc)
 
 
 def _damaged(where: str, how: str) -> StorageError:

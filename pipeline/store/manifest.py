@@ -72,7 +72,7 @@ def decode(text: bytes, path: Path) -> Manifest:
                 "directory: choose another with --data"
             )
         version = msgspec.json.decode(text, type=_Version).format
-    except msgspec.MsgspecError as damage:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as damage:
         raise _damaged(path, str(damage)) from damage
     if version != FORMAT:
         raise StorageError(
@@ -84,7 +84,7 @@ def decode(text: bytes, path: Path) -> Manifest:
         raise _damaged(path, f"it has no {', '.join(sorted(lacking))}")
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
-    except msgspec.MsgspecError as damage:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as damage:
         raise _damaged(path, str(damage)) from damage
     for name in [*manifest.retired, *(entry.path for entries in manifest.files.values() for entry in entries)]:
         if not is_inside(name):

@@ -203,7 +203,7 @@ class Directory:
         return Dated(latest, self.history("term_months"), lambda text: -1 if text is None else int(text))
 
     def billed_as(self, card: Ints, account: Ints) -> Ints:
-        """Return the row that stands for each card in the counters of an account, int64[n].
+        """Return the row that means each card in the counters of an account, int64[n].
 
         It is the row of the card, unless the card had another account before this one.
         """

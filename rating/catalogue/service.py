@@ -105,20 +105,31 @@ class Service:
             or self.stopped.latest.any()
         )
 
+    @cached_property
+    def _constant_terms(self) -> bool:
+        """Whether no card ever changed its plan, activation or term."""
+        directory = self.directory
+        return not directory.plans.changes and directory.activations.spells is directory.term_months.spells is None
+
     def term_ended(self, card: Ints, plan: Ints, day: Ints) -> npt.NDArray[np.bool_]:
         """Return whether the term of each card was over on a local day, on its plan of that day, bool[n] (T3)."""
         if not self._ends:
             return np.zeros(len(card), bool)
-        activated = self.directory.activations.at(card, day)
-        return day > self._term_ends(card, plan, day, activated)
+        if self._constant_terms:
+            ends = self.directory.term_ends[card]
+        else:
+            ends = self.term_ends(card, plan, day, self.directory.activations.at(card, day))
+        over: npt.NDArray[np.bool_] = day > ends
+        return over
 
     def ended(self, card: Ints, plan: Ints, day: Ints) -> npt.NDArray[np.bool_]:
         """Return whether each card has no allowance on a local day, because its term is over or it was stopped."""
         if not self._ends:
             return np.zeros(len(card), bool)
-        return self.term_ended(card, plan, day) | (self.stopped.at(card, day) == 1)
+        stopped: npt.NDArray[np.bool_] = self.stopped.at(card, day) == 1
+        return self.term_ended(card, plan, day) | stopped
 
-    def _term_ends(self, card: Ints, plan: Ints, day: Ints, activated: Ints) -> Ints:
+    def term_ends(self, card: Ints, plan: Ints, day: Ints, activated: Ints) -> Ints:
         """Return the last day of the term that each card has on a day; END for none."""
         own = self.directory.term_months.at(card, day)
         months = np.where(own >= 0, own, np.where(plan >= 0, self.plan_months[plan], -1))
@@ -144,7 +155,7 @@ class Service:
         card, begins, until, plan = card[on], begins[on], until[on], plan[on]
         activated = directory.activations.at(card, begins)
         from_day = np.where(activated < END, np.maximum(begins, activated), begins)
-        until_day = np.minimum(until, self._term_ends(card, plan, begins, activated))
+        until_day = np.minimum(until, self.term_ends(card, plan, begins, activated))
         pool = pools.at(card, begins) if len(pools.card) else np.full(len(card), -1, np.int64)
         by_device = (pool < 0) & self.book.plan_per_device[plan] if len(plan) else np.zeros(0, bool)
         pool = np.where(by_device, self.devices.at(card, begins), pool)

@@ -21,7 +21,7 @@ SPELL_SCHEMA: Final = {"card": pl.Int64(), "from_day": pl.Int64(), "until_day": 
 # Histories of facts other than plans and pools. Only cards that changed in a fact have rows; they cover all days.
 FACT_SCHEMA: Final = {"fact": pl.String()} | SPELL_SCHEMA
 
-# A tenure is the time in which one account owns a card. `row` stands for the card in the counters of that account: the
+# A tenure is the time in which one account owns a card. `row` is the card in the counters of that account: the
 # row of the card for its first account, a number from the top of the rows for any other. Only cards that changed their
 # account have tenures.
 TENURE_SCHEMA: Final = {"card": pl.Int64(), "account": pl.String(), "row": pl.Int64()}
@@ -124,6 +124,11 @@ class Spells:
             self._always = np.full(cards, -1, np.int64)
             self._always[self.card] = self.target
 
+    @property
+    def changes(self) -> bool:
+        """Whether the target of any card begins or ends on some day."""
+        return self._always is None
+
     def in_turn(self, card: Ints) -> Iterator[tuple[Ints, Ints]]:
         """Yield (positions in `card`, the spell of each of these cards): first spells, then second ones and so on."""
         for further in range(int(self._count[card].max(initial=0))):
@@ -179,3 +184,21 @@ def few_chunks(frame: pl.DataFrame) -> pl.DataFrame:
 def _is_sorted(history: pl.DataFrame) -> bool:
     card, day = np.diff(history["card"].to_numpy()), np.diff(history["from_day"].to_numpy())
     return not ((card < 0) | ((card == 0) & (day < 0))).any()
+
+
+def texts_on(history: pl.DataFrame, latest: pl.Series, card: Ints, day: Ints) -> pl.Series:
+    """Return the value of a fact of cards on local days as text, String[n].
+
+    `latest` is the value now of each of these cards, String[n]. It holds on all days for a card without a history.
+    """
+    if history.is_empty():
+        return latest
+    texts = history["target"].unique().drop_nulls()
+    rows = dict(zip(texts.to_list(), range(len(texts)), strict=True))
+    spells = Spells(history, int(max(history["card"].max(), card.max(initial=0))) + 1, rows)
+    place = spells.at(card, day)
+    found = pl.concat([texts, pl.Series(texts.name, [None], dtype=pl.String)]).gather(
+        np.where(place < 0, len(texts), place)
+    )
+    dated = np.isin(card, history["card"].to_numpy())
+    return found.zip_with(pl.Series(dated), latest)

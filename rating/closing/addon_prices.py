@@ -31,6 +31,6 @@ def addon_prices(compiled: Compiled, code: int) -> pl.DataFrame:
         days = last - first + 1
         rows.append(
             (account, "sim", addon.iccid, plan.id, version.version, cycle_label(book, code), ADDON_FEE, days, days,
-             nanos, plan.currency)
+             nanos, plan.currency, "addon")
         )  # fmt: skip
     return pl.DataFrame(rows, schema=FEES_OWED, orient="row")

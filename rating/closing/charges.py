@@ -7,9 +7,9 @@ import polars as pl
 import pyarrow as pa
 
 from rating.apply import Compiled
-from rating.closing.addon_prices import ADDON_FEE
 from rating.closing.close import Closing
 from rating.closing.fees import fees_owed
+from rating.columnar.counters import Counters
 from rating.position import JournalPosition
 from rating.usage.cycles import cycle_code
 from schemas.tables import CHARGES
@@ -17,7 +17,9 @@ from schemas.tables import CHARGES
 _SORTED = ("account_id", "cycle", "subject_kind", "subject", "plan_id", "plan_version", "name", "amount_nanos")
 
 
-def charges_of_closing(compiled: Compiled, closing: Closing, now_us: int, position: JournalPosition) -> pa.Table:
+def charges_of_closing(
+    compiled: Compiled, counters: Counters, closing: Closing, now_us: int, position: JournalPosition
+) -> pa.Table:
     """Return the charges (schemas.tables.CHARGES) of the cycles that close, in order of account, cycle and subject.
 
     `position` is that of the entry that closes them; it makes the ids of the rows.
@@ -29,17 +31,15 @@ def charges_of_closing(compiled: Compiled, closing: Closing, now_us: int, positi
     frames = []
     for code in np.unique(codes).tolist():
         owners = [names[account] for account in closing.account[codes == code].tolist()]
-        frames.append(fees_owed(compiled, [code]).filter(pl.col("account_id").is_in(owners)))
+        frames.append(fees_owed(compiled, counters, [code]).filter(pl.col("account_id").is_in(owners)))
     due = pl.concat(frames).sort(_SORTED, nulls_last=True)
     prefix = f"{position.partition}.{position.offset}"
     rows = due.with_columns(
         pl.format("{}.{}", pl.lit(prefix), pl.int_range(pl.len())).alias("charge_id"),
-        kind=pl.when(name=ADDON_FEE).then(pl.lit("addon")).when(subject_kind="pool").then(pl.lit("pool_fee"))
-        .otherwise(pl.lit("fee")),
         closed_at=pl.lit(now_us).cast(pl.Datetime("us", "UTC")),
         journal_partition=pl.lit(position.partition, pl.Int32),
         journal_offset=pl.lit(position.offset, pl.Int64),
-    )  # fmt: skip
+    )
     table = rows.select(CHARGES.names).to_arrow(compat_level=pl.CompatLevel.oldest())
     plain = {field.name: _plain(field.type) for field in CHARGES}
     return pa.table({name: table[name].cast(kind) for name, kind in plain.items()}).cast(CHARGES)

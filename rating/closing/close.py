@@ -40,7 +40,7 @@ def close_cycles(closed: ClosedCycles, book: Book, now_us: int) -> Closing:
     """Close the cycles whose grace period is over at `now_us`, and return them, by account, kind and number."""
     know_accounts(closed, book, now_us)
     accounts = len(book.grace_us)
-    # A cycle is over for an account when the moment `grace` ago lies in a later cycle.
+    # A cycle is over for an account if the moment `grace` ago was in a later cycle.
     day = local_days(book, np.arange(accounts), now_us - book.grace_us - 1).astype(np.int32)
     found: list[tuple[int, int, int]] = []
     for kind, calendar in enumerate(book.cycle_calendars):

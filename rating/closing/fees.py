@@ -12,7 +12,9 @@ import polars as pl
 from rating.apply import Compiled
 from rating.catalogue.service import Stretches
 from rating.closing.addon_prices import addon_prices
+from rating.closing.minimums import minimums_owed
 from rating.closing.owed import FEES_OWED
+from rating.columnar.counters import Counters
 from rating.columnar.key_index import Ints
 from rating.columnar.named import named
 from rating.tariff.fees import FeeTerms, prorate
@@ -21,19 +23,21 @@ from rating.usage.cycles import cycle_days, cycle_kind, cycle_label
 _ACCOUNT_BITS: Final = 32
 
 
-def fees_owed(compiled: Compiled, cycles: list[int]) -> pl.DataFrame:
-    """Return the fees of cycles (given by their codes) as rows of FEES_OWED, for all cards and pools with fees.
+def fees_owed(compiled: Compiled, counters: Counters, cycles: list[int]) -> pl.DataFrame:
+    """Return what is owed for cycles (given by their codes) beside usage, as rows of FEES_OWED.
 
     A card owes the fee of a cycle for its days of service on the plan (rating.catalogue.service), to the account that
     owned it on each of these days. It owes an activation fee in the cycle of its activation. The price of an add-on is
-    owed in the cycle of its purchase, under the name `add-on`.
+    owed in the cycle of its purchase, under the name `add-on`. Least amounts are those of minimums_owed; `counters` say
+    what was charged for usage so far.
     """
-    frames = [
-        frame
-        for code in cycles
-        for frame in (*_card_fees(compiled, code), _pool_fees(compiled, code), addon_prices(compiled, code))
-    ]
-    return pl.concat([pl.DataFrame(schema=FEES_OWED), *frames])
+    none = pl.DataFrame(schema=FEES_OWED)
+    frames = [none]
+    for code in cycles:
+        fees = pl.concat([none, *_card_fees(compiled, code)])
+        least = minimums_owed(compiled, counters, code, fees)
+        frames += [fees, _pool_fees(compiled, code), addon_prices(compiled, code), least]
+    return pl.concat(frames)
 
 
 def _card_fees(compiled: Compiled, code: int) -> list[pl.DataFrame]:
@@ -71,6 +75,7 @@ def _card_fees(compiled: Compiled, code: int) -> list[pl.DataFrame]:
                     "of_days",
                     "amount_nanos",
                     pl.lit(plan.currency).alias("currency"),
+                    pl.lit("fee").alias("kind"),
                 )
             )
     return frames
@@ -150,6 +155,6 @@ def _pool_fees(compiled: Compiled, code: int) -> pl.DataFrame:
                 days = last - first + 1
                 rows.append(
                     (pool.account, "pool", pool.id, None, None, cycle_label(book, code), terms.name, days, days,
-                     terms.amount_nanos, pool.currency)
+                     terms.amount_nanos, pool.currency, "pool_fee")
                 )  # fmt: skip
     return pl.DataFrame(rows, schema=FEES_OWED, orient="row")

@@ -16,4 +16,5 @@ FEES_OWED: dict[str, pl.DataType] = {
     "of_days": pl.Int32(),  # days of the cycle
     "amount_nanos": pl.Int64(),
     "currency": pl.String(),
+    "kind": pl.String(),  # fee | pool_fee | addon | minimum
 }

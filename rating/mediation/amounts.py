@@ -137,7 +137,7 @@ def _require_sum(
     if not off.any():
         return
     specs = [(name, fields[name]) for name in ("quantity", *VOLUMES) if name in columns]
-    slack = pl.Series(sum(_resolution(name, spec, texts).to_numpy() for name, spec in specs) // 2)
+    slack = pl.DataFrame([_resolution(*one, texts).alias(one[0]) for one in specs]).sum_horizontal() // 2
     larger = pl.DataFrame([up.alias("up"), down.alias("down")]).max_horizontal() + difference
     rounded = (off & (difference.abs() <= slack) & (larger >= 0)).fill_null(False)
     shown = total.cast(pl.String)

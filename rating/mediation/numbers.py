@@ -1,4 +1,4 @@
-"""Read numbers as feeds write them: separators, hexadecimal digits, a unit in the cell, clock durations (F2).
+"""Read numbers as feeds write them: separators, hexadecimal or swapped digits, a unit in the cell, clocks (F2).
 
 A mapping says in `[numbers]` how its feed writes numbers. If it does not say so, a text that has two readings is found
 by `two_readings`, and refused: a wrong guess would bill a thousandth, or a thousand times too much.
@@ -88,3 +88,15 @@ def clock_seconds(text: pl.Series, unit: str) -> pl.Series:
         pl.when(pl.col("text").str.contains(shape)).then(total + half.cast(pl.Int64))
     )
     return read.to_series()
+
+
+def unswapped(text: pl.Series, network: bool) -> pl.Series:
+    """Return the digits of numbers that networks write as swapped pairs, without the filler F; null for other text.
+
+    With `network` they are an MCC and an MNC, whose third digit is before the other two.
+    """
+    shape = "^[0-9]{2}[0-9Ff][0-9][0-9]{2}$" if network else "^(?:[0-9]{2})*(?:[0-9]{2}|[Ff][0-9])$"
+    pairs = text.str.to_uppercase().str.replace_all("(.)(.)", "$2$1")
+    digits = pairs.str.replace("^(...)(.)(..)$", "$1$3$2") if network else pairs
+    found = digits.str.strip_suffix("F")
+    return found.zip_with(text.str.contains(shape).fill_null(False), pl.Series([None], dtype=pl.String))

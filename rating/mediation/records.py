@@ -13,7 +13,7 @@ import polars as pl
 
 from rating.mediation.amounts import amount, quantity_of
 from rating.mediation.country import country_of, distinct
-from rating.mediation.numbers import plain_decimals
+from rating.mediation.numbers import plain_decimals, unswapped
 from rating.mediation.text import Faults, Flags, SourceText, map_values, match_pattern, to_codes
 from rating.mediation.time import FIRST_YEAR, LAST_YEAR, parse_times
 from schemas.mapping import (
@@ -241,8 +241,14 @@ def _field(target: str, spec: Field, texts: SourceText, faults: Faults) -> pl.Se
             return None
         text = texts.constant(None)
     text = map_values(match_pattern(text, spec, faults), spec, faults, target=target)
+    if spec.swapped:
+        digits = unswapped(text, network=target == "plmn")
+        faults.unread(digits, text, "bad_value", spec.label, "digits in swapped pairs")
+        text = digits
     if target == "iccid":
         return _card_number(text)
+    if target == "imei":
+        return text.str.replace_all(r"[-\s./]", "")  # as it is printed on a device: 35-209900-176148-1
     if target in QUANTITY_TARGETS:
         return amount(spec, text, texts, faults)
     if target in TIME_TARGETS:

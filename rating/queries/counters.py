@@ -93,8 +93,8 @@ def counters_frame(engine: Queried, rows: Ints) -> pl.DataFrame:
     )
     if counters.further:
         frame = _with_further_charges(engine, frame, rows)
-    fits = nanos_type(frame["charge_nanos"])
-    return frame.with_columns(pl.col(name).cast(kind) for name, kind in (COUNTERS_VIEW | fits).items())
+    fitting = {"charge_nanos": nanos_type(frame["charge_nanos"])}
+    return frame.with_columns(pl.col(name).cast(kind) for name, kind in (COUNTERS_VIEW | fitting).items())
 
 
 def _currencies(engine: Queried, rows: Ints) -> pl.Series:

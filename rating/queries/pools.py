@@ -139,7 +139,7 @@ def pools_view(engine: Queried, today: Ints) -> pl.DataFrame:
         ],
     }
     frame = pl.DataFrame(columns, schema=POOLS_VIEW | {"charge_nanos": pl.Decimal(38, 0)})
-    return frame.cast(nanos_type(frame["charge_nanos"]))
+    return frame.with_columns(pl.col("charge_nanos").cast(nanos_type(frame["charge_nanos"])))
 
 
 def _charges(engine: Queried, key: Ints, groups: Groups, rows: Ints) -> list[int]:

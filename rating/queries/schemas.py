@@ -151,7 +151,7 @@ class StateViews:
         return StateViews(**{**rest, **views})
 
 
-def nanos_type(nanos: pl.Series) -> dict[str, pl.DataType]:
-    """Return the type of a column `charge_nanos`: Int64, or Decimal(38, 0) if an amount does not fit 64 bits."""
+def nanos_type(nanos: pl.Series) -> pl.DataType:
+    """Return the type of a column of nanos: Int64, or Decimal(38, 0) if an amount does not fit 64 bits."""
     fits = nanos.is_empty() or (nanos.cast(pl.Decimal(38, 0)).is_between(-(1 << 63), (1 << 63) - 1)).all()
-    return {"charge_nanos": pl.Int64() if fits else pl.Decimal(38, 0)}
+    return pl.Int64() if fits else pl.Decimal(38, 0)

@@ -66,6 +66,7 @@ def accepted_usage(
     up, down = (numbers(rows, name, -1) for name in ("volume_up_bytes", "volume_down_bytes"))
     tracked = batch.cumulative or compiled.book.uses_sessions or hears_sessions
     session = _sessions(sessions, batch, rows, tracked)
+    missing: pl.DataFrame | None
     if batch.cumulative:
         growth = deltas(sessions, session, rows, batch.counter_bits)
         units, up, down, missing = growth.quantity, growth.up, growth.down, growth.gaps

@@ -67,7 +67,7 @@ class _Items:
     usage: AcceptedUsage
     entries: Entries
     card: Ints
-    billed_as: Ints  # row that stands for the card in the counters of its account
+    billed_as: Ints  # row that means the card in the counters of its account
     service: Ints
     pool: Ints  # row of the pool, -1: none
     pooled: Flags  # bool

@@ -52,12 +52,12 @@ def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame, counter_bits: 
     """
     groups = Groups.of(session)
     own = {name: values[groups.order] for name, values in _reports(rows).items()}
-    told = dict(own)
-    before = _before(sessions, groups, told)
-    grown = _grown(told, before, counter_bits)
+    columns = dict(own)
+    before = _before(sessions, groups, columns)
+    grown = _grown(columns, before, counter_bits)
     for name in ("up", "down"):
         grown[name][own[name] < 0] = _UNKNOWN
-    late = np.unique(groups.segment[_is_late(told, before)])
+    late = np.unique(groups.segment[_is_late(columns, before)])
     in_order = np.ones(len(groups.keys), np.bool_)
     in_order[late] = False
     ends = np.append(groups.starts[1:], len(session))
@@ -69,7 +69,7 @@ def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame, counter_bits: 
             for name, value in zip(_GROWN, timeline.add(Report(*report)), strict=True):
                 grown[name][position] = value
         timeline.save()
-    _remember(sessions, groups, told, in_order)
+    _remember(sessions, groups, columns, in_order)
     return _in_batch_order(groups, grown)
 
 
@@ -112,8 +112,8 @@ def _reports(rows: pl.DataFrame) -> Columns:
     }
 
 
-def _before(sessions: Sessions, groups: Groups, told: Columns) -> Columns:
-    """Return what the report before each one said, if all come in order, and complete `told` by it.
+def _before(sessions: Sessions, groups: Groups, columns: Columns) -> Columns:
+    """Return what the report before each one said, if all come in order, and complete `columns` by it.
 
     A report that does not say when its session started has the start of the one before it. One without volumes up and
     down keeps those of the one before it, unless the total has restarted. All is in group order.
@@ -124,52 +124,53 @@ def _before(sessions: Sessions, groups: Groups, told: Columns) -> Columns:
     before: Columns = {}
 
     def shift(name: str) -> None:
-        shifted = np.roll(told[name], 1)
+        shifted = np.roll(columns[name], 1)
         shifted[groups.starts] = newest[name]
         before[name] = shifted
 
     def carry(name: str, fixed: Flags) -> None:
-        values = np.where(first & ~fixed & (told[name] < 0), newest[name][groups.segment], told[name])
+        values = np.where(first & ~fixed & (columns[name] < 0), newest[name][groups.segment], columns[name])
         known = fixed | first | (values >= 0)
-        told[name] = values[np.maximum.accumulate(np.where(known, np.arange(len(values)), 0))]
+        columns[name] = values[np.maximum.accumulate(np.where(known, np.arange(len(values)), 0))]
 
     carry("start", np.zeros(len(first), np.bool_))
     for name in ("us", "sequence", "quantity", "start", "stop"):
         shift(name)
-    anew = _anew(told, before)
-    fallen = anew | (told["quantity"] < before["quantity"])
+    anew = _anew(columns, before)
+    fallen = anew | (columns["quantity"] < before["quantity"])
     for name in ("up", "down"):
         carry(name, fallen)
         shift(name)
     return before
 
 
-def _anew(told: Columns, before: Columns) -> Flags:
+def _anew(columns: Columns, before: Columns) -> Flags:
     """Return whether each report belongs to another session than the one before it."""
-    started = (told["start"] >= 0) & (before["start"] >= 0) & (told["start"] != before["start"])
-    return started | (before["stop"] == 1)
+    anew: Flags = before["stop"] == 1
+    anew |= (columns["start"] >= 0) & (before["start"] >= 0) & (columns["start"] != before["start"])
+    return anew
 
 
-def _is_late(told: Columns, before: Columns) -> Flags:
+def _is_late(columns: Columns, before: Columns) -> Flags:
     """Return whether each report is older than the one before it; a session that numbers anew later is not."""
-    numbered = (told["sequence"] >= 0) & (before["sequence"] >= 0)
-    same = (told["us"] == before["us"]) & (~numbered | (told["sequence"] == before["sequence"]))
+    numbered = (columns["sequence"] >= 0) & (before["sequence"] >= 0)
+    same = (columns["us"] == before["us"]) & (~numbered | (columns["sequence"] == before["sequence"]))
     ordered = np.where(
         numbered,
-        (told["sequence"] <= before["sequence"]) & (told["us"] <= before["us"]),
-        told["us"] < before["us"],
+        (columns["sequence"] <= before["sequence"]) & (columns["us"] <= before["us"]),
+        columns["us"] < before["us"],
     )
-    started = (told["start"] >= 0) & (before["start"] >= 0) & (told["start"] != before["start"])
+    started = (columns["start"] >= 0) & (before["start"] >= 0) & (columns["start"] != before["start"])
     tied = np.where(
-        started, told["start"] < before["start"], (before["stop"] == 0) & (told["quantity"] < before["quantity"])
+        started, columns["start"] < before["start"], (before["stop"] == 0) & (columns["quantity"] < before["quantity"])
     )
     late: Flags = (before["us"] >= 0) & np.where(same, tied, ordered)
     return late
 
 
-def _grown(told: Columns, before: Columns, counter_bits: int) -> Columns:
+def _grown(columns: Columns, before: Columns, counter_bits: int) -> Columns:
     """Return the growth of each report since the one before it, and the partials that are missing between them."""
-    anew = _anew(told, before)
+    anew = _anew(columns, before)
     full = 1 << counter_bits
 
     def growth(now: Ints, earlier: Ints) -> Ints:
@@ -180,18 +181,18 @@ def _grown(told: Columns, before: Columns, counter_bits: int) -> Columns:
             grown = np.where(wraps, over, grown)
         return np.where(now < 0, _UNKNOWN, grown)
 
-    ways = {name: growth(told[name], before[name]) for name in ("up", "down")}
+    ways = {name: growth(columns[name], before[name]) for name in ("up", "down")}
     apart = ~anew
-    for report in (before, told):
+    for report in (before, columns):
         apart &= (report["up"] >= 0) & (report["down"] >= 0) & (report["quantity"] == report["up"] + report["down"])
-    quantity = np.where(apart, ways["up"] + ways["down"], growth(told["quantity"], before["quantity"]))
-    numbered = ~anew & (told["sequence"] >= 0) & (before["sequence"] >= 0)
-    missing = np.where(numbered, np.maximum(told["sequence"] - before["sequence"] - 1, 0), 0)
-    sequences = {"after_sequence": before["sequence"], "before_sequence": told["sequence"].copy()}
+    quantity = np.where(apart, ways["up"] + ways["down"], growth(columns["quantity"], before["quantity"]))
+    numbered = ~anew & (columns["sequence"] >= 0) & (before["sequence"] >= 0)
+    missing = np.where(numbered, np.maximum(columns["sequence"] - before["sequence"] - 1, 0), 0)
+    sequences = {"after_sequence": before["sequence"], "before_sequence": columns["sequence"].copy()}
     return {"quantity": quantity, **ways, **sequences, "missing": missing}
 
 
-def _remember(sessions: Sessions, groups: Groups, told: Columns, chosen: Flags) -> None:
+def _remember(sessions: Sessions, groups: Groups, columns: Columns, chosen: Flags) -> None:
     """Remember the newest reports of the chosen groups, whose reports came in order."""
     counts = np.diff(np.append(groups.starts, len(groups.order)))
     age = (groups.starts + counts - 1)[groups.segment] - np.arange(len(groups.order))
@@ -201,7 +202,7 @@ def _remember(sessions: Sessions, groups: Groups, told: Columns, chosen: Flags) 
         held = np.stack([sessions[f"{name}_{place}"][groups.keys] for place in range(REPORTS)], axis=1)
         moved = np.arange(REPORTS) - counts[:, None]
         newest = np.take_along_axis(held, np.maximum(moved, 0), axis=1)
-        newest[groups.segment[kept], age[kept]] = told[name][kept]
+        newest[groups.segment[kept], age[kept]] = columns[name][kept]
         for place in range(REPORTS):
             sessions[f"{name}_{place}"][keys] = newest[chosen, place]
     sessions["reports"][keys] = np.minimum(sessions["reports"][keys] + counts[chosen], REPORTS + 1)

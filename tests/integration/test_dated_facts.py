@@ -269,3 +269,66 @@ def test_days_of_plans_and_pools_need_their_plan_or_pool(weir: CommandLine) -> N
     weir.run("tick", "--as-of", "2026-10-12")
     query = "select pool_id, members, size from pools order by pool_id"
     assert [("x", 0, 0), ("y", 1, 100)] == weir.rows(query)
+
+
+def test_cards_of_a_cycle_without_counters_are_refused(weir: CommandLine) -> None:
+    """A list of a cycle whose counters are gone would show no usage, so it is refused, with what shows it."""
+    weir.write(
+        catalogue_toml=accounts("acme") + plan("basic", 100),
+        cards_csv=f"iccid,account,plan\n{ONE},acme,basic\n",
+        october_csv=usage(("a1", ONE, 150, "2026-10-05T00:00:00Z")),
+        november_csv=usage(("a2", ONE, 1, "2026-11-10T00:00:00Z")),
+    )
+    weir.apply("catalogue.toml", "cards.csv", day="2026-10-01")
+    weir.ingest("october.csv", "2026-10-06")
+    (row,) = json.loads(weir.run("cards", "--as-of", "2026-10-20", "--json"))["rows"]
+    assert (150, "50") == (row["data_used_bytes"], row["charge"])
+    weir.ingest("november.csv", "2026-11-11")
+    status, _, errors = weir.ended("cards", "--as-of", "2026-10-20", "--over-quota")
+    assert (2, True) == (status, "in cycle 2026-10, which takes no more usage" in errors), errors
+    assert "150 bytes" in weir.run("card", ONE, "--as-of", "2026-10-20")
+
+
+def test_pools_and_cards_are_those_of_the_day_that_is_asked(weir: CommandLine) -> None:
+    """Members and sizes come from the facts of that day, whatever day it is for the state."""
+    weir.write(
+        catalogue_toml=POOLS.replace('"x"', '"joins"').replace('"y"', '"leaves"'),
+        cards_csv="iccid,account,plan,pool,pool_from,pool_until\n"
+        f"{ONE},acme,m,joins,,\n{TWO},acme,m,joins,2026-10-16,\n"
+        f"{THREE},acme,m,leaves,,\n{FOUR},acme,m,leaves,,2026-10-10\n",
+        stop_csv=f"iccid,account,status\n{FOUR},acme,cancelled\n",
+        usage_csv=usage(("a1", ONE, 1, "2026-10-05T00:00:00Z")),
+    )
+    weir.apply("catalogue.toml", "cards.csv", day="2026-10-01")
+    weir.ingest("usage.csv", "2026-10-06")
+    shown = {
+        day: [
+            (one["pool_id"], one["members"], one["size"])
+            for one in sorted(json.loads(weir.run("pools", "--as-of", day, "--json")), key=lambda one: one["pool_id"])
+        ]
+        for day in ("2026-10-06", "2026-10-20", "2026-11-01")
+    }
+    later = [("joins", 2, 200), ("leaves", 1, 100)]
+    assert {"2026-10-06": [("joins", 1, 100), ("leaves", 2, 200)], "2026-10-20": later, "2026-11-01": later} == shown
+    weir.apply("stop.csv", day="2026-10-12")
+    for day, status in (("2026-10-11", "activated"), ("2026-10-12", "cancelled")):
+        found = json.loads(weir.run("cards", "--as-of", day, "--status", status, "--json"))["rows"]
+        assert [FOUR] == [row["iccid"] for row in found if row["iccid"] == FOUR]
+
+
+def test_a_month_without_usage_has_a_report(weir: CommandLine) -> None:
+    """Fees are due in it; a month that has not begun has none."""
+    weir.write(
+        catalogue_toml=accounts("acme") + plan("basic", 100),
+        cards_csv=f"iccid,account,plan,activated_on\n{ONE},acme,basic,2026-01-01\n{TWO},acme,basic,2026-01-01\n",
+        october_csv=usage(("a1", ONE, 1, "2026-10-20T11:00:00Z")),
+    )
+    weir.apply("catalogue.toml", "cards.csv", day="2026-09-01")
+    weir.run("tick", "--as-of", "2026-10-01")
+    report = ("report", "--format", "csv", "--out", str(weir.folder / "report"))
+    for _ in range(2):
+        weir.run(*report, "--cycle", "2026-09")
+        assert "acme,basic,1,base,EUR,2,62" in (weir.folder / "report" / "usage-2026-09-fees.csv").read_text()
+        weir.ingest("october.csv", "2026-10-20T12:00:00Z")
+    status, _, errors = weir.ended(*report, "--cycle", "2026-12")
+    assert (2, True) == (status, "no cycle '2026-12'" in errors), errors

@@ -163,9 +163,9 @@ def test_a_closed_cycle_stands(scene: Scene) -> None:
         fee = ("2026-09", 30, 31 * 10**9, "fee")
         closed = [("a", *fee, "0.3.0"), ("b", *fee, "0.3.1")]
         assert closed == scene.sql(f"SELECT {columns} FROM charges ORDER BY a, b"), moment
-    said = scene.weir("close", "--as-of", "2027-01-01")
+    said = scene.weir("close", "--as-of", "2027-01-01", "--force")
     assert "closed 2026-10 of account a: 1 charge, 31 EUR\n" in said
-    assert "no cycle was closed" in scene.weir("close", "--as-of", "2027-01-01")
+    assert "no cycle was closed" in scene.weir("close", "--as-of", "2027-01-01", "--force")
     found = scene.sql("SELECT cycle AS a, count(*) AS b FROM charges GROUP BY ALL ORDER BY a")
     assert [("2026-09", 2), ("2026-10", 2), ("2026-11", 2)] == found
     provisional = scene.sql("SELECT cycle AS a, count(*) AS b FROM fees WHERE NOT closed GROUP BY ALL ORDER BY a")
@@ -173,3 +173,35 @@ def test_a_closed_cycle_stands(scene: Scene) -> None:
     scene.weir("report", "--cycle", "2026-09", "--format", "csv", "--out", "report")
     totals = (scene.folder / "report" / "usage-2026-09-totals.csv").read_text().splitlines()
     assert "EUR,2,0,0,0,0,62,62" == totals[1]
+
+
+@case("minimum-of-a-price")
+def test_an_idle_card_owes_the_minimum_of_its_price(scene: Scene) -> None:
+    """A minimum is due with usage, with a record of no units, and without a record; once when the cycle closes."""
+    scene.weir("apply", "catalogue.toml", "cards.csv", "--as-of", "2026-10-01")
+    scene.ingest("usage.csv", "2026-10-08")
+    for moment in ("2026-10-08", "2026-11-05", "2026-11-06"):
+        scene.weir("tick", "--as-of", moment)
+        scene.weir("report", "--cycle", "2026-10", "--format", "csv", "--out", "report")
+        totals = (scene.folder / "report" / "usage-2026-10-totals.csv").read_text().splitlines()
+        assert "EUR,3,2,10,0,0,5,15" == totals[1], moment
+    found = scene.sql("SELECT amount_nanos AS a, kind AS b, name AS c, subject AS d FROM charges")
+    assert [(5 * 10**9, "minimum", "minimum data", "8949000000000000034")] == found
+
+
+@case("minimum-spend-of-a-plan")
+def test_a_plan_tops_fees_and_usage_up_to_its_minimum_spend(scene: Scene) -> None:
+    """Fee and usage count together, and each card pays at least the minimum spend, used or not."""
+    scene.weir("apply", "catalogue.toml", "--as-of", "2026-10-01")
+    scene.ingest("four.csv", "2026-10-07")
+    columns = "subject AS a, name AS b, amount_nanos AS c"
+    units = 10**9
+    expected = [
+        ("89000000000000000011", "base", 40 * units),
+        ("89000000000000000011", "minimum spend", 22 * units),
+        ("89000000000000000012", "base", 40 * units),
+        ("89000000000000000012", "minimum spend", 50 * units),
+    ]
+    assert expected == scene.sql(f"SELECT {columns} FROM fees ORDER BY a, b")
+    scene.weir("close", "--as-of", "2026-11-05")
+    assert expected == scene.sql(f"SELECT {columns} FROM charges ORDER BY a, b")

@@ -67,7 +67,7 @@ def write(path: Path, kind: str, ids: pa.Array, volumes: pa.Array | None = None)
     ],
 )
 def test_keys(tmp_path: Path, kind: str, ids: pa.Array, keys: list[object]) -> None:
-    """Each key is told apart, and is the text that people write for it."""
+    """Each key is distinct, and is the text that people write for it."""
     weir = Ingested(tmp_path)
     weir.ingest(weir.mapping(columns(kind)), write(tmp_path / "file", kind, ids))
     assert {str(key): units for key, units in zip(keys, (5, 7), strict=True)} == weir.used()

@@ -96,7 +96,7 @@ def test_octets_gigawords_and_a_stop_without_totals(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("feed", ["plain", "3gpp-pgw-cdr"])
 def test_gaps_of_feeds_of_deltas(tmp_path: Path, feed: str) -> None:
-    """A number left out is a partial that is missing, and its usage is lost: it has to be told."""
+    """A number left out is a partial that is missing, and its usage is lost: it has to be reported."""
     weir = Ingested(tmp_path)
     plain = "record_key,service,iccid,quantity,used_at,session_id,sequence\n"
     cdr = ""

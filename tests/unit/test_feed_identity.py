@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
+
+from pipeline.feeds.mappings import load_mapping
+from rating.mediation.records import mediate
 from tests.support.ingested import CARD, Ingested
 
 ZONED = f"""
@@ -120,3 +124,11 @@ def test_card_numbers_with_letters(tmp_path: Path) -> None:
     weir.ingest("plain", text)
     assert {"k0": 5, "k1": 5, "k2": 5, "k3": 5} == weir.used()
     assert [("k4", "unknown_card", "iccid")] == weir.refused()
+
+
+def test_an_imei_as_it_is_printed() -> None:
+    """The same device in another way of writing is no other device."""
+    text = f"record_key,service,iccid,quantity,used_at,imei\nk,data,{CARD},5,2026-10-07,35-209900-176148-1\n"
+    raw = pl.read_csv(text.encode(), infer_schema=False).with_columns(source_row=pl.lit(2, pl.Int64))
+    usage, rejects = mediate(raw, load_mapping("plain"))
+    assert (["352099001761481"], 0) == (usage["imei"].to_list(), len(rejects))

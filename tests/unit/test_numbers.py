@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.feeds.mappings import parse_mapping
 from rating.errors import MappingError
-from rating.mediation.numbers import clock_seconds, plain_decimals, two_readings
+from rating.mediation.numbers import clock_seconds, plain_decimals, two_readings, unswapped
 from rating.mediation.quantity import scale
 from schemas.mapping import Numbers
 from tests.support.ingested import CARD, Ingested
@@ -189,3 +189,32 @@ def test_clocks_are_read_back(seconds: int) -> None:
     assert [seconds] == clock_seconds(pl.Series([f"{minutes:02}:{rest:02}"]), "mm:ss").to_list()
     long = f"{minutes // 60:03}:{minutes % 60:02}:{rest:02}"
     assert [seconds] == clock_seconds(pl.Series([long]), "hh:mm:ss").to_list()
+
+
+@given(digits=st.text("0123456789", min_size=1, max_size=20))
+def test_swapped_digits_are_read_back(digits: str) -> None:
+    """Any number that a network writes in swapped pairs, with a filler if its length is odd, is read as it was."""
+    filled = digits + "F" * (len(digits) % 2)
+    swapped = "".join(filled[at + 1] + filled[at] for at in range(0, len(filled), 2))
+    assert [digits, digits] == unswapped(pl.Series([swapped, swapped.lower()]), network=False).to_list()
+    assert [None] == unswapped(pl.Series([swapped + "x"]), network=False).to_list()
+
+
+@pytest.mark.parametrize(
+    ("swapped", "plmn"), [("62F210", "26201"), ("130062", "310260"), ("13F062", "31026"), ("62", None)]
+)
+def test_swapped_networks(swapped: str, plmn: str | None) -> None:
+    """The third digit of an MNC is between MCC and MNC, or a filler."""
+    assert [plmn] == unswapped(pl.Series([swapped]), network=True).to_list()
+
+
+def test_a_card_in_swapped_digits(tmp_path: Path) -> None:
+    """A dump of a decoder names the card as the network does."""
+    weir = Ingested(tmp_path)
+    mapping = sheet("[numbers]\nradix = 16", 'unit = "B"').replace(
+        'iccid = { from = "card" }', 'imsi = { from = "card", swapped = true }'
+    )
+    text = "id;card;amount;at\n1;091415000000 1F;ff;06.10.2026 10:00:00\n2;09415001000000F1;ff;06.10.2026 10:00:00\n"
+    weir.ingest(weir.mapping(mapping), text)
+    assert {"2": 255} == weir.used()
+    assert [("1", "bad_value", "card")] == weir.refused()

@@ -28,8 +28,8 @@ from jobs.report import workbook
 from jobs.report.build import build_report
 from jobs.report.charts import nice_step
 from jobs.report.columnar import csv_frame
+from jobs.report.files import file_stem
 from jobs.report.model import SECTIONS, Report
-from jobs.report.place import file_stem
 from jobs.report.write import WRITERS, write_report
 from rating.errors import StorageError
 from rating.units.money import format_amount

@@ -6,7 +6,7 @@ size are written in hexadecimal. The raw bytes of a row are a JSON object of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.feeds.decode.chunk import Chunk, merge_rejects, reject_frame
-from pipeline.feeds.decode.lines import Position
+from pipeline.feeds.decode.ipc import require_bounded
+from pipeline.feeds.decode.lines import KEPT_LINE_BYTES, Position
 from pipeline.feeds.decode.shape import MAX_ELEMENTS
 from pipeline.feeds.decode.stream import ByteStream
 from rating.columnar.sharing import own_frame, shared_table
@@ -30,8 +31,11 @@ BATCH_ROWS = 1 << 16
 MAX_COLUMN_BYTES = 1 << 29
 MAX_COLUMN_VALUES = 1 << 26
 MAX_UNPACKED_BYTES = 256 << 20
+KEPT_CHUNK_BYTES = 64 << 20  # of the rows of a chunk together, if all are rejected
+KEPT_ROW_BYTES = 1 << 10  # of a row at least
 
 _ARROW_FILE = b"ARROW1"
+_STREAM_IN_FILE = 8  # where the stream begins: after the magic, which is filled up
 
 Ints = npt.NDArray[np.int64]
 
@@ -68,14 +72,16 @@ def _batches(path: Path, mapping: Mapping, start: Position, rows: int) -> Iterat
         if mapping.format.type == "parquet":
             yield from _parquet_batches(content, mapping, path, start.offset, rows)
             return
-        reader = pa.ipc.open_file(content) if head == _ARROW_FILE else pa.ipc.open_stream(content)
-        is_file = head == _ARROW_FILE
+        # A file in the random access form has the stream inside. It is read as such, so that what is read is what was
+        # checked, whatever the table of contents at its end says.
+        begin = _STREAM_IN_FILE if head == _ARROW_FILE else 0
+        content.seek(begin)
+        require_bounded(content)
+        content.seek(begin)
+        reader = pa.ipc.open_stream(content)
         _require(mapping, path, reader.schema)
         first = 1
-        batches: Iterable[pa.RecordBatch] = (
-            (reader.get_batch(index) for index in range(reader.num_record_batches)) if is_file else reader
-        )
-        for index, batch in enumerate(batches):
+        for index, batch in enumerate(reader):
             if index >= start.offset:
                 batch.validate(full=True)
                 yield index, first, batch
@@ -276,9 +282,15 @@ def _decode_values(array: pa.Array) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
 
 
 def _rows_as_json(rows: pa.Table, wanted: list[int], explode: str) -> list[bytes]:
-    """Return the mapped columns of source rows as nested JSON objects, which the same paths can read again."""
+    """Return the mapped columns of source rows as nested JSON objects, which the same paths can read again.
+
+    A row of more than KEPT_LINE_BYTES is cut off there, and earlier if the rows together are too many: a file may name
+    one long text in every row. What is cut off is no JSON, so it is not replayed by mistake.
+    """
+    kept = max(KEPT_ROW_BYTES, min(KEPT_LINE_BYTES, KEPT_CHUNK_BYTES // max(1, len(wanted))))
     found: dict[int, dict[str, Any]] = {row: {} for row in wanted}
-    for record in own_frame(rows).filter(pl.col("source_row").is_in(wanted)).iter_rows(named=True):
+    frame = own_frame(rows).filter(pl.col("source_row").is_in(wanted))
+    for record in frame.with_columns(pl.col(pl.String).str.head(kept)).iter_rows(named=True):
         target = found[record["source_row"]]
         element: dict[str, Any] = {}
         for path, value in record.items():
@@ -294,7 +306,7 @@ def _rows_as_json(rows: pa.Table, wanted: list[int], explode: str) -> list[bytes
             for step in before:
                 holder = holder.setdefault(step, {})
             holder.setdefault(last, []).append(element)
-    return [msgspec.json.encode(found[row]) for row in wanted]
+    return [msgspec.json.encode(found[row])[:kept] for row in wanted]
 
 
 def _put(target: dict[str, Any], steps: list[str], value: str) -> None:

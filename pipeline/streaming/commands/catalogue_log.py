@@ -9,7 +9,7 @@ change cards, have no effect here.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -170,6 +170,20 @@ class Registry:
         if accounts:
             return int(self._newest.of_accounts(pl.Series(accounts[:1]))[0])
         return self._newest.of_device(pool_id)
+
+    def account_of(self, iccid: str) -> str | None:
+        """Return the account of a card as of `next_offset`, or None if there is no such card."""
+        return self._newest.account_of(iccid)
+
+    def account_of_pool(self, pool_id: str) -> str | None:
+        """Return the account of a pool, or of a device with this id, as of `next_offset`; None if neither exists."""
+        accounts = [pool.account for pool in self._state.catalogue.pools if pool.id == pool_id]
+        return accounts[0] if accounts else self._newest.account_of_device(pool_id)
+
+    def is_within(self, account: str, tops: Collection[str]) -> bool:
+        """Return whether an account is one of `tops` or below one of them."""
+        tree = self._compiled.book.account_tree
+        return any(tree.is_within(account, top) for top in tops)
 
     def _refusal(self, offset: int, entry: Apply | Commands | Tick, large: bool) -> str | None:
         try:

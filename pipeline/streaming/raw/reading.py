@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from pipeline.feeds.batch import batch_of
 from pipeline.feeds.decode import Chunk, Position
 from pipeline.feeds.decode.chunk import merge_rejects, reject_frame
 from pipeline.feeds.decode.lines import KEPT_LINE_BYTES, MAX_LINE_BYTES, LineBlock
@@ -180,15 +181,7 @@ def _mediated(chunk: Chunk, mapping: Mapping, source: Source, received_at_us: in
     usage, long = without_long(usage)
     if len(chunk.rejects) or len(long):
         rejects = pl.concat([chunk.rejects, rejects, long]).sort("source_row", maintain_order=True)
-    batch = UsageBatch(
-        mapping.name,
-        source.name,
-        received_at_us,
-        mapping.cumulative,
-        usage,
-        counter_bits=mapping.counter_bits,
-        labels=mapping.labels,
-    )
+    batch = batch_of(mapping, source.name, received_at_us, usage)
     fitting = replace(chunk, raw_lines=lambda rows: cut_lines_of(chunk.raw_lines(rows)))
     return Reading(batch, reject_table(short_rejects(rejects), fitting, mapping.name, source, received_at_us))
 

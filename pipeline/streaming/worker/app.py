@@ -33,7 +33,15 @@ from pipeline.journal.messages import messages_of
 from pipeline.streaming.commands.catalogue_log import Registry
 from pipeline.streaming.commands.follower import Follower
 from pipeline.streaming.commands.stage import Accept
-from pipeline.streaming.kafka import BROKERS_TIME, Log, Publisher, client_settings, ensure_topics, publisher_of
+from pipeline.streaming.kafka import (
+    BROKERS_TIME,
+    Log,
+    Publisher,
+    client_settings,
+    ensure_topics,
+    publisher_of,
+    require_topics,
+)
 from pipeline.streaming.land.stage import Land, LandPace
 from pipeline.streaming.mediate.process import Lanes
 from pipeline.streaming.mediate.stage import Mediate, Progress
@@ -58,6 +66,7 @@ _BUFFERED_MESSAGES: Final = 64  # for each agent; a message may have a megabyte
 _FINISH_S: Final = 30.0
 _TURN_S: Final = 0.002
 _WATCH_EVERY_S: Final = 1.0
+_LOOK_EVERY_S: Final = 10.0  # at the topics themselves
 _SHORT_TIMES: Final = 5  # a partition that ends too early so many times in a row is not the log that was read
 _MOST_SKEW_US: Final = 3_600_000_000
 _CLICKHOUSE_PATIENCE_S: Final = 2.0  # after this, landing continues without ClickHouse for a while
@@ -309,9 +318,13 @@ class Worker:
                 _log.error("%s; no more ticks are sent", self._wrong_clock)
 
     async def _watch_ends(self) -> None:
-        """Tell each stage the current end of its partition, and update the lag metrics."""
+        """Tell each stage the current end of its partition, and update metrics of lags and waiting stages.
+
+        Raises ConfigError if a partition is not the log any more that a stage has read, or if the topics have changed.
+        """
         while True:
             with contextlib.suppress(WorldError):  # the broker is unreachable; try again later
+                looked_s = time.monotonic()
                 async with self.log.watching() as ends:
                     short: Counter[tuple[str, int]] = Counter()
                     while True:
@@ -326,6 +339,9 @@ class Worker:
                         for place, end in found.items():
                             await running[place].inbox.note_end(end)
                         self.metrics.lags({place: end - running[place].next_offset for place, end in found.items()})
+                        if time.monotonic() - looked_s > _LOOK_EVERY_S:
+                            await require_topics(self.config.kafka)
+                            looked_s = time.monotonic()
                         await asyncio.sleep(_WATCH_EVERY_S)
             await asyncio.sleep(_WATCH_EVERY_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -184,15 +185,16 @@ def band_at(version: PlanVersion, local: dt.datetime) -> str | None:
     holiday = local.date() in version.holidays
     weekend = local.weekday() >= 5
     clock = local.strftime("%H:%M")
-    best: tuple[int, str, int] | None = None
+    best: tuple[int, bool, str, int] | None = None
     name = None
     for place, band in enumerate(version.bands):
-        days = {"all": True, "weekdays": not holiday and not weekend, "weekend": not holiday and weekend}
+        days = {"all": True, "weekdays": not weekend, "weekend": weekend}
         if not days.get(band.days, holiday):
             continue
+        first = not holiday or band.days in ("all", "holidays")
         for start, end in pieces(band):
-            if start <= clock < end and (best is None or (band.weight, start, -place) > best):
-                best, name = (band.weight, start, -place), band.name
+            if start <= clock < end and (best is None or (band.weight, first, start, -place) > best):
+                best, name = (band.weight, first, start, -place), band.name
     return name
 
 
@@ -275,10 +277,11 @@ def cycle_days(cycle: Cycle, day: Day) -> tuple[Day, Day]:
 
     Cycles of several months are counted from January 1970.
     """
-    month = day.year * 12 + day.month - 1 - (day.day < cycle.anchor_day)
-    number = (month - 1970 * 12) // cycle.months
-    first = add_months(dt.date(1970, 1, cycle.anchor_day), number * cycle.months)
-    return first, add_months(first, cycle.months) - dt.timedelta(days=1)
+    anchored = dt.date(1970, 1, cycle.anchor_day)
+    months = (day.year - 1970) * 12 + day.month - 1
+    number = (months - (day < add_months(anchored, months))) // cycle.months
+    first, after = (add_months(anchored, count * cycle.months) for count in (number, number + 1))
+    return first, after - dt.timedelta(days=1)
 
 
 def cycle_name(days: tuple[Day, Day], cycle: Cycle) -> str:
@@ -287,6 +290,6 @@ def cycle_name(days: tuple[Day, Day], cycle: Cycle) -> str:
 
 
 def add_months(day: Day, months: int) -> Day:
-    """Return the same day of the month, `months` months later."""
+    """Return the same day of the month, `months` months later; the last day if that month is too short."""
     year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
-    return day.replace(year=year, month=month + 1)
+    return day.replace(year=year, month=month + 1, day=min(day.day, calendar.monthrange(year, month + 1)[1]))

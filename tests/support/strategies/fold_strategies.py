@@ -12,6 +12,7 @@ from schemas.cards import Account, Addon, Catalogue, Pool, PoolSize
 from schemas.plans import (
     Band,
     Cycle,
+    Fee,
     Increment,
     IncrementStart,
     Plan,
@@ -27,6 +28,7 @@ from schemas.plans import (
 from schemas.usage import Direction, RecordType, Service, UsageBatch
 from tests.support.fold_case import SINCE, Row, cards, usage
 
+_ACTIVATION = Fee(name="start", amount="5.00", per="activation")
 _ZONES = ("UTC", "Europe/Berlin", "America/Los_Angeles")
 _DAYS = [dt.date(2026, 9, 1), dt.date(2026, 9, 20), dt.date(2026, 10, 1), dt.date(2026, 10, 15), dt.date(2026, 10, 26)]
 _ARRIVALS = [
@@ -192,6 +194,7 @@ def versions(draw: st.DrawFn, number: int, cumulative_only: bool) -> PlanVersion
         holidays=(dt.date(2026, 10, 26),) if banded else (),
         test=None if cumulative_only else roll.pick(None, None, TestAllowance(amount=500, months=1)),
         rates=tuple(rate(draw(dice), cumulative_only=cumulative_only, **place) for place in rate_places(roll, banded)),
+        fees=(Fee(name="base", amount="31.00", prorate=roll.pick(True, True, False)), *roll.pick((), (_ACTIVATION,))),
     )
 
 
@@ -329,7 +332,7 @@ def worlds(draw: st.DrawFn, cumulative_only: bool = False, most: int = 12) -> Wo
     If `cumulative_only`, each price is a function of cumulative usage alone, and the change is empty.
     """
     roll = draw(dice)
-    cycle = Cycle(anchor_day=roll.pick(1, 1, 15), months=roll.pick(1, 1, 3))
+    cycle = Cycle(anchor_day=roll.pick(1, 1, 15, 31), months=roll.pick(1, 1, 3))
     plan_ids = [f"p{number}" for number in range(roll.pick(1, 2, 3))]
     pool_ids = [f"q{number}" for number in range(roll.pick(0, 1, 2))]
     iccids = [str(number) for number in range(1, 1 + roll.pick(2, 1, 3, 6))]

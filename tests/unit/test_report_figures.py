@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.known import account_tree
 from jobs.report.build import build_report
 from jobs.report.model import SECTIONS, Report
-from jobs.show.known import account_tree
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import StateViews
 from tests.support.rated_rows import MB, Event, history, rated_table, reject_table, small_events, small_views, views

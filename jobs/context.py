@@ -16,6 +16,7 @@ from pipeline.feeds.ready import ready_feeds
 from rating.errors import UsageError
 
 if TYPE_CHECKING:
+    from pipeline.embedded.committed import Committed
     from pipeline.embedded.driver import Embedded
     from rating.step import Step
 
@@ -58,15 +59,15 @@ class Data:
         self._require_state()
         return Embedded.open(self.path, write=True, force=force)
 
-    def read(self) -> Embedded:
+    def read(self) -> Committed:
         """Open the data directory to read. Another process may write to it meanwhile.
 
         Raises UsageError if it is the history of streaming workers.
         """
-        from pipeline.embedded.driver import Embedded
+        from pipeline.embedded.committed import Committed
 
         self._require_state()
-        return Embedded.open(self.path, write=False)
+        return Committed.open(self.path)
 
     def is_streaming(self) -> bool:
         """Return True if the path is the history of streaming workers, which has no state."""

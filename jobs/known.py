@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import polars as pl
-
-from pipeline.catalogue.findings import choice
 from rating.catalogue.account_tree import AccountTree
 from rating.errors import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def unknown(noun: str, found: str, known: Iterable[str]) -> UsageError:
     """Return the error for an unknown name. It lists the known names or the nearest ones. `noun` is, e.g., "a plan"."""
+    from pipeline.catalogue.findings import choice  # only an error needs what reads catalogue files
+
     return UsageError(f"found {noun.split(' ', 1)[1]} {found!r}; expected {choice(found, known, f'{noun}: one of')}")
 
 

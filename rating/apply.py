@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,10 +18,13 @@ from rating.catalogue.rates import Book
 from rating.catalogue.vocabulary import Vocabulary
 from rating.columnar.key_index import Ints
 from rating.errors import Finding, PlanError, RuleError
-from rating.state import HISTORIES, State
+from rating.queried_state import HISTORIES, QueriedState
 from rating.usage.allowances import Addons
 from schemas.cards import Catalogue
 from schemas.plans import Plan
+
+if TYPE_CHECKING:
+    from rating.state import State
 
 _Entry = TypeVar("_Entry")
 
@@ -32,7 +35,7 @@ class Compiled:
     `cards` describes the cards that the latest change upserted. It is None if no change led to this catalogue.
     """
 
-    def __init__(self, state: State, cards: Upserted | None = None, former: Compiled | None = None) -> None:
+    def __init__(self, state: QueriedState, cards: Upserted | None = None, former: Compiled | None = None) -> None:
         """Compile the catalogue of `state`.
 
         `former` is the compiled catalogue before the change. Its parts that the change does not touch are reused.

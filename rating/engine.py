@@ -39,7 +39,7 @@ from rating.usage.accepted_usage import accepted_usage, days_of_arrival
 from rating.usage.batch import RatedBatch, rate_batch
 from rating.usage.charge import TEST_METER
 from rating.usage.corrections import Row, outstanding, reversal_table, reverse
-from rating.usage.cycles import Cycles, cycle_days
+from rating.usage.cycles import Cycles, is_closed
 from rating.usage.rated_rows import Names
 from schemas.cards import Catalogue
 from schemas.commands import Activate, Command, Deactivate, NetworkEvent
@@ -59,16 +59,9 @@ class Engine:
         self.state = state
         self.partition = partition
         self.compiled = Compiled(state)
-        self._name_currencies()
+        state.counters.name_currencies(self.compiled.book.currency_of_version)
         self.names = Names.of(self.compiled)
         self.rules = Rules(state, self.compiled, self.names, partition)
-
-    def _name_currencies(self) -> None:
-        """Fill in the currency of counters that an earlier version wrote, which had no such column."""
-        counters = self.state.counters
-        at = np.flatnonzero((counters["currency"] == 0) & (counters["charge_nanos"] != 0))
-        if len(at):
-            counters["currency"][at] = self.compiled.book.currency_of_version[counters["plan_version"][at]] + 1
 
     def _compile(self, compiled: Compiled) -> None:
         self.compiled = compiled
@@ -371,19 +364,14 @@ class Engine:
         """
         state = self.state
         counters = state.counters
-        gone = [code for code in np.unique(counters.cycle).tolist() if self.is_closed(code)]
+        gone = [
+            code for code in np.unique(counters.cycle).tolist() if is_closed(self.compiled.book, code, state.clock_us)
+        ]
         lasting = counters.meter == TEST_METER
         keep = ~np.isin(counters.cycle, gone) | lasting
         if not keep.all():
             counters.keep(keep)
         state.sessions.drop_silent(state.clock_us // DAY_US)
-
-    def is_closed(self, code: int) -> bool:
-        """Return whether a cycle, by its code, takes no more usage in any account (T5)."""
-        book = self.compiled.book
-        # Two days more cover midnight in every time zone, and usage dated an hour ahead.
-        grace_us = int(book.grace_us.max(initial=0)) + 2 * DAY_US
-        return (cycle_days(book, code)[1] + 1) * DAY_US + grace_us < self.state.clock_us
 
     def snapshot(self) -> tuple[bytes, dict[str, pa.Table]]:
         """Return the state as facts and tables; see State.snapshot."""

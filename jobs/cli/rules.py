@@ -212,7 +212,7 @@ def _asking(
         return
     with reading(data_of(context)) as at:
         rules_listing.require_rule(at.rules, rule)
-        if sim is not None and sim not in at.engines[0].state.catalogue.cards["iccid"]:
+        if sim is not None and sim not in at.parts[0].state.catalogue.cards["iccid"]:
             raise UsageError(f"--sim: no card with ICCID {sim!r}; find one with: weir cards --search TEXT")
         yield at.connection, asked
 

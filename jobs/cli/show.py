@@ -41,7 +41,8 @@ def report(
 ) -> None:
     """Write the monthly usage report: an HTML page, XLSX, CSV and Parquet."""
     from jobs.output.console import show, shown_path
-    from jobs.report import build_report, write_report
+    from jobs.report.build import build_report
+    from jobs.report.write import write_report
     from jobs.show.source import reading
 
     with reading(data_of(context), as_of, cycle, check=True) as moment:
@@ -179,8 +180,8 @@ def explain(
     from jobs.show.explain import explain_key, render_explained
     from jobs.show.sql import connect
 
-    with data_of(context).read() as driver, connect(driver.directory) as connection:
-        explained = explain_key(driver.engine.compiled, connection, key, feed)
+    with data_of(context).read() as committed, connect(committed.directory) as connection:
+        explained = explain_key(committed.compiled, connection, key, feed)
     show(explained, as_json, lambda console: render_explained(explained, console))
 
 
@@ -207,8 +208,8 @@ def sql(
     views = None
     # The state views need the whole state. They are computed only if the query may name one of them.
     if any(name in query.lower() for name in STATE_TABLES) and not data.is_streaming():
-        with data.read() as driver:
-            views = state_views(driver.engine)
+        with data.read() as committed:
+            views = state_views(committed)
     rows = run_sql(data.path, query, views, trusted=trust, check=not no_check)
     if as_csv:
         sys.stdout.write(rows_as_csv(rows))

@@ -24,7 +24,8 @@ from rich.table import Table
 from jobs.context import micros
 from jobs.demo.generate import Generated, generate
 from jobs.output.console import shown_path
-from jobs.report import build_report, write_report
+from jobs.report.build import build_report
+from jobs.report.write import write_report
 from jobs.show.sql import connect
 from pipeline.catalogue import load_catalogue
 from pipeline.config import Outbox

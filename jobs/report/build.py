@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import duckdb
 import polars as pl
@@ -36,11 +36,12 @@ def build_report(
     if as_of.tzinfo is None:
         raise UsageError(f"as-of time {as_of.isoformat()} has no UTC offset; give one, e.g. {as_of.isoformat()}Z")
     accounts = None if account is None else account_tree(views.accounts, account)
-    views = replace(views, fees=_fees(connection, views.fees))
+    views = views.with_views(fees=_fees(connection, views.fees))
     _require_cycle(connection, views, cycle, accounts, as_of)
     window = _cycle_window(views, cycle, accounts, as_of)
 
     with duckdb.connect() as scratch:
+        scratch.execute("SET enable_progress_bar = false")  # it is printed on stdout
         for name in ("lines", "days", "rates", "countries"):
             rows = connection.sql(scan_sql(name, accounts is not None), params=[cycle, *([accounts] * bool(accounts))])
             table = rows.to_arrow_table()

@@ -11,9 +11,8 @@ import datetime as dt
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import polars as pl
 
 from jobs.known import account_tree, unknown
@@ -21,12 +20,15 @@ from jobs.output.printable import printable
 from jobs.output.text import amount_text, json_rows
 from jobs.show import until_midnight as midnight
 from jobs.show.page import Page, frame_of, require_page
-from jobs.show.rules import list_actions, list_firings
+from jobs.show.rules import latest_actions, latest_firings
 from jobs.show.until_midnight import ShownUsage
 from pipeline.feeds.ready import ready_feeds
 from rating.errors import UsageError
 from rating.queries.schemas import StateViews
 from schemas.choices import REASONS, CardStatus, RejectReason
+
+if TYPE_CHECKING:
+    import duckdb
 
 AMOUNT_SQL = "(coalesce(sum(charge_nanos), 0)::DECIMAL(29, 0) * 0.000000001::DECIMAL(9, 9))::DECIMAL(38, 9)"
 _SEARCHED = ("iccid", "imsi", "msisdn", "account_id", "plan_id", "pool_id", "device_id", "carrier", "status", "custom")
@@ -217,8 +219,8 @@ def card_detail(
         .drop("price_nanos"),
         cycles=cycles.sort(["cycle", "service", "currency"], descending=[True, False, False]),
         days=days,
-        firings=list_firings(connection, iccid=iccid, limit=_LATEST).rows,
-        actions=list_actions(connection, iccid=iccid, limit=_LATEST).rows,
+        firings=latest_firings(connection, _LATEST, iccid=iccid),
+        actions=latest_actions(connection, _LATEST, iccid=iccid),
         reading=reading,
     )
 
@@ -320,13 +322,14 @@ def engine_status(
     connection: duckdb.DuckDBPyConnection, views: StateViews, as_of: dt.datetime, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the status of the data directory as JSON values. `facts` (checkpoint, files, …) are from the driver."""
-    rated = connection.execute(
-        "SELECT count(*), count(*) FILTER (kind = 'usage' AND part = 0), count(*) FILTER (kind <> 'usage'), "
-        "strftime(max(received_at) AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ') FROM rated"
-    ).fetchone()
-    assert rated is not None
-    charge = connection.sql(
-        f"SELECT currency::VARCHAR AS currency, {AMOUNT_SQL} AS charge FROM rated GROUP BY 1 ORDER BY 1"
+    rated = frame_of(
+        connection.sql(
+            f"SELECT currency::VARCHAR AS currency, {AMOUNT_SQL} AS charge, count(*) AS rows, "
+            "count(*) FILTER (kind = 'usage' AND part = 0) AS records, "
+            "count(*) FILTER (kind <> 'usage') AS adjustments, "
+            "strftime(max(received_at) AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ') AS received FROM rated "
+            "GROUP BY 1 ORDER BY 1"
+        )
     )
     gaps = connection.execute("SELECT count(*) FROM gaps").fetchone()
     rejected = connection.execute(
@@ -344,11 +347,11 @@ def engine_status(
         "plans_in_use": views.cards["plan_id"].drop_nulls().n_unique(),
         "pools": views.pools.filter(pl.col("kind") != "device")["pool_id"].n_unique(),
         "open_cycles": open_cycles,
-        "rated_rows": rated[0],
-        "rated_records": rated[1],
-        "adjustment_rows": rated[2],
-        "last_received_at": rated[3],
-        "charge": {row["currency"]: row["charge"] for row in json_rows(frame_of(charge))},
+        "rated_rows": rated["rows"].sum(),
+        "rated_records": rated["records"].sum(),
+        "adjustment_rows": rated["adjustments"].sum(),
+        "last_received_at": rated["received"].max(),
+        "charge": {row["currency"]: row["charge"] for row in json_rows(rated.select("currency", "charge"))},
         "rejected": dict(rejected),
         "gaps": gaps[0] if gaps else 0,
     }

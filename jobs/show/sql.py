@@ -79,6 +79,7 @@ def _connect(
     }
     connection = duckdb.connect(config=options)
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")  # it is printed on stdout, between the rows of the answer
     allowed: list[str] = []
     for name, schema in TABLES.items():
         # DuckDB does not verify the checksums of Parquet pages, so whoever needs true sums checks the whole file.

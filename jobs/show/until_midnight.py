@@ -7,7 +7,7 @@ a record that arrived today for an earlier day, because the time of use decides.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,7 +115,7 @@ def until_midnight(
     sums = pl.from_arrow(rows.to_arrow_table())
     assert isinstance(sums, pl.DataFrame)
     counted = _recount(counters, sums)
-    return replace(views, counters=counted.select(list(COUNTERS_VIEW))), ShownUsage(as_of, days)
+    return views.with_views(counters=counted.select(list(COUNTERS_VIEW))), ShownUsage(as_of, days)
 
 
 def _recount(counters: pl.DataFrame, sums: pl.DataFrame) -> pl.DataFrame:

@@ -24,7 +24,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.embedded.progress import Facts, Progress, Tally
+from pipeline.embedded.committed import facts_of
+from pipeline.embedded.progress import Progress, Tally
 from pipeline.embedded.renumbered import renumbered, rows_of
 from pipeline.feeds.batch import batch_of
 from pipeline.feeds.decode import CHUNK_BYTES, Position, open_source
@@ -181,7 +182,7 @@ class Embedded:
     def __init__(self, directory: DataDirectory, *, force: bool = False) -> None:
         self.directory = directory
         self._force = force
-        self.facts = msgspec.convert(directory.manifest.meta, Facts) if directory.manifest.meta else Facts()
+        self.facts = facts_of(directory)
         state = restore_state(directory)
         self.seen = SeenFiles(directory, state.clock_us // DAY_US)
         state.seen = self.seen.seen

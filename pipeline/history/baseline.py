@@ -27,6 +27,7 @@ def baseline(directory: DataDirectory, engine: Engine, at_us: int, before_offset
     import duckdb  # which only a rule over usage that is already in the history needs
 
     with duckdb.connect(config={"python_enable_replacements": False}) as connection:
+        connection.execute("SET enable_progress_bar = false")  # it is printed on stdout
         connection.execute("SET TimeZone = 'UTC'")
         rated = connection.read_parquet(files, hive_partitioning=False)
         if before_offset is not None:

@@ -128,6 +128,15 @@ class Counters:
             charged = Charged(key, mark - 1)
             self.further[charged] = self.further.get(charged, 0) + nanos
 
+    def name_currencies(self, of_version: Ints) -> None:
+        """Fill in the currency of counters that an earlier version wrote, which had no such column.
+
+        `of_version` is the currency of each plan version (row in the vocabulary), int64[versions].
+        """
+        rows = np.flatnonzero((self["currency"] == 0) & (self["charge_nanos"] != 0))
+        if len(rows):
+            self["currency"][rows] = of_version[self["plan_version"][rows]] + 1
+
     def charges(self, row: int) -> dict[int, int]:
         """Return the charges of the counter in this row, in nanos, by the row of the currency in the vocabulary.
 
@@ -189,7 +198,7 @@ class Counters:
     def from_table(cls, table: pa.Table, further: pa.Table | None = None) -> Counters:
         """Return the counters that `to_table` and `further_table` wrote.
 
-        Counters of an earlier version have no column `currency`. It is then 0.
+        Counters of an earlier version have no column `currency`. It is then 0 until `name_currencies` fills it in.
         """
         counters = cls()
         counters.rows(np.array(table["key"].to_numpy()))

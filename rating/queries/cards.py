@@ -13,9 +13,9 @@ from rating.catalogue.rates import SERVICES
 from rating.catalogue.spells import END, texts_on
 from rating.columnar.key_index import Ints
 from rating.columnar.named import named
-from rating.engine import Engine
 from rating.queries.counters import open_cycles, rows_of_subject
 from rating.queries.pools import PoolUse, uses_now
+from rating.queries.queried import Queried
 from rating.queries.schemas import ADDONS_VIEW, CARDS_VIEW
 from rating.units.money import parse_amount
 from rating.usage.cycles import cycle_label
@@ -30,7 +30,7 @@ class AllowanceShare:
     used_by_card: int
 
 
-def cards_view(engine: Engine, card: Ints, day: Ints) -> pl.DataFrame:
+def cards_view(engine: Queried, card: Ints, day: Ints) -> pl.DataFrame:
     """Return these rows of the cards with the columns of CARDS_VIEW, each as of its local day (days since 1970)."""
     directory, book, service = engine.compiled.directory, engine.compiled.book, engine.compiled.pools.service
     plan = directory.plans.at(card, day)
@@ -61,7 +61,7 @@ def cards_view(engine: Engine, card: Ints, day: Ints) -> pl.DataFrame:
     return frame.select(pl.col(name).cast(kind) for name, kind in CARDS_VIEW.items())
 
 
-def addons_view(engine: Engine, rows: Ints | None = None) -> pl.DataFrame:
+def addons_view(engine: Queried, rows: Ints | None = None) -> pl.DataFrame:
     """Return add-ons with the columns of ADDONS_VIEW: these rows of them, or all."""
     addons, book = engine.compiled.addons, engine.compiled.book
     found = [
@@ -82,7 +82,7 @@ def addons_view(engine: Engine, rows: Ints | None = None) -> pl.DataFrame:
     return pl.DataFrame(found, schema=ADDONS_VIEW, orient="row")
 
 
-def shares_now(engine: Engine, card: int, day: int) -> list[AllowanceShare]:
+def shares_now(engine: Queried, card: int, day: int) -> list[AllowanceShare]:
     """Return the shares of a card (by its row) on a local day: for each service of a pool or device, in open cycles."""
     book, compiled, counters = engine.compiled.book, engine.compiled, engine.state.counters
     cards, today = np.array([card]), np.array([day])

@@ -12,13 +12,13 @@ from rating.catalogue.rates import SERVICES
 from rating.columnar.counters import counter_key
 from rating.columnar.key_index import Ints
 from rating.columnar.named import named
-from rating.engine import Engine
+from rating.queries.queried import Queried
 from rating.queries.schemas import COUNTERS_VIEW, nanos_type
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_code, cycle_days, cycle_label
 
 
-def open_cycles(engine: Engine, day: int, kind: int = -1) -> list[int]:
+def open_cycles(engine: Queried, day: int, kind: int = -1) -> list[int]:
     """Return the codes of the cycles that contain a local day: of one kind, or of all kinds if `kind` is -1."""
     calendars = engine.compiled.book.cycle_calendars
     today = np.array([day], np.int32)
@@ -26,7 +26,7 @@ def open_cycles(engine: Engine, day: int, kind: int = -1) -> list[int]:
     return [int(cycle_code(one, calendars[one].index(today).astype(np.int64))[0]) for one in kinds]
 
 
-def rows_of_subject(engine: Engine, subject: int, cycles: list[int]) -> Ints:
+def rows_of_subject(engine: Queried, subject: int, cycles: list[int]) -> Ints:
     """Return the rows of a subject's counters in these cycles, ordered by cycle and meter, without test counters.
 
     The rows are looked up, so the time does not grow with the number of counters.
@@ -37,7 +37,7 @@ def rows_of_subject(engine: Engine, subject: int, cycles: list[int]) -> Ints:
     return np.asarray(rows[(rows >= 0) & (meter != TEST_METER)], np.int64)
 
 
-def pool_accounts(engine: Engine) -> Ints:
+def pool_accounts(engine: Queried) -> Ints:
     """Return the account of each pool, int64[pools]; the account of a device is that of its first card, -1 if none."""
     book, directory = engine.compiled.book, engine.compiled.directory
     owner = book.pool_account.copy()
@@ -46,7 +46,7 @@ def pool_accounts(engine: Engine) -> Ints:
     return owner
 
 
-def counters_frame(engine: Engine, rows: Ints) -> pl.DataFrame:
+def counters_frame(engine: Queried, rows: Ints) -> pl.DataFrame:
     """Return these rows of the counters, in this order.
 
     The columns are those of COUNTERS_VIEW, `from_test` (units covered by a test allowance, which are not part of
@@ -97,7 +97,7 @@ def counters_frame(engine: Engine, rows: Ints) -> pl.DataFrame:
     return frame.with_columns(pl.col(name).cast(kind) for name, kind in (COUNTERS_VIEW | fitting).items())
 
 
-def _currencies(engine: Engine, rows: Ints) -> pl.Series:
+def _currencies(engine: Queried, rows: Ints) -> pl.Series:
     """Return the currency of the charges of each counter. A counter without charges has that of its last plan."""
     book, counters = engine.compiled.book, engine.state.counters
     mark, version = counters["currency"][rows], counters["plan_version"][rows]
@@ -105,7 +105,7 @@ def _currencies(engine: Engine, rows: Ints) -> pl.Series:
     return named(np.where(mark > 0, mark - 1, last), book.vocabulary.currencies.names)
 
 
-def _with_further_charges(engine: Engine, frame: pl.DataFrame, rows: Ints) -> pl.DataFrame:
+def _with_further_charges(engine: Queried, frame: pl.DataFrame, rows: Ints) -> pl.DataFrame:
     """Return the frame with all charges of its counters, and a row for each further currency after the counter's own.
 
     `charge_nanos` is Decimal(38, 0).
@@ -129,7 +129,7 @@ def _with_further_charges(engine: Engine, frame: pl.DataFrame, rows: Ints) -> pl
     )
 
 
-def counters_view(engine: Engine) -> pl.DataFrame:
+def counters_view(engine: Queried) -> pl.DataFrame:
     """Return all counters with the columns of COUNTERS_VIEW."""
     frame = counters_frame(engine, np.flatnonzero(engine.state.counters.meter != TEST_METER))
     return frame.select(*COUNTERS_VIEW).sort("cycle", "subject_kind", "subject", "counter", "currency")

@@ -63,7 +63,7 @@ def test_a_pool_has_one_percent(tmp_path: Path, weir: Weir, monkeypatch: pytest.
         document("report", "--cycle", "2026-10")["pools"],
     ]
     with reading(Data(tmp_path / "data")) as found:
-        (engine,) = found.engines
+        (engine,) = found.parts
         pools = [pool_now(engine, f"of {used}") for used in PERCENTS]
         members_now = [card_now(engine, iccid) for iccid in cards.values()]
     lists += [[gauge for pool in pools if pool for gauge in pool["services"]]]

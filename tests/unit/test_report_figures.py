@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.report import build_report
-from jobs.report.build import account_tree
+from jobs.known import account_tree
+from jobs.report.build import build_report
 from jobs.report.model import SECTIONS, Report
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import StateViews

@@ -32,7 +32,8 @@ from pipeline.streaming.rate.fold import PartitionFold
 from rating.dedupe.runs import joined
 from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, Columns, Run, Seen, require_digests, run_of
 from rating.errors import StorageError, WorldError
-from rating.state import HISTORIES, STEADY, State
+from rating.queried_state import HISTORIES, STEADY
+from rating.state import State
 
 FORMAT: Final = 1
 _FACTS: Final = "facts"

@@ -21,22 +21,24 @@ import pyarrow as pa
 
 from rating.apply import Compiled, apply, check
 from rating.calendars.calendar import day_date
+from rating.closing.charges import charges_of_closing
+from rating.closing.close import close_cycles, know_accounts
 from rating.dedupe.digests import Prints
 from rating.dedupe.seen import DAY_US
 from rating.entries import Apply, Commands, Entry, Rerate, Tick, Usage
 from rating.position import JournalPosition
 from rating.rules.commands.card_changes import change_of, changed_cards, no_notes, noted_cards, rounds
-from rating.rules.commands.commands import check_commands, judge, kind_of, results_table, unseen
+from rating.rules.commands.commands import check_commands, judge, kind_of, moment_us, results_table, unseen
 from rating.rules.evaluate import Found, Rules
 from rating.rules.triggers import TRIGGERS
 from rating.state import State
 from rating.step import Step, join
-from rating.usage.accept import Accepted, accept
+from rating.usage.accept import Accepted, accept, local_day_at
 from rating.usage.accepted_usage import accepted_usage, days_of_arrival
 from rating.usage.batch import RatedBatch, rate_batch
 from rating.usage.charge import TEST_METER
 from rating.usage.correcting import correct, correction_scope
-from rating.usage.cycles import cycle_days
+from rating.usage.cycles import is_closed
 from rating.usage.rated_rows import Names
 from rating.usage.rerate_scope import RerateScope
 from rating.usage.rerating import Moment, Rerating
@@ -58,6 +60,7 @@ class Engine:
         self.state = state
         self.partition = partition
         self.compiled = Compiled(state)
+        state.counters.name_currencies(self.compiled.book.currency_of_version)
         self.names = Names.of(self.compiled)
         self.rules = Rules(state, self.compiled, self.names, partition)
 
@@ -103,13 +106,21 @@ class Engine:
         return self._close(found, 1, offset, now_us)
 
     def tick(self, now_us: int) -> Step:
-        """Apply a clock tick: fire the rules that are due, then drop state that can take no more usage (T5)."""
+        """Apply a clock tick: fire the rules that are due, close cycles, then drop state that takes no more usage (T5).
+
+        A cycle closes for an account when its grace period is over. The charges of the step are what is owed for it
+        without a usage record.
+        """
         offset, now_us = self._arrive(now_us)
         found = Found()
         self._take_notes(offset, now_us, found)
         self.rules.tick(now_us, offset, found)
+        closing = close_cycles(self.state.closed, self.compiled.book, now_us)
+        charges = charges_of_closing(
+            self.compiled, self.state.counters, closing, now_us, JournalPosition(self.partition, offset)
+        )
         self.expire()
-        return self._close(found, 1, offset, now_us)
+        return replace(self._close(found, 1, offset, now_us), charges=charges)
 
     def check_commands(self, commands: Sequence[Command]) -> None:
         """Validate commands without applying them. Raises RuleError or UsageError if one of them is invalid."""
@@ -176,8 +187,9 @@ class Engine:
         state = self.state
         cards = state.catalogue.cards
         state.addon_used = self.compiled.addons.usage()
-        compiled = apply(state, change, self.compiled)
+        compiled = apply(state, change, self.compiled, now_us)
         self._compile(compiled)
+        know_accounts(state.closed, compiled.book, now_us)
         assert compiled.cards is not None
         rows = compiled.cards.replaced
         if len(rows):
@@ -213,7 +225,11 @@ class Engine:
             card = getattr(command, "iccid", None)
             if refused is None and card is not None:
                 account = self.compiled.directory.account[self.compiled.directory.row_of(card)]
-                change = change_of(command, day_date(int(today[account])))
+                happened = None
+                if command.at is not None:
+                    zone = self.compiled.book.time_zones[self.compiled.book.account_zone[account]]
+                    happened = day_date(local_day_at(zone, min(moment_us(command, now_us), now_us)))
+                change = change_of(command, day_date(int(today[account])), happened)
                 if change is not None:
                     changes.append((offset, card, change))
         # A round changes each card at most once, so that rules see every single change.
@@ -323,12 +339,11 @@ class Engine:
 
         This changes no later result.
         """
-        state, book = self.state, self.compiled.book
+        state = self.state
         counters = state.counters
-        # Two days more cover midnight in every time zone, and usage dated an hour ahead.
-        grace_us = int(book.grace_us.max(initial=0)) + 2 * DAY_US
-        codes = np.unique(counters.cycle)
-        gone = [code for code in codes.tolist() if (cycle_days(book, code)[1] + 1) * DAY_US + grace_us < state.clock_us]
+        gone = [
+            code for code in np.unique(counters.cycle).tolist() if is_closed(self.compiled.book, code, state.clock_us)
+        ]
         lasting = counters.meter == TEST_METER
         keep = ~np.isin(counters.cycle, gone) | lasting
         if not keep.all():
@@ -346,4 +361,4 @@ def slice_of(batch: UsageBatch, start: int) -> UsageBatch:
     if start == 0 and len(batch.rows) <= BATCH_ROWS:
         return batch
     rows = batch.rows.slice(start, BATCH_ROWS)
-    return UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, rows)
+    return replace(batch, rows=rows)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.context import Json, data_of, micros, parse_instant
+from jobs.context import Force, Json, data_of, micros, parse_instant
 
 
 def register(app: typer.Typer) -> None:
@@ -32,15 +32,16 @@ def rerate(
         str | None,
         typer.Option(metavar="TIME", help="Arrival of the adjustments (ISO 8601). Default: the latest arrival."),
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Rate a billing cycle again with the plans and cards known now. Differences become adjustments."""
-    from jobs.cli.console import out, show
+    from jobs.output.console import out, show
     from jobs.rerate import rerate as again
 
     moment = parse_instant(as_of, "--as-of")
     iccids = None if iccid_file is None else again.iccids_of(iccid_file)
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         choice = again.choice_of(driver.engine.state.catalogue, cycle, plan, account, iccids)
         at_us = None if moment is None else micros(moment)
         console = None if as_json else out

@@ -12,8 +12,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from jobs.cli.console import progress_bar
-from jobs.cli.printable import printable
+from jobs.output.console import progress_bar
+from jobs.output.printable import printable
 from pipeline.embedded.driver import Embedded
 from pipeline.embedded.rerates import Rerated
 from pipeline.history.rerate_choice import Choice, own_cycle_in

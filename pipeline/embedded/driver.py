@@ -11,6 +11,7 @@ the same bytes as an undisturbed run.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +20,19 @@ from typing import Final, Self
 
 import msgspec
 
-from pipeline.embedded.progress import Facts, Progress, Source, Tally
+from pipeline.embedded.committed import facts_of
+from pipeline.embedded.progress import Progress, Tally
 from pipeline.embedded.reading import Reader
-from pipeline.embedded.rerates import Rerated, touched_by
+from pipeline.embedded.rerates import Rerated, facts_of_cards, touched_by
 from pipeline.embedded.stretch import Stretch, Watch, land
 from pipeline.feeds.decode import CHUNK_BYTES
+from pipeline.feeds.source_file import Source
 from pipeline.history.baseline import baseline
 from pipeline.history.originals import RatedRows, cycle_of_path, rated_files
 from pipeline.history.rerate_choice import Choice
 from pipeline.history.writer import Landing
 from pipeline.journal import segments as journal
+from pipeline.journal.arrival import require_time
 from pipeline.journal.segments import Journal
 from pipeline.store.background import Background
 from pipeline.store.directory import Checkpoint, DataDirectory
@@ -63,25 +67,30 @@ def checkpoint_records() -> int:
 
 
 class Embedded:
-    """The driver of one data directory: applies catalogues, ingests files; a context manager."""
+    """The driver of one data directory: applies catalogues, ingests files; a context manager.
 
-    def __init__(self, directory: DataDirectory) -> None:
+    Times of arrival more than a day ahead of the machine's clock are refused, because the clock of the state never goes
+    back. With `force` they are taken.
+    """
+
+    def __init__(self, directory: DataDirectory, *, force: bool = False) -> None:
         self.directory = directory
-        self.facts = msgspec.convert(directory.manifest.meta, Facts) if directory.manifest.meta else Facts()
+        self._force = force
+        self.facts = facts_of(directory)
         state = restore_state(directory)
         self.seen = SeenFiles(directory, state.clock_us // DAY_US)
         state.seen = self.seen.seen
         self.engine = Engine(state)
 
     @classmethod
-    def open(cls, path: Path, *, write: bool) -> Self:
+    def open(cls, path: Path, *, write: bool, force: bool = False) -> Self:
         """Open a data directory for writing (created if missing) or for reading.
 
         Raises LockedError, StorageError or UsageError as DataDirectory.open does.
         """
         directory = DataDirectory.open(path, write=write)
         try:
-            return cls(directory)
+            return cls(directory, force=force)
         except BaseException:
             directory.close()
             raise
@@ -99,10 +108,12 @@ class Embedded:
 
         What it says of days in the past takes effect at once: usage since then is rated again, in the same checkpoint.
         The step says how much that was. Raises PlanError or RuleError, with nothing changed, if the catalogue is
-        invalid.
+        invalid, UsageError if the time is ahead.
         """
+        self._require_time(at_us)
         self.engine.check(change)
-        choices = touched_by(self.engine.state.catalogue, change)
+        before = facts_of_cards(self.engine)
+        plans = self.engine.state.catalogue.plans
         with self.directory.begin() as checkpoint, Background(WRITES_AHEAD) as background:
             entries = Journal(checkpoint, background, self.engine.state.offset)
             landing = Landing(checkpoint, background)
@@ -111,7 +122,7 @@ class Embedded:
             step = self.engine.step(entry)
             self.facts.total.add(land(step, landing))
             rerated = Rerated()
-            for choice in choices:
+            for choice in touched_by(plans, before, self.engine, change):
                 asked = journal.Rerate(RATED.empty_table(), self.engine.state.clock_us, "catalogue")
                 self._rate_again(checkpoint, entries, landing, choice, asked, rerated)
             self._commit(checkpoint, entries, landing)
@@ -128,8 +139,10 @@ class Embedded:
         """Rate records again with what is known now, durably, all of them or none (P10).
 
         The adjustments arrive at `at_us`; None means at the latest arrival so far. `accept` is called with the whole
-        outcome. If it returns False, nothing changes, and the driver must not be used any more.
+        outcome. If it returns False, nothing changes, and the driver must not be used any more. Raises UsageError if
+        the time is ahead.
         """
+        self._require_time(at_us)
         now_us = max(self.engine.state.clock_us, at_us or 0)
         rerated = Rerated()
         with self.directory.begin() as checkpoint, Background(WRITES_AHEAD) as background:
@@ -165,8 +178,9 @@ class Embedded:
     def tick(self, now_us: int) -> Step:
         """Advance the clock to `now_us`, durably.
 
-        Rules and actions that waited for this time become due (L3 to L5, L7).
+        Rules and actions that waited for this time become due (L3 to L5, L7). Raises UsageError if the time is ahead.
         """
+        self._require_time(now_us)
         return self._enter(journal.Tick(now_us))
 
     def command(self, commands: Sequence[Command], at_us: int) -> Step:
@@ -175,6 +189,7 @@ class Embedded:
         If a command starts a rule that is the first to use a total, the rule begins with the total of the committed
         history. Raises RuleError or UsageError, with nothing changed, if a command is invalid.
         """
+        self._require_time(at_us)
         self.engine.check_commands(commands)
         if not commands:
             return Step()
@@ -184,7 +199,7 @@ class Embedded:
     def ingest(
         self,
         mapping: Mapping,
-        paths: Sequence[Path],
+        paths: Sequence[Path | Source],
         as_of_us: int,
         *,
         fixed_as_of: bool,
@@ -195,8 +210,11 @@ class Embedded:
         If a killed process left an ingest of the same files and feed unfinished, this call resumes it, with its arrival
         time. With `fixed_as_of` it resumes only an ingest whose arrival time is `as_of_us`. Returns the tally of the
         whole ingest. Until `acknowledge` is called, the same ingest returns the same tally again and changes nothing.
+        Raises UsageError if the arrival time is ahead.
         """
-        progress = self._resume(mapping, [Source.of(path) for path in paths], as_of_us, fixed_as_of)
+        self._require_time(as_of_us)
+        sources = [one if isinstance(one, Source) else Source.of(one) for one in paths]
+        progress = self._resume(mapping, sources, as_of_us, fixed_as_of)
         every = checkpoint_records()
         reader = Reader(mapping, min(CHUNK_BYTES, max(1 << 16, every * _BYTES_OF_A_RECORD)))
         while progress.file < len(progress.sources):
@@ -217,6 +235,10 @@ class Embedded:
         if checkpoint is not None:
             files += [(cycle_of_path(one.path), checkpoint.staged(one)) for one in checkpoint.entries("rated")]
         return RatedRows(files)
+
+    def _require_time(self, at_us: int | None) -> None:
+        if at_us is not None:
+            require_time(at_us, time.time_ns() // 1000, force=self._force)
 
     def _resume(self, mapping: Mapping, sources: list[Source], as_of_us: int, fixed: bool) -> Progress:
         if self.engine.state.generation == 0:

@@ -9,10 +9,14 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from pipeline.embedded.progress import Progress, Source
+from pipeline.embedded.progress import Progress
+from pipeline.embedded.renumbered import renumbered, rows_of
+from pipeline.feeds.batch import batch_of
 from pipeline.feeds.decode import Position, open_source
+from pipeline.feeds.footer import require_footer
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.prefetch import prefetch
+from pipeline.feeds.source_file import Source
 from pipeline.history.rejects import reject_table
 from rating.columnar.sharing import own_frame, shared_table
 from rating.dedupe.digests import Prints
@@ -35,6 +39,8 @@ class Reading:
     source: str
     received_at_us: int
     cumulative: bool
+    counter_bits: int
+    labels: tuple[tuple[str, str], ...]
     usage: pa.Table
     prints: Prints
     rejected: pa.Table
@@ -43,7 +49,15 @@ class Reading:
 
     def batch(self) -> UsageBatch:
         """Return the usage as a batch for the calling thread."""
-        return UsageBatch(self.feed, self.source, self.received_at_us, self.cumulative, own_frame(self.usage))
+        return UsageBatch(
+            self.feed,
+            self.source,
+            self.received_at_us,
+            self.cumulative,
+            own_frame(self.usage),
+            counter_bits=self.counter_bits,
+            labels=self.labels,
+        )
 
 
 def read_usage(
@@ -52,11 +66,17 @@ def read_usage(
     """Decode and mediate a feed file, chunk by chunk."""
     path, begin = Path(source.path), start or Position()
     mapping = with_lists(mapping, path.parent)
-    for chunk in open_source(path, mapping, start=start, chunk_bytes=chunk_bytes):
+    if start is None and not source.rows:
+        require_footer(path, mapping)
+    chunks = open_source(path, mapping, start=start, chunk_bytes=chunk_bytes)
+    if source.rows:
+        first = 2 if mapping.format.type == "csv" and mapping.format.header else 1
+        chunks = renumbered(chunks, rows_of(Path(source.rows)), first)
+    for chunk in chunks:
         usage, rejects = mediate(chunk.raw, mapping, path.name)
         if len(chunk.rejects):
             rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-        batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.volumes.mode == "cumulative", usage)
+        batch = batch_of(mapping, source.name, received_at_us, usage)
         yield Reading(
             start=begin,
             end=chunk.end,
@@ -64,6 +84,8 @@ def read_usage(
             source=batch.source,
             received_at_us=received_at_us,
             cumulative=batch.cumulative,
+            counter_bits=batch.counter_bits,
+            labels=batch.labels,
             usage=shared_table(usage),
             prints=Prints.of(batch),
             rejected=reject_table(rejects, chunk, mapping.name, source, received_at_us),

@@ -12,10 +12,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.embedded.progress import Progress, Source, Tally
+from pipeline.embedded.progress import Progress, Tally
 from pipeline.embedded.reading import Reader, Reading
+from pipeline.feeds.source_file import Source
 from pipeline.history.originals import corrections_in
-from pipeline.history.rejects import Lines, reject_table
+from pipeline.history.rejects import RawLines, reject_table
 from pipeline.history.writer import Landing
 from pipeline.journal import segments as journal
 from pipeline.journal.segments import Journal
@@ -37,7 +38,7 @@ def land(step: Step, landing: Landing) -> Tally:
     """Land all rows of a step except its rejects, and count them."""
     for rows in step.rated.to_batches():  # in the batches that the fold made, so that landing need not join them
         landing.add("rated", pa.Table.from_batches([rows], RATED))
-    for name in ("gaps", "results"):
+    for name in ("gaps", "results", "charges"):
         landing.add(name, getattr(step, name))
     for outcome in step.outcomes:
         if len(outcome):  # the rows of firings are built while the next batch is folded
@@ -53,7 +54,7 @@ def land(step: Step, landing: Landing) -> Tally:
         rerated_records=step.rerated_records,
         rerated_subjects=step.rerated_subjects,
     )
-    tally.add_charges(step.charges)
+    tally.add_charges(step.usage_charges)
     return tally
 
 
@@ -133,7 +134,7 @@ class Stretch:
         self.journal.append(entry)
         self._take(self.driver.engine.step(entry), lines, source)
 
-    def _take(self, step: Step, lines: Lines, source: Source) -> None:
+    def _take(self, step: Step, lines: RawLines, source: Source) -> None:
         self.tally.add(land(step, self.landing))
         if len(step.rejects):
             feed = self.progress.feed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.store.directory import DataDirectory
 from rating.engine import Engine
+from rating.errors import StorageError
 from rating.usage.corrections import REPLACED
 from rating.usage.rerate_scope import RerateScope, gathered
 from schemas.tables import RATED
@@ -50,7 +52,8 @@ def cycle_of_path(path: str) -> str:
 class RatedRows:
     """Reads rated rows from the files of a history (`rated_files`).
 
-    With `before_offset`, only rows of entries before that offset count.
+    With `before_offset`, only rows of entries before that offset count. Reading raises StorageError if a page does not
+    fit its checksum.
     """
 
     def __init__(self, files: Sequence[tuple[str, Path]], before_offset: int | None = None) -> None:
@@ -84,13 +87,11 @@ class RatedRows:
 
     def batches(self, columns: list[str], wanted: Any | None) -> Iterator[pa.Table]:
         """Yield these columns of the rows that the filter `wanted` selects, batch by batch."""
-        import pyarrow.dataset as ds
-
         if self._files:
-            dataset = ds.dataset([str(path) for _, path in self._files], schema=RATED, format="parquet")
-            for batch in dataset.to_batches(columns=columns, filter=wanted):
-                if batch.num_rows:
-                    yield pa.Table.from_batches([batch])
+            with _reading():
+                for batch in _dataset([path for _, path in self._files]).to_batches(columns=columns, filter=wanted):
+                    if batch.num_rows:
+                        yield pa.Table.from_batches([batch])
 
     def _within(self, scope: RerateScope) -> pa.Table:
         # What is billed in another cycle than its own is billed in a later one.
@@ -98,10 +99,30 @@ class RatedRows:
         return self._read([path for cycle, path in self._files if first is None or cycle >= first], scope.rows())
 
     def _read(self, files: Sequence[Path], wanted: Any) -> pa.Table:
-        import pyarrow.dataset as ds  # a slow import, which loads pandas if installed; corrections are rare
-
         if not files:
             return RATED.empty_table()
         if self._before is not None:
             wanted &= pc.field("journal_offset") < self._before
-        return ds.dataset([str(path) for path in files], schema=RATED, format="parquet").to_table(filter=wanted)
+        with _reading():
+            return _dataset(files).to_table(filter=wanted)
+
+
+def _dataset(files: Sequence[Path]) -> Any:
+    """Return the rows of files of RATED, whose pages are compared with their checksums when they are read."""
+    import pyarrow.dataset as ds  # a slow import, which loads pandas if installed; corrections are rare
+
+    checked = ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    )
+    return ds.dataset([str(path) for path in files], schema=RATED, format=checked)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn what Arrow raises of a damaged file into StorageError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as failure:
+        raise StorageError(f"{failure}; `weir verify` says which files are damaged") from failure

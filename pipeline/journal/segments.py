@@ -25,7 +25,7 @@ from pipeline.journal.entries import (
     Entry,
     Rejects,
     Rerate,
-    Tables,
+    TableCodec,
     Tick,
     Usage,
     Written,
@@ -84,7 +84,7 @@ def _from_parquet(content: bytes) -> pa.Table:
     return pq.read_table(io.BytesIO(content))
 
 
-_TABLES = Tables(_parquet, _from_parquet)
+_TABLES = TableCodec(_parquet, _from_parquet)
 
 
 class Journal:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
+from rating.rules.triggers import TRIGGERS
 from schemas import actions as out
 from schemas.actions import ActionMessage
 from schemas.rules import Action, Channel
@@ -66,6 +67,7 @@ class Outgoing:
     rule: str
     action: str
     body: bytes
+    account: str = ""
 
 
 def outgoing(
@@ -88,7 +90,7 @@ def outgoing(
         action, targets = known[named]
         for target in targets:
             body = _encoder.encode(_message(row, action, target.channels))
-            yield Outgoing(row[0], row[1], row[2], target.destination, row[8], row[4], row[6], body)
+            yield Outgoing(row[0], row[1], row[2], target.destination, row[8], row[4], row[6], body, row[7])
 
 
 def _action(row: tuple[Any, ...]) -> Action:
@@ -167,7 +169,8 @@ def _device(
     action: Action, unit: str | None, threshold: int | None, levels: Sequence[str] | None, trigger: str
 ) -> out.DevicePayload | None:
     """Return the expiry notice for the last level reached (1 = 30 days, 2 = 7 days, 3 = last day); else None (L5)."""
-    if trigger == "price_plan_expired":
+    watched = TRIGGERS.get(trigger)
+    if watched is not None and watched.kind == "term" and watched.unit is None:  # the term is over
         days = 0
     elif unit != "days":
         return None

@@ -59,9 +59,7 @@ class Rules:
         drop_unwatched(self.set, state.rules)
         self._home_meters = self.set.quota.home_meters(Service.DATA, None)
         # Only these rules need to know whether a session is new.
-        self.hears_sessions = any(
-            watch.rule.trigger in ("data_session_started", "data_session_count_24h") for watch in self.set.watches
-        )
+        self.hears_sessions = any(watch.trigger.hears_sessions for watch in self.set.watches)
 
     def usage(self, result: RatedBatch) -> Outcome:
         """The outcome of a batch of usage."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import polars as pl
 import pyarrow as pa
 
+from rating.queried_state import ActiveRules
 from rating.rules.commands.card_changes import NOTE_SCHEMA, no_notes
 from rating.rules.detect.last_seen import Sightings
 from rating.rules.firing.repetition import Memory
@@ -15,14 +16,13 @@ from rating.rules.totals.rolling import Rolling
 
 
 @dataclass
-class RuleState:
+class RuleState(ActiveRules):
     """State of the rules.
 
-    `active` maps the id of each active rule to the time of its activation, in microseconds since 1970 UTC. `notes`
-    (NOTE_SCHEMA) are changes of tags and custom fields that the next entry other than usage will apply to the cards.
+    `notes` (NOTE_SCHEMA) are changes of tags and custom fields that the next entry other than usage will apply to the
+    cards.
     """
 
-    active: dict[str, int] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     totals: Totals = field(default_factory=Totals)
     rolling: Rolling = field(default_factory=Rolling)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from schemas.choices import TriggerName
-from schemas.rules import Measure
+from schemas.rules import Measure, Rule
 from schemas.usage import Direction, Service
 
 Kind = Literal["usage", "pool", "event", "silence", "change", "term"]
 Place = Literal["anywhere", "country", "zone", "home"]
 Unit = Literal["bytes", "messages", "seconds", "sessions", "days"]
+Counts = Literal["units", "home", "sessions"]
+Event = Literal["session_started", "session_stopped", "blocked"]
 
 _UNITS: Final[dict[Service, Unit]] = {Service.DATA: "bytes", Service.SMS: "messages", Service.VOICE: "seconds"}
 
@@ -28,6 +30,12 @@ class Trigger:
     `fields` are the rule fields that the trigger takes in addition to those of every rule. `measures` are the measures
     that it can compare; "percent" among them means that thresholds in percent are allowed. `reached` is the default
     for L11: True fires at the threshold, False only strictly above it.
+
+    `counts` is what its running total counts: units, units of the home zone's counter, or sessions (None: no total).
+    `event` is the event that fires it. `fact` is the fact about a SIM whose change in a report fires it. `column` is
+    the column of CARD_SCHEMA whose change fires it.
+
+    These fields are all that other modules look at. No other module asks for a trigger by name.
     """
 
     name: TriggerName
@@ -41,6 +49,23 @@ class Trigger:
     fields: tuple[str, ...] = ()
     measures: tuple[Measure | Literal["percent"], ...] = ()
     reached: bool = False
+    counts: Counts | None = None
+    event: Event | None = None
+    fact: Literal["imei", "cell"] | None = None
+    column: str | None = None
+
+    @property
+    def hears_sessions(self) -> bool:
+        """True if the trigger must know whether a data session is new."""
+        return self.event == "session_started" or self.counts == "sessions"
+
+
+def counted(rule: Rule, trigger: Trigger) -> Counts | None:
+    """Return what the running total of a rule counts; None if the rule uses no running total.
+
+    A rule on the end of a plan can watch the term only (`by = "time"`). It has no total then.
+    """
+    return None if rule.by == "time" else trigger.counts
 
 
 def _usage(
@@ -57,7 +82,7 @@ def _usage(
         fields += (place,)
     return Trigger(
         name, "usage", text, service, direction, place, "day" if window == "day" else "cycle", _UNITS[service],
-        fields, measures,
+        fields, measures, counts="units",
     )  # fmt: skip
 
 
@@ -85,19 +110,26 @@ def _pool(name: TriggerName, service: Service, direction: Direction | None, said
     return Trigger(
         name, "pool", f"{said} of a pool in its home zone within the billing cycle", service, direction, "home",
         "cycle", _UNITS[service], ("threshold", "at", "pools"), ("used", "percent"), reached=True,
+        counts="units",
     )  # fmt: skip
 
 
-def _changed(name: TriggerName, text: str, *fields: str) -> Trigger:
-    return Trigger(name, "change", text, fields=("from", "to", *fields))
+def _changed(
+    name: TriggerName, text: str, column: str | None, *fields: str, fact: Literal["imei", "cell"] | None = None
+) -> Trigger:
+    return Trigger(name, "change", text, fields=("from", "to", *fields), column=column, fact=fact)
+
+
+def _blocked(name: TriggerName, text: str, service: Service) -> Trigger:
+    return Trigger(name, "event", text, service, event="blocked")
 
 
 _ALL: Final = [
-    Trigger("data_session_started", "event", "a data session of the SIM began", Service.DATA),
-    Trigger("data_session_stopped", "event", "a data session of the SIM ended", Service.DATA),
+    Trigger("data_session_started", "event", "a data session of the SIM began", Service.DATA, event="session_started"),
+    Trigger("data_session_stopped", "event", "a data session of the SIM ended", Service.DATA, event="session_stopped"),
     Trigger(
         "data_session_count_24h", "usage", "data sessions of the SIM within 24 hours", Service.DATA, None, "anywhere",
-        "day", "sessions", ("threshold", "at", "window"), ("used",),
+        "day", "sessions", ("threshold", "at", "window"), ("used",), counts="sessions",
     ),
     _usage("data_usage_24h", "data of the SIM within 24 hours", Service.DATA, None, "anywhere", "day"),
     _usage("data_usage_cycle", "data of the SIM within the billing cycle", Service.DATA, None, "anywhere", "cycle"),
@@ -110,28 +142,31 @@ _ALL: Final = [
         "cycle",
     ),
     *_directed(),
-    Trigger("data_blocked", "event", "data of the SIM was blocked by its security profile", Service.DATA),
-    Trigger("sms_blocked", "event", "SMS of the SIM was blocked by its security profile", Service.SMS),
-    Trigger("voice_blocked", "event", "voice of the SIM was blocked by its security profile", Service.VOICE),
+    _blocked("data_blocked", "data of the SIM was blocked by its security profile", Service.DATA),
+    _blocked("sms_blocked", "SMS of the SIM was blocked by its security profile", Service.SMS),
+    _blocked("voice_blocked", "voice of the SIM was blocked by its security profile", Service.VOICE),
     Trigger("no_data_session_24h", "silence", "no data session of the SIM for 24 hours", Service.DATA, window="day"),
     Trigger("no_sms_24h", "silence", "no SMS of the SIM for 24 hours", Service.SMS, window="day"),
     Trigger("no_voice_24h", "silence", "no voice of the SIM for 24 hours", Service.VOICE, window="day"),
     Trigger("no_voice_cycle", "silence", "no voice of the SIM in a whole billing cycle", Service.VOICE, window="cycle"),
     Trigger("not_connected_24h", "silence", "the SIM was not connected for 24 hours", window="day"),
     Trigger("not_connected_cycle", "silence", "the SIM was not connected in a whole billing cycle", window="cycle"),
-    _changed("billing_status_changed", "the status of the SIM changed"),
-    _changed("custom_attribute_changed", "a custom field of the SIM changed", "attribute"),
-    _changed("imei_changed", "the SIM sits in another device"),
-    _changed("location_changed", "the cell of the SIM changed, within or between data sessions", "across"),
-    _changed("msisdn_changed", "the MSISDN of the SIM changed"),
-    _changed("price_plan_changed", "the plan of the SIM changed"),
+    _changed("billing_status_changed", "the status of the SIM changed", "status"),
+    _changed("custom_attribute_changed", "a custom field of the SIM changed", "custom", "attribute"),
+    _changed("imei_changed", "the SIM sits in another device", "imei", fact="imei"),
+    _changed(
+        "location_changed", "the cell of the SIM changed, within or between data sessions", None, "across", fact="cell"
+    ),
+    _changed("msisdn_changed", "the MSISDN of the SIM changed", "msisdn"),
+    _changed("price_plan_changed", "the plan of the SIM changed", "plan"),
     Trigger(
         "home_data_allowance", "usage", "the data included for the home zone is nearly or fully used up", Service.DATA,
         None, "home", "cycle", "bytes", ("threshold", "at", "measure"), ("used", "percent", "remaining"), reached=True,
+        counts="home",
     ),
     Trigger(
         "price_plan_expired", "term", "the plan of the SIM expired: its data is used up, or its term is over",
-        Service.DATA, None, "anywhere", "cycle", fields=("by",), reached=True,
+        Service.DATA, None, "anywhere", "cycle", fields=("by",), reached=True, counts="units",
     ),
     Trigger(
         "term_ends", "term", "the term of the SIM ends in so many days", unit="days", fields=("threshold",),

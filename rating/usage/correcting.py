@@ -64,7 +64,7 @@ def correct(state: State, compiled: Compiled, batch: UsageBatch, history: pa.Tab
     originals = history.filter(wanted & (pc.field("feed").cast(pa.string()) == batch.feed))
     back = taken_back(originals, undone, compiled, batch, partition)
     fresh = _fresh(compiled, batch, judged, originals, offset)
-    part = UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, batch.rows[accepted])
+    part = replace(batch, rows=batch.rows[accepted])
     scope = correction_scope(compiled, part, originals)
     rows = gathered(compiled, scope, lambda scope: history.filter(scope.rows()))
     causes = undone["cause"].to_list()
@@ -86,7 +86,7 @@ def correction_scope(compiled: Compiled, batch: UsageBatch, originals: pa.Table)
     rows = batch.rows.filter(record_type=int(RecordType.REPLACE))
     if rows.is_empty() or not len(compiled.directory):
         return scope
-    events = as_events(UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, rows))
+    events = as_events(replace(batch, rows=rows))
     accepted = replacements(compiled, events, np.arange(len(rows)))
     if not len(accepted):
         return scope

@@ -8,7 +8,7 @@ and again by its own key.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -76,8 +76,7 @@ class Judged:
 
 def as_events(batch: UsageBatch) -> UsageBatch:
     """Return replacements as usage of their own."""
-    rows = batch.rows.with_columns(record_type=pl.lit(int(RecordType.EVENT), pl.UInt8))
-    return UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, rows)
+    return replace(batch, rows=batch.rows.with_columns(record_type=pl.lit(int(RecordType.EVENT), pl.UInt8)))
 
 
 def judge(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints, standing: Standing) -> Judged:
@@ -99,7 +98,7 @@ def judge(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints, sta
                 found.duplicates += 1
             else:
                 text = "other content under a key that was accepted before; expected the same, or a new key"
-                found.rejects.append(_refusal(row, "conflict", "record_key", text))
+                found.rejects.append(_refusal(batch, row, "conflict", "record_key", text))
             found.count += 1
             continue
         corrects = row["corrects_key"] or ""
@@ -108,7 +107,7 @@ def judge(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints, sta
             return found
         if target is None or target in taken:
             text = f"key {corrects!r}, which stands for no rated record; expected one not yet reversed"
-            found.rejects.append(_refusal(row, "unknown_key", "corrects_key", text))
+            found.rejects.append(_refusal(batch, row, "unknown_key", "corrects_key", text))
         elif place in refused:
             found.rejects.append(refused[place] | {"record_key": key})
         else:
@@ -132,7 +131,7 @@ def _trial(compiled: Compiled, batch: UsageBatch) -> tuple[set[int], dict[int, R
     places = np.flatnonzero((batch.rows["record_type"] == int(RecordType.REPLACE)).fill_null(False).to_numpy())
     if not len(places):
         return set(), {}
-    part = UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, batch.rows[places])
+    part = replace(batch, rows=batch.rows[places])
     outcome = accept(Seen(), compiled, *_numbered(part))
     refused = {int(places[int(row["record_key"])]): row for row in outcome.rejects.iter_rows(named=True)}
     return set(places[outcome.accepted.place].tolist()), refused
@@ -142,13 +141,13 @@ def _numbered(batch: UsageBatch) -> tuple[UsageBatch, Prints]:
     """Return a batch with its row numbers as keys, so that each record is judged by itself."""
     keys = pl.int_range(pl.len()).cast(pl.String).alias("record_key")
     rows = batch.rows.with_columns(keys, record_type=pl.lit(int(RecordType.EVENT), pl.UInt8))
-    numbered = UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, rows)
+    numbered = replace(batch, rows=rows)
     return numbered, Prints.of(numbered)
 
 
-def _refusal(correction: Row, reason: str, name: str, found: str) -> Row:
+def _refusal(batch: UsageBatch, correction: Row, reason: str, name: str, found: str) -> Row:
     row = {"source_row": correction["source_row"], "record_key": correction["record_key"]}
-    return row | {"reason": reason, "field": name, "message": f"found {found}"}
+    return row | {"reason": reason, "field": dict(batch.labels).get(name, name), "message": f"found {found}"}
 
 
 def undone_frame(judged: Judged, standing: Standing, batch: UsageBatch, offset: int) -> pl.DataFrame:

@@ -19,7 +19,7 @@ from rating.usage.charge import Rating
 from rating.usage.charge_items import Entries
 from rating.usage.cycles import cycle_label
 from schemas.tables import RATED
-from schemas.usage import Direction, Service
+from schemas.usage import Direction, RecordType, Service, UsageBatch
 
 _SERVICES = [service.name.lower() for service in Service]
 _DIRECTIONS = [direction.name.lower() for direction in Direction]
@@ -142,7 +142,7 @@ def rated_table(compiled: Compiled, names: Names, usage: AcceptedUsage, entries:
         "ended_at": _given(rows, "ended_at"),
         "named_zone": spelled(spot, [zone for _, _, zone in spots]),
         "sequence": _given(rows, "sequence"),
-        **_reported(rows, batch.cumulative),
+        **_reported(rows, batch),
     }
     return pa.table(columns, schema=RATED)
 
@@ -167,15 +167,25 @@ def _given(rows: pl.DataFrame, name: str) -> pa.Array:
     return rows[name].to_arrow(compat_level=pl.CompatLevel.oldest()).cast(kind)
 
 
-def _reported(rows: pl.DataFrame, cumulative: bool) -> dict[str, pa.Array]:
-    """Return the running totals that a cumulative feed reported; nulls for other feeds, whose rows say it already."""
+def _reported(rows: pl.DataFrame, batch: UsageBatch) -> dict[str, pa.Array]:
+    """Return what a cumulative feed reported of running totals; nulls for other feeds, whose rows say it already."""
     names = {"quantity": "reported_quantity"}
     names |= {f"volume_{way}_bytes": f"reported_{way}_bytes" for way in ("up", "down")}
-    nothing = pa.nulls(len(rows), pa.int64())
-    return {
-        new: rows[old].to_arrow().cast(pa.int64()) if cumulative and old in rows.columns else nothing
+    found = {
+        new: rows[old].to_arrow().cast(pa.int64()) if batch.cumulative and old in rows.columns else _nothing(rows)
         for old, new in names.items()
     }
+    if not batch.cumulative:
+        return found | {"ends_session": pa.nulls(len(rows), pa.bool_()), "counter_bits": _nothing(rows)}
+    stops = np.zeros(len(rows), np.bool_)
+    if "record_type" in rows.columns:
+        stops = (rows["record_type"] == int(RecordType.STOP)).fill_null(False).to_numpy()
+    bits = np.full(len(rows), batch.counter_bits, np.int64)
+    return found | {"ends_session": pa.array(stops), "counter_bits": pa.array(bits)}
+
+
+def _nothing(rows: pl.DataFrame) -> pa.Array:
+    return pa.nulls(len(rows), pa.int64())
 
 
 def _text(rows: pl.DataFrame, name: str) -> pa.Array:

@@ -12,7 +12,7 @@ from rating.apply import Compiled
 from rating.calendars.calendar import CycleCalendar
 from rating.usage.cycles import assign, cycle_kinds
 from schemas.tables import RATED
-from schemas.usage import INSTANT, USAGE_SCHEMA, Direction, Service
+from schemas.usage import INSTANT, USAGE_SCHEMA, Direction, RecordType, Service
 
 if TYPE_CHECKING:
     from rating.usage.rerating import Fresh, Moment
@@ -35,7 +35,7 @@ _DIRECTIONS: Final = {one.name.lower(): int(one) for one in Direction}
 _REPEATED: Final = (
     "iccid", "service", "country", "plmn", "named_zone", "session_id", "sequence", "received_at", "source",
     "source_row", "journal_partition", "journal_offset", "started_at", "ended_at", "reported_quantity",
-    "reported_up_bytes", "reported_down_bytes",
+    "reported_up_bytes", "reported_down_bytes", "ends_session", "counter_bits",
 )  # fmt: skip
 _RESTORED: Final = (*KEY, *_REPEATED, "direction", "volume_up_bytes", "volume_down_bytes", "quantity", "late", "fresh")
 
@@ -116,6 +116,9 @@ def _fresh_records(fresh: Fresh, compiled: Compiled, moment: Moment) -> pl.DataF
         reported_quantity=pl.when(running).then("quantity"),
         reported_up_bytes=pl.when(running).then("volume_up_bytes"),
         reported_down_bytes=pl.when(running).then("volume_down_bytes"),
+        # A replacement does not say whether it ends its session.
+        ends_session=pl.when(running).then(False),
+        counter_bits=pl.when(running).then(pl.lit(batch.counter_bits, pl.Int64)),
         # What replaces a record of the cycle of its own use belongs to that cycle, even if that is closed by now.
         late=pl.Series(late) & (of_use != fresh.cycles).fill_null(True),
         fresh=pl.lit(True),
@@ -144,6 +147,10 @@ def usage_of(records: pl.DataFrame) -> pl.DataFrame:
         pl.col("used_at").cast(INSTANT),
         *(pl.col(name).cast(USAGE_SCHEMA[name]) for name in names),
         pl.col("named_zone").alias("zone"),
+        record_type=pl.when(pl.col("ends_session").fill_null(False))
+        .then(pl.lit(int(RecordType.STOP)))
+        .otherwise(pl.lit(int(RecordType.EVENT)))
+        .cast(USAGE_SCHEMA["record_type"]),
     )
 
 

@@ -29,6 +29,7 @@ from rating.usage.accepted_usage import AcceptedUsage, running_totals
 from rating.usage.batch import rate_batch
 from rating.usage.charge import TEST_METER, pool_subject, sim_subject
 from rating.usage.cycles import Cycles, cycle_code, cycle_days, cycle_kinds, cycle_label
+from rating.usage.growth import deltas
 from rating.usage.rated_rows import Names
 from rating.usage.records_again import (
     IDENTITY,
@@ -42,7 +43,6 @@ from rating.usage.records_again import (
     usage_of,
     with_own_cycle,
 )
-from rating.usage.sessions import deltas
 from schemas.tables import RATED
 from schemas.usage import INSTANT, UsageBatch
 
@@ -91,6 +91,7 @@ class Rerating:
         )
         self._old = rows.join(standing, on=KEY)
         self._records = restored(self._old, fresh, compiled, moment)
+        self._reporting = set[int]()  # rows of the sessions of cumulative feeds in the new rating
         self._scratch = replace(state, counters=Counters(), sessions=type(state.sessions)())
         self._addons = compiled.addons.unused_by(compiled.directory.rows_of(self._iccids))
         new, self._refused = self._rated()
@@ -132,7 +133,8 @@ class Rerating:
         rated = frame_of(rate_batch(self._scratch, again, Names.of(again), usage).rated)
         kept = records.with_row_index("place").select(
             pl.col("place").cast(pl.String), *KEY, "source", "source_row", "session_id", "sequence", "fresh", "late",
-            "reported_quantity", "reported_up_bytes", "reported_down_bytes", "received_at", "journal_partition",
+            "reported_quantity", "reported_up_bytes", "reported_down_bytes", "ends_session", "counter_bits",
+            "received_at", "journal_partition",
             "journal_offset",
         )  # fmt: skip
         left = [name for name in rated.columns if name not in kept.columns or name == "record_key"]
@@ -144,19 +146,16 @@ class Rerating:
         rows, count = batch.rows[accepted.place], len(accepted)
         units = rows["quantity"].to_numpy().copy()
         ways = [rows[name].fill_null(-1).to_numpy().copy() for name in ("volume_up_bytes", "volume_down_bytes")]
-        session, connects = np.full(count, -1, np.int64), np.ones(count, np.int64)
-        session_units = np.zeros(count, np.int64)
+        session, session_units = np.full(count, -1, np.int64), np.zeros(count, np.int64)
         running = records["reported_quantity"].is_not_null().to_numpy()
         tracked = running | (records["session_id"].is_not_null().to_numpy() & book.uses_sessions)
         for feed, part in records.select("feed", at=np.arange(count)).filter(pl.Series(tracked)).group_by("feed"):
             at = np.sort(part["at"].to_numpy())
             session[at] = sessions.rows(str(feed[0]), _named(rows[at], records[at]), self._today)
-        at = np.flatnonzero(tracked)
-        if len(at):
-            connects[at] = running_totals(session[at], np.ones(len(at), np.int64), sessions["records"]) == 0
-        at = np.flatnonzero(running)
-        if len(at):
-            grown = deltas(sessions, session[at], rows[at].with_columns(records[at]["sequence"]))
+        bits = records["counter_bits"].fill_null(0).to_numpy()
+        for counter_bits in np.unique(bits[running]).tolist():
+            at = np.flatnonzero(running & (bits == counter_bits))
+            grown = deltas(sessions, session[at], rows[at], counter_bits)
             units[at], ways[0][at], ways[1][at] = grown.quantity, grown.up, grown.down
         at = np.flatnonzero(tracked)
         if len(at):
@@ -173,7 +172,7 @@ class Rerating:
             down=ways[1],
             session=session,
             session_units=session_units,
-            connects=connects,
+            connects=((units > 0) & (session_units == 0)).astype(np.int64),
             missing=None,
             pool=pool,
             cycles=_cycles(compiled, accepted, pool, records["late"].to_numpy(), arrived),
@@ -186,14 +185,15 @@ class Rerating:
 
     def _sessions_of(self, records: pl.DataFrame) -> None:
         """Note the sessions of all rows, also of reversed records, under their keys in the state."""
-        book, rows = self._compiled.book, self._old
-        rows = rows.filter(pl.col("session_id").is_not_null() & (pl.col("kind") == "usage"))
-        if not book.uses_sessions:
+        rows = self._old.filter(pl.col("session_id").is_not_null() & (pl.col("kind") == "usage"))
+        if not self._compiled.book.uses_sessions:
             rows = rows.filter(pl.col("reported_quantity").is_not_null())
-        for feed, part in rows.with_columns(code=service_codes(rows)).group_by("feed"):
-            self._scratch.sessions.rows(
-                str(feed[0]), part.select("session_id", "record_key", service="code"), self._today
-            )
+        rows = rows.with_columns(code=service_codes(rows), reports=pl.col("reported_quantity").is_not_null())
+        for (feed, reports), part in rows.group_by("feed", "reports", maintain_order=True):
+            names = part.select("session_id", "record_key", service="code")
+            session = self._scratch.sessions.rows(str(feed), names, self._today)
+            if reports:
+                self._reporting.update(session.tolist())
 
     def _differences(self, new: pl.DataFrame) -> pl.DataFrame:
         """Return new minus old for each identity, without the rows that are all zero."""
@@ -229,7 +229,8 @@ class Rerating:
         compiled, counters, again = self._compiled, self._state.counters, self._scratch.counters
         cards = compiled.directory.rows_of(self._iccids)
         cards = cards[cards >= 0]
-        subjects = np.concatenate([sim_subject(cards), pool_subject(self._pools())])
+        owners = compiled.directory.billed_rows(cards)
+        subjects = np.concatenate([sim_subject(owners), pool_subject(self._pools())])
         mine = np.isin(counters.subject, subjects)
         labels = {*self._old["own_cycle"].to_list(), *self._new["own_cycle"].to_list()}
         codes = np.unique(counters.cycle[mine & (counters.meter != TEST_METER)])
@@ -237,10 +238,14 @@ class Rerating:
         emptied = np.flatnonzero(mine & (np.isin(counters.cycle, wanted) | (counters.meter == TEST_METER)))
         for name in _TOTALS:
             counters[name][emptied] = 0
+        gone = {*counters.keys[emptied].tolist(), *again.keys.tolist()}
         rows = counters.rows(again.keys.copy())
         for name in COLUMNS:
             counters[name][rows] = again[name]
-        self._state.sessions.settle(self._scratch.sessions)
+        if counters.further or again.further:
+            kept = {charged: nanos for charged, nanos in counters.further.items() if charged.key not in gone}
+            counters.further = kept | again.further
+        self._state.sessions.settle(self._scratch.sessions, self._reporting)
         owned = np.isin(compiled.addons.card, cards)
         compiled.addons.used[owned] = self._addons[owned]
 
@@ -257,7 +262,7 @@ class Rerating:
 
 
 # Columns of counters that are sums over records. The others describe the last record, and stay if there is none.
-_TOTALS: Final = tuple(name for name in COLUMNS if name not in ("size", "plan_version", "account"))
+_TOTALS: Final = tuple(name for name in COLUMNS if name not in ("currency", "size", "plan_version", "account"))
 
 
 def taken_back(rows: pa.Table, undone: pl.DataFrame, compiled: Compiled, batch: UsageBatch, partition: int) -> pa.Table:

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.cards import CARD_SCHEMA
+from schemas.cards import CARD_SCHEMA, CHANGE_SCHEMA
 from schemas.commands import Command, PlanChanged, Resumed, StatusChanged, Suspended
 from schemas.rules import Action
 
@@ -79,27 +79,32 @@ def _with_fields(custom: str | None, values: dict[str, str]) -> str:
     return msgspec.json.encode(fields | values).decode()
 
 
-def change_of(command: Command, today: dt.date) -> Change | None:
-    """Return the change of the card that a result causes, or None. `today` is the local day of the command."""
+def change_of(command: Command, today: dt.date, happened: dt.date | None = None) -> Change | None:
+    """Return the change of the card that a result causes, or None.
+
+    `today` is the local day on which the command arrived. `happened` is that of its event, if the command says when it
+    was; a change of status holds from this day on.
+    """
+    day = {"from": happened}
     if isinstance(command, Suspended):
-        return {"status": "suspended", "status_reason": command.reason}
+        return day | {"status": "suspended", "status_reason": command.reason}
     if isinstance(command, Resumed):
-        return {"status": "activated", "status_reason": None}
+        return day | {"status": "activated", "status_reason": None}
     if isinstance(command, StatusChanged):
-        return {"status": command.status, "status_reason": None}
+        return day | {"status": command.status, "status_reason": None}
     if isinstance(command, PlanChanged):
         return {"plan": command.plan, "plan_from": command.from_ or today}
     return None
 
 
 def changed_cards(cards: pl.DataFrame, changes: Iterable[tuple[str, Change]]) -> pl.DataFrame:
-    """Return the cards (CARD_SCHEMA) with these ICCIDs after their changes, applied in order; skip unknown ICCIDs."""
-    merged: dict[str, Change] = {}
-    for iccid, change in changes:
-        merged.setdefault(iccid, {}).update(change)
+    """Return the changes (CHANGE_SCHEMA) of cards with these ICCIDs, at most one of each; skip unknown ICCIDs."""
+    merged = {
+        iccid: change | {"given": ",".join(name for name in change if name != "from")} for iccid, change in changes
+    }
     touched = cards.filter(pl.col("iccid").is_in(list(merged)))
     rows = [row | merged[row["iccid"]] for row in touched.iter_rows(named=True)]
-    return pl.DataFrame(rows, schema=CARD_SCHEMA)
+    return pl.DataFrame(rows, schema=CHANGE_SCHEMA)
 
 
 def rounds(changes: list[tuple[int, str, Change]]) -> list[list[tuple[int, str, Change]]]:

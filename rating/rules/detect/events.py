@@ -19,6 +19,7 @@ from rating.rules.detect.last_seen import NEVER, UNKNOWN, Heard, Reports, Sighti
 from rating.rules.detect.traffic import Flags, Traffic
 from rating.rules.firing.firings import Fires
 from rating.rules.firing.repetition import Occurrences
+from rating.rules.triggers import Trigger
 from rating.usage.accept import local_days
 from schemas.commands import Blocked, Connected, NetworkEvent, SessionStarted, SessionStopped
 from schemas.rules import Repetition, Rule
@@ -28,14 +29,7 @@ if TYPE_CHECKING:
     from rating.rules.active_rules import RuleSet
     from rating.rules.state import RuleState
 
-_MOVED: Final = {"imei_changed": "imei", "location_changed": "cell"}
-_BLOCKED: Final = {"data_blocked": "data", "sms_blocked": "sms", "voice_blocked": "voice"}
-_FIELDS: Final = {
-    "billing_status_changed": "status",
-    "msisdn_changed": "msisdn",
-    "price_plan_changed": "plan",
-    "imei_changed": "imei",
-}
+_TOLD_BY: Final = {"session_started": SessionStarted, "session_stopped": SessionStopped, "blocked": Blocked}
 
 
 def admit(
@@ -79,12 +73,12 @@ def traffic_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[
     fires: list[Fires] = []
     for watch in ruleset.watches:
         texts: dict[str, pl.Series] = {}
-        if watch.trigger.name == "data_session_started":
+        if watch.trigger.event == "session_started":
             at = np.flatnonzero(traffic.started)
-        elif watch.trigger.name == "data_session_stopped":
+        elif watch.trigger.event == "session_stopped":
             at = np.flatnonzero(traffic.stopped)
-        elif watch.trigger.name in _MOVED and heard is not None:
-            at, texts = _moves(watch.rule, _MOVED[watch.trigger.name], sightings, heard)
+        elif watch.trigger.fact is not None and heard is not None:
+            at, texts = _moves(watch.rule, watch.trigger.fact, sightings, heard)
         else:
             continue
         keep = matching(ruleset, watch, traffic.card[at], traffic.today[at])
@@ -121,20 +115,13 @@ def event_fires(
     day = local_days(ruleset.book, directory.account[card], np.full(len(card), now_us, np.int64))
     fires: list[Fires] = []
     for watch in ruleset.watches:
-        name, texts = watch.trigger.name, dict[str, pl.Series]()
-        if name == "data_session_started":
-            happened = [isinstance(one, SessionStarted) for one in events]
-        elif name == "data_session_stopped":
-            happened = [isinstance(one, SessionStopped) for one in events]
-        elif name in _BLOCKED:
-            happened = [isinstance(one, Blocked) and one.service == _BLOCKED[name] for one in events]
-        elif name in _MOVED:
-            happened = []
+        trigger, texts = watch.trigger, dict[str, pl.Series]()
+        if trigger.event is not None:
+            at = np.flatnonzero([_is_told(trigger, one) for one in events])
+        elif trigger.fact is not None:
+            at, texts = _moves(watch.rule, trigger.fact, sightings, heard)
         else:
             continue
-        at = np.flatnonzero(happened)
-        if name in _MOVED:
-            at, texts = _moves(watch.rule, _MOVED[name], sightings, heard)
         keep = matching(ruleset, watch, card[at], day[at]) & _placed(
             ruleset, watch, sightings, {name: heard.after[name][at] for name in ("zone", "rat") if name in heard.after}
         )
@@ -175,16 +162,16 @@ def change_fires(
         sightings["imei"][card[told]] = sightings.texts["imei"].numbers(now["imei"].gather(told))
     fires: list[Fires] = []
     for watch in watches:
-        rule, name = watch.rule, watch.trigger.name
-        if name == "custom_attribute_changed":
+        rule, column = watch.rule, watch.trigger.column
+        if column == "custom":
             changed, old, new = _fields_changed(rule, was["custom"], now["custom"])
-        elif name in _FIELDS:
-            old, new = was[_FIELDS[name]], now[_FIELDS[name]]
+        elif column is not None:
+            old, new = was[column], now[column]
             changed = old.ne_missing(new).to_numpy()
-            if name == "billing_status_changed":
+            if column == "status":
                 old, new = old.fill_null("activated"), new.fill_null("activated")
                 changed = (old != new).to_numpy()
-            elif name == "imei_changed":
+            elif column == "imei":
                 old = imei
                 changed &= (old != new).fill_null(False).to_numpy()
             changed = changed & _named(rule, old, new)
@@ -198,6 +185,15 @@ def change_fires(
 
 
 _COMPARED: Final = ("status", "msisdn", "plan", "imei", "custom")
+
+
+def _is_told(trigger: Trigger, event: NetworkEvent) -> bool:
+    """Return whether a network event is the event of the trigger."""
+    if not isinstance(event, _TOLD_BY[str(trigger.event)]):
+        return False
+    if not isinstance(event, Blocked):
+        return True
+    return trigger.service is not None and event.service == trigger.service.name.lower()
 
 
 def matching(ruleset: RuleSet, watch: Watch, card: Ints, day: Ints) -> Flags:

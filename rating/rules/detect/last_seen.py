@@ -55,10 +55,8 @@ def needs(watches: Iterable[Watch]) -> set[str]:
             found.add(HEARD[trigger.service])
             if trigger.window == "cycle":
                 found.update(quiet_columns(HEARD[trigger.service]))
-        elif trigger.name == "imei_changed":
-            found |= {"imei", "seen_us"}
-        elif trigger.name == "location_changed":
-            found |= {"cell", "cell_session", "seen_us"}
+        elif trigger.fact is not None:
+            found |= {trigger.fact, "seen_us"} | ({"cell_session"} if trigger.fact == "cell" else set())
         if trigger.kind not in ("usage", "pool") or rule.repetition == "daily":
             # Ticks, catalogues and commands have no record for these filters, so they use the last-seen value.
             found.update(name for one in rule.filters for name in ("zone", "rat") if one.type == name)

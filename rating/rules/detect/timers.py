@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rating.calendars.calendar import DAY_US, QUARTER_US
-from rating.catalogue.cards import END
+from rating.catalogue.spells import END
 from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
 from rating.rules.detect.events import admit, last_seen, matching
@@ -45,7 +45,7 @@ def tick_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> 
         kind, rule = watch.trigger.kind, watch.rule
         if kind == "silence":
             fires += tick.silence(watch)
-        elif watch.trigger.name == "term_ends":
+        elif watch.trigger.unit == "days":
             fires += tick.term_ends(watch)
         elif kind == "term" and rule.by != "data":
             fires += tick.term_over(watch)

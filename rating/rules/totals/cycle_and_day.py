@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from rating.columnar.key_index import Ints, KeyIndex, reserve
 from rating.rules.firing.repetition import WINDOW_BITS
-from rating.rules.triggers import Trigger
+from rating.rules.triggers import Counts, Trigger, counted
 from schemas.rules import Rule
 from schemas.usage import Direction, Service
 
@@ -94,7 +94,7 @@ class Slice:
     service: Service
     direction: Direction | None
     window: Literal["cycle", "day", "rolling"]
-    counts: Literal["units", "home", "sessions"] = "units"
+    counts: Counts = "units"
     country: str | None = None
     zone: str | None = None
     pooled: bool = False
@@ -102,14 +102,11 @@ class Slice:
     @classmethod
     def of(cls, rule: Rule, trigger: Trigger) -> Slice | None:
         """Return the slice that a rule compares with its threshold; None if the rule uses no running total."""
-        by_data = trigger.name == "price_plan_expired" and rule.by != "time"
-        if trigger.kind not in ("usage", "pool") and not by_data:
+        counts = counted(rule, trigger)
+        if counts is None:
             return None
         assert trigger.service is not None
         pooled = trigger.kind == "pool"
-        counts: Literal["units", "home", "sessions"] = "sessions" if trigger.unit == "sessions" else "units"
-        if trigger.place == "home" and not pooled:
-            counts = "home"
         return cls(
             trigger.service,
             trigger.direction,

@@ -96,7 +96,7 @@ class RuleModel(Corrections, Events, Sizes):
         offset = self.offset
         self._settle(offset)
         before = self._cards()
-        self.apply(change)
+        self.apply(change, at)
         self.rules |= {rule.id: rule for rule in change.rules}
         self._changes(before, offset)
         for iccid in self.cards:
@@ -199,6 +199,7 @@ class RuleModel(Corrections, Events, Sizes):
     def _result(self, one: Suspended | Resumed | StatusChanged | PlanChanged) -> None:
         """Apply the result of an action to its card."""
         card = self.cards[one.iccid]
+        before = dict(card)
         if isinstance(one, Suspended):
             card |= {"status": "suspended", "status_reason": one.reason}
         elif isinstance(one, Resumed):
@@ -207,6 +208,8 @@ class RuleModel(Corrections, Events, Sizes):
             card |= {"status": one.status, "status_reason": None}
         else:
             self.change_plan(card, one.plan, one.from_ or self.local(card["account"], one.at or self.at).date())
+        since = self.local(card["account"], min(one.at or self.at, self.at)).date()
+        self.follow_facts(before, card, since, {"status"}, one.at is not None)
 
     def _changes(self, before: dict[str, Row], offset: int) -> None:
         self.forget_compiled()

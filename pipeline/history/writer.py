@@ -33,7 +33,7 @@ RATED_NULLABLE = frozenset(
     {
         "zone", "country", "plmn", "volume_up_bytes", "volume_down_bytes", "session_id", "adjusts_cycle", "because",
         "cause", "started_at", "ended_at", "named_zone", "sequence", "reported_quantity", "reported_up_bytes",
-        "reported_down_bytes",
+        "reported_down_bytes", "ends_session", "counter_bits",
     }
 )  # fmt: skip
 # Columns with statistics, by which readers skip files. Statistics on all columns would cost a third more time.

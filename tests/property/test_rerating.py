@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from rating.entries import Rerate
 from rating.state import State
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_label
+from schemas.cards import Catalogue
 from schemas.tables import RATED
 from schemas.usage import INSTANT, USAGE_SCHEMA, Direction, RecordType, Service, UsageBatch
 from tests.property.test_fold import ARRIVED, cut
@@ -43,8 +46,8 @@ class Story:
         self.engine, self.model, self.ledger = Engine(State()), Model(), Ledger()
         self.rated = [RATED.empty_table()]
         self.correction = 0
-        self.engine.apply(world.catalogue)
-        self.model.apply(world.catalogue)
+        self.catalogues: list[tuple[Catalogue, dt.datetime]] = []
+        self._apply(world.catalogue)
 
     def use(self, batch: UsageBatch, ends: list[int]) -> None:
         """Fold usage in pieces."""
@@ -55,8 +58,12 @@ class Story:
 
     def change(self) -> None:
         """Apply the change of the catalogue."""
-        self.engine.apply(self.world.change)
-        self.model.apply(self.world.change)
+        self._apply(self.world.change)
+
+    def _apply(self, catalogue: Catalogue) -> None:
+        self.catalogues.append((catalogue, self.model.latest))
+        self.engine.apply(catalogue)
+        self.model.apply(catalogue)
 
     def correct(self, feed: str, rows: list[tuple[str, dict[str, Any] | None]], received_us: int) -> None:
         """Fold corrections of one feed: each names a key, and has the content that replaces it or None."""
@@ -120,7 +127,7 @@ def test_corrections_and_rerating_give_what_a_rating_from_scratch_gives(world: W
     if data.draw(st.booleans()):
         _draw_corrections(story, data, us(ARRIVED))
     story.rerate()
-    expected, model, refused = rated_from_scratch([world.catalogue, world.change], story.ledger.all())
+    expected, model, refused = rated_from_scratch(story.catalogues, story.ledger.all())
     found = story.sums()
     stays = {(one.feed, one.key) for one in refused}
     found = {key: value for key, value in found.items() if (key[1], key[0]) not in stays}
@@ -172,18 +179,25 @@ def _of_model(model: Model) -> Counter[tuple[str, ...]]:
 def _of_engine(engine: Engine) -> Counter[tuple[str, ...]]:
     counters, book = engine.state.counters, engine.compiled.book
     found: Counter[tuple[str, ...]] = Counter()
+    directory, accounts = engine.compiled.directory, book.vocabulary.accounts.names
     for row in range(len(counters)):
         subject, meter, code = (int(column[row]) for column in (counters.subject, counters.meter, counters.cycle))
+        kind, name = "sim", ""
+        if not subject & 1:
+            card, account = (int(one[0]) for one in directory.tenant(np.array([subject >> 1])))
+            name = directory.cards["iccid"][card]
+            if card != subject >> 1:  # the counters of an account after the first one of the card
+                name += f" of {accounts[account]}"
         if meter == TEST_METER:
-            found["test", engine.compiled.directory.cards["iccid"][subject >> 1]] += int(counters["test"][row])
+            found["test", name] += int(counters["test"][row])
             continue
-        kind, name = "sim", "" if subject & 1 else engine.compiled.directory.cards["iccid"][subject >> 1]
         if subject & 1:
             pool = book.vocabulary.pools.names[subject >> 1]
             kind, name = ("device", pool.removeprefix("device:")) if pool.startswith("device:") else ("pool", pool)
         for column in ("records", "billable", "allowance", "overage", "charge_nanos", "in_pool", "peak"):
             key = (kind, name, book.vocabulary.meters.names[meter], cycle_label(book, code), column)
-            found[key] += int(counters[column][row])
+            amounts = counters.charges(row).values() if column == "charge_nanos" else [int(counters[column][row])]
+            found[key] += sum(amounts)
     for addon, units in engine.compiled.addons.usage().items():
         found["addon", addon] += units
     return +found

@@ -18,7 +18,7 @@ from tests.support.reference.reference import CONTENT, Model
 from tests.support.reference.reference_terms import Day, Outcome, Row, Session, cycle_days, cycle_kind, cycle_name, held
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_NAMES = (*CONTENT, "zone", "country", "started_at", "ended_at")
+_NAMES = (*dict.fromkeys((*CONTENT, "zone", "country", "started_at", "ended_at", "record_type")),)
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Stands:
     feed: str
     record: Row
     cumulative: bool
+    counter_bits: int
     received: dt.datetime
     offset: int
     late: bool
@@ -60,7 +61,7 @@ class Ledger:
                 record = {name: rows[rated["source_row"]].get(name) for name in _NAMES}
                 record |= {"iccid": rated["iccid"], "imsi": None, "msisdn": None}
                 self.records[key] = Stands(
-                    rated["record_key"], batch.feed, record, batch.cumulative, received, rated["journal_offset"],
+                    rated["record_key"], batch.feed, record, batch.cumulative, batch.counter_bits, received, rated["journal_offset"],
                     rated["late"], rated["cycle"],
                 )  # fmt: skip
 
@@ -96,7 +97,9 @@ class Ledger:
         late, of_use = _timing(model, record, received)
         # What replaces a record of the cycle of its use belongs to that cycle, even if the cycle is closed by now.
         late = late and (old.late or old.cycle != of_use)
-        fresh = Stands(row["record_key"], batch.feed, record, batch.cumulative, received, offset, late, of_use)
+        fresh = Stands(
+            row["record_key"], batch.feed, record, batch.cumulative, batch.counter_bits, received, offset, late, of_use
+        )
         self.records[batch.feed, fresh.key] = fresh
         self.replaced[batch.feed, target] = fresh.key
         return True
@@ -128,18 +131,21 @@ class _Again(Model):
 
 
 def rated_from_scratch(
-    catalogues: Iterable[Catalogue], records: Iterable[Stands]
+    catalogues: Iterable[tuple[Catalogue, dt.datetime]], records: Iterable[Stands]
 ) -> tuple[list[Row], Model, list[Stands]]:
-    """Rate records in order of use with the facts that stand. Return rows, model, and the records that have no rate."""
+    """Rate records in order of use with the facts that stand. Return rows, model, and the records that have no rate.
+
+    `catalogues` has each catalogue with its time of arrival.
+    """
     model, rows, refused = _Again(), list[Row](), list[Stands]()
-    for catalogue in catalogues:
-        model.apply(catalogue)
+    for catalogue, arrived in catalogues:
+        model.apply(catalogue, arrived)
     for one in sorted(records, key=lambda one: (one.record["used_at"], one.offset)):
         if model.refusal(one.record, dt.datetime(2100, 1, 1, tzinfo=dt.UTC)) is not None:
             refused.append(one)
             continue
         model.late = one.late
-        batch: Any = _Facts(one.feed, one.cumulative)
+        batch: Any = _Facts(one.feed, one.cumulative, one.counter_bits)
         rows += model.rate(one.record, one.key, batch, one.received, Outcome())
     return rows, model, refused
 
@@ -148,3 +154,4 @@ def rated_from_scratch(
 class _Facts:
     feed: str
     cumulative: bool
+    counter_bits: int

@@ -61,8 +61,8 @@ class Ledger:
                 record = {name: rows[rated["source_row"]].get(name) for name in _NAMES}
                 record |= {"iccid": rated["iccid"], "imsi": None, "msisdn": None}
                 self.records[key] = Stands(
-                    rated["record_key"], batch.feed, record, batch.cumulative, batch.counter_bits, received, rated["journal_offset"],
-                    rated["late"], rated["cycle"],
+                    rated["record_key"], batch.feed, record, batch.cumulative, batch.counter_bits, received,
+                    rated["journal_offset"], rated["late"], rated["cycle"],
                 )  # fmt: skip
 
     def newest(self, feed: str, key: str) -> str | None:

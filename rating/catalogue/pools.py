@@ -148,11 +148,6 @@ class Pools:
         """Return the number of cards in each pool on a local day, int64[pools]."""
         return np.bincount(self._members.pool[self._here(now_day)], minlength=len(self.book.pool_shares))
 
-    def cards_of(self, pool: int) -> Ints:
-        """Return the rows of all cards that are, were or will be in a pool."""
-        cards: Ints = self._members.card[self._members.pool == pool]
-        return cards
-
     def _here(self, day: int) -> npt.NDArray[np.bool_]:
         """Return whether each membership is in force on a local day, bool[memberships].
 

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.embedded.reading import read_usage
 from pipeline.embedded.progress import Source
+from pipeline.embedded.reading import read_usage
 from pipeline.feeds.mappings import parse_mapping
 from pipeline.journal.entries import Apply, Rejects, Usage
 from pipeline.journal.messages import Fence, Fences, messages_of, read_message

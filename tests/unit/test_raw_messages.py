@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.embedded.reading import read_usage
 from pipeline.embedded.progress import Source
+from pipeline.embedded.reading import read_usage
 from pipeline.feeds.decode import Position
 from pipeline.feeds.mappings import load_mapping, parse_mapping
 from pipeline.streaming.raw.messages import RawMessage, chunks_of, origin_of

@@ -173,11 +173,3 @@ class Pools:
             by_device[by_device] = self.book.plan_per_device[plan[by_device]]
             pool = np.where(by_device, self.devices.at(card, day), pool)
         return np.bincount(pool[pool >= 0], minlength=len(self.book.pool_shares))
-
-    def cards_of(self, pool: int) -> Ints:
-        """Return the rows of all cards that are, were or will be in a pool."""
-        spells, devices = self.directory.pools, self.devices.spells
-        found = [spells.card[spells.target == pool], np.flatnonzero(self.device_row == pool)]
-        if devices is not None:
-            found.append(devices.card[devices.target == pool])
-        return np.unique(np.concatenate(found))

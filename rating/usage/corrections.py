@@ -2,7 +2,7 @@
 
 A reversal takes back, in rows of its own, everything that stands of the record: its usage and its adjustments. A
 replacement does so too, and its new content is rated under its own key. What this changes for other records follows
-from rating again (rating.usage.rerating). A key stands for its newest replacement, so a record can be corrected again
+from rating again (rating.usage.rerating). A key names its newest replacement, so a record can be corrected again
 and again by its own key.
 """
 
@@ -30,7 +30,7 @@ REPLACED: Final = "replaced"
 class Standing:
     """What stands of the keys of one feed, from their rated rows (a frame with the columns of RATED).
 
-    If a key came again after it had been forgotten, it stands for the newest record.
+    If a key came again after it had been forgotten, it names the newest record.
     """
 
     def __init__(self, rows: pl.DataFrame, feed: str) -> None:
@@ -44,7 +44,7 @@ class Standing:
         }
 
     def newest(self, key: str) -> str | None:
-        """Return the key of the record that stands for `key`: itself or its newest replacement; None if none stands."""
+        """Return the key of the record that `key` names: itself or its newest replacement; None if none stands."""
         passed = set[str]()
         while key in self._taken:
             passed.add(key)
@@ -83,7 +83,7 @@ def judge(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints, sta
     """Judge corrections one after another, up to the first that corrects a replacement of this batch.
 
     A correction is a duplicate or a `conflict` if its key was accepted before. It is rejected as `unknown_key` if
-    nothing stands for the key that it corrects, and a replacement also if its new content cannot be rated. Nothing
+    its key names no record that is left, and a replacement also if its new content cannot be rated. Nothing
     changes.
     """
     known, former = seen.lookup(prints.key_high, prints.key_low, batch.received_at_us // DAY_US)
@@ -106,7 +106,7 @@ def judge(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints, sta
         if corrects in content or taken.get(target or "") is True:
             return found
         if target is None or target in taken:
-            text = f"key {corrects!r}, which stands for no rated record; expected one not yet reversed"
+            text = f"key {corrects!r}, which names no rated record; expected one not yet reversed"
             found.rejects.append(_refusal(batch, row, "unknown_key", "corrects_key", text))
         elif place in refused:
             found.rejects.append(refused[place] | {"record_key": key})

@@ -135,13 +135,9 @@ def rated_table(compiled: Compiled, names: Names, usage: AcceptedUsage, entries:
         "source_row": pa.array(rows["source_row"].to_numpy()),
         "journal_partition": pa.array(np.full(count, usage.position.partition, np.int32)),
         "journal_offset": pa.array(usage.position.offset + of(accepted.place)),
-        "adjusts_cycle": pa.nulls(count, RATED.field("adjusts_cycle").type),
-        "because": pa.nulls(count, RATED.field("because").type),
-        "cause": pa.nulls(count, pa.string()),
-        "started_at": _given(rows, "started_at"),
-        "ended_at": _given(rows, "ended_at"),
+        **{name: pa.nulls(count, RATED.field(name).type) for name in ("adjusts_cycle", "because", "cause")},
+        **{name: _given(rows, name) for name in ("started_at", "ended_at", "sequence")},
         "named_zone": spelled(spot, [zone for _, _, zone in spots]),
-        "sequence": _given(rows, "sequence"),
         **_reported(rows, batch),
     }
     return pa.table(columns, schema=RATED)

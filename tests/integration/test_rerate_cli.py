@@ -185,7 +185,7 @@ def test_usage_and_its_corrections_may_be_in_one_file(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("together", [False, True])
 def test_a_record_is_corrected_again_and_again_by_its_own_key(fleet: Fleet, together: bool) -> None:
-    """F6: a key stands for its newest replacement, in one file and over several."""
+    """F6: a key names its newest replacement, in one file and over several."""
     fleet.apply(ACCOUNT + basic(("2026-01-01", "1")), "2026-10-01", [f"{CARDS[0]},acme,basic,"])
     fleet.ingest("2026-10-08", line("a1", 0, "150"))
     corrections = [instead("a1-v2", "a1", 0, "50"), instead("a1-v3", "a1", 0, "20"), back("a1-r", "a1", 0)]

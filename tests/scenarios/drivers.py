@@ -172,11 +172,13 @@ class InProcess(Fold):
             whole = reading.batch()
             if len(reading.rejected):
                 self.rows["rejected"].append(reading.rejected)
-            for row in range(len(whole.rows)):
-                batch = replace(whole, rows=whole.rows[row : row + 1])
-                kinds = batch.rows["record_type"].to_list() if "record_type" in batch.rows.columns else [None]
-                corrects = (kinds[0] or 0) >= RecordType.REVERSE
-                step = self.engine.usage(batch, self._originals(batch) if corrects else None)
+            kinds = whole.rows["record_type"].to_list() if "record_type" in whole.rows.columns else []
+            corrections = [row for row, kind in enumerate(kinds) if (kind or 0) >= RecordType.REVERSE]
+            # Corrections of a file are one batch, because what they adjust depends on all of them.
+            alone = [[row] for row in range(len(whole.rows)) if row not in corrections]
+            for rows in [*alone, *([corrections] if corrections else [])]:
+                batch = replace(whole, rows=whole.rows[rows])
+                step = self.engine.usage(batch, self._originals(batch) if rows == corrections else None)
                 self._keep(step)
                 if len(step.rejects):
                     table = reject_table(step.rejects, reading, file.mapping.name, source, us(at))

@@ -90,7 +90,7 @@ def summary(history: History, scenario: Scenario, records: int) -> dict[str, Any
     return {
         "rated": len(usage),
         "charged": sum(row["charge_nanos"] for row in rated),
-        "reversed": len(rated) - len(usage),
+        "reversed": sum(row["kind"] == "reversal" for row in rated),
         "late": sum(row["late"] for row in usage),
         "duplicates": records - len(taken) - len(rejected),
         "rejected": dict(Counter(row["reason"] for row in rejected)),

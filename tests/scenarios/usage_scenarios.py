@@ -122,8 +122,9 @@ def corrections() -> Scenario:
         plain(oct_(14), *(used(f"corr-{n}", one, MB, oct_(14, n)) for n in range(4)), used("corr-b", two, 5, oct_(14))),
         plain(
             oct_(15), used("corr-8", one, 4, oct_(15), record_type="", corrects_key=""),
+            used("corr-9", one, MB, oct_(15)),
             undo("corr-r1", "reverse", "corr-1"), undo("corr-r2", "replace", "corr-2", 2 * MB),
-            used("corr-9", one, MB, oct_(15)), undo("corr-r0", "reverse", "corr-none"),
+            undo("corr-r0", "reverse", "corr-none"),
         ),
         plain(oct_(16), undo("corr-r1", "reverse", "corr-1"), undo("corr-r3", "reverse", "corr-1")),
         plain(oct_(17), undo("corr-r4", "replace", "corr-r2", 7), undo("corr-r5", "reverse", "corr-r4")),

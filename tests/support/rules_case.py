@@ -10,7 +10,6 @@ from typing import Any
 import duckdb
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rating.engine import Engine
 from rating.rules.detect.usage import baseline_scope
@@ -55,9 +54,8 @@ class Fold:
         self.asked += rows_of(step.actions)
 
     def _originals(self, corrections: UsageBatch) -> pa.Table:
-        """Return the rated rows so far of the corrected keys."""
-        keys = pa.array(corrections.rows["corrects_key"].to_list(), pa.string())
-        return pa.concat_tables(one.filter(pc.is_in(one["record_key"], keys)) for one in [_NO_ROWS, *self.rated])
+        """Return all rated rows so far, which are more than these corrections touch."""
+        return pa.concat_tables([_NO_ROWS, *self.rated])
 
     def baseline(self, at_us: int) -> pl.DataFrame:
         """Return the baseline of rules that start, computed from the rated rows as the drivers compute it."""

@@ -9,7 +9,7 @@ import pytest
 
 from rating.dedupe.digests import Prints
 from rating.engine import Engine
-from rating.entries import Apply, Commands, Entry, Tick, Usage
+from rating.entries import Apply, Commands, Entry, Rerate, Tick, Usage
 from schemas.cards import Catalogue
 from schemas.commands import Activate, Connected
 from schemas.plans import Rate
@@ -21,12 +21,14 @@ RULE = Rule(
     id="much", trigger="data_usage_cycle", threshold=5, actions=(Action(sequence=1, type="notify", by=("system",)),)
 )
 CATALOGUE = Catalogue(cards=cards({"iccid": "2"}))
+AGAIN = Rerate(engine(plan(Rate(service="data"))).usage(usage({"quantity": 7})).rated, NOW_US + 4, "asked", "audit")
 COMMANDS = (Activate(rule="much"), Connected(iccid="1", imei="490154203237518"))
 CASES: dict[type[Entry], tuple[Entry, Callable[[Engine], object]]] = {
     Usage: (Usage(usage({"quantity": 7})), lambda weir: weir.usage(usage({"quantity": 7}))),
     Apply: (Apply(CATALOGUE, NOW_US + 1), lambda weir: weir.apply(CATALOGUE, NOW_US + 1)),
     Tick: (Tick(NOW_US + 2), lambda weir: weir.tick(NOW_US + 2)),
     Commands: (Commands(COMMANDS, NOW_US + 3), lambda weir: weir.command(COMMANDS, NOW_US + 3)),
+    Rerate: (AGAIN, lambda weir: weir.rerate(AGAIN)),
 }
 
 

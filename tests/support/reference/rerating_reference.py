@@ -66,7 +66,7 @@ class Ledger:
                 )  # fmt: skip
 
     def newest(self, feed: str, key: str) -> str | None:
-        """Return the key of the record that stands for a key, or None."""
+        """Return the key of the record that a key names, or None."""
         while (feed, key) in self.replaced:
             following = self.replaced[feed, key]
             if following is None:
@@ -75,7 +75,7 @@ class Ledger:
         return key if (feed, key) in self.records else None
 
     def reverse(self, feed: str, key: str) -> bool:
-        """Take back what stands for a key. Return whether anything did."""
+        """Take back what a key names. Return whether anything did."""
         target = self.newest(feed, key)
         if target is None:
             return False
@@ -84,7 +84,7 @@ class Ledger:
         return True
 
     def replace(self, model: Model, key: str, batch: UsageBatch, row: Row, offset: int) -> bool:
-        """Replace what stands for a key by a row of a batch of corrections. Return whether that could be done."""
+        """Replace what a key names by a row of a batch of corrections. Return whether that could be done."""
         target = self.newest(batch.feed, key)
         received = _EPOCH + dt.timedelta(microseconds=batch.received_at_us)
         record = {name: row.get(name) for name in _NAMES}

@@ -47,6 +47,7 @@ class Corrections:
     def __init__(self) -> None:
         super().__init__()
         self.stands: dict[tuple[str, str], Standing] = {}
+        self.replaced: dict[tuple[str, str], tuple[str, str]] = {}
 
     def remember(self, feed: str, fact: Fact, rows: list[Row]) -> None:
         """Remember a rated record, so that it can be corrected."""
@@ -55,27 +56,43 @@ class Corrections:
         self.stands[feed, fact.key] = Standing(fact, rows, self.counts_for_day(fact), in_rolling)
 
     def corrections(self, batch: UsageBatch) -> None:
-        """Apply corrections one after the other.
+        """Apply corrections: take back first, then count what replaces, as far as neither depends on the other.
 
-        A duplicate, or a correction of a record that does not exist or is already corrected, changes nothing.
+        A duplicate, or a correction of a record that does not exist or is already corrected, changes nothing. A key
+        names its newest replacement.
         """
+        first, fresh = self.offset, dict[tuple[str, str], int]()
         for place, sent in enumerate(batch.rows.iter_rows(named=True)):
             key = (batch.feed, sent["record_key"])
             day = (self.at - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)).days
-            known = key in self.seen and day - self.seen[key][1] <= 32
-            named = (batch.feed, sent["corrects_key"])
+            known = key in fresh or (key in self.seen and day - self.seen[key][1] <= 32)
+            named = self._newest((batch.feed, sent["corrects_key"]))
+            if named in fresh and not known:
+                self._count(batch, first, fresh)
             replaces = sent["record_type"] == RecordType.REPLACE
             record = dict.fromkeys(USAGE_SCHEMA) | sent
             if known or named not in self.stands or (replaces and self.refusal(record, self.at) is not None):
-                self.offset += 1
                 continue
             self._take_back(self.stands.pop(named))
             if replaces:
-                rows = batch.rows[place : place + 1].with_columns(record_type=pl.lit(0, pl.UInt8))
-                self.used(replace(batch, rows=rows))
+                self.replaced[named] = key
+                fresh[key] = place
             else:
                 self.seen[key] = (None, day)
-                self.offset += 1
+        self._count(batch, first, fresh)
+        self.offset = first + len(batch.rows)
+
+    def _newest(self, key: tuple[str, str]) -> tuple[str, str]:
+        while key not in self.stands and key in self.replaced:
+            key = self.replaced[key]
+        return key
+
+    def _count(self, batch: UsageBatch, first: int, fresh: dict[tuple[str, str], int]) -> None:
+        for place in fresh.values():
+            self.offset = first + place
+            rows = batch.rows[place : place + 1].with_columns(record_type=pl.lit(0, pl.UInt8))
+            self.used(replace(batch, rows=rows))
+        fresh.clear()
 
     def _take_back(self, one: Standing) -> None:
         fact = one.fact

@@ -26,8 +26,10 @@ from rating.dedupe.digests import Prints
 from rating.dedupe.seen import DAY_US, Seen
 from rating.entries import Apply, Commands, Entry, Tick, Usage
 from rating.position import JournalPosition
-from rating.rules.commands.card_changes import change_of, changed_cards, no_notes, noted_cards, rounds
+from rating.rules.commands.card_changes import changed_cards, no_notes, noted_cards, rounds
+from rating.rules.commands.card_lists import hold_listed, remember
 from rating.rules.commands.commands import check_commands, judge, kind_of, results_table, unseen
+from rating.rules.commands.results import card_of
 from rating.rules.evaluate import Found, Rules
 from rating.rules.triggers import TRIGGERS
 from rating.state import State
@@ -45,6 +47,8 @@ from schemas.usage import REJECT_SCHEMA, RecordType, UsageBatch
 
 # Larger batches are folded in slices of this many rows, so that the working columns stay in the CPU cache.
 BATCH_ROWS: Final = 1 << 17
+
+_LISTED: Final = ["status", "status_reason"]
 
 
 class Engine:
@@ -96,7 +100,8 @@ class Engine:
         offset, now_us = self._arrive(at_us)
         found = Found()
         self._take_notes(offset, now_us, found)
-        self._put(change, offset, now_us, found)
+        cards = self.rules.listed(self.state.catalogue.cards, change.cards)
+        self._put(replace(change, cards=cards), offset, now_us, found, is_list=True)
         return self._close(found, 1, offset, now_us)
 
     def tick(self, now_us: int) -> Step:
@@ -165,18 +170,28 @@ class Engine:
         if len(notes):
             self._put(Catalogue(cards=noted_cards(self.state.catalogue.cards, notes)), offset, now_us, found)
 
-    def _put(self, change: Catalogue, offset: int | dict[str, int], now_us: int, found: Found) -> None:
+    def _put(
+        self, change: Catalogue, offset: int | dict[str, int], now_us: int, found: Found, is_list: bool = False
+    ) -> None:
         """Apply a catalogue, and add to `found` the rules that fire for the cards it changed.
 
-        `offset` is one journal offset, or one for each ICCID.
+        `offset` is one journal offset, or one for each ICCID. The change is a card list, or the effect of results or
+        actions, which a later list does not undo.
         """
         state = self.state
         cards = state.catalogue.cards
+        if not is_list:
+            state.rules.listed = remember(state.rules.listed, cards.join(change.cards, on="iccid", how="semi"))
         state.addon_used = self.compiled.addons.usage()
         compiled = apply(state, change, self.compiled)
         self._compile(compiled)
         assert compiled.cards is not None
         rows = compiled.cards.replaced
+        if is_list:
+            place = pl.Series(compiled.cards.rows)
+            former = pl.select(pl.when(place < len(cards)).then(place)).to_series()
+            hold_listed(state.rules.holds, compiled.cards.rows, cards[_LISTED].select(pl.all().gather(former)),
+                        compiled.cards.change[_LISTED], cast(int, offset))  # fmt: skip
         if len(rows):
             before, after = cards[rows], state.catalogue.cards[rows]
             at = offset if isinstance(offset, int) else np.array([offset[iccid] for iccid in before["iccid"]], np.int64)
@@ -205,18 +220,25 @@ class Engine:
         """
         judged = judge(results, self.state, self.compiled.directory)
         today = days_of_arrival(self.compiled, now_us)
-        changes = []
-        for offset, command, refused in judged:
-            card = getattr(command, "iccid", None)
-            if refused is None and card is not None:
-                account = self.compiled.directory.account[self.compiled.directory.row_of(card)]
-                change = change_of(command, day_date(int(today[account])))
-                if change is not None:
-                    changes.append((offset, card, change))
+        directory = self.compiled.directory
+        told = [
+            (offset, card, command)
+            for offset, command, refused in judged
+            if refused is None and (card := card_of(command)) is not None and directory.row_of(card) >= 0
+        ]
         # A round changes each card at most once, so that rules see every single change.
-        for part in rounds(changes):
-            cards = changed_cards(self.state.catalogue.cards, [(card, change) for _, card, change in part])
-            self._put(Catalogue(cards=cards), {card: offset for offset, card, _ in part}, now_us, found)
+        for part in rounds(told):
+            accounts = [directory.account[directory.row_of(card)] for _, card, _ in part]
+            days = [day_date(int(today[account])) for account in accounts]
+            made = self.rules.results(part, days)
+            changes = [
+                (offset, card, change)
+                for (offset, card, _), change in zip(part, made, strict=True)
+                if change is not None
+            ]
+            if changes:
+                cards = changed_cards(self.state.catalogue.cards, [(card, change) for _, card, change in changes])
+                self._put(Catalogue(cards=cards), {card: offset for offset, card, _ in changes}, now_us, found)
         return judged
 
     def usage(self, batch: UsageBatch, originals: pa.Table | None = None, prints: Prints | None = None) -> Step:

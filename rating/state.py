@@ -16,6 +16,7 @@ from rating.catalogue.cards import no_spells
 from rating.catalogue.vocabulary import Vocabulary
 from rating.columnar.counters import Counters
 from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, Seen, require_digests
+from rating.rules.holds import Holds
 from rating.rules.state import RuleState
 from rating.usage.sessions import Sessions
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
@@ -109,7 +110,7 @@ class State:
             raise ValueError(f"found snapshot version {facts.snapshot_version}; expected {SNAPSHOT_VERSION}")
         require_digests(facts.digests)
         frames = {name: _frame(tables[name]) for name in ("cards", "plan_history", "pool_history")}
-        return cls(
+        state = cls(
             catalogue=Catalogue(
                 accounts=facts.accounts,
                 zones=facts.zones,
@@ -131,6 +132,17 @@ class State:
             clock_us=facts.clock_us,
             generation=facts.generation,
         )
+        if "rule_holds" not in tables:
+            state.rules.holds = _implied_holds(state)
+        return state
+
+
+def _implied_holds(state: State) -> Holds:
+    """Return the holds of a snapshot that was written before there were holds."""
+    cards = state.catalogue.cards.select("status", "status_reason").with_row_index("row")
+    suspended = cards.filter(pl.col("status") == "suspended").select("row", "status_reason")
+    rules = {state.vocabulary.rules.rows[rule.id]: rule for rule in state.catalogue.rules}
+    return Holds.of_former(state.rules.memory, rules, dict(suspended.iter_rows()))
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

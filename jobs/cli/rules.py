@@ -17,6 +17,7 @@ from schemas.choices import ActionState, RuleStatus, TriggerName
 if TYPE_CHECKING:
     import duckdb
 
+    from rating.engine import Engine
     from schemas.commands import Command
 
 group = typer.Typer(name="rules", help="List rules, start and stop them, see what they did. Without a command: list.")
@@ -223,11 +224,29 @@ def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str 
         kind = Activate if to == "ACTIVE" else Deactivate
         commands: list[Command] = [kind(rule=rule_id) for rule_id in ids]
         step = driver.command(commands, micros(moment))
+        held = _held_by(driver.engine, ids) if to == "INACTIVE" else {}
     if not ids:
         said = "no rules to start" if to == "ACTIVE" else "no rules to stop"
     else:
         said = f"{counted(len(ids), 'rule')} {'now active' if to == 'ACTIVE' else 'no longer active'}"
-    tell(said, {"rules": list(ids), "status": to}, step, as_json)
+    if held:
+        said += "; " + ", ".join(f"{counted(count, 'SIM')} {until}" for until, count in held.items() if count)
+    tell(said, {"rules": list(ids), "status": to, "holds": held}, step, as_json)
+
+
+def _held_by(engine: Engine, ids: Sequence[str]) -> dict[str, int]:
+    """Return how many SIMs these rules keep suspended, by what ends that."""
+    from rating.rules.holds import RELEASED
+
+    shown = engine.state.rules.holds.shown()
+    rows = engine.state.vocabulary.rules.rows
+    by_rule = [cause in {rows[rule] for rule in ids} for cause in shown.cause.tolist()]
+    released = sum(until == RELEASED for until, own in zip(shown.until.tolist(), by_rule, strict=True) if own)
+    found = {
+        "stay suspended until their window ends or they recover": sum(by_rule) - released,
+        'stay suspended until somebody resumes them with the command "resumed"': released,
+    }
+    return {until: count for until, count in found.items() if count}
 
 
 def _moment(as_of: str | None) -> dt.datetime:

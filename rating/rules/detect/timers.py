@@ -18,12 +18,16 @@ from rating.calendars.calendar import DAY_US, QUARTER_US
 from rating.catalogue.cards import END
 from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
+from rating.rules.commands.results import CANCELLED
+from rating.rules.detect.changes import plan_fires
 from rating.rules.detect.events import admit, last_seen, matching
 from rating.rules.detect.last_seen import HEARD, quiet_columns
 from rating.rules.detect.traffic import Flags
-from rating.rules.firing.firings import Fires
-from rating.rules.firing.repetition import WINDOW_BITS, Occurrences
-from rating.rules.totals.current import TERM, Windows, label_of, standing, windows_of
+from rating.rules.firing.firings import NONE, RESUMES, Fires
+from rating.rules.firing.holding import take_holds
+from rating.rules.firing.repetition import RULE_BITS, WINDOW_BITS, Occurrences
+from rating.rules.holds import OUTSIDE, RELEASED
+from rating.rules.totals.current import TERM, Windows, current_window, label_of, standing, windows_of
 from rating.rules.totals.cycle_and_day import Slice
 from rating.usage.accept import local_days
 from rating.usage.cycles import cycle_code
@@ -36,8 +40,8 @@ _ACTIVE: Final = "activated"
 
 
 def tick_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> list[Fires]:
-    """Return the firings of a tick: silences, terms, daily rules that are still past their threshold, and releases
-    (L1 to L5).
+    """Return the firings of a tick: silences, terms, daily rules that are still past their threshold, changes of plan,
+    and releases (L1 to L5). The holds of the others are put before anything is released.
     """
     tick = _Tick(ruleset, state, now_us, offset)
     fires: list[Fires] = []
@@ -49,8 +53,10 @@ def tick_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> 
             fires += tick.term_ends(watch)
         elif kind == "term" and rule.by != "data":
             fires += tick.term_over(watch)
-        if rule.repetition == "daily" and kind != "pool" and Slice.of(rule, watch.trigger) is not None:
+        if rule.repetition == "daily" and Slice.of(rule, watch.trigger) is not None:
             fires += tick.repeats(watch)
+    fires += plan_fires(ruleset, state, now_us, offset)
+    fires = take_holds(ruleset, state.holds, fires)
     fires += release_fires(ruleset, state, now_us, offset, ticking=True)
     tick.forget()
     return fires
@@ -61,24 +67,25 @@ def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, 
 
     A suspension ends when its condition is over, if the rule says "recovered"; with `ticking` also when its window is
     over. The condition is over if the total no longer exceeds the limit with the current quota, or if the term was
-    extended. Unless its repetition is `once`, the rule can then fire again in the same window.
+    extended. A rule that was changed so that it no longer suspends releases all its SIMs. Unless its repetition is
+    `once`, the rule can then fire again in the same window.
+
+    Each release ends only the hold of its own rule. A resume is asked for if no other hold is on the SIM.
     """
     memory = state.memory
-    if not any(watch.holds_back for watch in ruleset.watches) or not memory["held"].any():
+    if not memory["held"].any() and not len(state.holds):
         return []
     held = np.flatnonzero(memory["held"])
     rule_of = memory.rule[held]
     fires: list[Fires] = []
-    for watch in ruleset.watches:
-        if not watch.holds_back:
-            continue
+    for watch in (*ruleset.watches, *ruleset.resting):
         rows = held[rule_of == watch.row]
         if not len(rows):
             continue
         windows = windows_of(ruleset, watch, memory.card[rows], memory.window[rows], memory["day"][rows], now_us)
         now = standing(ruleset, state, watch, windows, now_us)
         recovers = any(one.type == "suspend" and one.until == "recovered" for one in watch.rule.actions)
-        recovered = (now.level == 0) & recovers
+        recovered = ((now.level == 0) & recovers) | (not watch.holds_back)
         ended = windows.over if ticking else np.zeros(len(rows), bool)
         at = np.flatnonzero(recovered | ended)
         if not len(at):
@@ -88,6 +95,7 @@ def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, 
             memory["level"][rows[at[~windows.over[at]]]] = 0
         at = at[_last_of_card(windows, at, windows.card[memory["held"][rows] == 1])]
         nothing = np.zeros(len(at), np.int64)
+        withheld = _release(ruleset, state, watch, windows.card[at])
         fires.append(
             Fires(
                 watch.row,
@@ -100,10 +108,49 @@ def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, 
                 size=now.size[at],
                 pool=windows.pool[at],
                 label=label_of(ruleset, watch, windows.window[at]),
+                withheld=withheld,
                 released=True,
             )
         )
+    return fires + (_without_window(ruleset, state, offset) if ticking else [])
+
+
+def _without_window(ruleset: RuleSet, state: RuleState, offset: int) -> list[Fires]:
+    """Return the releases of holds that end by themselves and whose window is not known any more.
+
+    The network carried such a suspension out after its hold had ended.
+    """
+    holds, memory = state.holds, state.memory
+    rows = np.flatnonzero((holds["on"] == 1) & (holds["until"] != RELEASED) & (holds.cause != OUTSIDE))
+    held = memory["held"] == 1
+    rows = rows[
+        ~np.isin(holds.card[rows] << RULE_BITS | holds.cause[rows], memory.card[held] << RULE_BITS | memory.rule[held])
+    ]
+    fires: list[Fires] = []
+    for watch in (*ruleset.watches, *ruleset.resting) if len(rows) else ():
+        card = np.unique(holds.card[rows[holds.cause[rows] == watch.row]])
+        if len(card):
+            none = np.zeros(len(card), np.int64)
+            withheld = _release(ruleset, state, watch, card)
+            offsets = np.full(len(card), offset, np.int64)
+            fires.append(Fires(watch.row, card, offsets, none, none, none, withheld=withheld, released=True))
     return fires
+
+
+def _release(ruleset: RuleSet, state: RuleState, watch: Watch, card: Ints) -> Ints:
+    """Lift the holds of a rule that end by themselves; return which resumes are withheld, int64[n] (Fires.withheld).
+
+    A resume is asked for when the last hold of a card ends. It is not asked for a cancelled card, nor for one whose
+    suspension failed, was asked for again, and got no answer.
+    """
+    holds = state.holds
+    rows = holds.rows_on(card)
+    rows = rows[(holds.cause[rows] == watch.row) & (holds["until"][rows] != RELEASED)]
+    never = rows[holds["failed"][rows] == 1]
+    never_suspended = np.isin(card, holds.card[never]) & ~np.isin(card, holds.card[np.setdiff1d(rows, never)])
+    holds.lift(rows)
+    cancelled = (ruleset.directory.cards["status"].gather(card) == CANCELLED).fill_null(False).to_numpy()
+    return np.where(holds.any_on(card) | cancelled | never_suspended, RESUMES, NONE)
 
 
 def _last_of_card(windows: Windows, at: Ints, still: Ints) -> Ints:
@@ -156,6 +203,17 @@ class _Tick:
         return active
 
     @cached_property
+    def cancelled(self) -> Flags:
+        """bool[cards]: the cards that are cancelled for good. Nobody is told of the end of their terms."""
+        return (self.ruleset.directory.cards["status"] == CANCELLED).fill_null(False).to_numpy()
+
+    @cached_property
+    def _has_plan(self) -> Flags:
+        """bool[cards]: the cards that have a plan today."""
+        has: Flags = self.ruleset.directory.plans.at(np.arange(len(self.today)), self.today) >= 0
+        return has
+
+    @cached_property
     def former(self) -> _Former:
         """The last complete billing cycle of the plan of each card."""
         book, directory = self.ruleset.book, self.ruleset.directory
@@ -195,7 +253,7 @@ class _Tick:
     def term_ends(self, watch: Watch) -> list[Fires]:
         """Return the firings for SIMs whose term ends in so many days. The last day of the term is day 0 (L4, L5)."""
         end = self.ruleset.directory.term_ends
-        left = end - self.today
+        left = np.where(self.cancelled, -1, end - self.today)
         thresholds = self.ruleset.limits.days(watch.place)
         level = np.zeros(len(end), np.int64)
         for days in thresholds:
@@ -204,9 +262,12 @@ class _Tick:
         return self._due(watch, level, TERM | end, left, thresholds)
 
     def term_over(self, watch: Watch) -> list[Fires]:
-        """Return the firings for SIMs whose term is over."""
-        end = self.ruleset.directory.term_ends
-        return self._due(watch, (self.today > end).astype(np.int64), TERM | end)
+        """Return the firings for SIMs whose term is over, and was not when the rule started."""
+        book, directory = self.ruleset.book, self.ruleset.directory
+        end = directory.term_ends
+        since = local_days(book, directory.account, np.full(len(directory), watch.since_us, np.int64))
+        level = (self.today > end) & (since <= end + 1) & ~self.cancelled
+        return self._due(watch, level.astype(np.int64), TERM | end)
 
     def _due(
         self,
@@ -258,19 +319,26 @@ class _Tick:
             self.state.memory.keep(~np.isin(self.state.memory.keys, past))
 
     def repeats(self, watch: Watch) -> list[Fires]:
-        """Return the firings of a daily rule for SIMs for which it fired on an earlier day.
+        """Return the firings of a daily rule for SIMs that are past its threshold in the current window.
 
-        The window of that firing must still be open, and the total must still be past the threshold.
+        A SIM for which the rule fired today is left out. A pool rule has only the SIMs as targets whose usage met the
+        condition before, as long as the window of that firing is open.
         """
         memory = self.state.memory
         rows = np.flatnonzero(self.rules == watch.row)
-        rows = rows[memory["day"][rows] < self.today[memory.card[rows]]]
-        rows = rows[memory.window[rows] < TERM]
-        if not len(rows):
+        told = memory["day"][rows] >= self.today[memory.card[rows]]
+        if watch.trigger.kind == "pool":
+            rows = rows[~told]
+            card, window = memory.card[rows], memory.window[rows]
+        else:
+            due = self._has_plan.copy()
+            due[memory.card[rows[told]]] = False
+            card = np.flatnonzero(due)
+            card = card[matching(self.ruleset, watch, card, self.today[card])]
+            window = current_window(self.ruleset, watch, card, self.today[card])
+        if not len(card):
             return []
-        windows = windows_of(
-            self.ruleset, watch, memory.card[rows], memory.window[rows], memory["day"][rows], self.now_us
-        )
+        windows = windows_of(self.ruleset, watch, card, window, self.today[card], self.now_us)
         windows = windows.take(np.flatnonzero(~windows.over))
         # Sort, because the order of the memory depends on how usage was split into batches.
         windows = windows.take(np.lexsort((windows.start, windows.end, windows.card)))
@@ -286,6 +354,7 @@ class _Tick:
             "before": now.value[at],
             "now": now.value[at],
             "size": now.size[at],
+            "pool": windows.pool[at],
             "threshold": now.threshold[at],
             "label": label_of(self.ruleset, watch, windows.window[at]),
         }

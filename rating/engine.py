@@ -313,14 +313,16 @@ class Engine:
         ]
         if correction["record_type"] == RecordType.REPLACE:
             # A replacement is new usage under its own key. Its digests are those of the content as it was sent.
-            replaced = self._usage(_as_event(batch), prints)
+            replaced = self._usage(_as_event(batch), prints, {row["iccid"] for row in originals})
         else:
             state.seen.add(high, low, content, today)
             state.offset += 1
+            settled = self.rules.settle({row["iccid"] for row in originals}, batch.received_at_us, offset)
+            replaced = replace(replaced, outcomes=(settled,))
         table = pa.concat_tables([reversal_table(undone), replaced.rated])
         return replace(replaced, rated=table)
 
-    def _usage(self, batch: UsageBatch, prints: Prints) -> Step:
+    def _usage(self, batch: UsageBatch, prints: Prints, taken_from: set[str] | None = None) -> Step:
         state, compiled = self.state, self.compiled
         state.clock_us = max(state.clock_us, batch.received_at_us)
         acceptance = accept(state.seen, compiled, batch, prints)
@@ -336,7 +338,7 @@ class Engine:
         if not len(accepted):
             return step
         result = self.rate(batch, accepted, offset)
-        outcome = self.rules.usage(result)
+        outcome = self.rules.usage(result, taken_from)
         return replace(
             step,
             rated=result.rated,

@@ -18,7 +18,8 @@ from rating.rules.detect.changes import change_fires, plans_now
 from rating.rules.detect.events import event_fires, traffic_fires
 from rating.rules.detect.intake import Home, traffic_of
 from rating.rules.detect.last_seen import needs
-from rating.rules.detect.timers import release_fires, tick_fires
+from rating.rules.detect.releases import release_fires, settle_fires
+from rating.rules.detect.timers import tick_fires
 from rating.rules.detect.usage import backfill, drop_unwatched, expire, take_back, usage_fires
 from rating.rules.firing.firings import Fires
 from rating.rules.firing.holding import take_holds
@@ -100,8 +101,8 @@ class Rules:
         taker.close()
         return changes
 
-    def usage(self, result: RatedBatch) -> Outcome:
-        """The outcome of a batch of usage."""
+    def usage(self, result: RatedBatch, taken_from: set[str] | None = None) -> Outcome:
+        """The outcome of a batch of usage. Usage of the cards `taken_from` may have been taken back for it before."""
         batch = result.usage.batch
         if not self._concerned:
             return self.outcome(Found(), batch.received_at_us)
@@ -110,14 +111,26 @@ class Rules:
         fires = traffic_fires(self.set, self.state.rules, traffic)
         fires += usage_fires(self.set, self.state.rules, traffic)
         found.add(self.set, self._held(fires))
+        self._settle(taken_from or set(), result.usage.position.offset, found)
         keys = batch.rows["record_key"]
         return self.outcome(found, batch.received_at_us, keys)
 
     def take_back(self, rows: Sequence[Row]) -> None:
-        """Subtract reversed rated rows from the totals of the rules (F6). Nothing fires."""
+        """Subtract reversed rated rows from the totals of the rules (F6). `settle` has to follow."""
         if self._concerned:
             for row in rows:
                 take_back(self.set, self.state.rules, row, self.state.clock_us)
+
+    def settle(self, iccids: set[str], at_us: int, offset: int) -> Outcome:
+        """The outcome of usage of these cards that was taken back: releases of SIMs below their thresholds again."""
+        found = Found()
+        self._settle(iccids, offset, found)
+        return self.outcome(found, at_us)
+
+    def _settle(self, iccids: set[str], offset: int, found: Found) -> None:
+        cards = self.set.directory.rows_of(pl.Series(sorted(iccids), dtype=pl.String)) if iccids else ()
+        for card in cards:
+            found.add(self.set, settle_fires(self.set, self.state.rules, int(card), self.state.clock_us, offset))
 
     def tick(self, now_us: int, offset: int, found: Found) -> None:
         """Add the firings of timers that are due, then drop totals whose window is over."""

@@ -16,7 +16,8 @@ from rating.rules.active_rules import RuleSet
 from rating.rules.detect.changes import change_fires, plans_now
 from rating.rules.detect.events import event_fires, traffic_fires
 from rating.rules.detect.last_seen import needs
-from rating.rules.detect.timers import release_fires, tick_fires
+from rating.rules.detect.releases import release_fires
+from rating.rules.detect.timers import tick_fires
 from rating.rules.detect.traffic import Traffic
 from rating.rules.detect.usage import usage_fires
 from rating.rules.firing.firings import NONE, Fires, Labels

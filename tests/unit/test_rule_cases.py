@@ -18,8 +18,9 @@ from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.commands import Deactivate, Failed, PlanChanged, Resumed, SessionStarted, StatusChanged, Suspended
 from schemas.plans import Increment, Plan, Rate, Zone, ZoneSet
 from schemas.rules import Action, Limit, Rule
+from schemas.usage import RecordType
 from tests.support.fold_case import cards, plan, usage
-from tests.support.rules_case import Driver, Fold, Slow, begin, say
+from tests.support.rules_case import START, Driver, Fold, Slow, begin, say
 from tests.support.strategies.rules_strategies import Entry
 
 MB, GB = 1 << 20, 1 << 30
@@ -66,7 +67,7 @@ def fired(driver: Driver, *names: str) -> list[Any]:
     return [row[0] for row in rows] if len(names) == 1 else rows
 
 
-def asked(driver: Driver, since: dt.datetime = on(1)) -> list[tuple[str, str, str]]:
+def asked(driver: Driver, since: dt.datetime = START) -> list[tuple[str, str, str]]:
     """(ICCID, action, rule) of the actions asked for since a moment, without messages."""
     return [
         (row["iccid"], row["action"], row["rule_id"])
@@ -305,6 +306,29 @@ def test_late_usage_suspends_nobody_for_a_window_that_is_over(driver: Driver) ->
     )
     assert [("2", "suspend", LIMIT), ("2", "webhook", "day")] == sorted(asked(driver))
     assert 2 == sum(row["action"] == "notify" for row in driver.asked)
+
+
+def correct(driver: Driver, at: dt.datetime, key: str, corrects: str, **row: Any) -> None:
+    """Take a reversal of a record, or with a quantity its replacement."""
+    kind = RecordType.REPLACE if "quantity" in row else RecordType.REVERSE
+    facts = {"record_key": key, "corrects_key": corrects, "record_type": kind, "used_at": on(2, 10)} | row
+    driver.take(Entry(at, usage=usage(facts, received=at), corrects=True))
+
+
+def test_usage_that_is_taken_back_ends_its_suspension(driver: Driver) -> None:
+    """The next crossing fires again in the same cycle; a replacement that is as large changes nothing."""
+    begin(driver, limit(), plans=[data()], card_rows=[{"iccid": "1"}])
+    use(driver, on(2, 11), {"quantity": 50 * MB, "record_key": "wrong"})
+    correct(driver, on(2, 12), "same", "wrong", quantity=45 * MB)
+    assert [("1", "suspend", LIMIT)] == asked(driver)
+    correct(driver, on(2, 13), "less", "same", quantity=39 * MB)
+    assert ([("1", "resume", LIMIT)], []) == (asked(driver, on(2, 13)), holds(driver, "1"))
+    use(driver, on(3, 11), {"quantity": 2 * MB, "record_key": "more"})
+    assert [("1", "suspend", LIMIT)] == asked(driver, on(3))
+    correct(driver, on(4), "undone", "more")
+    assert [("1", "resume", LIMIT)] == asked(driver, on(4))
+    driver.take(Entry(on(1, month=11)))
+    assert 1 == len(asked(driver, on(4)))
 
 
 def test_silence_counts_from_the_activation(driver: Driver) -> None:

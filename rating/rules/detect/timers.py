@@ -22,12 +22,12 @@ from rating.rules.commands.results import CANCELLED
 from rating.rules.detect.changes import plan_fires
 from rating.rules.detect.events import admit, last_seen, matching
 from rating.rules.detect.last_seen import HEARD, quiet_columns
+from rating.rules.detect.releases import release_fires
 from rating.rules.detect.traffic import Flags
-from rating.rules.firing.firings import NONE, RESUMES, Fires
+from rating.rules.firing.firings import Fires
 from rating.rules.firing.holding import take_holds
-from rating.rules.firing.repetition import RULE_BITS, WINDOW_BITS, Occurrences
-from rating.rules.holds import OUTSIDE, RELEASED
-from rating.rules.totals.current import TERM, Windows, current_window, label_of, standing, windows_of
+from rating.rules.firing.repetition import WINDOW_BITS, Occurrences
+from rating.rules.totals.current import TERM, current_window, label_of, standing, windows_of
 from rating.rules.totals.cycle_and_day import Slice
 from rating.usage.accept import local_days
 from rating.usage.cycles import cycle_code
@@ -60,109 +60,6 @@ def tick_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> 
     fires += release_fires(ruleset, state, now_us, offset, ticking=True)
     tick.forget()
     return fires
-
-
-def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, ticking: bool = False) -> list[Fires]:
-    """Return the `released` firings of suspensions that end, and record that they no longer await a resume (L1, L2).
-
-    A suspension ends when its condition is over, if the rule says "recovered"; with `ticking` also when its window is
-    over. The condition is over if the total no longer exceeds the limit with the current quota, or if the term was
-    extended. A rule that was changed so that it no longer suspends releases all its SIMs. Unless its repetition is
-    `once`, the rule can then fire again in the same window.
-
-    Each release ends only the hold of its own rule. A resume is asked for if no other hold is on the SIM.
-    """
-    memory = state.memory
-    if not memory["held"].any() and not len(state.holds):
-        return []
-    held = np.flatnonzero(memory["held"])
-    rule_of = memory.rule[held]
-    fires: list[Fires] = []
-    for watch in (*ruleset.watches, *ruleset.resting):
-        rows = held[rule_of == watch.row]
-        if not len(rows):
-            continue
-        windows = windows_of(ruleset, watch, memory.card[rows], memory.window[rows], memory["day"][rows], now_us)
-        now = standing(ruleset, state, watch, windows, now_us)
-        recovers = any(one.type == "suspend" and one.until == "recovered" for one in watch.rule.actions)
-        recovered = ((now.level == 0) & recovers) | (not watch.holds_back)
-        ended = windows.over if ticking else np.zeros(len(rows), bool)
-        at = np.flatnonzero(recovered | ended)
-        if not len(at):
-            continue
-        memory["held"][rows[at]] = 0
-        if watch.rule.repetition != "once":
-            memory["level"][rows[at[~windows.over[at]]]] = 0
-        at = at[_last_of_card(windows, at, windows.card[memory["held"][rows] == 1])]
-        nothing = np.zeros(len(at), np.int64)
-        withheld = _release(ruleset, state, watch, windows.card[at])
-        fires.append(
-            Fires(
-                watch.row,
-                windows.card[at],
-                np.full(len(at), offset, np.int64),
-                windows.window[at],
-                level=nothing,
-                known=nothing,
-                now=now.value[at],
-                size=now.size[at],
-                pool=windows.pool[at],
-                label=label_of(ruleset, watch, windows.window[at]),
-                withheld=withheld,
-                released=True,
-            )
-        )
-    return fires + (_without_window(ruleset, state, offset) if ticking else [])
-
-
-def _without_window(ruleset: RuleSet, state: RuleState, offset: int) -> list[Fires]:
-    """Return the releases of holds that end by themselves and whose window is not known any more.
-
-    The network carried such a suspension out after its hold had ended.
-    """
-    holds, memory = state.holds, state.memory
-    rows = np.flatnonzero((holds["on"] == 1) & (holds["until"] != RELEASED) & (holds.cause != OUTSIDE))
-    held = memory["held"] == 1
-    rows = rows[
-        ~np.isin(holds.card[rows] << RULE_BITS | holds.cause[rows], memory.card[held] << RULE_BITS | memory.rule[held])
-    ]
-    fires: list[Fires] = []
-    for watch in (*ruleset.watches, *ruleset.resting) if len(rows) else ():
-        card = np.unique(holds.card[rows[holds.cause[rows] == watch.row]])
-        if len(card):
-            none = np.zeros(len(card), np.int64)
-            withheld = _release(ruleset, state, watch, card)
-            offsets = np.full(len(card), offset, np.int64)
-            fires.append(Fires(watch.row, card, offsets, none, none, none, withheld=withheld, released=True))
-    return fires
-
-
-def _release(ruleset: RuleSet, state: RuleState, watch: Watch, card: Ints) -> Ints:
-    """Lift the holds of a rule that end by themselves; return which resumes are withheld, int64[n] (Fires.withheld).
-
-    A resume is asked for when the last hold of a card ends. It is not asked for a cancelled card, nor for one whose
-    suspension failed, was asked for again, and got no answer.
-    """
-    holds = state.holds
-    rows = holds.rows_on(card)
-    rows = rows[(holds.cause[rows] == watch.row) & (holds["until"][rows] != RELEASED)]
-    never = rows[holds["failed"][rows] == 1]
-    never_suspended = np.isin(card, holds.card[never]) & ~np.isin(card, holds.card[np.setdiff1d(rows, never)])
-    holds.lift(rows)
-    cancelled = (ruleset.directory.cards["status"].gather(card) == CANCELLED).fill_null(False).to_numpy()
-    return np.where(holds.any_on(card) | cancelled | never_suspended, RESUMES, NONE)
-
-
-def _last_of_card(windows: Windows, at: Ints, still: Ints) -> Ints:
-    """int64[k]: the indices in `at` of the latest window of each card, without the cards in `still`.
-
-    `still` are cards that another window of the rule keeps suspended.
-    """
-    order = np.lexsort((windows.start[at], windows.end[at], windows.card[at]))
-    card = windows.card[at][order]
-    last = np.append(card[1:] != card[:-1], True)
-    ended: Ints = np.sort(order[last & ~np.isin(card, still)])
-    return ended
 
 
 @dataclass(frozen=True)

@@ -411,6 +411,27 @@ class RuleModel(Corrections, Events, Suspensions, Sizes):
             size=size, threshold=threshold, pool_id=pool,
         )  # fmt: skip
 
+    def settle(self, iccid: str, offset: int) -> None:
+        """After usage of a SIM was taken back: end what it would not have begun, and let rules fire anew.
+
+        The total of a pool is that of all its SIMs.
+        """
+        ended: dict[tuple[str, str], list[Fired]] = defaultdict(list)
+        for (name, whose, _), row in self.memory.rows.items():
+            rule = self.rules[name]
+            trigger = TRIGGERS[rule.trigger]
+            by_data = rule.trigger == "price_plan_expired" and rule.by != "time"
+            if row.window.term or rule.repetition == "once" or not (trigger.kind in ("usage", "pool") or by_data):
+                continue
+            if (name not in self.active and not row.held) or (trigger.kind != "pool" and whose != iccid):
+                continue
+            level, _, _, _ = self.standing(rule, self.cards[whose], row.window)
+            row.level = min(row.level, level)
+            if row.held and not level:
+                row.held = False
+                ended[name, whose].append(row)
+        self._let_go(ended, offset)
+
     def _recover(self, offset: int) -> None:
         """End suspensions with their window, or when their condition is no longer met (L1, L2).
 
@@ -431,6 +452,21 @@ class RuleModel(Corrections, Events, Suspensions, Sizes):
                 if rule.repetition != "once" and not over:
                     row.level = 0  # If the condition is met again, the rule fires again.
                 ended[name, iccid].append(row)
+        self._let_go(ended, offset)
+        order = {name: (name not in self.active, number) for number, name in enumerate(self.rules)}
+        waiting = {key[:2] for key, row in self.memory.rows.items() if row.held}
+        late = {
+            (rule, iccid)
+            for (iccid, rule, _), hold in self.holds.items()
+            if rule in order and hold.until != "released" and (rule, iccid) not in waiting
+        }
+        # The network carried these suspensions out after their holds had ended.
+        for name, iccid in sorted(late, key=lambda one: order[one[0]]) if self.is_tick(offset) else ():
+            rule, card = self.rules[name], self.cards[iccid]
+            self.fire(rule, card, offset, released=True, level=0, known=0, resumes=self.release(iccid, name))
+
+    def _let_go(self, ended: dict[tuple[str, str], list[Fired]], offset: int) -> None:
+        """Release the SIMs of these suspensions of rules, unless another window of the rule keeps them suspended."""
         holding = {key[:2] for key, row in self.memory.rows.items() if row.held}
         order = {name: (name not in self.active, number) for number, name in enumerate(self.rules)}
         for (name, iccid), rows in sorted(ended.items(), key=lambda one: order[one[0][0]]):
@@ -445,17 +481,6 @@ class RuleModel(Corrections, Events, Suspensions, Sizes):
                 rule, card, offset, released=True, window=window.name, level=0, known=0, value_now=total, size=size,
                 pool_id=pool, resumes=self.release(iccid, name),
             )  # fmt: skip
-
-        waiting = {key[:2] for key, row in self.memory.rows.items() if row.held}
-        late = {
-            (rule, iccid)
-            for (iccid, rule, _), hold in self.holds.items()
-            if rule in order and hold.until != "released" and (rule, iccid) not in waiting
-        }
-        # The network carried these suspensions out after their holds had ended.
-        for name, iccid in sorted(late, key=lambda one: order[one[0]]) if self.is_tick(offset) else ():
-            rule, card = self.rules[name], self.cards[iccid]
-            self.fire(rule, card, offset, released=True, level=0, known=0, resumes=self.release(iccid, name))
 
     def is_tick(self, offset: int) -> bool:
         """Return True if the current entry is a tick. Only ticks end windows."""

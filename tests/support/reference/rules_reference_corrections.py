@@ -42,6 +42,7 @@ class Corrections:
         def grace(self, account: str) -> dt.timedelta: ...
         def local(self, account: str, moment: dt.datetime) -> dt.datetime: ...
         def refusal(self, record: Row, received: dt.datetime) -> str | None: ...
+        def settle(self, iccid: str, offset: int) -> None: ...
         def used(self, batch: UsageBatch) -> Outcome: ...
 
     def __init__(self) -> None:
@@ -69,13 +70,15 @@ class Corrections:
             if known or named not in self.stands or (replaces and self.refusal(record, self.at) is not None):
                 self.offset += 1
                 continue
-            self._take_back(self.stands.pop(named))
+            offset, taken = self.offset, self.stands.pop(named)
+            self._take_back(taken)
             if replaces:
                 rows = batch.rows[place : place + 1].with_columns(record_type=pl.lit(0, pl.UInt8))
                 self.used(replace(batch, rows=rows))
             else:
                 self.seen[key] = (None, day)
                 self.offset += 1
+            self.settle(taken.fact.iccid, offset)
 
     def _take_back(self, one: Standing) -> None:
         fact = one.fact

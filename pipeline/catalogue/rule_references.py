@@ -88,7 +88,7 @@ class References:
     def check_shared(
         self, entry: Entry[T], pools: tuple[str, ...], service: Service | None, findings: Findings
     ) -> None:
-        """Add a finding for each pool that does not share the service that a rule watches: the rule would never fire."""
+        """Add a finding for each pool that does not share the service of a rule: it would never fire for it."""
         for index, name in enumerate(pools):
             pool = self.known.pools.get(name)
             if pool is not None and service is not None and service.name.lower() not in pool.services:

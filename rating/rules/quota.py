@@ -135,7 +135,8 @@ class Quota:
 
     def all_pool_meters(self) -> Flags:
         """bool[versions, meters]: the meters of `pool_meters` for all services."""
-        return np.logical_or.reduce([self.pool_meters(service, None) for service in Service])
+        meters: Flags = np.logical_or.reduce([self.pool_meters(service, None) for service in Service])
+        return meters
 
     def pool_meters(self, service: Service, direction: Direction | None) -> Flags:
         """bool[versions, meters]: the meters whose usage pool rules compare with the size of a pool (L8).

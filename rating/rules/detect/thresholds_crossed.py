@@ -75,6 +75,8 @@ class Decisions:
         ordered, place = moved.ordered, watch.place
         need = self.ruleset.limits.needs_size(place)
         overage: tuple[Ints, Ints] | None = None
+        size: Ints | None
+        over: Ints | None
         if need == "covered":
             overage = tally.overage(moved.slice, ordered)
             size, over = moved.now - overage[1], None

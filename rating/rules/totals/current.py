@@ -147,6 +147,8 @@ def standing(ruleset: RuleSet, state: RuleState, watch: Watch, windows: Windows,
     windows = windows if len(at) == count else windows.take(at)
     subject = np.maximum(windows.pool, 0) if total.pooled else windows.card
     own = total_of(state, watch, subject, windows.window, now_us)
+    sizes: Ints | None
+    addons: Ints | None
     if ruleset.limits.needs_size(watch.place) == "covered":
         sizes, addons = own - _overage(ruleset, state, watch, windows, own, now_us), None
     else:
@@ -197,7 +199,8 @@ def _overage(ruleset: RuleSet, state: RuleState, watch: Watch, windows: Windows,
     past = np.maximum(used - quota.sim(total.service, card, version, days, now_us), 0)
     left = ruleset.addons.left(card, total.service, now_us, windows.today)
     alone = (pool < 0) & quota.has_one_counter(total.service)[version] & (version >= 0)
-    return np.where(alone, np.minimum(priced, past), np.maximum(priced - left, 0))
+    overage: Ints = np.where(alone, np.minimum(priced, past), np.maximum(priced - left, 0))
+    return overage
 
 
 def _size(ruleset: RuleSet, watch: Watch, windows: Windows, now_us: int) -> tuple[Ints | None, Ints | None]:

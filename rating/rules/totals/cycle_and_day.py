@@ -131,7 +131,7 @@ class Slice:
         what = "sessions" if self.counts == "sessions" else _SERVICES[self.service]
         if self.direction is not None:
             what += f".{self.direction.name.lower()}"
-        place = self.counts if self.counts in ("home", "overage") else ""
+        place: str = self.counts if self.counts in ("home", "overage") else ""
         if self.country is not None:
             place = f"country={self.country}"
         elif self.zone is not None:

@@ -230,8 +230,8 @@ def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str 
     else:
         said = f"{counted(len(ids), 'rule')} {'now active' if to == 'ACTIVE' else 'no longer active'}"
     if held:
-        said += "; " + ", ".join(f"{counted(count, 'SIM')} {until}" for until, count in held.items() if count)
-    tell(said, {"rules": list(ids), "status": to, "holds": held}, step, as_json)
+        said += "; still suspended: " + ", ".join(f"{counted(count, 'SIM')} until {end}" for end, count in held.items())
+    tell(said, {"rules": list(ids), "status": to} | ({"holds": held} if held else {}), step, as_json)
 
 
 def _held_by(engine: Engine, ids: Sequence[str]) -> dict[str, int]:
@@ -243,10 +243,10 @@ def _held_by(engine: Engine, ids: Sequence[str]) -> dict[str, int]:
     by_rule = [cause in {rows[rule] for rule in ids} for cause in shown.cause.tolist()]
     released = sum(until == RELEASED for until, own in zip(shown.until.tolist(), by_rule, strict=True) if own)
     found = {
-        "stay suspended until their window ends or they recover": sum(by_rule) - released,
-        'stay suspended until somebody resumes them with the command "resumed"': released,
+        "the end of the window or recovery": sum(by_rule) - released,
+        'a result says "resumed"': released,
     }
-    return {until: count for until, count in found.items() if count}
+    return {end: count for end, count in found.items() if count}
 
 
 def _moment(as_of: str | None) -> dt.datetime:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+import numpy as np
 import polars as pl
 
-from rating.catalogue.cards import (
-    BEGINNING,
-    END,
-    CardHistories,
-    Directory,
-    Targets,
-    Upserted,
-    add_spells,
-    upsert_cards,
-    upserted,
-)
+from rating.calendars.calendar import zone_calendar
+from rating.catalogue.cards import CardHistories, Directory, Targets, Upserted, upsert_cards, upserted
+from rating.catalogue.facts import follow
 from rating.catalogue.pools import Pools, device_pools
 from rating.catalogue.rates import Book
 from rating.catalogue.vocabulary import Vocabulary
-from rating.errors import PlanError, RuleError
-from rating.state import State
+from rating.columnar.key_index import Ints
+from rating.errors import Finding, PlanError, RuleError
+from rating.queried_state import HISTORIES, QueriedState
 from rating.usage.allowances import Addons
 from schemas.cards import Catalogue
 from schemas.plans import Plan
+
+if TYPE_CHECKING:
+    from rating.state import State
 
 _Entry = TypeVar("_Entry")
 
@@ -38,7 +35,7 @@ class Compiled:
     `cards` describes the cards that the latest change upserted. It is None if no change led to this catalogue.
     """
 
-    def __init__(self, state: State, cards: Upserted | None = None, former: Compiled | None = None) -> None:
+    def __init__(self, state: QueriedState, cards: Upserted | None = None, former: Compiled | None = None) -> None:
         """Compile the catalogue of `state`.
 
         `former` is the compiled catalogue before the change. Its parts that the change does not touch are reused.
@@ -55,7 +52,9 @@ class Compiled:
                 vocabulary.pools.row(device)
             self.book = Book(state.catalogue, vocabulary)
         self.directory: Directory = Directory(
-            CardHistories(state.catalogue.cards, state.plan_history, state.pool_history),
+            CardHistories(
+                state.catalogue.cards, state.plan_history, state.pool_history, state.fact_history, state.tenures
+            ),
             Targets(vocabulary.accounts.rows, vocabulary.plans.rows, vocabulary.pools.rows),
             {plan.id: plan.term_months for plan in state.catalogue.plans if plan.term_months is not None},
             None if former is None or cards is None else (former.directory, cards),
@@ -64,7 +63,7 @@ class Compiled:
         if former is not None and former.book is self.book and cards is not None and cards.keeps("device"):
             kept = former.pools
         self.pools: Pools = Pools(self.book, self.directory, kept)
-        self.addons = Addons(state.catalogue.addons, self.directory, state.addon_used)
+        self.addons = Addons(state.catalogue.addons, self.book, self.directory, state.addon_used)
 
 
 def merge(catalogue: Catalogue, change: Catalogue) -> Catalogue:
@@ -95,47 +94,46 @@ def check(state: State, change: Catalogue) -> None:
     Book(merged, Vocabulary(state.vocabulary.to_dict()))
 
 
-def apply(state: State, change: Catalogue, former: Compiled | None = None) -> Compiled:
+def apply(state: State, change: Catalogue, former: Compiled | None = None, now_us: int | None = None) -> Compiled:
     """Apply `change` to the state and return the compiled catalogue.
 
-    `former` is the compiled catalogue before the change. Its parts that the change does not touch are reused.
+    `former` is the compiled catalogue before the change. Its parts that the change does not touch are reused. `now_us`
+    is the time of arrival (microseconds since 1970 UTC; None: the latest so far). On its local day a change of a card
+    takes effect, unless the card says another day.
     Raises PlanError if the change cannot be compiled, and RuleError if it would change an active rule. The state is
     then unchanged.
     """
     _require_inactive(state, change)
     cards = upserted(state.catalogue.cards, change.cards)
     catalogue = _merge(state.catalogue, change, cards.cards)
-    rows = cards.change.select(
-        "plan", "plan_from", "pool", "pool_from", "pool_until", card=pl.Series(cards.rows, dtype=pl.Int64)
-    )
-    day = pl.col("plan_from").to_physical().cast(pl.Int64).fill_null(BEGINNING)
-    plan_history = add_spells(
-        state.plan_history,
-        rows.filter(pl.col("plan").is_not_null()).select(
-            "card", from_day=day, until_day=pl.lit(END, pl.Int64), target=pl.col("plan")
-        ),
-    )
-    pool_history = add_spells(
-        state.pool_history,
-        rows.filter(pl.col("pool").is_not_null()).select(
-            "card",
-            from_day=pl.col("pool_from").to_physical().cast(pl.Int64).fill_null(BEGINNING),
-            until_day=pl.col("pool_until").to_physical().cast(pl.Int64).fill_null(END),
-            target=pl.col("pool"),
-        ),
+    histories = follow(
+        CardHistories(state.catalogue.cards, state.plan_history, state.pool_history, state.fact_history, state.tenures),
+        cards,
+        {pool.id: pool.account for pool in catalogue.pools},
+        lambda accounts: _days_of(catalogue, accounts, state.clock_us if now_us is None else now_us),
     )
     following = replace(
         state,
         catalogue=catalogue,
-        plan_history=plan_history,
-        pool_history=pool_history,
+        plan_history=histories.plans,
+        pool_history=histories.pools,
+        fact_history=histories.facts,
+        tenures=histories.tenures,
         vocabulary=state.vocabulary.copy() if _names_more(state, change) else state.vocabulary,
         generation=state.generation + 1,
     )
     compiled = Compiled(following, cards, former)
-    for name in ("catalogue", "plan_history", "pool_history", "vocabulary", "generation"):
+    for name in ("catalogue", *HISTORIES, "vocabulary", "generation"):
         setattr(state, name, getattr(following, name))
     return compiled
+
+
+def _days_of(catalogue: Catalogue, accounts: pl.Series, us: int) -> Ints:
+    """Return the local day of an instant in each account, by id, int64[n]."""
+    zones = {account.id: account.time_zone for account in catalogue.accounts}
+    wanted = accounts.unique().to_list()
+    days = {name: int(zone_calendar(zones[name]).local_day(np.array([us], np.int64))[0]) for name in wanted}
+    return accounts.replace_strict(days, return_dtype=pl.Int64).to_numpy()
 
 
 def _names_more(state: State, change: Catalogue) -> bool:
@@ -151,10 +149,9 @@ def _require_inactive(state: State, change: Catalogue) -> None:
     held = {rule.id: rule for rule in state.catalogue.rules if rule.id in state.rules.active}
     for rule in change.rules:
         if held.get(rule.id, rule) != rule:
-            raise RuleError(
-                f"rule {rule.id}: found another content than that of the active rule; expected the same: deactivate it "
-                f"first with `weir rules deactivate {rule.id}`"
-            )
+            found = "another content than that of the active rule"
+            expected = f"the same: deactivate it first with `weir rules deactivate {rule.id}`"
+            raise RuleError(Finding((), found, expected, f"rule {rule.id}"))
 
 
 def _upsert(entries: tuple[_Entry, ...], change: Iterable[_Entry], key: Callable[[_Entry], str]) -> tuple[_Entry, ...]:
@@ -173,10 +170,9 @@ def _merge_plans(plans: tuple[Plan, ...], change: Iterable[Plan]) -> tuple[Plan,
         for version in plan.versions:
             former = versions.get(version.version)
             if former is not None and former != version:
-                raise PlanError(
-                    f"plan {plan.id}: found version {version.version} with other content than the one in force; "
-                    f"expected a new version number with its own effective day"
-                )
+                found = f"version {version.version} with other content than the one in force"
+                expected = "a new version number with its own effective day"
+                raise PlanError(Finding((), found, expected, f"plan {plan.id}"))
             versions[version.version] = version
         merged[plan.id] = msgspec.structs.replace(plan, versions=tuple(versions.values()))
     return tuple(merged.values())

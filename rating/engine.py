@@ -21,28 +21,30 @@ import pyarrow as pa
 
 from rating.apply import Compiled, apply, check
 from rating.calendars.calendar import day_date
+from rating.closing.charges import charges_of_closing
+from rating.closing.close import close_cycles, know_accounts
 from rating.columnar.key_index import Ints
 from rating.dedupe.digests import Prints
 from rating.dedupe.seen import DAY_US, Seen
 from rating.entries import Apply, Commands, Entry, Tick, Usage
 from rating.position import JournalPosition
-from rating.rules.commands.card_changes import changed_cards, no_notes, noted_cards, rounds
+from rating.rules.commands.card_changes import Change, changed_cards, no_notes, noted_cards, rounds
 from rating.rules.commands.card_lists import hold_listed, remember
-from rating.rules.commands.commands import check_commands, judge, kind_of, results_table, unseen
+from rating.rules.commands.commands import check_commands, judge, kind_of, moment_us, results_table, unseen
 from rating.rules.commands.results import card_of
 from rating.rules.evaluate import Found, Rules
 from rating.rules.triggers import TRIGGERS
 from rating.state import State
 from rating.step import Step, join
-from rating.usage.accept import Accepted, accept
+from rating.usage.accept import Accepted, accept, local_day_at
 from rating.usage.accepted_usage import accepted_usage, days_of_arrival
 from rating.usage.batch import RatedBatch, rate_batch
 from rating.usage.charge import TEST_METER
 from rating.usage.corrections import Row, outstanding, reversal_table, reverse
-from rating.usage.cycles import Cycles, cycle_days
+from rating.usage.cycles import Cycles, is_closed
 from rating.usage.rated_rows import Names
 from schemas.cards import Catalogue
-from schemas.commands import Activate, Command, Deactivate, NetworkEvent
+from schemas.commands import Activate, Command, Deactivate, NetworkEvent, PlanChanged
 from schemas.usage import REJECT_SCHEMA, RecordType, UsageBatch
 
 # Larger batches are folded in slices of this many rows, so that the working columns stay in the CPU cache.
@@ -61,6 +63,7 @@ class Engine:
         self.state = state
         self.partition = partition
         self.compiled = Compiled(state)
+        state.counters.name_currencies(self.compiled.book.currency_of_version)
         self.names = Names.of(self.compiled)
         self.rules = Rules(state, self.compiled, self.names, partition)
 
@@ -105,13 +108,21 @@ class Engine:
         return self._close(found, 1, offset, now_us)
 
     def tick(self, now_us: int) -> Step:
-        """Apply a clock tick: fire the rules that are due, then drop state that can take no more usage (T5)."""
+        """Apply a clock tick: fire the rules that are due, close cycles, then drop state that takes no more usage (T5).
+
+        A cycle closes for an account when its grace period is over. The charges of the step are what is owed for it
+        without a usage record.
+        """
         offset, now_us = self._arrive(now_us)
         found = Found()
         self._take_notes(offset, now_us, found)
         self.rules.tick(now_us, offset, found)
+        closing = close_cycles(self.state.closed, self.compiled.book, now_us)
+        charges = charges_of_closing(
+            self.compiled, self.state.counters, closing, now_us, JournalPosition(self.partition, offset)
+        )
         self.expire()
-        return self._close(found, 1, offset, now_us)
+        return replace(self._close(found, 1, offset, now_us), charges=charges)
 
     def check_commands(self, commands: Sequence[Command]) -> None:
         """Validate commands without applying them. Raises RuleError or UsageError if one of them is invalid."""
@@ -183,8 +194,9 @@ class Engine:
         if not is_list:
             state.rules.listed = remember(state.rules.listed, cards.join(change.cards, on="iccid", how="semi"))
         state.addon_used = self.compiled.addons.usage()
-        compiled = apply(state, change, self.compiled)
+        compiled = apply(state, change, self.compiled, now_us)
         self._compile(compiled)
+        know_accounts(state.closed, compiled.book, now_us)
         assert compiled.cards is not None
         rows = compiled.cards.replaced
         if is_list:
@@ -232,14 +244,22 @@ class Engine:
             days = [day_date(int(today[account])) for account in accounts]
             made = self.rules.results(part, days)
             changes = [
-                (offset, card, change)
-                for (offset, card, _), change in zip(part, made, strict=True)
+                (offset, card, self._since(command, account, now_us) | change)
+                for (offset, card, command), account, change in zip(part, accounts, made, strict=True)
                 if change is not None
             ]
             if changes:
                 cards = changed_cards(self.state.catalogue.cards, [(card, change) for _, card, change in changes])
                 self._put(Catalogue(cards=cards), {card: offset for offset, card, _ in changes}, now_us, found)
         return judged
+
+    def _since(self, command: Command, account: int, now_us: int) -> Change:
+        """Return since when the change of a result holds: the local day of its event, if the result has its time."""
+        if command.at is None or isinstance(command, PlanChanged):
+            return {}
+        book = self.compiled.book
+        zone = book.time_zones[book.account_zone[account]]
+        return {"from": day_date(local_day_at(zone, min(moment_us(command, now_us), now_us)))}
 
     def usage(self, batch: UsageBatch, originals: pa.Table | None = None, prints: Prints | None = None) -> Step:
         """Fold a batch of usage. Every record ends as rated, duplicate or rejected.
@@ -267,7 +287,7 @@ class Engine:
             known.setdefault(row["record_key"], []).append(row)
         steps = []
         for place, correction in enumerate(batch.rows.iter_rows(named=True)):
-            one = UsageBatch(batch.feed, batch.source, batch.received_at_us, False, batch.rows[place : place + 1])
+            one = replace(batch, cumulative=False, counter_bits=0, rows=batch.rows[place : place + 1])
             rows = outstanding(known.get(correction["corrects_key"] or "", []), batch.feed)
             step = self._correction(one, correction, rows)
             for row in step.rated.to_pylist():  # a later correction of the batch may correct this replacement
@@ -291,13 +311,13 @@ class Engine:
             if former[0] == content[0]:
                 return Step(records=1, duplicates=1)
             found = "other content under a key that was accepted before; expected the same, or a new key"
-            return Step(records=1, rejects=_refusal(correction, "conflict", "record_key", found))
+            return Step(records=1, rejects=_refusal(batch, correction, "conflict", "record_key", found))
         if not originals:
             state.offset += 1
             found = (
                 f"key {correction['corrects_key']!r}, which stands for no rated record; expected one not yet reversed"
             )
-            return Step(records=1, rejects=_refusal(correction, "unknown_key", "corrects_key", found))
+            return Step(records=1, rejects=_refusal(batch, correction, "unknown_key", "corrects_key", found))
         offset = state.offset
         replaced = Step(records=1, rated_records=1)
         if correction["record_type"] == RecordType.REPLACE:
@@ -370,12 +390,11 @@ class Engine:
 
         This changes no later result.
         """
-        state, book = self.state, self.compiled.book
+        state = self.state
         counters = state.counters
-        # Two days more cover midnight in every time zone, and usage dated an hour ahead.
-        grace_us = int(book.grace_us.max(initial=0)) + 2 * DAY_US
-        codes = np.unique(counters.cycle)
-        gone = [code for code in codes.tolist() if (cycle_days(book, code)[1] + 1) * DAY_US + grace_us < state.clock_us]
+        gone = [
+            code for code in np.unique(counters.cycle).tolist() if is_closed(self.compiled.book, code, state.clock_us)
+        ]
         lasting = counters.meter == TEST_METER
         keep = ~np.isin(counters.cycle, gone) | lasting
         if not keep.all():
@@ -390,11 +409,11 @@ class Engine:
 
 def _as_event(batch: UsageBatch) -> UsageBatch:
     rows = batch.rows.with_columns(record_type=pl.lit(int(RecordType.EVENT), pl.UInt8))
-    return UsageBatch(batch.feed, batch.source, batch.received_at_us, False, rows)
+    return replace(batch, cumulative=False, counter_bits=0, rows=rows)
 
 
-def _refusal(correction: Row, reason: str, field: str, found: str) -> pl.DataFrame:
-    facts = {"reason": reason, "field": field, "message": f"found {found}"}
+def _refusal(batch: UsageBatch, correction: Row, reason: str, column: str, found: str) -> pl.DataFrame:
+    facts = {"reason": reason, "field": dict(batch.labels).get(column, column), "message": f"found {found}"}
     row = {"source_row": correction["source_row"], "record_key": correction["record_key"]} | facts
     return pl.DataFrame([row], schema=REJECT_SCHEMA)
 
@@ -404,4 +423,4 @@ def slice_of(batch: UsageBatch, start: int) -> UsageBatch:
     if start == 0 and len(batch.rows) <= BATCH_ROWS:
         return batch
     rows = batch.rows.slice(start, BATCH_ROWS)
-    return UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, rows)
+    return replace(batch, rows=rows)

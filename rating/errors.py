@@ -18,7 +18,7 @@ A bad usage record is data, never an exception: see `schemas.choices.REASONS`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class WeirError(Exception):
@@ -29,27 +29,59 @@ class InputError(WeirError):
     """The user's input is wrong. Nothing took effect."""
 
 
-class PlanError(InputError):
-    """A plan, zone or price cannot rate a record."""
-
-
-class RuleError(InputError):
-    """A rule cannot be changed, activated or deactivated as requested (L6)."""
+FieldPath = tuple[str | int, ...]  # names of fields, and positions in lists counted from 0: ("tiers", 0, "to")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault in a file: its place, what was found and what would be right. `line` is 1-based, 0 if unknown."""
+    """One fault of an input: the field, what was found there and what would be right.
 
-    file: str
-    line: int
-    field: str
+    `path` leads from the subject to the field; () is the subject as a whole. `subject` names what was examined, such as
+    "plan eu version 1" or "rule cap"; "" if the caller knows it. `file` and `line` (1-based) are "" and 0 if unknown.
+    """
+
+    path: FieldPath
     found: str
     expected: str
+    subject: str = ""
+    file: str = ""
+    line: int = 0
+
+    @property
+    def field(self) -> str:
+        """The path as text: tiers[0].to."""
+        return dotted(self.path)
+
+    def under(self, *outer: str | int) -> Finding:
+        """Return the same finding with `outer` before its path."""
+        return replace(self, path=(*outer, *self.path))
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.field}: found {self.found}; expected {self.expected}"
+        field = ", ".join(part for part in (self.subject, self.field) if part)
+        about = "".join(f"{part}: " for part in (place, field) if part)
+        return f"{about}found {self.found}; expected {self.expected}"
+
+
+def dotted(path: FieldPath) -> str:
+    """Return the path of a field as text: plans.eu.versions[0].rates[2].price."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+class PlanError(InputError):
+    """A plan, zone or price cannot rate a record. `finding` says why, and is the text of the error."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding)
+        self.finding = finding
+
+
+class RuleError(InputError):
+    """A rule cannot be changed, activated or deactivated as requested (L6). `finding` says why, and is the text."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding)
+        self.finding = finding
 
 
 class CatalogueError(InputError):

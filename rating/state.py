@@ -12,68 +12,31 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
-from rating.catalogue.cards import no_spells
-from rating.catalogue.vocabulary import Vocabulary
-from rating.columnar.counters import Counters
-from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, Seen, require_digests
+from rating.dedupe.seen import DIGESTS, Seen
+from rating.queried_state import HISTORIES, SNAPSHOT_VERSION, QueriedState, SnapshotFacts, queried_state
 from rating.rules.holds import Holds
 from rating.rules.state import RuleState
 from rating.usage.sessions import Sessions
-from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
-from schemas.plans import Plan, ZoneSet
-from schemas.rules import Rule
-
-SNAPSHOT_VERSION = 2
-
-
-class _Facts(msgspec.Struct, forbid_unknown_fields=True):
-    """The part of a snapshot that is not a table."""
-
-    snapshot_version: int
-    offset: int
-    clock_us: int
-    generation: int
-    vocabulary: dict[str, list[str]]
-    accounts: tuple[Account, ...]
-    zones: tuple[ZoneSet, ...]
-    plans: tuple[Plan, ...]
-    pools: tuple[Pool, ...]
-    addons: tuple[Addon, ...]
-    addon_used: dict[str, int]
-    rules: tuple[Rule, ...]
-    active_rules: dict[str, int]
-    digests: str = UNNAMED_DIGESTS  # of the keys of sessions, and of the sessions of cells
 
 
 @dataclass
-class State:
-    """What the fold carries from entry to entry.
+class State(QueriedState):
+    """What the fold carries from entry to entry: what questions need, sessions, rules and seen keys.
 
-    `offset` is the journal offset of the next entry. `clock_us` is the latest arrival time so far, in microseconds
-    since 1970 UTC. `generation` is the number of catalogue changes applied. `seen` is not part of a snapshot: the
-    driver stores it separately, because it can be far larger than memory.
+    `seen` is not part of a snapshot: the driver stores it separately, because it can be far larger than memory.
     """
 
-    catalogue: Catalogue = field(default_factory=Catalogue)
-    plan_history: pl.DataFrame = field(default_factory=no_spells)
-    pool_history: pl.DataFrame = field(default_factory=no_spells)
-    vocabulary: Vocabulary = field(default_factory=Vocabulary)
-    counters: Counters = field(default_factory=Counters)
-    sessions: Sessions = field(default_factory=Sessions)
-    addon_used: dict[str, int] = field(default_factory=dict)
     rules: RuleState = field(default_factory=RuleState)
+    sessions: Sessions = field(default_factory=Sessions)
     seen: Seen = field(default_factory=Seen)
-    offset: int = 0
-    clock_us: int = 0
-    generation: int = 0
 
     def snapshot(self) -> tuple[bytes, dict[str, pa.Table]]:
         """Return the facts as JSON and the tables by name.
 
-        The tables are cards, plan_history, pool_history, counters, sessions and those of the rules.
+        The tables are those of STEADY, counters, further_charges, sessions, closed_cycles and those of the rules.
         """
         catalogue = self.catalogue
-        facts = _Facts(
+        facts = SnapshotFacts(
             snapshot_version=SNAPSHOT_VERSION,
             offset=self.offset,
             clock_us=self.clock_us,
@@ -91,10 +54,11 @@ class State:
         )
         tables = {
             "cards": catalogue.cards.to_arrow(compat_level=pl.CompatLevel.oldest()),
-            "plan_history": self.plan_history.to_arrow(compat_level=pl.CompatLevel.oldest()),
-            "pool_history": self.pool_history.to_arrow(compat_level=pl.CompatLevel.oldest()),
+            **{name: getattr(self, name).to_arrow(compat_level=pl.CompatLevel.oldest()) for name in HISTORIES},
             "counters": self.counters.to_table(),
+            "further_charges": self.counters.further_table(),
             "sessions": self.sessions.to_table(),
+            "closed_cycles": self.closed.to_table(),
             **self.rules.tables(),
         }
         return msgspec.json.encode(facts), tables
@@ -105,32 +69,23 @@ class State:
 
         Raises ValueError if the snapshot has another version, or digests of another algorithm.
         """
-        facts = msgspec.json.decode(facts_json, type=_Facts)
-        if facts.snapshot_version != SNAPSHOT_VERSION:
-            raise ValueError(f"found snapshot version {facts.snapshot_version}; expected {SNAPSHOT_VERSION}")
-        require_digests(facts.digests)
-        frames = {name: _frame(tables[name]) for name in ("cards", "plan_history", "pool_history")}
+        known = queried_state(facts_json, tables)
         state = cls(
-            catalogue=Catalogue(
-                accounts=facts.accounts,
-                zones=facts.zones,
-                plans=facts.plans,
-                pools=facts.pools,
-                addons=facts.addons,
-                rules=facts.rules,
-                cards=frames["cards"].select(pl.col(name).cast(dtype) for name, dtype in CARD_SCHEMA.items()),
-            ),
-            plan_history=frames["plan_history"],
-            pool_history=frames["pool_history"],
-            vocabulary=Vocabulary(facts.vocabulary),
-            counters=Counters.from_table(tables["counters"]),
+            catalogue=known.catalogue,
+            plan_history=known.plan_history,
+            pool_history=known.pool_history,
+            fact_history=known.fact_history,
+            tenures=known.tenures,
+            vocabulary=known.vocabulary,
+            counters=known.counters,
+            addon_used=known.addon_used,
+            closed=known.closed,
+            offset=known.offset,
+            clock_us=known.clock_us,
+            generation=known.generation,
+            rules=RuleState.restore(known.rules.active, tables),
             sessions=Sessions.from_table(tables["sessions"]),
-            addon_used=facts.addon_used,
-            rules=RuleState.restore(facts.active_rules, tables),
             seen=seen,
-            offset=facts.offset,
-            clock_us=facts.clock_us,
-            generation=facts.generation,
         )
         if "rule_holds" not in tables:
             state.rules.holds = _implied_holds(state)
@@ -143,9 +98,3 @@ def _implied_holds(state: State) -> Holds:
     suspended = cards.filter(pl.col("status") == "suspended").select("row", "status_reason")
     rules = {state.vocabulary.rules.rows[rule.id]: rule for rule in state.catalogue.rules}
     return Holds.of_former(state.rules.memory, rules, dict(suspended.iter_rows()))
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame

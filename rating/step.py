@@ -6,17 +6,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from rating.rules.firing.tables import Outcome
-from schemas.tables import ACTIONS, FIRINGS, GAPS, RATED, RESULTS
+from rating.units.money import NANOS
+from schemas.tables import ACTIONS, CHARGES, FIRINGS, GAPS, RATED, RESULTS
 from schemas.usage import REJECT_SCHEMA
 
 # Empty tables, each made once. Making one takes longer than some stages take for a small batch.
 _NO_RATED: Final = RATED.empty_table()
 _NO_GAPS: Final = GAPS.empty_table()
 _NO_RESULTS: Final = RESULTS.empty_table()
+_NO_CHARGES: Final = CHARGES.empty_table()
 _NO_FIRINGS: Final = FIRINGS.empty_table()
 _NO_ACTIONS: Final = ACTIONS.empty_table()
 
@@ -27,7 +30,7 @@ class Step:
 
     `rejects` has the columns of REJECT_SCHEMA. The other tables have the columns of the table of the same name in
     schemas.tables. All rows are in journal order. `outcomes` are the results of the rules; `firings` and `actions` are
-    the rows of all outcomes. `firings`, `actions` and `charges` are computed at first use.
+    the rows of all outcomes. `firings`, `actions` and `usage_charges` are computed at first use.
 
     records = rated records + duplicates + rejects.
     """
@@ -40,9 +43,10 @@ class Step:
     gaps: pa.Table = field(default_factory=lambda: _NO_GAPS)
     outcomes: tuple[Outcome, ...] = ()  # results of the rules
     results: pa.Table = field(default_factory=lambda: _NO_RESULTS)
+    charges: pa.Table = field(default_factory=lambda: _NO_CHARGES)  # of the cycles that the entry closed
 
     @cached_property
-    def charges(self) -> dict[str, int]:
+    def usage_charges(self) -> dict[str, int]:
         """Sum of the charges of all rated rows in nanos, by currency, sorted by currency."""
         return charges_of(self.rated)
 
@@ -70,6 +74,7 @@ def join(steps: list[Step]) -> Step:
         gaps=pa.concat_tables([step.gaps for step in steps]),
         outcomes=tuple(outcome for step in steps for outcome in step.outcomes),
         results=pa.concat_tables([step.results for step in steps]),
+        charges=pa.concat_tables([step.charges for step in steps]),
     )
 
 
@@ -82,5 +87,7 @@ def charges_of(rated: pa.Table) -> dict[str, int]:
         for number, currency in enumerate(chunk.column("currency").dictionary.to_pylist()):
             of_currency = code == number
             if of_currency.any():
-                totals[currency] = totals.get(currency, 0) + int(nanos[of_currency].sum())
+                # Sums of large amounts do not fit 64 bits, so whole units and nanos are added apart.
+                units, rest = np.divmod(nanos[of_currency], NANOS)
+                totals[currency] = totals.get(currency, 0) + int(units.sum()) * NANOS + int(rest.sum())
     return dict(sorted(totals.items()))

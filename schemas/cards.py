@@ -6,18 +6,14 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import Literal
 
-import msgspec
 import polars as pl
 
+from schemas.document import Document
 from schemas.plans import Amount, Cycle, Fee, Plan, Quantity, Rate, ServiceName, ZoneSet
 from schemas.rules import Rule
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
-    pass
-
-
-class Account(_Document, frozen=True):
+class Account(Document, frozen=True):
     """A tenant that owns SIMs (T1, T5).
 
     `time_zone` is an IANA name. It determines the days and billing cycles of the account.
@@ -32,14 +28,14 @@ class Account(_Document, frozen=True):
     tags: tuple[str, ...] = ()
 
 
-class PoolSize(_Document, frozen=True):
+class PoolSize(Document, frozen=True):
     """The bought size of a static pool for one service."""
 
     service: ServiceName
     amount: Quantity
 
 
-class Pool(_Document, frozen=True):
+class Pool(Document, frozen=True):
     """SIMs that share an allowance (P7).
 
     `overage` contains the rates for usage past the allowance. If there is none, the plan of the member prices it.
@@ -58,7 +54,7 @@ class Pool(_Document, frozen=True):
     fees: tuple[Fee, ...] = ()
 
 
-class Addon(_Document, frozen=True):
+class Addon(Document, frozen=True):
     """An add-on bought for one card (C5). It is valid from `purchased_at` to the end of the local day `expires_on`."""
 
     id: str
@@ -94,12 +90,20 @@ CARD_SCHEMA: dict[str, pl.DataType] = {
     "custom": pl.String(),  # JSON object of the custom fields; null: none
 }
 
+# A row of a change of cards. `given` names the columns of CARD_SCHEMA that the row says something about, separated by
+# commas; a card in force keeps its values in all others. Null: all columns, except a plan or pool that is null.
+CHANGE_SCHEMA: dict[str, pl.DataType] = CARD_SCHEMA | {
+    "from": pl.Date(),  # first local day on which the row holds; null: the day of its arrival
+    "given": pl.String(),
+}
+
 
 @dataclass(frozen=True)
 class Catalogue:
     """A validated set of catalogue entries. One `weir apply` puts it into the journal as one entry.
 
-    Entries are upserts by id (by ICCID for cards). `cards` has the columns of CARD_SCHEMA; its ICCIDs are unique.
+    Entries are upserts by id (by ICCID for cards). `cards` has the columns of CARD_SCHEMA; its ICCIDs are unique. In a
+    change it may have those of CHANGE_SCHEMA as well.
     """
 
     accounts: tuple[Account, ...] = ()

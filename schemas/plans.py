@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Literal
 
-import msgspec
+from schemas.document import Document
 
 Amount = str  # decimal text of the plan's currency, e.g. "0.0125"
 Quantity = str | int  # "30 MB", "90 s", "2 min", "10" or 10 (bytes, messages, seconds)
@@ -18,11 +18,7 @@ DirectionName = Literal["any", "up", "down", "mo", "mt"]
 RoundMode = Literal["half_even", "half_up", "up", "down"]
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
-    pass
-
-
-class Tier(_Document, frozen=True):
+class Tier(Document, frozen=True):
     """One tier of a graduated, volume or capacity price, up to and including `to` (cumulative; None: no end).
 
     In the tier, `per` units cost `price`, pro rata; with `package`, each started package of `per` units costs `price`.
@@ -36,7 +32,7 @@ class Tier(_Document, frozen=True):
     flat: Amount = "0"
 
 
-class Price(_Document, frozen=True):
+class Price(Document, frozen=True):
     """A price model (P2): a cumulative function F of overage units. A record costs F(after) - F(before).
 
     Models: flat is `price` per `per` units. package is `price` per started `per` units. block is `connect_fee` and
@@ -61,14 +57,14 @@ class Price(_Document, frozen=True):
     basis: Literal["cycle", "record", "session"] = "cycle"
 
 
-class IncrementStart(_Document, frozen=True):
+class IncrementStart(Document, frozen=True):
     """A rate group start: from `start` units of the record (or session) on, usage counts in steps of `step` (P3)."""
 
     start: Quantity
     step: Quantity
 
 
-class Increment(_Document, frozen=True):
+class Increment(Document, frozen=True):
     """Rounding of a quantity to the billable quantity (P3): at least `minimum`, then whole steps of `step`."""
 
     minimum: Quantity = 0
@@ -78,7 +74,7 @@ class Increment(_Document, frozen=True):
     per: Literal["record", "session"] = "record"
 
 
-class Rounding(_Document, frozen=True):
+class Rounding(Document, frozen=True):
     """Rounding of the cost, done once (P3): `at` the cumulative cost of the cycle, or the cost of each record."""
 
     decimals: int = 9
@@ -86,7 +82,7 @@ class Rounding(_Document, frozen=True):
     at: Literal["cycle", "record"] = "cycle"
 
 
-class Rate(_Document, frozen=True):
+class Rate(Document, frozen=True):
     """Allowance, increment and price of one service, direction, zone and time band in a plan version.
 
     `zone` None: any zone; `band` None: any time. Rates with the same `counter` share one running total and one
@@ -109,7 +105,7 @@ class Rate(_Document, frozen=True):
     sim_cap: Quantity | None = None
 
 
-class Band(_Document, frozen=True):
+class Band(Document, frozen=True):
     """A named time band (P4): from `start` to `end` on `days`, in the local time of the account.
 
     If bands overlap, the one with the higher `weight` applies. `end` "24:00" is the end of the day.
@@ -122,7 +118,7 @@ class Band(_Document, frozen=True):
     weight: int = 0
 
 
-class Fee(_Document, frozen=True):
+class Fee(Document, frozen=True):
     """A fee other than usage: once at activation, or each cycle. With `prorate` it is charged by days (P9)."""
 
     name: str
@@ -131,14 +127,14 @@ class Fee(_Document, frozen=True):
     prorate: bool = True
 
 
-class TestAllowance(_Document, frozen=True):
+class TestAllowance(Document, frozen=True):
     """Test allowance before activation (P6, C2): `amount` of data or `months`, whichever ends first."""
 
     amount: Quantity = "30 MB"
     months: int = 3
 
 
-class PlanVersion(_Document, frozen=True):
+class PlanVersion(Document, frozen=True):
     """A version of a plan (P1). Its effective date is the local day `effective` in the time zone of the account."""
 
     version: int
@@ -150,18 +146,22 @@ class PlanVersion(_Document, frozen=True):
     bands: tuple[Band, ...] = ()
     holidays: tuple[dt.date, ...] = ()
     fees: tuple[Fee, ...] = ()
+    minimum_spend: Amount | None = None  # least sum of fees and charges for usage of a card in a cycle
     test: TestAllowance | None = None
 
 
-class Cycle(_Document, frozen=True):
-    """A billing cycle (T2) of `months` months that begins on day `anchor_day` (1 to 28) of a month."""
+class Cycle(Document, frozen=True):
+    """A billing cycle (T2) of `months` months that begins on day `anchor_day` (1 to 31) of a month, or on its last."""
 
     months: int = 1
     anchor_day: int = 1
 
 
-class Plan(_Document, frozen=True):
-    """A rate plan with its versions (P1). `voucher` is the plan voucher key (B2), if the operator uses one."""
+class Plan(Document, frozen=True):
+    """A rate plan with its versions (P1). `voucher` is the plan voucher key (B2), if the operator uses one.
+
+    `after_term` says what becomes of usage after the term (T3): it is rated without an allowance, or rejected.
+    """
 
     id: str
     currency: str
@@ -173,9 +173,10 @@ class Plan(_Document, frozen=True):
     tier: str | None = None
     cycle: Cycle = Cycle()
     term_months: int | None = None
+    after_term: Literal["rate", "reject"] = "rate"
 
 
-class Zone(_Document, frozen=True):
+class Zone(Document, frozen=True):
     """A named list of countries (ISO alpha-2) and PLMNs. A PLMN takes precedence over its country (P5)."""
 
     name: str
@@ -184,7 +185,7 @@ class Zone(_Document, frozen=True):
     home: bool = False
 
 
-class ZoneSet(_Document, frozen=True):
+class ZoneSet(Document, frozen=True):
     """A set of zones, which plan versions refer to by `id`. At most one zone is the home zone."""
 
     id: str

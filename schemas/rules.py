@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from schemas.choices import TriggerName
+from schemas.document import Document
 from schemas.plans import Quantity
 
 FilterType = Literal[
@@ -44,11 +45,7 @@ LimitKind = Literal["overage_suspension", "hard_cut", "balance_alert", "usage_al
 Reason = Literal["over_quota", "hard_cut", "device_change", "region", "expired", "security", "manual"]
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
-    pass
-
-
-class Filter(_Document, frozen=True):
+class Filter(Document, frozen=True):
     """One filter (L9). The SIM or record matches if its property `type` is one of `values`.
 
     `name` is the custom field of a `custom_attribute` filter. Filters of one type are joined by OR, types by AND.
@@ -59,7 +56,7 @@ class Filter(_Document, frozen=True):
     name: str | None = None
 
 
-class Action(_Document, frozen=True):
+class Action(Document, frozen=True):
     """An action that a rule requests when it fires (L10).
 
     Actions run in ascending `sequence`, which is unique in a rule. The fields by type:
@@ -91,7 +88,7 @@ class Action(_Document, frozen=True):
     url: str | None = None
 
 
-class Rule(_Document, frozen=True):
+class Rule(Document, frozen=True):
     """A rule (L6). A new rule is inactive. An active rule cannot be changed.
 
     `owner` is an account: the rule watches the SIMs of this account and of its sub-accounts. None is root: the rule
@@ -138,7 +135,7 @@ class Rule(_Document, frozen=True):
         return self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
 
 
-class Limit(_Document, frozen=True):
+class Limit(Document, frozen=True):
     """A predefined limit or alert (L1 to L5), which `weir apply` turns into a rule.
 
     A limit has at most one of `sims`, `plan` and `account`; without any it applies to every SIM. Of several limits of

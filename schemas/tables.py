@@ -143,6 +143,27 @@ RESULTS = pa.schema(
     ]
 )
 
+CHARGES = pa.schema(
+    [
+        ("charge_id", pa.string()),  # <partition>.<offset>.<number>, the same in every replay
+        ("kind", _WORD),  # fee | pool_fee | addon | minimum
+        ("account_id", _WORD),
+        ("subject_kind", _WORD),  # sim | device | pool
+        ("subject", pa.string()),
+        ("plan_id", _WORD),  # null for a fee of a pool
+        ("plan_version", pa.int32()),
+        ("cycle", _WORD),  # the billing cycle that it belongs to
+        ("name", _WORD),  # name of the fee; add-on for the price of an add-on
+        ("days", pa.int32()),  # days charged
+        ("of_days", pa.int32()),  # days of the cycle
+        ("amount_nanos", pa.int64()),
+        ("currency", _WORD),
+        ("closed_at", _INSTANT),  # arrival of the entry that closed the cycle
+        ("journal_partition", pa.int32()),
+        ("journal_offset", pa.int64()),
+    ]
+)
+
 TABLES = {
     "rated": RATED,
     "rejected": REJECTED,
@@ -150,4 +171,5 @@ TABLES = {
     "firings": FIRINGS,
     "actions": ACTIONS,
     "results": RESULTS,
+    "charges": CHARGES,
 }

@@ -88,7 +88,9 @@ REJECT_SCHEMA: dict[str, pl.DataType] = {
 class UsageBatch:
     """Usage of one feed and one source file (or topic partition), in source order.
 
-    `rows` has columns of USAGE_SCHEMA. If `cumulative` is True, quantities are running totals of their session (F3).
+    `rows` has columns of USAGE_SCHEMA. If `cumulative` is True, quantities are running totals of their session (F3). A
+    total of `counter_bits` bits begins again at 0 when it is full; 0 means that totals do not. `labels` are pairs of a
+    column of `rows` and the field of the source that it comes from, for rejects to name.
     `received_at_us` is the arrival time in microseconds since 1970 UTC. The fold takes the current time from it and
     never reads a clock.
     """
@@ -98,3 +100,5 @@ class UsageBatch:
     received_at_us: int
     cumulative: bool
     rows: pl.DataFrame
+    counter_bits: int = 0
+    labels: tuple[tuple[str, str], ...] = ()

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import polars_threads
 from tests.support.broker import kafka, own_broker
+from tests.support.command_line import weir
 from tests.support.guarded import pytest_configure, pytest_unconfigure
 from tests.support.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
@@ -26,6 +27,7 @@ __all__ = [
     "pytest_configure",
     "pytest_unconfigure",
     "pytest_xdist_make_scheduler",
+    "weir",  # A fixture.
 ]
 
 # This must run before anything creates a Polars object that is kept. Child processes of tests watch, too.

@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from jobs.cli.context import Data
+from jobs.context import Data
 from jobs.version import VERSION
 from rating.errors import InputError, WorldError
 
@@ -30,57 +30,71 @@ from rating.errors import InputError, WorldError
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "apply": (
         "ingest",
-        "Load accounts, plans, zones, pools, cards and rules from TOML and CSV files; all of them, or nothing.",
+        "Load accounts, plans, zones, pools, cards and rules from TOML and CSV files: all or nothing.",
     ),
-    "ingest": ("ingest", "Rate the usage records of feed files. Each ends rated, duplicate or rejected."),
-    "compact": ("ingest", "Merge small history files; readers do not notice."),
-    "generate": ("ingest", "Make up a fleet: a catalogue, a card list and a month of usage in the plain feed."),
+    "ingest": ("ingest", "Rate the usage records of feed files. Each record ends as rated, duplicate or rejected."),
+    "compact": ("ingest", "Merge small history files. Processes that read are not disturbed."),
+    "generate": (
+        "ingest",
+        "Generate a fleet: a catalogue, a card list and a month of usage as files of the feed `plain`.",
+    ),
+    "verify": ("verify", "Read every file of the data directory and compare it with its digest."),
     "demo": (
         "ingest",
-        "Show the whole journey: example catalogue and rules, sample feeds, a made-up fleet, actions, a report.",
+        "Run the whole way once: example catalogue and rules, sample feeds, a generated fleet, actions, a report.",
     ),
     "report": ("show", "Write the monthly usage report: an HTML page, XLSX, CSV and Parquet."),
-    "cards": ("show", "List cards with their usage in the open cycle, by any filter."),
-    "card": ("show", "Show one card: basics, counters, add-ons, usage of this and the last cycle by day."),
-    "pools": ("show", "List pools: size, used, percent, and the day they run out."),
-    "pool": ("show", "Show one pool: its gauge by service and cycle, and the members that use most."),
+    "cards": ("show", "List cards with their usage in the open cycle. Several filters narrow the list."),
+    "card": (
+        "show",
+        "Show one card: its data, counters and add-ons, and its usage by day in this and the previous cycle.",
+    ),
+    "pools": ("show", "List pools: size, usage, percent, and the day on which each is used up."),
+    "pool": ("show", "Show one pool: size and usage by service and cycle, and the members with the most usage."),
     "explain": ("show", "Explain the charge of a record, step by step."),
     "sql": ("show", "Query the history in DuckDB's SQL."),
-    "status": ("show", "Show what the data directory holds."),
+    "status": ("show", "Show the contents of the data directory."),
     "rejected": (
         "rejected",
         "List rejected records, export them for correction, replay them. Without a command: list.",
     ),
     "command": (
         "rules",
-        "Apply commands: results of actions, network events of SIMs, rules to start and stop; all of them, or none.",
+        "Apply commands: results of actions, network events of SIMs, rules to activate or deactivate. All or nothing.",
     ),
-    "tick": ("rules", "Advance the clock to now, or to a given time, so that what rules wait for falls due."),
-    "rules": ("rules", "List rules, start and stop them, see what they did. Without a command: list."),
+    "tick": (
+        "rules",
+        "Advance the clock to now or a given time, so that rules and actions that depend on time happen.",
+    ),
+    "close": (
+        "close",
+        "Close the billing cycles whose grace period is over: what is owed beside usage is written down and stands.",
+    ),
+    "rules": ("rules", "List, activate and deactivate rules; list their firings and actions. Without a command: list."),
     "feeds": ("feeds", "List and show feed mappings; check how one reads a file of yours."),
     "outbox": ("outbox", "Deliver actions, list deliveries, retry dead letters."),
     "kafka": (
         "streaming",
-        "Run one Kafka broker on this machine until Ctrl-C, to try streaming; needs Java 17, and Maven the first time.",
+        "Run a Kafka broker on this machine until Ctrl-C, to try streaming. Needs Java 17, and Maven the first time.",
     ),
     "feed": (
         "streaming",
-        "Send feed files to Kafka, for workers to rate. After a crash, run it again: it resumes.",
+        "Send feed files to Kafka, for workers to rate. After a crash, run the command again: it resumes.",
     ),
     "send": ("send", "Send catalogues, commands and ticks to the workers."),
     "worker": (
         "worker",
-        "Run one worker of the group until Ctrl-C: it rates the partitions that it is given and lands their rows.",
+        "Run one worker of the group until Ctrl-C. It rates its assigned partitions and lands their rows.",
     ),
     "pack": (
         "pack",
         "Pack single records of a topic for workers to rate, until Ctrl-C: each once, even after a crash.",
     ),
-    "clickhouse": ("clickhouse", "Load the history into ClickHouse, query it, compare it."),
+    "clickhouse": ("clickhouse", "Load the history into ClickHouse, query it there, and compare the two."),
 }
 
 
-class _Commands(TyperGroup):
+class _CommandGroup(TyperGroup):
     """Click group of the commands in `COMMANDS`. A command has only name and help until it is called."""
 
     def __init__(self, **settings: Any) -> None:
@@ -104,7 +118,7 @@ def load_command(name: str) -> Any:
 # Without markup, help and usage errors are plain text. Importing Rich takes longer than everything else they need.
 app = typer.Typer(
     name="weir",
-    cls=_Commands,
+    cls=_CommandGroup,
     help="Rate usage records of IoT SIM cards: load plans and cards, ingest carrier feeds, read totals and reports.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -127,7 +141,9 @@ def common(
     ] = Path("weir-data"),
     config: Annotated[
         Path | None,
-        typer.Option(envvar="WEIR_CONFIG", metavar="FILE", help="The configuration; weir.toml if there is one."),
+        typer.Option(
+            envvar="WEIR_CONFIG", metavar="FILE", help="The configuration file. Default: weir.toml, if it exists."
+        ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
@@ -187,7 +203,7 @@ def _advice(error: OSError) -> str:
 
 
 def _message(error: object, status: int) -> int:
-    from jobs.cli.console import err, printable_lines
+    from jobs.output.console import err, printable_lines
 
     err.print(printable_lines(f"weir: {error}"), style="red", highlight=False, markup=False, soft_wrap=True)
     return status

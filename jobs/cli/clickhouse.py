@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.context import Data, Json, data_of
+from jobs.context import Data, Json, data_of
 from rating.errors import InputError, UsageError, WorldError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.clickhouse import Client
     from pipeline.config import ClickHouse
 
-group = typer.Typer(name="clickhouse", help="Load the history into ClickHouse, query it, compare it.")
+group = typer.Typer(name="clickhouse", help="Load the history into ClickHouse, query it there, and compare the two.")
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +47,7 @@ def _open(data: Data, config: ClickHouse, *, wait: bool = False) -> Iterator[Cli
 @group.command("load")
 def load_history(context: typer.Context, as_json: Json = False) -> None:
     """Load committed rows that are not yet in ClickHouse. Resumes where the last run stopped."""
-    from jobs.cli.console import progress_bar, show
+    from jobs.output.console import progress_bar, show
     from jobs.warehouse.clickhouse import load
     from pipeline.config import load_config
 
@@ -70,12 +70,12 @@ def load_history(context: typer.Context, as_json: Json = False) -> None:
 @group.command("sql")
 def sql(
     context: typer.Context,
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="A query in ClickHouse's SQL that only reads.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A read-only query in ClickHouse's SQL.")],
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Query ClickHouse. Statements that write are refused."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show.sql import render, rows_as_csv, rows_as_json
     from pipeline.clickhouse import require_schema
     from pipeline.clickhouse.client import PassingError
@@ -101,7 +101,7 @@ def sql(
 @group.command("check")
 def check_history(context: typer.Context, as_json: Json = False) -> None:
     """Compare rows and sums in ClickHouse with the history. Exit status 3 if they differ."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.warehouse.clickhouse import check
     from pipeline.clickhouse import require_schema
     from pipeline.config import load_config
@@ -114,8 +114,8 @@ def check_history(context: typer.Context, as_json: Json = False) -> None:
     show(done.as_dict(), as_json, lambda console: _render_checked(console, done))
     if done.differences:
         raise WorldError(
-            f"{where}: {len(done.differences):,} figures differ from the history; somebody changed the tables, or two "
-            "writers landed there at once: name a new database in [clickhouse] and load again"
+            f"{where}: {len(done.differences):,} figures differ from the history, because somebody changed the tables "
+            "or two processes loaded them at once; name a new database in [clickhouse] and load again"
         )
 
 
@@ -124,15 +124,15 @@ def _render_loaded(console: Console, loaded: Loaded, where: str, database: str, 
 
     rows = sum(loaded.rows.values())
     if loaded.migrated:
-        console.print(f"schema of {database} brought to version {loaded.migrated[-1]}", highlight=False, markup=False)
+        console.print(f"schema of {database} migrated to version {loaded.migrated[-1]}", highlight=False, markup=False)
     if rows:
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, count in loaded.rows.items():
             if count:
                 table.add_row(name, f"{count:,}")
         console.print(table)
-    said = f"{rows:,} rows landed in {where} in {seconds:,.1f} s"
-    console.print(said if rows else f"nothing new for {where}", highlight=False, markup=False, soft_wrap=True)
+    said = f"{rows:,} rows loaded into {where} in {seconds:,.1f} s"
+    console.print(said if rows else f"no new rows for {where}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _render_checked(console: Console, done: Checked) -> None:
@@ -147,4 +147,4 @@ def _render_checked(console: Console, done: Checked) -> None:
         console.print(f"{done.figures:,} figures are the same", highlight=False)
     waiting = sum(done.waiting.values())
     if waiting:
-        console.print(f"{waiting:,} rows are not landed yet: `weir clickhouse load`", highlight=False)
+        console.print(f"{waiting:,} rows are not loaded yet; `weir clickhouse load` loads them", highlight=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.context import FeedArgument, Json
+from jobs.context import FeedArgument, Json
 from pipeline.feeds.ready import ready_feeds
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def register(app: typer.Typer) -> None:
 @feeds.command("list")
 def list_feeds(as_json: Json = False) -> None:
     """List the ready mappings."""
-    from jobs.cli.console import show
     from jobs.ingest import feeds_check
+    from jobs.output.console import show
 
     found = feeds_check.list_feeds()
     show(found, as_json, lambda console: console.print(feeds_check.render_list(found)))
@@ -37,8 +37,8 @@ def show_feed(
     as_json: Json = False,
 ) -> None:
     """Show one mapping: its TOML, to copy and change."""
-    from jobs.cli.console import show
     from jobs.ingest import feeds_check
+    from jobs.output.console import show
     from pipeline.feeds.mappings import load_mapping
 
     mapping = load_mapping(feed)
@@ -57,8 +57,8 @@ def check_feed(
     as_json: Json = False,
 ) -> None:
     """Check how a mapping reads a file, without ingesting it: what each column becomes, and the first rejects."""
-    from jobs.cli.console import show
     from jobs.ingest import feeds_check
+    from jobs.output.console import show
     from pipeline.feeds.mappings import load_mapping
 
     report = feeds_check.check(load_mapping(feed), sample, limit)

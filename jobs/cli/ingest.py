@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.context import Files, Json, data_of, feed_names, micros, parse_instant, tell
+from jobs.context import Files, Force, Json, data_of, feed_names, micros, parse_instant, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -34,13 +34,14 @@ def apply(
             help="Effective time (ISO 8601). Default: the latest arrival, tick or command so far.",
         ),
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Load accounts, plans, zones, pools, cards and rules from TOML and CSV files; all of them, or nothing."""
+    """Load accounts, plans, zones, pools, cards and rules from TOML and CSV files: all or nothing."""
     from pipeline.catalogue import load_catalogue
 
     moment = parse_instant(as_of, "--as-of")
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         state = driver.engine.state
         change = load_catalogue(
             files, known=state.catalogue, check_digits=not no_check_digits, active=state.rules.active
@@ -71,17 +72,18 @@ def ingest(
     as_of: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time of arrival of the files (ISO 8601). Default: now.")
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Rate the usage records of feed files. Each ends rated, duplicate or rejected."""
-    from jobs.cli.console import out, show
+    """Rate the usage records of feed files. Each record ends as rated, duplicate or rejected."""
     from jobs.ingest.ingest import ingest_files, render_tally
+    from jobs.output.console import out, show
     from pipeline.feeds.mappings import load_mapping
 
     mapping = load_mapping(feed)
     moment = parse_instant(as_of, "--as-of")
     started = time.monotonic()
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         tally = ingest_files(driver, mapping, files, moment)
         seconds = time.monotonic() - started
         show(tally.to_dict() | {"seconds": round(seconds, 3)}, as_json, lambda _: render_tally(out, tally, seconds))
@@ -90,8 +92,8 @@ def ingest(
 
 
 def compact(context: typer.Context, as_json: Json = False) -> None:
-    """Merge small history files; readers do not notice."""
-    from jobs.cli.console import show
+    """Merge small history files. Processes that read are not disturbed."""
+    from jobs.output.console import show
     from jobs.warehouse import compact as compaction
 
     compacted = compaction.compact(data_of(context).path)
@@ -99,16 +101,16 @@ def compact(context: typer.Context, as_json: Json = False) -> None:
 
 
 def generate_fleet(
-    cards: Annotated[int, typer.Option(min=10, help="Cards of the fleet.")] = 20_000,
-    records: Annotated[int, typer.Option(min=1, help="Usage records in the month.")] = 500_000,
+    cards: Annotated[int, typer.Option(min=10, help="Number of cards.")] = 20_000,
+    records: Annotated[int, typer.Option(min=1, help="Number of usage records.")] = 500_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 1,
-    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("fleet"),
-    pools: Annotated[int | None, typer.Option(min=0, help="Pools; one for 2,500 cards by default.")] = None,
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for the files.")] = Path("fleet"),
+    pools: Annotated[int | None, typer.Option(min=0, help="Number of pools. Default: one for 2,500 cards.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make up a fleet: a catalogue, a card list and a month of usage in the plain feed."""
-    from jobs.cli.console import show
+    """Generate a fleet: a catalogue, a card list and a month of usage as files of the feed `plain`."""
     from jobs.demo.generate import generate, render_generated
+    from jobs.output.console import show
 
     made = generate(out_dir, cards, records, seed, pools=pools)
     show(made.as_json(), as_json, lambda console: render_generated(made, console))
@@ -116,18 +118,18 @@ def generate_fleet(
 
 def demo(
     folder: Annotated[
-        Path, typer.Option("--dir", metavar="DIR", help="Where everything goes; an earlier demo there is replaced.")
+        Path, typer.Option("--dir", metavar="DIR", help="Directory for all files. An earlier demo there is replaced.")
     ] = Path("weir-demo"),
-    cards: Annotated[int, typer.Option(min=10, help="Cards of the made-up fleet.")] = 20_000,
-    records: Annotated[int, typer.Option(min=1, help="Usage records of the made-up fleet.")] = 500_000,
+    cards: Annotated[int, typer.Option(min=10, help="Number of cards of the generated fleet.")] = 20_000,
+    records: Annotated[int, typer.Option(min=1, help="Number of usage records of the generated fleet.")] = 500_000,
     as_json: Json = False,
 ) -> None:
-    """Show the whole journey: example catalogue and rules, sample feeds, a made-up fleet, actions, a report.
+    """Run the whole way once: example catalogue and rules, sample feeds, a generated fleet, actions, a report.
 
-    The example files are copied into the folder, as a start for files of your own.
+    The example files are copied into the directory, as a start for files of your own.
     """
-    from jobs.cli.console import progress_bar, show
     from jobs.demo import demo as demonstration
+    from jobs.output.console import progress_bar, show
 
     with progress_bar() as bar:
         shown = demonstration.run(folder, cards, records, bar)

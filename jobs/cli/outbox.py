@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from jobs.cli.context import Json, Limit, Offset, data_of
-from jobs.cli.printable import printable
+from jobs.context import Json, Limit, Offset, data_of
+from jobs.output.printable import printable
 from rating.errors import UsageError
 from schemas.choices import DeliveryState
 
@@ -45,7 +45,7 @@ def deliver(
     as_json: Json = False,
 ) -> None:
     """Deliver all actions that are due to their destinations. Resumes where the last run stopped."""
-    from jobs.cli.console import err, out, progress_bar, show
+    from jobs.output.console import err, out, progress_bar, show
     from pipeline.config import load_config
     from pipeline.outbox import Deliverer
 
@@ -59,12 +59,12 @@ def deliver(
                 signal.signal(number, lambda *_: stop.set())
         task = bar.add_task("deliver", total=None, note="")
 
-        def told(tally: Tally) -> None:
+        def show_progress(tally: Tally) -> None:
             done = tally.delivered + tally.dead
             note = f"{tally.failed:,} failed for now" if tally.failed else ""
             bar.update(task, completed=done, total=done + deliverer.pending(), note=note)
 
-        tally = deliverer.run(follow=follow, stop=stop, progress=told)
+        tally = deliverer.run(follow=follow, stop=stop, progress=show_progress)
         console = err if deliverer.writes_to_standard_output else out
     seconds = time.monotonic() - started
     document = _document(tally) | {"seconds": round(seconds, 3)}
@@ -82,8 +82,8 @@ def list_deliveries(
     offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """List deliveries, newest first, with what went wrong; and how many each destination has in each state."""
-    from jobs.cli.console import show
+    """List deliveries with their errors, newest first, and count them by destination and state."""
+    from jobs.output.console import show
 
     with _store(context) as store:
         counts = store.counts()
@@ -95,18 +95,22 @@ def list_deliveries(
 @group.command("retry")
 def retry(
     context: typer.Context,
-    action_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="Actions by their ids.")] = None,
+    action_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="Ids of actions.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make dead letters due again; the next `weir outbox deliver` sends them."""
-    from jobs.cli.console import show
+    """Release dead letters for another attempt by the next `weir outbox deliver`."""
+    from jobs.output.console import show
 
     if bool(action_ids) == everything:
         raise UsageError("weir outbox retry: expected ids of actions, or --all for all dead letters")
     with _store(context) as store:
         again = store.retry(None if everything else action_ids, time.time_ns() // 1000)
-    show({"retried": again}, as_json, lambda console: console.print(f"{again:,} due again", highlight=False))
+    show(
+        {"retried": again},
+        as_json,
+        lambda console: console.print(f"{again:,} released for another attempt", highlight=False),
+    )
 
 
 def _store(context: typer.Context) -> Store:
@@ -143,22 +147,22 @@ def _document(tally: Tally) -> dict[str, Any]:
 
 
 def _render_tally(console: Console, tally: Tally, seconds: float) -> None:
-    console.print(
-        f"{tally.taken_in:,} actions taken in, {tally.delivered:,} delivered in {seconds:,.1f} s", highlight=False
-    )
+    console.print(f"{tally.taken_in:,} new actions, {tally.delivered:,} delivered in {seconds:,.1f} s", highlight=False)
     if tally.failed:
-        console.print(f"{tally.failed:,} attempts failed for now; `weir outbox list` says why", highlight=False)
+        console.print(
+            f"{tally.failed:,} attempts failed and will be repeated; `weir outbox list` shows why", highlight=False
+        )
     if tally.dead:
         console.print(
-            f"{tally.dead:,} dead letters; `weir outbox list --state dead` says why, `weir outbox retry` sends again",
+            f"{tally.dead:,} dead letters; `weir outbox list --state dead` shows why, `weir outbox retry` tries again",
             highlight=False,
         )
     if tally.pending:
-        console.print(f"{tally.pending:,} still to be delivered", highlight=False)
+        console.print(f"{tally.pending:,} not delivered yet", highlight=False)
     for name in tally.unknown:
         console.print(
-            f"{printable(name)}: {tally.left[name]['pending']:,} wait for this destination, which the configuration no "
-            "longer has",
+            f"{printable(name)}: {tally.left[name]['pending']:,} actions wait for this destination, which is no longer "
+            "configured",
             highlight=False,
             markup=False,
         )
@@ -170,7 +174,7 @@ def _render_list(
     from jobs.show.tables import listing_table, safe, spaced
 
     if not counts:
-        console.print("nothing was taken in yet; `weir outbox deliver` does that", highlight=False)
+        console.print("there are no deliveries yet; `weir outbox deliver` delivers actions", highlight=False)
         return
     summary = listing_table("Destinations", "Destination", "Pending Delivered Dead")
     for name, of in counts.items():

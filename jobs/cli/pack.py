@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.context import FeedArgument, Json, counted, data_of
+from jobs.context import FeedArgument, Json, counted, data_of
 from pipeline.extras import require_extra
 from rating.errors import UsageError
 from schemas.choices import AvroFraming
@@ -18,7 +19,7 @@ from schemas.choices import AvroFraming
 if TYPE_CHECKING:
     from pipeline.config import Kafka
     from pipeline.streaming.raw.packing import Packed
-    from schemas.mapping import Mapping
+    from schemas import mapping as feeds
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +32,7 @@ def pack(
     feed: FeedArgument,
     topic: Annotated[str, typer.Option("--from", metavar="TOPIC", help="The topic that holds single records.")],
     partitions: Annotated[
-        str | None, typer.Option(metavar="N,N-N", help="Partitions of that topic, to share the work. Default: all.")
+        str | None, typer.Option(metavar="N,N-N", help="Partitions of that topic to pack. Default: all.")
     ] = None,
     csv_header: Annotated[
         str | None, typer.Option(metavar="LINE", help="The column names, if records are CSV lines.")
@@ -44,15 +45,13 @@ def pack(
     ] = "auto",
     group: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Consumer group that shows progress. Default: the prefix of topics, then pack."
-        ),
+        typer.Option(metavar="NAME", help="Consumer group that shows progress. Default: `<prefix>pack`."),
     ] = None,
     wait_ms: Annotated[
-        int, typer.Option(min=0, max=60_000, help="How long a record may wait for others, in milliseconds.")
+        int, typer.Option(min=0, max=60_000, help="Longest time that a record waits for others, in milliseconds.")
     ] = 50,
     idle_exit: Annotated[
-        bool, typer.Option("--idle-exit", help="Stop once everything that the topic held at the start is packed.")
+        bool, typer.Option("--idle-exit", help="Stop when all records that the topic had at the start are packed.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -60,13 +59,14 @@ def pack(
 
     The workers need the mapping as well: a ready one, or one that [worker].feeds of their configuration names.
     """
-    from jobs.cli.console import progress_bar, show
+    from jobs.output.console import progress_bar, show
     from pipeline.config import load_config
     from pipeline.feeds.mappings import load_mapping
 
     mapping = load_mapping(feed)
     wanted = None if partitions is None else _numbers(partitions)
-    kafka = load_config(data_of(context).config).kafka
+    config = load_config(data_of(context).config)
+    kafka = config.kafka
     started_s = time.monotonic()
     with progress_bar() as bar:
         task = bar.add_task(f"pack {topic}", total=None, note="")
@@ -82,20 +82,21 @@ def pack(
             wait_ms / 1000,
             idle_exit,
             lambda records: bar.advance(task, records),
+            config.worker.origins,
         )
         packed = asyncio.run(run)
     document = {"partitions": [_told(one) for one in packed], "seconds": round(time.monotonic() - started_s, 3)}
-    told = "\n".join(
+    text = "\n".join(
         f"{topic}[{one.partition}]: {counted(one.records, 'record')} in {counted(one.messages, 'message')} to "
         f"partition {one.raw_partition}, from offset {one.start:,} to before {one.next_offset:,}"
         for one in packed
     )
-    show(document, as_json, lambda console: console.print(told, highlight=False, markup=False))
+    show(document, as_json, lambda console: console.print(text, highlight=False, markup=False))
 
 
 async def _run(
     kafka: Kafka,
-    mapping: Mapping,
+    mapping: feeds.Mapping,
     topic: str,
     partitions: list[int] | None,
     csv_header: str | None,
@@ -105,6 +106,7 @@ async def _run(
     wait_s: float,
     idle_exit: bool,
     watch: Any,
+    origins: Mapping[str, int],
 ) -> list[Packed]:
     # Import here: few commands need the Kafka client, and it loads slowly.
     with require_extra("kafka", "weir pack"):
@@ -115,7 +117,8 @@ async def _run(
 
     work_in_one_thread()
     avro = None if avro_schema is None else AvroRecords.load(avro_schema, avro_framing)
-    packer = Packer(kafka, Packing(mapping, csv_header, avro, kafka.limit_bytes), topic, partitions, group, wait_s)
+    packing = Packing(mapping, csv_header, avro, kafka.limit_bytes)
+    packer = Packer(kafka, packing, topic, partitions, group, wait_s, origins)
     await ensure_topics(kafka)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.context import Json, Limit, Offset, data_of, feed_names, parse_instant
+from jobs.context import Force, Json, Limit, Offset, data_of, feed_names, parse_instant
 from rating.errors import UsageError
 from schemas.choices import RejectReason
 
@@ -20,7 +20,7 @@ group = typer.Typer(
 Reason = Annotated[RejectReason | None, typer.Option(metavar="CODE", help="Only records rejected for this reason.")]
 Feed = Annotated[str | None, typer.Option(metavar="NAME", help="Only records of this feed.", autocompletion=feed_names)]
 Open = Annotated[
-    bool, typer.Option("--open", help="Only records that have not been rated since, by key or by place in the source.")
+    bool, typer.Option("--open", help="Only records that were not rated later, by key or by row of the source.")
 ]
 Mappings = Annotated[
     list[Path] | None,
@@ -52,9 +52,9 @@ def list_rejected(
     offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """List counts by reason, and the newest records with what was wrong and the raw line."""
-    from jobs.cli.console import show
+    """List counts by reason, and the newest records with their error and their raw line."""
     from jobs.ingest import rejected
+    from jobs.output.console import show
     from jobs.show import listing, listing_text
     from jobs.show.sql import connect
 
@@ -76,9 +76,9 @@ def export_rejected(
         Path | None, typer.Option("--out", metavar="FILE", help="The file to write. Default: standard output.")
     ] = None,
 ) -> None:
-    """Write rejected records as NDJSON; correct `raw`, then give the file to `weir rejected replay`."""
-    from jobs.cli.console import err
+    """Write rejected records as NDJSON. Correct `raw` and give the file to `weir rejected replay`."""
     from jobs.ingest import rejected
+    from jobs.output.console import err
     from jobs.show import listing
     from jobs.show.sql import connect
     from pipeline.feeds.mappings import load_mapping
@@ -101,20 +101,21 @@ def export_rejected(
 @group.command("replay")
 def replay_rejected(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An export, corrected.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A corrected export.")],
     mapping: Mappings = None,
     as_of: Annotated[str | None, typer.Option(metavar="TIME", help="Time of arrival (ISO 8601). Default: now.")] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Ingest corrected records again."""
-    from jobs.cli.console import out, show
+    """Ingest the records of a corrected export."""
     from jobs.ingest import rejected
     from jobs.ingest.ingest import render_tally
+    from jobs.output.console import out, show
     from pipeline.feeds.mappings import load_mapping
 
     moment = parse_instant(as_of, "--as-of")
     started = time.monotonic()
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         tally = rejected.replay(driver, file, [load_mapping(path) for path in mapping or []], moment)
         seconds = time.monotonic() - started
         show(tally.to_dict() | {"seconds": round(seconds, 3)}, as_json, lambda _: render_tally(out, tally, seconds))

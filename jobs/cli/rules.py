@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.context import Json, Limit, Offset, counted, data_of, micros, parse_instant, tell
+from jobs.context import Force, Json, Limit, Offset, counted, data_of, micros, parse_instant, tell
 from rating.errors import UsageError
 from schemas.choices import ActionState, RuleStatus, TriggerName
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from rating.engine import Engine
     from schemas.commands import Command
 
-group = typer.Typer(name="rules", help="List rules, start and stop them, see what they did. Without a command: list.")
+group = typer.Typer(
+    name="rules", help="List, activate and deactivate rules; list their firings and actions. Without a command: list."
+)
 
 AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="Effective time (ISO 8601). Default: now.")]
 RuleIds = Annotated[list[str] | None, typer.Argument(metavar="ID…", help="One or more rules.")]
@@ -42,31 +44,32 @@ def command(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="NDJSON; - is standard input.")],
     as_of: AsOf = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Apply commands: results of actions, network events of SIMs, rules to start and stop; all of them, or none.
+    """Apply commands: results of actions, network events of SIMs, rules to activate or deactivate. All or nothing.
 
-    A line is one command, such as {"type": "suspended", "iccid": "8988303000000000017", "action_id": "0.17.…"};
-    docs/rules.md has a table of all of them.
+    Each line is one command, such as {"type": "suspended", "iccid": "8988303000000000017", "action_id": "0.17.…"};
+    docs/rules.md lists all commands.
     """
     from pipeline.catalogue.command_files import read_commands, require_possible
 
     moment = _moment(as_of)
     given = read_commands(files)
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         require_possible(driver.engine, given)
         step = driver.command(given.commands, micros(moment))
-    tell(f"took {counted(len(given), 'command')}", {"commands": len(given)}, step, as_json)
+    tell(f"applied {counted(len(given), 'command')}", {"commands": len(given)}, step, as_json)
 
 
-def tick(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Advance the clock to now, or to a given time, so that what rules wait for falls due."""
+def tick(context: typer.Context, as_of: AsOf = None, force: Force = False, as_json: Json = False) -> None:
+    """Advance the clock to now or a given time, so that rules and actions that depend on time happen."""
     moment = _moment(as_of)
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         step = driver.tick(micros(moment))
         clock_us = driver.engine.state.clock_us
     at = dt.datetime.fromtimestamp(clock_us // 1_000_000, dt.UTC).replace(microsecond=clock_us % 1_000_000)
-    stays = " already, which is later; it never goes back" if clock_us > micros(moment) else ""
+    stays = " already, which is later. It never goes back" if clock_us > micros(moment) else ""
     tell(f"the clock is at {at:%Y-%m-%d %H:%M:%S} UTC{stays}", {"as_of": at.isoformat()}, step, as_json)
 
 
@@ -90,10 +93,10 @@ def list_rules(
     as_json: Json = False,
 ) -> None:
     """List rules: trigger, threshold, since when they are active, and how often they fired."""
-    from jobs.cli.console import show
+    from jobs.known import require_known
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
-    from jobs.show.known import require_known
     from jobs.show.source import reading
 
     with reading(data_of(context)) as at:
@@ -111,7 +114,7 @@ def show_rule(
     as_json: Json = False,
 ) -> None:
     """Show one rule: its filters, its actions and its latest firings."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
     from jobs.show.source import reading
@@ -123,18 +126,28 @@ def show_rule(
 
 @group.command()
 def activate(
-    context: typer.Context, ids: RuleIds = None, every: All = False, as_of: AsOf = None, as_json: Json = False
+    context: typer.Context,
+    ids: RuleIds = None,
+    every: All = False,
+    as_of: AsOf = None,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Activate rules. An active rule cannot be edited."""
-    _switch(context, ids or [], every, as_of, as_json, to="ACTIVE")
+    _switch(context, ids or [], every, as_of, force, as_json, to="ACTIVE")
 
 
 @group.command()
 def deactivate(
-    context: typer.Context, ids: RuleIds = None, every: All = False, as_of: AsOf = None, as_json: Json = False
+    context: typer.Context,
+    ids: RuleIds = None,
+    every: All = False,
+    as_of: AsOf = None,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Deactivate rules, so that they can be edited."""
-    _switch(context, ids or [], every, as_of, as_json, to="INACTIVE")
+    _switch(context, ids or [], every, as_of, force, as_json, to="INACTIVE")
 
 
 @group.command()
@@ -147,8 +160,8 @@ def firings(
     offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """List firings, newest first: which SIM met which rule, with the totals before and after."""
-    from jobs.cli.console import show
+    """List firings, newest first: the SIM, the rule, and the totals before and after."""
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
 
@@ -169,8 +182,8 @@ def actions(
     offset: Offset = 0,
     as_json: Json = False,
 ) -> None:
-    """List actions that rules asked for, newest first, and their results."""
-    from jobs.cli.console import show
+    """List the actions that rules requested, newest first, with their results."""
+    from jobs.output.console import show
     from jobs.show import rules as rules_listing
     from jobs.show import rules_text
 
@@ -200,12 +213,14 @@ def _asking(
         return
     with reading(data_of(context)) as at:
         rules_listing.require_rule(at.rules, rule)
-        if sim is not None and sim not in at.engines[0].state.catalogue.cards["iccid"]:
+        if sim is not None and sim not in at.parts[0].state.catalogue.cards["iccid"]:
             raise UsageError(f"--sim: no card with ICCID {sim!r}; find one with: weir cards --search TEXT")
         yield at.connection, asked
 
 
-def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str | None, as_json: bool, to: str) -> None:
+def _switch(
+    context: typer.Context, ids: Sequence[str], every: bool, as_of: str | None, force: bool, as_json: bool, to: str
+) -> None:
     import polars as pl
 
     from jobs.show.rules import require_rule
@@ -213,9 +228,11 @@ def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str 
     from schemas.commands import Activate, Deactivate
 
     if bool(ids) == every:
-        raise UsageError("found rules and --all; expected one of them" if ids else "expected rules by id, or --all")
+        raise UsageError(
+            "found rules and --all; expected one of them" if ids else "found no rules; expected their ids, or --all"
+        )
     moment = _moment(as_of)
-    with data_of(context).write() as driver:
+    with data_of(context).write(force=force) as driver:
         known = rules_view(driver.engine)
         if every:
             ids = known.filter(pl.col("status") != to)["rule_id"].to_list()
@@ -226,9 +243,9 @@ def _switch(context: typer.Context, ids: Sequence[str], every: bool, as_of: str 
         step = driver.command(commands, micros(moment))
         held = _held_by(driver.engine, ids) if to == "INACTIVE" else {}
     if not ids:
-        said = "no rules to start" if to == "ACTIVE" else "no rules to stop"
+        said = "no rules to activate" if to == "ACTIVE" else "no rules to deactivate"
     else:
-        said = f"{counted(len(ids), 'rule')} {'now active' if to == 'ACTIVE' else 'no longer active'}"
+        said = f"{counted(len(ids), 'rule')} {'activated' if to == 'ACTIVE' else 'deactivated'}"
     if held:
         said += "; still suspended: " + ", ".join(f"{counted(count, 'SIM')} until {end}" for end, count in held.items())
     tell(said, {"rules": list(ids), "status": to} | ({"holds": held} if held else {}), step, as_json)

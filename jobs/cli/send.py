@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.context import Files, Json, counted, data_of, micros, parse_instant
+from jobs.context import Files, Json, counted, data_of, instant_to_send, micros
 from pipeline.extras import require_extra
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def command(
     timeout: Timeout = _TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
-    """Send commands, as `weir command` takes them. Of each message all are accepted, or none."""
+    """Send the commands that `weir command` takes. The commands of a message are accepted or refused together."""
     from pipeline.catalogue.command_files import read_commands
 
     given = read_commands(files)
@@ -95,7 +95,7 @@ def activate(
     from schemas.commands import Activate
 
     make = _commands([Activate(rule=rule) for rule in ids])
-    _send(context, make, f"a start of {counted(len(ids), 'rule')}", as_of, no_wait, timeout, as_json)
+    _send(context, make, f"activation of {counted(len(ids), 'rule')}", as_of, no_wait, timeout, as_json)
 
 
 @group.command()
@@ -111,7 +111,7 @@ def deactivate(
     from schemas.commands import Deactivate
 
     make = _commands([Deactivate(rule=rule) for rule in ids])
-    _send(context, make, f"a stop of {counted(len(ids), 'rule')}", as_of, no_wait, timeout, as_json)
+    _send(context, make, f"deactivation of {counted(len(ids), 'rule')}", as_of, no_wait, timeout, as_json)
 
 
 @group.command()
@@ -122,7 +122,7 @@ def tick(
     timeout: Timeout = _TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
-    """Advance the clock of every partition to now, or to a given time."""
+    """Advance the clock of every partition to now or a given time."""
     from pipeline.journal.entries import Tick
 
     _send(context, lambda _, at_us: Tick(at_us), "a tick", as_of, no_wait, timeout, as_json)
@@ -147,15 +147,15 @@ def _send(
     with require_extra("kafka", "weir send"):
         from pipeline.streaming.commands.sending import parts_sent, send_entry
         from pipeline.streaming.kafka import ensure_topics
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from pipeline.config import load_config
 
-    moment = parse_instant(as_of, "--as-of")
+    moment = instant_to_send(as_of, "--as-of")
     kafka = load_config(data_of(context).config).kafka
     asyncio.run(ensure_topics(kafka))
     entry = make(kafka, micros(moment or dt.datetime.now(dt.UTC)))
     offsets = asyncio.run(send_entry(kafka, entry, wait_s=None if no_wait else timeout_s))
     document: dict[str, Any] = {"offsets": offsets, "accepted": None if no_wait else True}
     state = "sent" if no_wait else "accepted"
-    told = f"{state}: {said}, {parts_sent(offsets)}" if offsets else "nothing to send"
-    show(document, as_json, lambda console: console.print(told, highlight=False, markup=False))
+    text = f"{state}: {said}, {parts_sent(offsets)}" if offsets else "nothing to send"
+    show(document, as_json, lambda console: console.print(text, highlight=False, markup=False))

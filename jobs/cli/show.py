@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.context import Json, Limit, Offset, data_of, feed_names
+from jobs.context import Json, Limit, Offset, data_of, feed_names
 from rating.errors import UsageError
 from schemas.choices import CardStatus, ReportFormat
 
@@ -17,7 +17,8 @@ AsOf = Annotated[
 ]
 AccountOption = Annotated[str | None, typer.Option(metavar="ID", help="Only this account and those below it.")]
 UntilMidnight = Annotated[
-    bool, typer.Option("--until-midnight", help="Usage until 24:00 of the previous local day, not live.")
+    bool,
+    typer.Option("--until-midnight", help="Show usage until 24:00 of the previous local day, not the current usage."),
 ]
 
 
@@ -34,16 +35,17 @@ def report(
     formats: Annotated[
         list[ReportFormat] | None, typer.Option("--format", help="Format of a file; may be repeated. Default: all.")
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The directory of the files.")] = Path("report"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the files.")] = Path("report"),
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
     """Write the monthly usage report: an HTML page, XLSX, CSV and Parquet."""
-    from jobs.cli.console import show, shown_path
-    from jobs.report import build_report, write_report
+    from jobs.output.console import show, shown_path
+    from jobs.report.build import build_report
+    from jobs.report.write import write_report
     from jobs.show.source import reading
 
-    with reading(data_of(context), as_of, cycle) as moment:
+    with reading(data_of(context), as_of, cycle, check=True) as moment:
         made = build_report(moment.connection, moment.views, cycle, account, moment.as_of)
     files = write_report(made, out, formats or ReportFormat)
     document = made.as_dict() | {"files": [str(path) for path in files]}
@@ -70,17 +72,18 @@ def cards(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """List cards with their usage in the open cycle, by any filter."""
-    from jobs.cli.console import show
+    """List cards with their usage in the open cycle. Several filters narrow the list."""
+    from jobs.known import require_known
+    from jobs.output.console import show
     from jobs.show import listing, listing_text
     from jobs.show import until_midnight as midnight
-    from jobs.show.known import require_known
     from jobs.show.source import reading
 
     with reading(data_of(context), as_of) as moment:
         require_known("a plan", plan, moment.plan_ids)
         require_known("a pool", pool, moment.pool_ids)
-        views, shown = moment.views, midnight.Reading(moment.as_of)
+        moment.require_counters()
+        views, shown = moment.views, midnight.ShownUsage(moment.as_of)
         if until_midnight:
             views, shown = midnight.until_midnight(moment.connection, views, moment.as_of)
         page = listing.list_cards(
@@ -107,8 +110,8 @@ def card(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """Show one card: basics, counters, add-ons, usage of this and the last cycle by day."""
-    from jobs.cli.console import show
+    """Show one card: its data, counters and add-ons, and its usage by day in this and the previous cycle."""
+    from jobs.output.console import show
     from jobs.show import listing, listing_text
     from jobs.show.source import reading
 
@@ -128,16 +131,20 @@ def pools(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """List pools: size, used, percent, and the day they run out."""
-    from jobs.cli.console import show
+    """List pools: size, usage, percent, and the day on which each is used up."""
+    from jobs.output.console import show
     from jobs.show import gauges, listing_text
     from jobs.show.source import reading
 
     with reading(data_of(context), as_of) as moment:
+        if cycle is None:
+            moment.require_counters()
         found = gauges.list_pools(moment.views, moment.as_of, account=account, cycle=cycle, windows=moment.windows)
-        held = sorted(set(moment.views.pools["cycle"]))
-    if cycle is not None and cycle not in held:
-        raise UsageError(f"--cycle: found {cycle!r}; expected a cycle that is still held: {', '.join(held) or 'none'}")
+        cycles = sorted(set(moment.views.pools["cycle"]))
+    if cycle is not None and cycle not in cycles:
+        raise UsageError(
+            f"--cycle: found {cycle!r}; expected a cycle that the state has: {', '.join(cycles) or 'none'}"
+        )
     document = [gauge.as_dict() for gauge in found]
     show(document, as_json, lambda console: console.print(listing_text.render_pools(found)))
 
@@ -148,12 +155,13 @@ def pool(
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """Show one pool: its gauge by service and cycle, and the members that use most."""
-    from jobs.cli.console import show
+    """Show one pool: size and usage by service and cycle, and the members with the most usage."""
+    from jobs.output.console import show
     from jobs.show import gauges, listing_text
     from jobs.show.source import reading
 
     with reading(data_of(context), as_of) as moment:
+        moment.require_counters()
         detail = gauges.pool_detail(moment.connection, moment.views, pool_id, moment.as_of, windows=moment.windows)
     show(detail.as_dict(), as_json, lambda console: console.print(listing_text.render_pool(detail)))
 
@@ -163,17 +171,17 @@ def explain(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The record key.")],
     feed: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The feed, if several have the key.", autocompletion=feed_names),
+        typer.Option(metavar="NAME", help="The feed, if several feeds have this key.", autocompletion=feed_names),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Explain the charge of a record, step by step."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show.explain import explain_key, render_explained
     from jobs.show.sql import connect
 
-    with data_of(context).read() as driver, connect(driver.directory) as connection:
-        explained = explain_key(driver.engine.compiled, connection, key, feed)
+    with data_of(context).read() as committed, connect(committed.directory) as connection:
+        explained = explain_key(committed.compiled, connection, key, feed)
     show(explained, as_json, lambda console: render_explained(explained, console))
 
 
@@ -182,9 +190,15 @@ def sql(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="SQL over the views of docs/tables.md.")],
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let the query read other files and the network too, as you may.")
+    ] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not first compare the files that the query names with their digests.")
+    ] = False,
 ) -> None:
     """Query the history in DuckDB's SQL."""
-    from jobs.cli.console import show
+    from jobs.output.console import show
     from jobs.show.sql import STATE_TABLES, render, rows_as_csv, rows_as_json, run_sql
     from rating.queries.views import state_views
 
@@ -194,9 +208,9 @@ def sql(
     views = None
     # The state views need the whole state. They are computed only if the query may name one of them.
     if any(name in query.lower() for name in STATE_TABLES) and not data.is_streaming():
-        with data.read() as driver:
-            views = state_views(driver.engine)
-    rows = run_sql(data.path, query, views)
+        with data.read() as committed:
+            views = state_views(committed)
+    rows = run_sql(data.path, query, views, trusted=trust, check=not no_check)
     if as_csv:
         sys.stdout.write(rows_as_csv(rows))
     else:
@@ -204,8 +218,8 @@ def sql(
 
 
 def status(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Show what the data directory holds."""
-    from jobs.cli.console import show
+    """Show the contents of the data directory."""
+    from jobs.output.console import show
     from jobs.show import listing, listing_text
     from jobs.show.source import reading
 

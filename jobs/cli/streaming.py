@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.context import FeedArgument, Files, Json, counted, data_of, micros, parse_instant
+from jobs.context import FeedArgument, Files, Json, counted, data_of, instant_to_send, micros
 from pipeline.extras import require_extra
 from rating.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.embedded.progress import Source
+    from pipeline.feeds.source_file import Source
     from pipeline.streaming.raw.feeding import Fed
 
 _DIRECTORY = Path("weir-kafka")
@@ -34,16 +34,16 @@ def kafka(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the broker on 127.0.0.1.")] = 9092,
     directory: Annotated[
         Path | None,
-        typer.Option("--dir", metavar="DIR", help=f"Where topics are kept. Default: {_DIRECTORY}."),
+        typer.Option("--dir", metavar="DIR", help=f"Directory for the topics. Default: {_DIRECTORY}."),
     ] = None,
     ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Remove all topics when the broker stops.")] = False,
 ) -> None:
-    """Run one Kafka broker on this machine until Ctrl-C, to try streaming; needs Java 17, and Maven the first time."""
-    from jobs.cli.console import err, out, shown_path
+    """Run a Kafka broker on this machine until Ctrl-C, to try streaming. Needs Java 17, and Maven the first time."""
+    from jobs.output.console import err, out, shown_path
     from pipeline.broker import Broker
 
     if ephemeral and directory is not None:
-        raise UsageError(f"--dir {directory} with --ephemeral; give one of the two: topics are kept, or they are not")
+        raise UsageError(f"found --dir {directory} and --ephemeral; expected one of them: topics are kept or removed")
     # SIGTERM and SIGHUP stop the broker as Ctrl-C does. Under nohup, SIGHUP stays ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -80,20 +80,20 @@ def feed(
         str | None, typer.Option(metavar="TIME", help="Time of arrival of the files (ISO 8601). Default: now.")
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Send each file whole, even what the topic already has.")
+        bool, typer.Option("--again", help="Send whole files again, including what the topic already has.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send feed files to Kafka, for workers to rate. After a crash, run it again: it resumes.
+    """Send feed files to Kafka, for workers to rate. After a crash, run the command again: it resumes.
 
     The workers need the mapping as well: a ready one, or one that [worker].feeds of their configuration names.
     """
-    from jobs.cli.console import progress_bar, show
+    from jobs.output.console import progress_bar, show
     from pipeline.config import load_config
     from pipeline.feeds.mappings import load_mapping
 
     mapping = load_mapping(feed)
-    moment = parse_instant(as_of, "--as-of")
+    moment = instant_to_send(as_of, "--as-of")
     kafka = load_config(data_of(context).config).kafka
 
     async def send(watch: Callable[[Source, int], None]) -> list[Fed]:
@@ -119,8 +119,8 @@ def feed(
 
         fed = asyncio.run(send(watch))
     document = {"files": [_fed(one) for one in fed], "seconds": round(time.monotonic() - started_s, 3)}
-    told = "\n".join(map(_told, fed))
-    show(document, as_json, lambda console: console.print(told, highlight=False, markup=False))
+    text = "\n".join(map(_sentence, fed))
+    show(document, as_json, lambda console: console.print(text, highlight=False, markup=False))
 
 
 def _fed(one: Fed) -> dict[str, object]:
@@ -134,9 +134,9 @@ def _fed(one: Fed) -> dict[str, object]:
     }
 
 
-def _told(one: Fed) -> str:
+def _sentence(one: Fed) -> str:
     if one.was_there:
-        return f"{one.name}: partition {one.partition} has all of it already; --again sends it once more"
-    behind = f", behind the {one.before:,} that were there" if one.before else ""
+        return f"{one.name}: partition {one.partition} has the whole file already; --again sends it again"
+    behind = f", after {one.before:,} that it had already" if one.before else ""
     sent = f"{counted(one.rows, 'row')} in {counted(one.messages, 'message')}"
     return f"{one.name}: {sent} to partition {one.partition}{behind}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.context import counted, data_of
+from jobs.context import counted, data_of
 from pipeline.extras import require_extra
 from rating.errors import ConfigError
 
@@ -31,15 +31,15 @@ def register(app: typer.Typer) -> None:
 def worker(
     context: typer.Context,
     history: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where rows land. Default: as [worker] says.")
+        str | None, typer.Option(metavar="DIR", help="Directory for landed rows. Default: `history` of [worker].")
     ] = None,
     web_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="The port that serves metrics and live state.")
     ] = None,
 ) -> None:
-    """Run one worker of the group until Ctrl-C: it rates the partitions that it is given and lands their rows.
+    """Run one worker of the group until Ctrl-C. It rates its assigned partitions and lands their rows.
 
-    Ctrl-C or SIGTERM shuts it down gracefully (up to 30 s); a second one stops it at once, which loses nothing either.
+    Ctrl-C or SIGTERM shuts it down gracefully (up to 30 s); a second one stops it at once. Neither loses anything.
     """
     with require_extra("kafka", "weir worker"):
         from pipeline.streaming.worker.app import Worker
@@ -60,7 +60,7 @@ def worker(
         require_packages(config.clickhouse)
     configure(config.worker.log_level, config.worker.log_format)
     with storage_errors(Path(config.worker.history), "land rows there"):
-        Path(config.worker.history).mkdir(parents=True, exist_ok=True)
+        Path(config.worker.history).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -88,9 +88,9 @@ def require_address(config: Config) -> None:
     worker = config.worker
     if worker.web_host in _ANY and worker.advertised_url is None:
         raise ConfigError(
-            f"worker.advertised_url: found nothing, while web_host is {worker.web_host}, every address of this host; "
-            "expected where other workers reach this one, such as http://10.0.0.7:6066: they hand on "
-            "questions about cards (WEIR_WORKER_ADVERTISED_URL can say it)"
+            f"worker.advertised_url: found nothing, although web_host is {worker.web_host}, every address of this "
+            "host; expected the URL at which other workers reach this one, such as http://10.0.0.7:6066: they forward "
+            "requests about cards (or set WEIR_WORKER_ADVERTISED_URL)"
         )
 
 
@@ -99,7 +99,7 @@ def _tell_start(config: Config) -> None:
 
 
 def _start_lines(config: Config) -> Iterator[str]:
-    from jobs.cli.console import shown_path
+    from jobs.output.console import shown_path
     from pipeline.config.table import is_loopback
 
     kafka, worker = config.kafka, config.worker
@@ -109,11 +109,11 @@ def _start_lines(config: Config) -> Iterator[str]:
     yield f"{counted(kafka.partitions, 'partition')}{raw}; rows land in {shown_path(Path(worker.history))}"
     if worker.clickhouse:
         yield f"and in ClickHouse, database {config.clickhouse.database}"
-    yield f"{address}/ready says when it is ready, {address}/metrics what it does"
+    yield f"{address}/ready shows whether it is ready, {address}/metrics has its metrics"
     if worker.tokens:
         yield f"{address}/cards/ICCID and /pools/ID show live state to {counted(len(worker.tokens), 'token')}"
     elif is_loopback(worker.web_host):
-        yield "live state is not shown: [worker].tokens names nobody who may see it"
+        yield "live state is not served: [worker].tokens is empty"
     yield "next: `weir send apply FILE…` for a catalogue, `weir feed NAME FILE…` for usage; Ctrl-C stops it"
 
 
@@ -122,7 +122,7 @@ def _tell(config: Config, lines: list[str]) -> None:
     if config.worker.log_format == "json":
         logging.getLogger("weir").info("; ".join(lines))
         return
-    from jobs.cli.console import err
+    from jobs.output.console import err
 
     for line in lines:
         err.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -21,10 +21,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from jobs.cli.console import shown_path
-from jobs.cli.context import micros
+from jobs.context import micros
 from jobs.demo.generate import Generated, generate
-from jobs.report import build_report, write_report
+from jobs.output.console import shown_path
+from jobs.report.build import build_report
+from jobs.report.write import write_report
 from jobs.show.sql import connect
 from pipeline.catalogue import load_catalogue
 from pipeline.config import Outbox
@@ -117,12 +118,12 @@ def run(folder: Path, cards: int, records: int, bar: Progress) -> Demonstration:
     folder.mkdir(parents=True)
     (folder / _MARK).touch()
     examples = shutil.copytree(_shipped_examples(), folder / "examples")
-    step = bar.add_task("make up a fleet", total=None, note=f"{cards:,} cards, {records:,} records")
+    step = bar.add_task("generate a fleet", total=None, note=f"{cards:,} cards, {records:,} records")
     fleet = generate(folder / "fleet", cards, records, seed=1)
     *early, last = _deliveries(fleet)
     bar.update(step, description="load the catalogue", note="")
     actions = folder / "actions.ndjson"
-    with Embedded.open(folder / "data", write=True) as driver:
+    with Embedded.open(folder / "data", write=True, force=True) as driver:  # its months are fixed
         active = _load(driver, examples, fleet)
         feeds = _Feeds(driver, bar)
         fleet_label = f"{_plain().name} (fleet)"
@@ -265,7 +266,7 @@ def _plain() -> Mapping:
 def render(shown: Demonstration, console: Console) -> None:
     """Print the result of the demo, and commands to try next."""
     table = Table(
-        title="What became of every record", title_justify="left", title_style="bold", box=None, pad_edge=False
+        title="Records by feed and result", title_justify="left", title_style="bold", box=None, pad_edge=False
     )
     for name in ("feed", "records", "rated", "duplicate", "rejected", "charge"):
         table.add_column(name, justify="left" if name == "feed" else "right", no_wrap=True)
@@ -289,20 +290,21 @@ def render(shown: Demonstration, console: Console) -> None:
     console.print(f"rejected: {reasons}", highlight=False)
     console.print(
         f"{shown.total.records:,} records in {shown.seconds:.1f} s: "
-        f"{shown.total.records / shown.seconds:,.0f} records a second",
+        f"{shown.total.records / shown.seconds:,.0f} records per second",
         highlight=False,
     )
     console.print()
     console.print(_rules_table(shown.rules))
     console.print(
-        f"{shown.active:,} rules watched; {shown.delivered:,} actions were delivered to {shown_path(shown.actions)}",
+        f"{shown.active:,} rules were active; {shown.delivered:,} actions were delivered to "
+        f"{shown_path(shown.actions)}",
         highlight=False,
         soft_wrap=True,
     )
     if shown.answered:
         console.print(
-            f"Results came back for {len(shown.answered)} of them: these cards were suspended, and resumed as the next "
-            "cycle began:\n  " + " ".join(shown.answered),
+            f"The network confirmed {len(shown.answered)} of them: these cards were suspended, and resumed when the "
+            "next cycle began:\n  " + " ".join(shown.answered),
             highlight=False,
         )
     page = next((path for path in shown.reports if path.suffix == ".html"), shown.reports[0])
@@ -328,7 +330,9 @@ def render(shown: Demonstration, console: Console) -> None:
 
 
 def _rules_table(rules: list[RuleTally]) -> Table:
-    table = Table(title="What rules did", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title="Firings and actions by rule", title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
     for name, justify in (("rule", "left"), ("fired", "right"), ("SIMs", "right"), ("actions", "left")):
         table.add_column(name, justify=justify, no_wrap=name != "actions")  # type: ignore[arg-type]
     for one in rules:

@@ -34,7 +34,7 @@ class Tenant(NamedTuple):
     reach: tuple[tuple[int, ...], ...]
 
 
-class Group(NamedTuple):
+class CardGroup(NamedTuple):
     """A share of the fleet: cards of one tenant, pooled or not. `plans` has plan names and their shares of the cards.
 
     If the fleet has no pool for a pooled group, its cards are on the plan `alone` instead.
@@ -76,15 +76,15 @@ PLANS = {
 }
 
 GROUPS = (
-    Group("alder", 0.22, (("fleet-single", 1.0),)),
-    Group("alder", 0.20, (("dynamic-100", 0.7), ("dynamic-250", 0.3)), "dynamic"),
-    Group("alder", 0.10, (("static-member", 1.0),), "static"),
-    Group("birch", 0.14, (("zoned-single", 1.0),)),
-    Group("birch", 0.08, (("tier-30", 1.0),), "same_tier", alone="zoned-single"),
-    Group("birch", 0.10, (("eu-dynamic-150", 1.0),), "dynamic", alone="zoned-single"),
-    Group("cumulus", 0.06, (("fleet-single", 1.0),)),
-    Group("cumulus", 0.06, (("tracker-device", 1.0),), devices=True),
-    Group("cumulus", 0.04, (("static-member", 1.0),), "static"),
+    CardGroup("alder", 0.22, (("fleet-single", 1.0),)),
+    CardGroup("alder", 0.20, (("dynamic-100", 0.7), ("dynamic-250", 0.3)), "dynamic"),
+    CardGroup("alder", 0.10, (("static-member", 1.0),), "static"),
+    CardGroup("birch", 0.14, (("zoned-single", 1.0),)),
+    CardGroup("birch", 0.08, (("tier-30", 1.0),), "same_tier", alone="zoned-single"),
+    CardGroup("birch", 0.10, (("eu-dynamic-150", 1.0),), "dynamic", alone="zoned-single"),
+    CardGroup("cumulus", 0.06, (("fleet-single", 1.0),)),
+    CardGroup("cumulus", 0.06, (("tracker-device", 1.0),), devices=True),
+    CardGroup("cumulus", 0.04, (("static-member", 1.0),), "static"),
 )
 
 _FIXED = Path(__file__).with_name("fleet.toml")  # The plans and zones.

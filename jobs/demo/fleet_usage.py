@@ -16,7 +16,7 @@ DIRECTIONS = ("both", "mo", "mt")
 
 
 @dataclass(frozen=True)
-class Usage:
+class FleetUsage:
     """Usage records without duplicates, as parallel arrays in order of arrival.
 
     `card` is the row of the card in the fleet. `service`, `direction` and `plmn` are indices into SERVICES, DIRECTIONS
@@ -33,7 +33,7 @@ class Usage:
     plmn: npt.NDArray[np.int8]
 
 
-def make_usage(fleet: Fleet, count: int, month: dt.date, rng: np.random.Generator) -> Usage:
+def make_usage(fleet: Fleet, count: int, month: dt.date, rng: np.random.Generator) -> FleetUsage:
     """Return `count` records of cards that have a plan, all within `month` in UTC and in the account's time zone."""
     usable = len(fleet.data_bytes) - 1  # The last card has no plan.
     # The share of its plan that a card uses and its number of records are heavy-tailed and independent of each other.
@@ -58,7 +58,7 @@ def make_usage(fleet: Fleet, count: int, month: dt.date, rng: np.random.Generato
     volume = np.maximum(use_bytes[card] / records[card] * rng.standard_exponential(count), 40.0).astype(np.int64)
     up_bytes = (volume * (0.08 + 0.25 * rng.random(count))).astype(np.int64)
     spoken = 1 + rng.exponential(75.0, size=count).astype(np.int64)
-    return Usage(
+    return FleetUsage(
         card=card,
         service=service,
         direction=direction,
@@ -127,6 +127,6 @@ def with_repeats(count: int, repeats: int, rng: np.random.Generator) -> Ints:
     repeated = rng.integers(0, count, size=repeats)
     near = 1.0 + rng.exponential(200.0, size=repeats)
     far = 1.0 + rng.random(repeats) * count
-    place = repeated + np.where(rng.random(repeats) < 0.5, near, far) + 0.5
-    order = np.argsort(np.concatenate([np.arange(count, dtype=np.float64), place]), kind="stable")
+    position = repeated + np.where(rng.random(repeats) < 0.5, near, far) + 0.5
+    order = np.argsort(np.concatenate([np.arange(count, dtype=np.float64), position]), kind="stable")
     return np.concatenate([np.arange(count), repeated])[order]

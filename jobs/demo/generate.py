@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.demo.fleet import PLMNS, Fleet, Ints, catalogue_text, make_fleet
-from jobs.demo.fleet_usage import DIRECTIONS, SERVICES, Usage, make_usage, month_bounds, with_repeats
+from jobs.demo.fleet_usage import DIRECTIONS, SERVICES, FleetUsage, make_usage, month_bounds, with_repeats
 from rating.catalogue.check_digits import luhn_digit
 from rating.errors import StorageError, UsageError
 
@@ -95,7 +95,7 @@ def generate(
     fleet = make_fleet(cards, pools, first, rng)
     usage = make_usage(fleet, records - duplicates - bad, first, rng)
     order = with_repeats(len(usage.at), duplicates, rng)
-    lines = _Lines(fleet, usage, order, seed)
+    lines = _UsageLines(fleet, usage, order, seed)
     bad_lines = _bad_lines(lines, bad, first, rng)
     paths = out / "catalogue.toml", out / "cards.csv", out / "usage.csv"
     try:
@@ -162,10 +162,10 @@ def _part(option: str, share: str, records: int) -> int:
     return int(part * records)
 
 
-class _Lines:
+class _UsageLines:
     """The good lines of the usage file. They are formatted one slice at a time."""
 
-    def __init__(self, fleet: Fleet, usage: Usage, order: Ints, seed: int) -> None:
+    def __init__(self, fleet: Fleet, usage: FleetUsage, order: Ints, seed: int) -> None:
         self.fleet = fleet
         self.usage = usage
         self.order = order
@@ -234,7 +234,7 @@ class _BadLine:
     raw: bytes
 
 
-def _bad_lines(lines: _Lines, count: int, month: dt.date, rng: np.random.Generator) -> list[_BadLine]:
+def _bad_lines(lines: _UsageLines, count: int, month: dt.date, rng: np.random.Generator) -> list[_BadLine]:
     """Return `count` lines that must be rejected, spread over the file and in its order. Reasons take turns."""
     usage = lines.usage
     of_service = {name: np.flatnonzero(usage.service[lines.order] == index) for index, name in enumerate(SERVICES)}
@@ -304,7 +304,7 @@ _SPOILT = {
 }
 
 
-def _write_usage(path: Path, lines: _Lines, bad_lines: list[_BadLine]) -> None:
+def _write_usage(path: Path, lines: _UsageLines, bad_lines: list[_BadLine]) -> None:
     """Write the header and the good lines, with each bad line before its good line."""
     pending = iter([*bad_lines, None])
     bad = next(pending)

@@ -18,8 +18,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jobs.cli.printable import printable
+from jobs.output.printable import printable
 from pipeline.feeds.decode import Chunk, open_source
+from pipeline.feeds.footer import require_footer
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.mappings import ready_mappings
 from rating.mediation.records import mediate
@@ -91,6 +92,7 @@ def check(mapping: Mapping, path: Path, limit: int = DEFAULT_LIMIT) -> CheckRepo
     Raises SourceError if the file cannot be read, and MappingError if it lacks a column that the mapping requires.
     """
     mapping = with_lists(mapping, path.parent)
+    require_footer(path, mapping)
     records = usage_count = 0
     reasons: Counter[str] = Counter()
     rejects: list[RejectCheck] = []
@@ -181,9 +183,9 @@ def render_check(report: CheckReport) -> Group:
         parts.append(Text("\nFirst rejects", "bold italic"))
         for reject in report.rejects:
             about = f"{reject.reason} {reject.field}" if reject.field else reject.reason
-            place = Text(f"row {reject.row}: ", "bold")
+            row = Text(f"row {reject.row}: ", "bold")
             line = Text(printable(reject.raw), "dim", no_wrap=True, overflow="ellipsis")
-            parts.append(Text.assemble(place, (printable(about), "red"), ": ", printable(reject.message)))
+            parts.append(Text.assemble(row, (printable(about), "red"), ": ", printable(reject.message)))
             parts.append(Padding(line, (0, 0, 0, 2), expand=False))
     return Group(*parts)
 

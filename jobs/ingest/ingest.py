@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from jobs.cli.console import progress_bar
-from jobs.cli.context import micros
+from jobs.context import micros
+from jobs.output.console import progress_bar
 from pipeline.embedded.driver import Embedded
 from pipeline.embedded.progress import Progress, Tally
 from rating.units.money import format_amount

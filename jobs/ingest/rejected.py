@@ -14,21 +14,26 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
+import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Final
 
 import duckdb
 import msgspec
+import numpy as np
 import polars as pl
 
-from jobs.cli.context import micros
+from jobs.context import micros
 from pipeline.embedded.driver import Embedded
 from pipeline.embedded.progress import Tally
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.mappings import ready_mappings
+from pipeline.feeds.source_file import Source
+from pipeline.store.folders import create_file
+from pipeline.store.folders import folder as below
 from rating.errors import CatalogueError, Finding, SourceError, StorageError, UsageError
 from schemas import mapping as feed_mapping
 from schemas.choices import RejectReason
@@ -163,38 +168,37 @@ def _text(raw: bytes | None, encoding: str | None) -> tuple[str | None, str | No
 
 @dataclass
 class _Sources:
-    """Files to replay of one feed. Each has the name of its source, its header, and its lines by row."""
+    """Lines to replay of one feed, by the name and the header of their source, and by row.
+
+    Different lines of one row have different numbers, and lines of the same number share a file.
+    """
 
     mapping: feed_mapping.Mapping
-    files: list[tuple[str, bytes | None, dict[int, bytes]]] = field(default_factory=list)
+    lines: dict[tuple[str, bytes | None], dict[int, dict[bytes, int]]] = field(default_factory=dict)
 
     def add(self, source: str, header: bytes | None, row: int, line: bytes) -> None:
-        """Add the line to a file of this source and header in which its row is free or already has the same line.
+        """Add a line of this source and header. The same line of the same row counts once."""
+        same_row = self.lines.setdefault((source, header), {}).setdefault(row, {})
+        same_row.setdefault(line, len(same_row))
 
-        If there is none, start a new file.
-        """
-        for name, head, lines in self.files:
-            if (name, head) == (source, header) and lines.get(row, line) == line:
-                lines[row] = line
-                return
-        self.files.append((source, header, {row: line}))
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write the files below `folder` and return their paths. Empty lines put each line on its original row."""
-        paths = []
-        for number, (source, header, lines) in enumerate(self.files):
-            path = folder / self.mapping.name / str(number) / source
-            path.parent.mkdir(parents=True)
-            with path.open("wb") as file:
-                at = 1
-                if header is not None:
-                    file.write(header + b"\n")
-                    at = 2
-                for row in sorted(lines):
-                    file.write(b"\n" * (row - at) + lines[row] + b"\n")
-                    at = row + 1
-            paths.append(path)
-        return paths
+    def write(self, folder: Path) -> list[Source]:
+        """Write the files below `folder` and return them, each with the rows of its lines."""
+        sources: list[Source] = []
+        for (source, header), rows in self.lines.items():
+            for number in range(max(map(len, rows.values()))):
+                chosen = [(row, line) for row in sorted(rows) for line, place in rows[row].items() if place == number]
+                path = folder / self.mapping.name / str(len(sources)) / source
+                path.parent.mkdir(parents=True)
+                with os.fdopen(create_file(path, os.O_EXCL), "wb") as file:
+                    file.writelines([] if header is None else [header, b"\n"])
+                    file.writelines(part for _, line in chosen for part in (line, b"\n"))
+                numbers = path.parent.with_suffix(".rows")
+                with os.fdopen(create_file(numbers, os.O_EXCL), "wb") as file:
+                    # A line with line breaks in quotes takes several rows.
+                    taken = [row + more for row, line in chosen for more in range(line.count(b"\n") + 1)]
+                    file.write(np.array(taken, "<i8").tobytes())
+                sources.append(Source.of(path, numbers))
+        return sources
 
 
 def replay(driver: Embedded, path: Path, mappings: Iterable[feed_mapping.Mapping], as_of: dt.datetime | None) -> Tally:
@@ -213,14 +217,16 @@ def replay(driver: Embedded, path: Path, mappings: Iterable[feed_mapping.Mapping
     total = Tally()
     try:
         # The folder may exist after a killed replay. The same export writes the same files, so the ingest resumes.
+        with below(driver.directory.path, folder.name, create=True):
+            pass
         shutil.rmtree(folder, ignore_errors=True)
         written = [(mapping, sources.write(folder)) for mapping, sources in zip(listed, feeds, strict=True)]
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise StorageError(f"{folder}: cannot be written: {error.strerror}; make room, then replay again") from error
     try:
-        for mapping, paths in written:
-            total.add(driver.ingest(mapping, paths, micros(moment), fixed_as_of=as_of is not None))
+        for mapping, sources in written:
+            total.add(driver.ingest(mapping, sources, micros(moment), fixed_as_of=as_of is not None))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return total
@@ -239,13 +245,14 @@ def _read(path: Path, own: Mapping[str, feed_mapping.Mapping]) -> list[_Sources]
         try:
             rejected = msgspec.json.decode(line, type=Rejected)
         except (msgspec.MsgspecError, RecursionError) as error:
-            findings.append(Finding(str(path), number, "line", str(error), "a line of `weir rejected export`"))
+            expected = "a line of `weir rejected export`"
+            findings.append(Finding(("line",), str(error), expected, file=str(path), line=number))
             continue
         if rejected.feed not in feeds:
             feeds[rejected.feed] = _Sources(_of_lines(own.get(rejected.feed) or _ready(rejected.feed)))
         finding = _place(feeds[rejected.feed], rejected)
         if finding is not None:
-            findings.append(Finding(str(path), number, *finding))
+            findings.append(replace(finding, file=str(path), line=number))
     if findings:
         raise CatalogueError(findings)
     return list(feeds.values())
@@ -258,32 +265,34 @@ def _ready(feed: str) -> feed_mapping.Mapping:
     raise UsageError(f"feed {feed!r} is not a ready one; give the file of its mapping with --mapping FILE.toml")
 
 
-def _place(sources: _Sources, rejected: Rejected) -> tuple[str, str, str] | None:
-    """Add the record to the sources and return None, or return the wrong field, what was found and what is expected."""
+def _place(sources: _Sources, rejected: Rejected) -> Finding | None:
+    """Add the record to the sources and return None, or return what is wrong with it."""
     form = sources.mapping.format
     try:
         header = _bytes(rejected.raw_header, rejected.raw_header_base64, form.encoding)
         raw = _bytes(rejected.raw, rejected.raw_base64, form.encoding)
     except UnicodeEncodeError as error:
-        return "raw", repr(error.object[error.start : error.end]), f"characters of {form.encoding}, as the feed has"
+        found = repr(error.object[error.start : error.end])
+        return Finding(("raw",), found, f"characters of {form.encoding}, as the feed has")
     except (binascii.Error, ValueError) as error:
-        return "raw_base64", str(error), "base64"
+        return Finding(("raw_base64",), str(error), "base64")
     if raw is None or not raw.strip():
-        return "raw", "nothing", "the record; leave out the whole line to drop it"
+        return Finding(("raw",), "nothing", "the record; leave out the whole line to drop it")
     if form.type != "csv":
         # A record of a JSON document may span several lines. JSON strings contain no line breaks, so this is safe.
         raw = raw.replace(b"\r", b" ").replace(b"\n", b" ")
-    if b"\n" in raw:
-        return "raw", "a line break", "one line, as in the source"
+    if b"\n" in raw and not (form.type == "csv" and form.quote and form.quote.encode() in raw):
+        return Finding(("raw",), "a line break", "one line, as in the source")
     if form.type == "csv" and (header is None) == form.header:
-        return "raw_header", "nothing" if header is None else "a header", f"{'a' if form.header else 'no'} header line"
+        found = "nothing" if header is None else "a header"
+        return Finding(("raw_header",), found, f"{'a' if form.header else 'no'} header line")
     if header is not None and b"\n" in header:
-        return "raw_header", "a line break", "one line"
+        return Finding(("raw_header",), "a line break", "one line")
     first = 1 if header is None else 2
     if not first <= rejected.source_row < _MAX_ROW:
-        return "source_row", str(rejected.source_row), f"the row of the source, {first} or more"
+        return Finding(("source_row",), str(rejected.source_row), f"the row of the source, {first} or more")
     if rejected.source in ("", ".", "..") or "/" in rejected.source or "\0" in rejected.source:
-        return "source", repr(rejected.source), "the name of a file"
+        return Finding(("source",), repr(rejected.source), "the name of a file")
     sources.add(rejected.source, header, rejected.source_row, raw)
     return None
 
@@ -296,9 +305,14 @@ def _bytes(text: str | None, encoded: str | None, encoding: str) -> bytes | None
 
 
 def _of_lines(mapping: feed_mapping.Mapping) -> feed_mapping.Mapping:
-    """Return the mapping for one raw record a line. Records of JSON, Parquet and Arrow sources become NDJSON."""
+    """Return the mapping for one raw record a line. Records of JSON, Parquet and Arrow sources become NDJSON.
+
+    No lines are above the header of a CSV, and it has no footer.
+    """
     if mapping.format.type in ("csv", "ndjson"):
-        return mapping
+        return msgspec.structs.replace(
+            mapping, format=msgspec.structs.replace(mapping.format, skip_lines=0, footer=None)
+        )
     as_lines = msgspec.structs.replace(mapping.format, type="ndjson", records="", encoding="utf-8")
     return msgspec.structs.replace(mapping, format=as_lines)
 

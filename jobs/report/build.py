@@ -5,21 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import zoneinfo
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import duckdb
 import polars as pl
 
+from jobs.known import account_tree
 from jobs.report.model import FEES_SERVICE, SECTIONS, UNITS, Report
 from jobs.report.rule_sections import rule_sections
 from jobs.report.sections import SECTION_SQL, lines_sql, scan_sql
-from jobs.show.known import unknown
-from rating.catalogue.account_tree import AccountTree
 from rating.errors import InputError, UsageError
-from rating.queries.schemas import StateViews
+from rating.queries.schemas import FEES_VIEW, StateViews
 from schemas.choices import REASONS
-
-if TYPE_CHECKING:
-    import duckdb
 
 TOP_SIMS = 20
 
@@ -37,15 +33,15 @@ def build_report(
     to no account yet. The same history, state and arguments give the same report. Raises UsageError if `as_of` has no
     UTC offset or the account does not exist, and InputError if the cycle is not known.
     """
-    import duckdb  # Imported here, because other commands import this package only for its text functions.
-
     if as_of.tzinfo is None:
         raise UsageError(f"as-of time {as_of.isoformat()} has no UTC offset; give one, e.g. {as_of.isoformat()}Z")
     accounts = None if account is None else account_tree(views.accounts, account)
-    _require_cycle(connection, views, cycle, accounts)
+    views = views.with_views(fees=_fees(connection, views.fees))
+    _require_cycle(connection, views, cycle, accounts, as_of)
     window = _cycle_window(views, cycle, accounts, as_of)
 
     with duckdb.connect() as scratch:
+        scratch.execute("SET enable_progress_bar = false")  # it is printed on stdout
         for name in ("lines", "days", "rates", "countries"):
             rows = connection.sql(scan_sql(name, accounts is not None), params=[cycle, *([accounts] * bool(accounts))])
             table = rows.to_arrow_table()
@@ -80,15 +76,6 @@ def build_report(
     )
 
 
-def account_tree(accounts: pl.DataFrame, account: str) -> list[str]:
-    """Return `account` and all accounts below it, sorted. Raises UsageError if the account does not exist."""
-    known = accounts["account_id"].to_list()
-    if account not in known:
-        raise unknown("an account", account, known)
-    tree = AccountTree(dict(accounts.select("account_id", "parent").iter_rows()))
-    return sorted({account, *tree.below(account)})
-
-
 @dataclass(frozen=True)
 class _Window:
     """Bounds of the cycle over all accounts in scope, and the elapsed part of each subject's cycle."""
@@ -101,25 +88,39 @@ class _Window:
 
 
 def _require_cycle(
-    connection: duckdb.DuckDBPyConnection, views: StateViews, cycle: str, accounts: list[str] | None
+    connection: duckdb.DuckDBPyConnection,
+    views: StateViews,
+    cycle: str,
+    accounts: list[str] | None,
+    as_of: dt.datetime,
 ) -> None:
-    """Raise InputError if the cycle does not exist.
+    """Raise InputError if nothing was used in the cycle and no fee is due, by one of `accounts` if they are given.
 
-    A cycle exists if any account has usage in it. If `accounts` is given, one of these must also have usage or fees in
-    it.
+    Fees are due only in cycles that have begun. `views.fees` has those of the cycle asked for.
     """
     rated = connection.execute("SELECT DISTINCT cycle::VARCHAR, account_id::VARCHAR FROM rated").fetchall()
     used = {*rated, *views.counters.select("cycle", "account_id").unique().iter_rows()}
-    cycles = {label for label, _ in used}
-    whose = "the history"
-    if accounts is not None:
-        fees = views.fees.select("cycle", "account_id").unique().iter_rows()
-        billed = used | {(label, owner) for label, owner in fees if label in cycles}
-        cycles = {label for label, owner in billed if owner in accounts}
-        whose = "the history of the account and those below it"
+    cycles = {label for label, owner in used if accounts is None or owner in accounts}
+    tomorrow = as_of.date() + dt.timedelta(days=1)  # a cycle begins up to a day earlier in another time zone
+    if cycle not in cycles and label_bounds(cycle)[0] <= tomorrow:
+        due = views.fees.filter(pl.col("cycle") == cycle)
+        owners = set(due["account_id"].to_list())
+        cycles |= {cycle} if owners and (accounts is None or owners & set(accounts)) else set()
+    whose = "the history" if accounts is None else "the history of the account and those below it"
     if cycle not in cycles:
         there = f"there are: {_some(sorted(cycles, reverse=True))}" if cycles else "nothing has been rated yet"
         raise InputError(f"no cycle {cycle!r} in {whose}; {there}")
+
+
+def _fees(connection: duckdb.DuckDBPyConnection, owed: pl.DataFrame) -> pl.DataFrame:
+    """Return what is due beside usage: of closed cycles what stands in `charges`, of others what is owed now."""
+    columns = [name for name in FEES_VIEW if name != "closed"]
+    texts = [f"{name}::VARCHAR AS {name}" if FEES_VIEW[name] == pl.String else name for name in columns]
+    table = connection.sql(f"SELECT {', '.join(texts)}, true AS closed FROM charges").to_arrow_table()
+    standing = pl.from_arrow(table)
+    assert isinstance(standing, pl.DataFrame)
+    provisional = owed.filter(~pl.col("closed").fill_null(False))
+    return pl.concat([provisional, standing.cast(FEES_VIEW)])  # type: ignore[arg-type]
 
 
 def _some(names: list[str], limit: int = 12) -> str:
@@ -140,12 +141,12 @@ def label_bounds(cycle: str) -> tuple[dt.date, dt.date]:
 
 
 def _cycle_window(views: StateViews, cycle: str, accounts: list[str] | None, as_of: dt.datetime) -> _Window:
-    held = views.counters.filter(pl.col("cycle") == cycle)
+    counters = views.counters.filter(pl.col("cycle") == cycle)
     if accounts is not None:
-        held = held.filter(pl.col("account_id").is_in(accounts))
+        counters = counters.filter(pl.col("account_id").is_in(accounts))
     zones = views.accounts.select("account_id", "time_zone")
     subjects = (
-        held.join(zones, on="account_id", how="left", maintain_order="left")
+        counters.join(zones, on="account_id", how="left", maintain_order="left")
         .group_by("subject_kind", "subject", "service")
         .agg(pl.col("cycle_from").min(), pl.col("cycle_until").max(), pl.col("time_zone").first().fill_null("UTC"))
     )
@@ -250,20 +251,20 @@ def _rejected_none() -> pl.DataFrame:
 
 def _notes(account: str | None, window: _Window) -> tuple[str, ...]:
     notes = [
-        "Used is what was billed: quantities after rounding to the plan's increment, adjustments included.",
-        "Usage charges are those of usage records; what reversals and re-ratings changed stands under adjustments.",
-        "Late usage arrived after its own cycle had closed for good and is charged in this one; "
-        "it is contained in the usage charge and the adjustments.",
+        "Used is the billed quantity: rounded to the plan's increment, including adjustments.",
+        "Usage charges are the charges of usage records. Reversals and re-ratings are shown as adjustments.",
+        "Late usage arrived after its own cycle had closed for good, so it is charged in this cycle. The usage "
+        "charge and the adjustments include it.",
     ]
     if window.is_open:
         notes.append(
-            "The cycle is open: all figures are so far. A forecast is the usage so far, divided by the days elapsed "
-            "(at least one), times the days of the cycle, with late usage of earlier cycles counted once; it covers "
-            "usage and makes no claim on charges."
+            "The cycle is open, so all figures are preliminary. A forecast is the usage so far, divided by the "
+            "elapsed days (at least one) and multiplied by the days of the cycle. Late usage of earlier cycles "
+            "counts once. There is no forecast of charges."
         )
     if account is not None:
         notes.append(
-            "Covers the account and all accounts below it. Rejected records are left out: until corrected, they "
-            "belong to no account."
+            "The report covers the account and all accounts below it. It omits rejected records, because these "
+            "belong to no account until they are corrected."
         )
     return tuple(notes)

@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from jobs.cli.printable import printable
+from jobs.output.printable import printable
+from jobs.output.text import amounts_as_text, quantity_text
 from jobs.report.model import SECTIONS, Column, telling_columns
-from jobs.report.text import amounts_as_text, quantity_text
 
 TABLE_ROWS = 100
 
@@ -31,7 +31,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """A table of the page. `more` is the number of rows that it omits."""
 
     name: str
@@ -51,7 +51,7 @@ def table(
     title: str = "",
     caption: str = "",
     limit: int = TABLE_ROWS,
-) -> Table:
+) -> PageTable:
     """Return the first `limit` rows of a section as a table of the given columns.
 
     `columns` are names separated by spaces. Optional columns without any value are omitted.
@@ -61,7 +61,7 @@ def table(
     kept = telling_columns([known[column] for column in columns.split()], frame)
     shown = frame.head(limit)
     cells = [_cells(shown, column) for column in kept]
-    return Table(
+    return PageTable(
         name=name or section,
         title=title or plan.title,
         caption=caption or plan.caption,

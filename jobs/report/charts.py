@@ -22,7 +22,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnChart:
     """A column chart: `labels` below the columns, `tips` as tooltips, `text` to format axis values, and `alt` text."""
 
     labels: Sequence[str]
@@ -33,7 +33,7 @@ class Columns:
     alt: str
 
 
-def column_chart(chart: Columns) -> Markup:
+def column_chart(chart: ColumnChart) -> Markup:
     """Draw stacked columns as SVG. Negative values extend below the zero line."""
     count = len(chart.labels)
     highs = [sum((max(series.values[at], Fraction()) for series in chart.series), Fraction()) for at in range(count)]

@@ -9,9 +9,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.output.formulas import FORMULA
+from jobs.output.text import amounts_as_text
+from jobs.report.files import file_stem, replacing
 from jobs.report.model import SECTIONS, Report
-from jobs.report.place import file_stem, placed
-from jobs.report.text import amounts_as_text
 
 
 def write_csv(report: Report, out: Path) -> list[Path]:
@@ -27,7 +28,7 @@ def csv_frame(frame: pl.DataFrame) -> pl.DataFrame:
     """Return `frame` as written to CSV: apostrophes before formula-like texts, Decimal columns as decimal text."""
     texts = [name for name, kind in frame.schema.items() if kind == pl.String]
     guarded = frame.with_columns(
-        pl.when(pl.col(name).str.contains(r"^[=+\-@\t\r]")).then("'" + pl.col(name)).otherwise(pl.col(name)).alias(name)
+        pl.when(pl.col(name).str.contains(FORMULA)).then("'" + pl.col(name)).otherwise(pl.col(name)).alias(name)
         for name in texts
     )
     return amounts_as_text(guarded)
@@ -57,7 +58,7 @@ def _write_each(report: Report, out: Path, suffix: str, write: Callable[[pl.Data
     paths = []
     for name in SECTIONS:
         path = out / f"{file_stem(report)}-{name.replace('_', '-')}.{suffix}"
-        with placed(path) as unfinished:
+        with replacing(path) as unfinished:
             write(report.sections[name], unfinished)
         paths.append(path)
     return paths

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from jobs.report.text import amounts_as_text
+from jobs.output.text import json_rows
 
 Kind = Literal["text", "count", "quantity", "amount", "percent", "date"]
 
@@ -92,7 +92,7 @@ _COLUMNS = {
         Column("percent", "percent", "Used %"),
         Column("late_records", "count", "Late records"),
         Column("late_quantity", "quantity", "Late quantity"),
-        Column("late_charge", "amount", "Of it late"),
+        Column("late_charge", "amount", "Charge for late usage"),
         Column("adjustment_rows", "count", "Adjustment rows"),
         Column("adjustment_quantity", "quantity", "Adjusted quantity"),
         Column("charge", "amount", "Usage charge"),
@@ -122,95 +122,101 @@ SECTIONS: dict[str, SectionPlan] = {
         _plan(
             "totals",
             "Totals",
-            "What the cycle comes to, by currency: usage charges, adjustments and fees.",
+            "Totals of the cycle by currency: usage charges, adjustments and fees.",
             f"currency sims records {_MONEY}",
         ),
         _plan(
             "services",
             "Usage by service",
-            "How the usage was covered: by test allowance, plan or pool allowance, add-ons, and past them.",
+            "Usage by service and what covered it: test, plan or pool allowance, or add-ons. The rest is overage.",
             f"service unit currency sims records quantity_raw used {_USAGE} {_LATE} charge late_charge adjustments "
             "forecast",
         ),
         _plan(
-            "accounts", "Accounts", "One row an account and currency.", f"account_id name parent currency {_SUMMARY}"
+            "accounts",
+            "Accounts",
+            "One row for each account and currency.",
+            f"account_id name parent currency {_SUMMARY}",
         ),
         _plan(
             "accounts_by_service",
             "Accounts by service",
-            "The same, split by service; fees are rows of their own.",
+            "The same, split by service. Fees have rows of their own.",
             f"account_id service unit currency sims records quantity_raw used {_USAGE} {_LATE} {_MONEY} forecast",
         ),
         _plan(
             "plans",
             "Plans",
-            "One row a plan version and currency.",
+            "One row for each plan version and currency.",
             f"plan_id plan_version currency {_SUMMARY}",
         ),
         _plan(
             "plans_by_service",
             "Plans by service",
-            "The same, split by service; fees are rows of their own.",
+            "The same, split by service. Fees have rows of their own.",
             f"plan_id plan_version service unit currency sims records quantity_raw used {_USAGE} {_LATE} {_MONEY} "
             "forecast",
         ),
         _plan(
             "pools",
             "Pools and devices",
-            "SIMs that share an allowance, with the size of the pool as it stands now where the cycle is still held.",
+            "SIMs that share an allowance. The size is the current one, as long as the state has the cycle.",
             f"account_id kind pool_id members service unit currency size used percent {_USAGE} {_LATE} {_MONEY} "
             "forecast forecast_percent",
         ),
         _plan(
             "sims",
             "SIMs",
-            "One row a SIM, service and currency; fees are rows of their own. Plan and billing entity: the last used.",
+            "One row for each SIM, service and currency. Fees have rows of their own. Plan and entity are the latest.",
             "account_id iccid status plan_id subject_kind subject service unit currency allowance_size records "
             f"quantity_raw used {_USAGE} {_LATE} {_MONEY} forecast",
         ),
         _plan(
             "rates",
             "Rates",
-            "What each rate of a plan version earned.",
+            "Usage and charges by rate of a plan version.",
             f"plan_id plan_version rate service unit currency sims records used {_USAGE} charge adjustments total",
         ),
         _plan(
-            "fees", "Fees", "Fees that are not usage.", "account_id plan_id plan_version fee currency fee_count amount"
+            "fees",
+            "Fees",
+            "Fees other than usage charges.",
+            "account_id plan_id plan_version fee currency fee_count amount",
         ),
         _plan(
             "days",
             "Days",
-            "Usage and charge by local day of use, adjustments included.",
+            "Usage and charges by local day of use, including adjustments.",
             f"day service unit currency sims records used {_USAGE} total",
         ),
         _plan(
             "countries",
             "Countries",
-            "Usage and charge by country of use, adjustments included.",
+            "Usage and charges by country of use, including adjustments.",
             "country service unit currency sims records used overage total",
         ),
         _plan(
             "adjustments",
             "Adjustments",
-            "Reversals and re-ratings: rows that correct earlier ones.",
+            "Rows that correct earlier rows: reversals and re-ratings.",
             "account_id kind service unit currency rows quantity amount",
         ),
         _plan(
             "rules",
             "Rules",
-            "What each rule did in the cycle: firings, releases of SIMs by themselves, and what came of its actions.",
+            "Firings of each rule in the cycle, SIMs that it released automatically, and the results of its actions.",
             f"rule_id trigger owner sims firings released {_ACTIONS}",
         ),
         _plan(
             "rule_sims",
             "SIMs with the most firings",
-            "The SIMs that met rules most often in the cycle.",
+            "The SIMs for which rules fired most often in the cycle.",
             f"iccid account_id rules firings released {_ACTIONS}",
         ),
         _plan(
             "rejected",
             "Rejected records",
-            "Records that arrived while the cycle took usage and could not be rated; correct and replay them.",
+            "Records that arrived while the cycle accepted usage, but could not be rated. Correct and replay them.",
             "reason meaning records",
         ),
     )
@@ -321,14 +327,3 @@ class Report:
             "notes": list(self.notes),
             **{name: json_rows(frame) for name, frame in sections.items()},
         }
-
-
-def json_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of `frame` as JSON values: amounts as decimal text, dates and times in ISO 8601."""
-    dates = [name for name, kind in frame.schema.items() if kind == pl.Date]
-    instants = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
-    return (
-        amounts_as_text(frame)
-        .with_columns(pl.col(dates).dt.to_string("iso"), pl.col(instants).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ"))
-        .to_dicts()
-    )

@@ -13,12 +13,12 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from jobs.cli.printable import printable
-from jobs.report.cells import Cell, Table, amount_cell, table
-from jobs.report.charts import Columns, Series, bar_chart, column_chart
+from jobs.output.printable import printable
+from jobs.output.text import amounts_as_text, quantity_text, size_text
+from jobs.report.cells import Cell, PageTable, amount_cell, table
+from jobs.report.charts import ColumnChart, Series, bar_chart, column_chart
+from jobs.report.files import file_stem, replacing
 from jobs.report.model import Report
-from jobs.report.place import file_stem, placed
-from jobs.report.text import amounts_as_text, quantity_text, size_text
 
 _CHARTED_CURRENCIES = 3
 _BARS = 10
@@ -47,7 +47,7 @@ def write_html(report: Report, out: Path) -> list[Path]:
     The page lists only the top SIMs. The same report gives the same bytes.
     """
     path = out / f"{file_stem(report)}.html"
-    with placed(path) as unfinished:
+    with replacing(path) as unfinished:
         unfinished.write_text(render_html(report), encoding="utf-8", newline="\n")
     return [path]
 
@@ -174,7 +174,7 @@ def _data_by_day(report: Report, data: pl.DataFrame) -> Figure:
     peak = max(days, key=lambda day: by_day[day])
     total = sum(by_day.values())
     alt = f"{size_text(int(total))} in all, {_most(peak)} with {size_text(int(by_day[peak]))}."
-    chart = Columns(_day_labels(days), tips, series, _size_tick, 1024, alt)
+    chart = ColumnChart(_day_labels(days), tips, series, _size_tick, 1024, alt)
     return Figure(
         "Data by day",
         f"Billed data by local day of use, by what covered it. {alt}",
@@ -192,7 +192,7 @@ def _charge_by_day(report: Report, currency: str, rows: pl.DataFrame) -> Figure:
     peak = max(range(len(days)), key=lambda at: values[at])
     whole, most = _plain(sum(values, Fraction())), _plain(values[peak])
     alt = f"{whole} {currency} in all, {_most(days[peak])} with {most} {currency}."
-    chart = Columns(_day_labels(days), tips, [Series("Charge", "s-main", values)], _plain, 10, alt)
+    chart = ColumnChart(_day_labels(days), tips, [Series("Charge", "s-main", values)], _plain, 10, alt)
     caption = f"Adjustments included, fees not. {alt}"
     return Figure(f"Usage charges by day, {currency}", caption, column_chart(chart), values=tips)
 
@@ -224,7 +224,7 @@ def _plain(value: Fraction) -> str:
     return text.rstrip("0").rstrip(".")
 
 
-def _tables(report: Report) -> list[Table]:
+def _tables(report: Report) -> list[PageTable]:
     sections = report.sections
     summary = "currency sims data_used_bytes data_overage_bytes sms_used voice_used_s charge adjustments fees total"
     actions = "actions actions_done actions_failed actions_told actions_open"

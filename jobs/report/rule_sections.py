@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import duckdb
 import polars as pl
 
 from rating.queries.schemas import StateViews
 from rating.rules.triggers import TRIGGERS
-
-if TYPE_CHECKING:
-    import duckdb
 
 _CYCLES: Final = [name for name, each in TRIGGERS.items() if each.window == "cycle" and each.kind != "term"]
 _DAYS: Final = [name for name, each in TRIGGERS.items() if each.window == "day"]

@@ -13,9 +13,9 @@ from xlsxwriter.exceptions import FileCreateError
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
+from jobs.output.text import amounts_as_text
+from jobs.report.files import file_stem, replacing
 from jobs.report.model import SECTIONS, Column, Report, SectionPlan, telling_columns
-from jobs.report.place import file_stem, placed
-from jobs.report.text import amounts_as_text
 
 SHEET_ROWS = 1_048_576
 _HEADER_ROW = 2  # Below the title and its caption.
@@ -29,7 +29,7 @@ def write_xlsx(report: Report, out: Path) -> list[Path]:
     rows than a sheet can have, its sheet refers to the CSV file instead. The same report gives the same bytes.
     """
     path = out / f"{file_stem(report)}.xlsx"
-    with placed(path) as unfinished:
+    with replacing(path) as unfinished:
         options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
         book = xlsxwriter.Workbook(str(unfinished), options)
         try:
@@ -60,7 +60,8 @@ def _formats(book: xlsxwriter.Workbook) -> dict[str, Format]:
     return {
         "title": book.add_format({"bold": True, "font_size": 14}),
         "header": book.add_format({"bold": True, "bottom": 1, "text_wrap": True, "valign": "top"}),
-        "text": book.add_format({"num_format": "@"}),
+        # The prefix keeps a text a text after somebody edits the cell, or saves the sheet as CSV and opens that.
+        "text": book.add_format({"num_format": "@", "quote_prefix": True}),
         "exact": book.add_format({"num_format": "@", "align": "right"}),
         "count": book.add_format({"num_format": whole}),
         "quantity": book.add_format({"num_format": whole}),
@@ -88,7 +89,7 @@ def _write_about(sheet: Worksheet, report: Report, formats: dict[str, Format]) -
     sheet.write_string(0, 0, "Usage report", formats["title"])
     for row, (name, text) in enumerate(lines, start=2):
         sheet.write_string(row, 0, name, formats["header"])
-        sheet.write_string(row, 1, text)
+        sheet.write_string(row, 1, text, formats["text"])
 
 
 def _write_section(sheet: Worksheet, plan: SectionPlan, frame: pl.DataFrame, formats: dict[str, Format]) -> None:

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jobs.cli.printable import printable
+from jobs.output.printable import printable
 from rating.apply import Compiled
 from rating.catalogue.rates import RECORD_BASIS, SESSION_BASIS
 from rating.errors import UsageError

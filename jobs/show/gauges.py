@@ -6,22 +6,23 @@ import datetime as dt
 import zoneinfo
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import polars as pl
 
-from jobs.report.build import account_tree
-from jobs.report.model import json_rows
-from jobs.show.known import unknown
+from jobs.known import account_tree, unknown
+from jobs.output.text import json_rows
 from jobs.show.listing import AMOUNT_SQL, json_values
 from rating.calendars.calendar import day_date
 from rating.catalogue.pools import DEVICE_PREFIX
-from rating.engine import Engine
 from rating.errors import InputError
+from rating.queries.queried import Queried
 from rating.queries.schemas import StateViews
 from rating.units.money import format_amount
 from rating.units.ratio import percent
+
+if TYPE_CHECKING:
+    import duckdb
 
 _DAY_S = 86_400
 
@@ -82,13 +83,13 @@ class PoolDetail:
         }
 
 
-def windows_of(engine: Engine, views: StateViews) -> pl.DataFrame:
+def windows_of(queried: Queried, views: StateViews) -> pl.DataFrame:
     """Return the first and the last day of the cycles in `views.pools`.
 
     The columns are pool_id, cycle, cycle_from and cycle_until. Counters have these days too, but a cycle without usage
     has no counter.
     """
-    book = engine.compiled.book
+    book = queried.compiled.book
     rows = []
     for pool_id, kind, label in views.pools.select("pool_id", "kind", "cycle").unique().iter_rows():
         name = DEVICE_PREFIX + pool_id if kind == "device" else pool_id

@@ -11,23 +11,24 @@ import datetime as dt
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import polars as pl
 
-from jobs.cli.printable import printable
-from jobs.report.build import account_tree
-from jobs.report.model import json_rows
+from jobs.known import account_tree, unknown
+from jobs.output.printable import printable
+from jobs.output.text import amount_text, json_rows
 from jobs.show import until_midnight as midnight
-from jobs.show.known import unknown
 from jobs.show.page import Page, frame_of, require_page
-from jobs.show.rules import list_actions, list_firings
-from jobs.show.until_midnight import Reading
+from jobs.show.rules import latest_actions, latest_firings
+from jobs.show.until_midnight import ShownUsage
 from pipeline.feeds.ready import ready_feeds
 from rating.errors import UsageError
 from rating.queries.schemas import StateViews
 from schemas.choices import REASONS, CardStatus, RejectReason
+
+if TYPE_CHECKING:
+    import duckdb
 
 AMOUNT_SQL = "(coalesce(sum(charge_nanos), 0)::DECIMAL(29, 0) * 0.000000001::DECIMAL(9, 9))::DECIMAL(38, 9)"
 _SEARCHED = ("iccid", "imsi", "msisdn", "account_id", "plan_id", "pool_id", "device_id", "carrier", "status", "custom")
@@ -50,7 +51,7 @@ class CardDetail:
     days: pl.DataFrame
     firings: pl.DataFrame
     actions: pl.DataFrame
-    reading: Reading
+    reading: ShownUsage
 
     def as_dict(self) -> dict[str, Any]:
         """Return the card as JSON values."""
@@ -92,7 +93,7 @@ def list_cards(
     over_quota: bool = False,
     limit: int = 50,
     offset: int = 0,
-    reading: Reading | None = None,
+    reading: ShownUsage | None = None,
 ) -> Page:
     """Return the cards that match all filters, by ICCID, with their usage in the cycle that is open at `as_of` (Q1).
 
@@ -117,7 +118,7 @@ def list_cards(
     if over_quota:
         cards = cards.filter(pl.col("over_quota").fill_null(False))
     rows = cards.sort("iccid").slice(offset, limit)
-    return Page(cards.height, offset, rows, reading or Reading(as_of))
+    return Page(cards.height, offset, rows, reading or ShownUsage(as_of))
 
 
 def current_counters(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
@@ -138,15 +139,32 @@ def current_counters(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
 def _usage_of_cards(views: StateViews, as_of: dt.datetime) -> pl.DataFrame:
     own = current_counters(views, as_of).filter(pl.col("subject_kind") == "sim")
     service, billable = pl.col("service"), pl.col("billable")
-    return own.group_by(pl.col("subject").alias("iccid")).agg(
+    usage = own.group_by(pl.col("subject").alias("iccid")).agg(
         pl.col("cycle").max(),
         billable.filter(service == "data").sum().alias("data_used_bytes"),
         pl.col("allowance_size").filter(service == "data").sum().alias("data_allowance_bytes"),
         billable.filter(service == "sms").sum().alias("sms_used"),
         billable.filter(service == "voice").sum().alias("voice_used_s"),
         ((pl.col("allowance_size") > 0) & (pl.col("overage") > 0)).any().alias("over_quota"),
-        nanos_as_amount(pl.col("charge_nanos").cast(pl.Int128).sum()).alias("charge"),
-        pl.col("currency").max(),
+    )
+    return usage.join(_charges_of_cards(own), on="iccid", how="left")
+
+
+def _charges_of_cards(counters: pl.DataFrame) -> pl.DataFrame:
+    """Return the charge and currency of each card, and its `charges` in all currencies as text: "50 EUR, 20 USD".
+
+    Amounts of different currencies are never added. If a card has several, `charge` and `currency` are null.
+    """
+    charge, iccid = pl.col("charge"), pl.col("iccid")
+    sums = counters.group_by(iccid=pl.col("subject"), currency="currency").agg(
+        charge=nanos_as_amount(pl.col("charge_nanos").cast(pl.Int128).sum())
+    )
+    owed = sums.filter((charge != 0) | ~(charge != 0).any().over(iccid)).sort("iccid", "currency")
+    several = (charge != 0).sum() > 1
+    return owed.group_by(iccid, maintain_order=True).agg(
+        charge=pl.when(~several).then(charge.first()),
+        currency=pl.when(~several).then(pl.col("currency").drop_nulls().first()),
+        charges=pl.format("{} {}", amount_text(charge), "currency").str.join(", "),
     )
 
 
@@ -175,7 +193,7 @@ def card_detail(
         raise UsageError(f"{count} with ICCID, IMSI or MSISDN {card!r}; find one with: weir cards --search TEXT")
     basics = found.row(0, named=True)
     iccid = basics["iccid"]
-    reading = Reading(as_of)
+    reading = ShownUsage(as_of)
     if until_midnight:
         views, reading = midnight.until_midnight(connection, views, as_of, iccid)
         reading = reading.of_zone(_zone_of(views, basics["account_id"]))
@@ -195,11 +213,14 @@ def card_detail(
     return CardDetail(
         basics=basics,
         counters=counters.with_columns(charge=nanos_as_amount(pl.col("charge_nanos"))).drop("charge_nanos"),
-        addons=views.addons.filter(pl.col("iccid") == iccid).sort("expires_on", "purchased_at", "addon_id"),
+        addons=views.addons.filter(pl.col("iccid") == iccid)
+        .sort("expires_on", "purchased_at", "addon_id")
+        .with_columns(price=nanos_as_amount(pl.col("price_nanos")))
+        .drop("price_nanos"),
         cycles=cycles.sort(["cycle", "service", "currency"], descending=[True, False, False]),
         days=days,
-        firings=list_firings(connection, iccid=iccid, limit=_LATEST).rows,
-        actions=list_actions(connection, iccid=iccid, limit=_LATEST).rows,
+        firings=latest_firings(connection, _LATEST, iccid=iccid),
+        actions=latest_actions(connection, _LATEST, iccid=iccid),
         reading=reading,
     )
 
@@ -301,13 +322,14 @@ def engine_status(
     connection: duckdb.DuckDBPyConnection, views: StateViews, as_of: dt.datetime, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the status of the data directory as JSON values. `facts` (checkpoint, files, …) are from the driver."""
-    rated = connection.execute(
-        "SELECT count(*), count(*) FILTER (kind = 'usage' AND part = 0), count(*) FILTER (kind <> 'usage'), "
-        "strftime(max(received_at) AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ') FROM rated"
-    ).fetchone()
-    assert rated is not None
-    charge = connection.sql(
-        f"SELECT currency::VARCHAR AS currency, {AMOUNT_SQL} AS charge FROM rated GROUP BY 1 ORDER BY 1"
+    rated = frame_of(
+        connection.sql(
+            f"SELECT currency::VARCHAR AS currency, {AMOUNT_SQL} AS charge, count(*) AS rows, "
+            "count(*) FILTER (kind = 'usage' AND part = 0) AS records, "
+            "count(*) FILTER (kind <> 'usage') AS adjustments, "
+            "strftime(max(received_at) AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ') AS received FROM rated "
+            "GROUP BY 1 ORDER BY 1"
+        )
     )
     gaps = connection.execute("SELECT count(*) FROM gaps").fetchone()
     rejected = connection.execute(
@@ -325,11 +347,11 @@ def engine_status(
         "plans_in_use": views.cards["plan_id"].drop_nulls().n_unique(),
         "pools": views.pools.filter(pl.col("kind") != "device")["pool_id"].n_unique(),
         "open_cycles": open_cycles,
-        "rated_rows": rated[0],
-        "rated_records": rated[1],
-        "adjustment_rows": rated[2],
-        "last_received_at": rated[3],
-        "charge": {row["currency"]: row["charge"] for row in json_rows(frame_of(charge))},
+        "rated_rows": rated["rows"].sum(),
+        "rated_records": rated["records"].sum(),
+        "adjustment_rows": rated["adjustments"].sum(),
+        "last_received_at": rated["received"].max(),
+        "charge": {row["currency"]: row["charge"] for row in json_rows(rated.select("currency", "charge"))},
         "rejected": dict(rejected),
         "gaps": gaps[0] if gaps else 0,
     }

@@ -14,8 +14,8 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from jobs.cli.printable import printable
-from jobs.report.text import amounts_as_text
+from jobs.output.printable import printable
+from jobs.output.text import amounts_as_text
 from jobs.show.gauges import Gauge, PoolDetail
 from jobs.show.listing import CardDetail, RejectedList
 from jobs.show.page import Page
@@ -43,7 +43,7 @@ def render_cards(page: Page) -> RenderableType:
             quantity_cell(row["data_allowance_bytes"], "data"),
             quantity_cell(row["sms_used"], "sms"),
             quantity_cell(row["voice_used_s"], "voice"),
-            _amount(row["charge"], row["currency"]),
+            safe(row["charges"]) if row["charge"] is None else _amount(row["charge"], row["currency"]),
             safe(", ".join(row["tags"] or [])),
         )
     parts: list[RenderableType] = [table, range_text(page)]
@@ -81,13 +81,14 @@ def render_card(card: CardDetail) -> RenderableType:
         parts.append(table)
     if card.addons.height:
         table = listing_table(
-            "Add-ons", "Add-on Service Bought Expires", "Size Used Left", give_way="Bought Service Size"
+            "Add-ons", "Add-on Service Bought Expires", "Size Used Left Price", give_way="Bought Service Size"
         )
-        for row in card.addons.iter_rows(named=True):
+        for row in amounts_as_text(card.addons).iter_rows(named=True):
             sizes = (row["size"], row["used"], row["size"] - row["used"])
             table.add_row(
                 *(safe(row[name]) for name in ("addon_id", "service", "purchased_at", "expires_on")),
                 *(quantity_cell(value, row["service"]) for value in sizes),
+                _amount(row["price"], row["currency"]),
             )
         parts.append(table)
     parts.append(_usage_table("Usage by cycle", "Cycle", "cycle", card.cycles))
@@ -201,19 +202,19 @@ def render_rejected(rejected: RejectedList, *, only_open: bool = False) -> Rende
         reasons.add_row(safe(row["reason"]), safe(row["records"]), safe(row["meaning"]))
     newest: list[RenderableType] = [Text("Newest", style="bold italic")]
     for row in rejected.page.rows.iter_rows(named=True):
-        place = Text.assemble(
+        location = Text.assemble(
             safe(f"{row['source']}:{row['source_row']}", "bold"),
             ("  arrived ", "dim"),
             safe(row["received_at"], "dim"),
             ("  feed ", "dim"),
             safe(row["feed"], "dim"),
         )
-        place.no_wrap, place.overflow = True, "ellipsis"
+        location.no_wrap, location.overflow = True, "ellipsis"
         about = f"{row['reason']} {row['field']}" if row["field"] else row["reason"]
         what = Text.assemble(safe(about, "red"), ": ", safe(row["message"]))
         line = safe(row["preview"], "dim")
         line.no_wrap, line.overflow = True, "ellipsis"
-        newest += [place, Padding(what, (0, 0, 0, 2), expand=False), Padding(line, (0, 0, 0, 2), expand=False)]
+        newest += [location, Padding(what, (0, 0, 0, 2), expand=False), Padding(line, (0, 0, 0, 2), expand=False)]
     return spaced([reasons, Group(*newest, range_text(rejected.page))])
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from jobs.report.model import json_rows
-from jobs.show.until_midnight import Reading
+from jobs.output.text import json_rows
+from jobs.show.until_midnight import ShownUsage
 from rating.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Page:
     total: int
     offset: int
     rows: pl.DataFrame
-    reading: Reading | None = None
+    reading: ShownUsage | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the page as JSON values."""

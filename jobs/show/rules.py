@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import duckdb
 import msgspec
 import polars as pl
 
-from jobs.report.model import json_rows
-from jobs.show.known import require_known
+from jobs.known import require_known
+from jobs.output.text import json_rows
 from jobs.show.page import Page, frame_of, require_page
 from schemas.choices import ACTION_STATES, ActionState, RuleStatus, TriggerName
 from schemas.rules import Rule
+
+if TYPE_CHECKING:
+    import duckdb
 
 _FIRINGS: Final = """
 SELECT firing_id, fired_at, rule_id::VARCHAR AS rule_id, kind::VARCHAR AS kind, trigger::VARCHAR AS trigger,
@@ -33,6 +35,8 @@ FROM action_states
 WHERE ($rule IS NULL OR rule_id = $rule) AND ($iccid IS NULL OR iccid = $iccid)
     AND ($since IS NULL OR created_at >= $since) AND ($state IS NULL OR state = $state)
 """
+_FIRINGS_ORDER: Final = "fired_at DESC, journal_partition DESC, journal_offset DESC, rule_id, iccid, kind"
+_ACTIONS_ORDER: Final = "created_at DESC, journal_partition DESC, journal_offset DESC, rule_id, iccid, sequence"
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,11 @@ def rule_detail(
     """Return the rule with this id and its `latest` newest firings. Raises UsageError if the rule does not exist."""
     require_rule(rules, rule_id)
     (rule,) = (one for one in documents if one.id == rule_id)
+    require_page(latest, 0)
     status = _with_firings(connection, rules.filter(pl.col("rule_id") == rule_id)).row(0, named=True)
     counted = connection.execute("SELECT state, count(*) FROM action_states WHERE rule_id = $1 GROUP BY 1", [rule_id])
     by_state = {str(state): 0 for state in ACTION_STATES} | dict(counted.fetchall())
-    return RuleDetail(rule, status, by_state, list_firings(connection, rule=rule_id, limit=latest).rows)
+    return RuleDetail(rule, status, by_state, latest_firings(connection, latest, rule=rule_id))
 
 
 def require_rule(rules: pl.DataFrame, rule_id: str | None) -> None:
@@ -110,8 +115,16 @@ def list_firings(
     offset: int = 0,
 ) -> Page:
     """Return firings, newest first: those of a rule, of a SIM, and since a time, if these filters are given (L12)."""
-    order = "fired_at DESC, journal_partition DESC, journal_offset DESC, rule_id, iccid, kind"
-    return _page(connection, _FIRINGS, order, {"rule": rule, "iccid": iccid, "since": since}, limit, offset)
+    asked = {"rule": rule, "iccid": iccid, "since": since}
+    return _page(connection, _FIRINGS, _FIRINGS_ORDER, asked, limit, offset)
+
+
+def latest_firings(
+    connection: duckdb.DuckDBPyConnection, limit: int, *, rule: str | None = None, iccid: str | None = None
+) -> pl.DataFrame:
+    """Return the rows of `list_firings` without counting all of them, which would read the history once more."""
+    asked = {"rule": rule, "iccid": iccid, "since": None}
+    return _rows(connection, _FIRINGS, _FIRINGS_ORDER, asked, limit, 0)
 
 
 def list_actions(
@@ -125,9 +138,14 @@ def list_actions(
     offset: int = 0,
 ) -> Page:
     """Return actions with their state, newest first. Actions of one firing are in their sequence (L10)."""
-    order = "created_at DESC, journal_partition DESC, journal_offset DESC, rule_id, iccid, sequence"
     asked = {"rule": rule, "iccid": iccid, "since": since, "state": state}
-    return _page(connection, _ACTIONS, order, asked, limit, offset)
+    return _page(connection, _ACTIONS, _ACTIONS_ORDER, asked, limit, offset)
+
+
+def latest_actions(connection: duckdb.DuckDBPyConnection, limit: int, *, iccid: str) -> pl.DataFrame:
+    """Return the rows of `list_actions` without counting all of them."""
+    asked = {"rule": None, "iccid": iccid, "since": None, "state": None}
+    return _rows(connection, _ACTIONS, _ACTIONS_ORDER, asked, limit, 0)
 
 
 def _page(
@@ -135,10 +153,14 @@ def _page(
 ) -> Page:
     require_page(limit, offset)
     ((total,),) = connection.execute(f"SELECT count(*) FROM ({sql})", asked).fetchall()
-    rows = connection.sql(
-        f"{sql} ORDER BY {order} LIMIT $limit OFFSET $offset", params={**asked, "limit": limit, "offset": offset}
-    )
-    return Page(int(total), offset, frame_of(rows))
+    return Page(int(total), offset, _rows(connection, sql, order, asked, limit, offset))
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, sql: str, order: str, asked: dict[str, Any], limit: int, offset: int
+) -> pl.DataFrame:
+    params = {**asked, "limit": limit, "offset": offset}
+    return frame_of(connection.sql(f"{sql} ORDER BY {order} LIMIT $limit OFFSET $offset", params=params))
 
 
 def _with_firings(connection: duckdb.DuckDBPyConnection, rules: pl.DataFrame) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import polars as pl
 from rich.console import RenderableType
 from rich.text import Text
 
-from jobs.cli.printable import printable
+from jobs.output.printable import printable
 from jobs.show.page import Page
 from jobs.show.rules import RuleDetail
 from jobs.show.tables import Listing, listing_table, pairs_table, quantity_cell, range_text, safe, spaced

@@ -3,127 +3,177 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import polars as pl
 
-from jobs.cli.console import progress_bar
-from jobs.cli.context import Data, parse_instant
+from jobs.context import Data, parse_instant
+from jobs.output.console import progress_bar
 from jobs.show import gauges
-from jobs.show.sql import connect
-from pipeline.config import load_config
 from pipeline.extras import require_extra
 from pipeline.history.reader import Histories
-from rating.engine import Engine
-from rating.errors import StorageError, WorldError
-from rating.queries.schemas import StateViews
-from rating.queries.views import rules_view, state_views
+from pipeline.store.directory import DataDirectory
+from rating.errors import StorageError, UsageError, WorldError
+from rating.queries.queried import Queried
+from rating.queries.schemas import VIEWS, StateViews
+from rating.queries.views import cycles_gone, state_views
 from schemas.rules import Rule
+
+if TYPE_CHECKING:
+    import duckdb
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True)
 class Reading:
     """A consistent reading: the history, and the state of each journal partition as of the same point.
 
-    `facts` has paths, offsets and sizes as JSON values.
+    `facts` has paths, offsets and sizes as JSON values. `connect` opens the history.
     """
 
-    connection: duckdb.DuckDBPyConnection
-    engines: list[Engine]
+    connect: Callable[[], duckdb.DuckDBPyConnection]
+    parts: Sequence[Queried]
     as_of: dt.datetime
     facts: Mapping[str, Any]
     cycle: str | None = None
+    asked: bool = False  # whether the user named the time
+
+    def require_counters(self) -> None:
+        """Raise UsageError if the state keeps no counters of a cycle that was open at the time that was asked."""
+        gone = sorted({name for part in self.parts for name in cycles_gone(part, us_of(self.as_of))})
+        if self.asked and gone:
+            raise UsageError(
+                f"--as-of: found {self.as_of:%Y-%m-%d}, in cycle {', '.join(gone)}, which takes no more usage; "
+                f"expected a time in a cycle that is open or in its grace period. `weir report --cycle {gone[0]}` and "
+                "`weir card ICCID --as-of TIME` show usage of closed cycles"
+            )
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The history in DuckDB, opened when it is first asked for."""
+        return self.connect()
 
     @cached_property
     def views(self) -> StateViews:
         """The state views of all partitions, combined."""
-        return joined(self._parts)
+        return joined(self._views)
 
     @cached_property
     def windows(self) -> pl.DataFrame | None:
         """The first and the last day of the pools' cycles (jobs.show.gauges.windows_of), or None without partitions."""
-        found = [gauges.windows_of(engine, views) for engine, views in zip(self.engines, self._parts, strict=True)]
+        found = [gauges.windows_of(part, views) for part, views in zip(self.parts, self._views, strict=True)]
         return pl.concat(found) if found else None
 
     @cached_property
     def rules(self) -> pl.DataFrame:
         """The rules view. Every partition has the same rules."""
-        return joined([StateViews(rules=rules_view(engine)) for engine in self.engines]).rules
+        return self.views.rules
 
     @cached_property
     def account_ids(self) -> set[str]:
         """The ids of the accounts in the catalogue."""
-        return {account.id for engine in self.engines for account in engine.state.catalogue.accounts}
+        return {account.id for part in self.parts for account in part.state.catalogue.accounts}
 
     @cached_property
     def plan_ids(self) -> set[str]:
         """The ids of the plans in the catalogue."""
-        return {plan.id for engine in self.engines for plan in engine.state.catalogue.plans}
+        return {plan.id for part in self.parts for plan in part.state.catalogue.plans}
 
     @cached_property
     def pool_ids(self) -> set[str]:
         """The ids of the pools in the catalogue."""
-        return {pool.id for engine in self.engines for pool in engine.state.catalogue.pools}
+        return {pool.id for part in self.parts for pool in part.state.catalogue.pools}
 
     @property
     def rule_documents(self) -> list[Rule]:
         """The definitions of the rules in the catalogue."""
-        return [*{rule.id: rule for engine in self.engines for rule in engine.state.catalogue.rules}.values()]
+        return [*{rule.id: rule for part in self.parts for rule in part.state.catalogue.rules}.values()]
 
     @cached_property
-    def _parts(self) -> list[StateViews]:
-        return [state_views(engine, self.cycle) for engine in self.engines]
+    def _views(self) -> list[StateViews]:
+        as_of_us = us_of(self.as_of) if self.asked else None
+        return [state_views(part, self.cycle, as_of_us) for part in self.parts]
+
+
+def us_of(moment: dt.datetime) -> int:
+    """Return a time in microseconds since 1970 UTC."""
+    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 def joined(views: list[StateViews]) -> StateViews:
     """Combine the views of partitions. Accounts and rules, which every partition has, are in the result once."""
     if len(views) == 1:
         return views[0]
-    frames = {
-        one.name: pl.concat([getattr(StateViews(), one.name), *(getattr(view, one.name) for view in views)])
-        for one in fields(StateViews)
-    }
-    frames["accounts"] = frames["accounts"].unique("account_id", keep="first", maintain_order=True)
-    frames["rules"] = frames["rules"].unique("rule_id", keep="first", maintain_order=True).sort("rule_id")
-    frames["counters"] = frames["counters"].sort("cycle", "subject_kind", "subject", "counter")
-    return StateViews(**frames)
+    return StateViews(**{name: partial(_joined, views, name) for name in VIEWS})
+
+
+def _joined(views: list[StateViews], name: str) -> pl.DataFrame:
+    parts: list[pl.DataFrame] = [getattr(view, name) for view in (StateViews(), *views)]
+    frame = pl.concat(parts, how="vertical_relaxed")  # only some may have charges that do not fit 64 bits (nanos_type)
+    match name:
+        case "accounts":
+            return frame.unique("account_id", keep="first", maintain_order=True)
+        case "rules":
+            return frame.unique("rule_id", keep="first", maintain_order=True).sort("rule_id")
+        case "counters":
+            return frame.sort("cycle", "subject_kind", "subject", "counter", "currency")
+    return frame
 
 
 @contextmanager
-def reading(data: Data, as_of: str | None = None, cycle: str | None = None) -> Iterator[Reading]:
+def reading(
+    data: Data, as_of: str | None = None, cycle: str | None = None, *, check: bool = False
+) -> Iterator[Reading]:
     """Open state and history to read, as of `as_of` or else of the latest arrival.
 
     For the history of streaming workers, the state comes from the Kafka topics that [kafka] and [worker] of the
-    configuration name. It is the state as of the landed rows. Raises WorldError if Kafka cannot be reached, UsageError
-    if `as_of` is not a time, and the errors of opening the data directory.
+    configuration name. It is the state as of the landed rows. With `check`, the files of the history are compared with
+    their digests when the history is opened. Raises WorldError if Kafka cannot be reached, UsageError if `as_of` is not
+    a time, and the errors of opening the data directory.
     """
     moment = parse_instant(as_of, "--as-of")
     if data.is_streaming():
-        with Histories.open(data.path) as histories, connect(histories) as connection:
+        with Histories.open(data.path) as histories, _connecting(histories, check) as connect:
             engines, landed = _restored(data, histories)
             facts: dict[str, Any] = {
                 "data": str(data.path),
                 "journal_offsets": {str(partition): offset for partition, offset in landed.items()},
                 **_sizes(histories),
             }
-            yield Reading(connection, engines, _moment(engines, moment), facts, cycle)
+            yield Reading(connect, engines, _moment(engines, moment), facts, cycle, moment is not None)
         return
-    with data.read() as driver, connect(driver.directory) as connection:
-        manifest = driver.directory.manifest
+    with data.read() as committed, _connecting(committed.directory, check) as connect:
+        directory = committed.directory
         facts = {
-            "data": str(driver.directory.path),
-            "checkpoint": manifest.checkpoint,
-            "journal_offset": driver.engine.state.offset,
-            **_sizes(Histories.open(driver.directory)),
-            "total": driver.facts.total.to_dict(),
-            "under_way": [source.name for one in driver.facts.under_way for source in one.sources[one.file :]],
+            "data": str(directory.path),
+            "checkpoint": directory.manifest.checkpoint,
+            "journal_offset": committed.state.offset,
+            **_sizes(Histories.open(directory)),
+            "total": committed.facts.total.to_dict(),
+            "under_way": [source.name for one in committed.facts.under_way for source in one.sources[one.file :]],
         }
-        yield Reading(connection, [driver.engine], _moment([driver.engine], moment), facts, cycle)
+        yield Reading(connect, [committed], _moment([committed], moment), facts, cycle, moment is not None)
+
+
+@contextmanager
+def _connecting(data: DataDirectory | Histories, check: bool) -> Iterator[Callable[[], duckdb.DuckDBPyConnection]]:
+    """Yield a function that opens the history in DuckDB, as it is now, until this ends.
+
+    With `check`, it first compares the files of the history with their digests.
+    """
+    with ExitStack() as opened:
+
+        def connect() -> duckdb.DuckDBPyConnection:
+            from jobs.show.sql import connect  # DuckDB loads slowly, and not every command asks it
+
+            return opened.enter_context(connect(data, check=check))
+
+        yield connect
 
 
 def _sizes(histories: Histories) -> dict[str, int]:
@@ -132,18 +182,19 @@ def _sizes(histories: Histories) -> dict[str, int]:
     return {"files": len(entries), "size_bytes": sum(entry.size_bytes for entry in entries)}
 
 
-def _moment(engines: list[Engine], asked: dt.datetime | None) -> dt.datetime:
+def _moment(parts: Sequence[Queried], asked: dt.datetime | None) -> dt.datetime:
     if asked is not None:
         return asked
-    clock_us = max((engine.state.clock_us for engine in engines), default=0)
+    clock_us = max((part.state.clock_us for part in parts), default=0)
     if not clock_us:
         return dt.datetime.now(dt.UTC)
-    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=clock_us)
+    return _EPOCH + dt.timedelta(microseconds=clock_us)
 
 
-def _restored(data: Data, histories: Histories) -> tuple[list[Engine], dict[int, int]]:
+def _restored(data: Data, histories: Histories) -> tuple[Sequence[Queried], dict[int, int]]:
     """Restore the state of each partition as of its landed rows. Return the engines and the landed offsets."""
     with require_extra("kafka", f"{data.path} is the history of streaming workers; reading their state"):
+        from pipeline.config import load_config
         from pipeline.streaming.land.folder import landed_at
         from pipeline.streaming.rate.restore import engines_of
     config = load_config(data.config)

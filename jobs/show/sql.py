@@ -1,15 +1,15 @@
 """SQL over the history: DuckDB reads the committed Parquet files in place (Q5).
 
 A connection reads a snapshot: for each partition, the files that the manifest lists when the connection is made. Later
-writes do not change it.
+writes do not change it. It reaches these files and nothing else of the machine (docs/decisions/0142).
 """
 
 from __future__ import annotations
 
 import csv
 import datetime as dt
-import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from importlib import resources
@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.cli.printable import printable
+from jobs.output.formulas import defused
+from jobs.output.printable import printable
 from pipeline.history.reader import Histories, no_state
 from pipeline.store.directory import DataDirectory
 from rating.errors import InputError, UsageError
@@ -31,20 +32,25 @@ from rating.queries.schemas import StateViews
 from schemas.tables import TABLES
 
 SHOWN_ROWS = 100
+_VIEWS = {"daily": ("rated",), "cycles": ("rated",), "action_states": ("actions", "results")}  # of views.sql
 STATE_TABLES = ("accounts", "cards", "counters", "pools", "fees", "rules")
 
 
 @contextmanager
 def connect(
-    data: Path | DataDirectory | Histories, state: StateViews | None = None
+    data: Path | DataDirectory | Histories, state: StateViews | None = None, *, check: bool = False
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a DuckDB connection with the tables and views of the history that docs/tables.md describes.
 
     It has what is committed now, of all partitions. If `state` is given, it also has the tables of STATE_TABLES. A
-    table without rows still has its columns. Times are shown in UTC. Raises UsageError if there is no data directory,
-    and StorageError if it is damaged.
+    table without rows still has its columns. Times are shown in UTC. With `check`, all files of the history are first
+    compared with their digests. Raises UsageError if there is no data directory, and StorageError if it is damaged.
     """
-    with _opened(data) as histories, histories.read(lambda: _connect(histories, state)) as connection:
+    checked = TABLES if check else ()
+    with (
+        _opened(data) as histories,
+        histories.read(lambda: _connect(histories, state, checked, trusted=True)) as connection,
+    ):
         yield connection
 
 
@@ -57,7 +63,14 @@ def _opened(data: Path | DataDirectory | Histories) -> Iterator[Histories]:
             yield histories
 
 
-def _connect(histories: Histories, state: StateViews | None) -> duckdb.DuckDBPyConnection:
+def _connect(
+    histories: Histories, state: StateViews | None, checked: Iterable[str] = (), *, trusted: bool = False
+) -> duckdb.DuckDBPyConnection:
+    """Return a connection to the history. `checked` are tables whose files are compared with their digests.
+
+    Unless it is `trusted`, the connection reads no other file, opens no network connection, writes nothing, and cannot
+    be told otherwise.
+    """
     # DuckDB must not download extensions, and a query must not read Python variables as tables.
     options: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
@@ -66,8 +79,12 @@ def _connect(histories: Histories, state: StateViews | None) -> duckdb.DuckDBPyC
     }
     connection = duckdb.connect(config=options)
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")  # it is printed on stdout, between the rows of the answer
+    allowed: list[str] = []
     for name, schema in TABLES.items():
-        files = histories.files(name)
+        # DuckDB does not verify the checksums of Parquet pages, so whoever needs true sums checks the whole file.
+        files = histories.files(name, check=name in checked)
+        allowed += [form(file) for file in files for form in (_quoted, _literal)]  # DuckDB asks for both
         if files:
             listed = ", ".join(_literal(file) for file in files)
             connection.execute(
@@ -80,6 +97,10 @@ def _connect(histories: Histories, state: StateViews | None) -> duckdb.DuckDBPyC
     if state is not None:
         for name in STATE_TABLES:
             connection.register(name, getattr(state, name).to_arrow())
+    if not trusted:
+        connection.execute(f"SET allowed_paths = [{', '.join(allowed)}]")
+        for setting in ("temp_directory = ''", "enable_external_access = false", "lock_configuration = true"):
+            connection.execute(f"SET {setting}")
     return connection
 
 
@@ -93,28 +114,63 @@ def _literal(path: Path) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def run_sql(data: Path | DataDirectory | Histories, sql: str, state: StateViews | None = None) -> pa.Table:
+def _quoted(path: Path) -> str:
+    """Return a path as an SQL string literal, as it is."""
+    return "'" + str(path.absolute()).replace("'", "''") + "'"
+
+
+def run_sql(
+    data: Path | DataDirectory | Histories,
+    sql: str,
+    state: StateViews | None = None,
+    *,
+    trusted: bool = False,
+    check: bool = True,
+) -> pa.Table:
     """Run one statement that only reads (SELECT, FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE) and return its rows.
+
+    Unless it is `trusted`, the statement reaches nothing of the machine but the tables and views. With `check`, the
+    files of the tables that it names are first compared with their digests.
 
     If a compaction replaces files meanwhile, the statement runs again over the new files. Raises InputError with
     DuckDB's message if the statement is invalid. Raises UsageError if there is not exactly one statement, if it does
-    not only read, or if it names a table of the state and streaming workers have the state.
+    not only read, or if it names a table of the state and streaming workers have the state. Raises StorageError if a
+    file has changed since it was written.
     """
     _require_reading(sql)
+    checked = _named(sql) if check else ()
     with _opened(data) as histories:
 
         def run() -> pa.Table:
-            with _connect(histories, state) as connection:
+            with _connect(histories, state, checked, trusted=trusted) as connection:
                 relation = connection.sql(sql)
                 return relation.to_arrow_table() if relation is not None else pa.table({})
 
+        def vanished(failure: Exception) -> bool:
+            # DuckDB looks for a folder where a file is gone, which it may not.
+            refused = isinstance(failure, duckdb.PermissionException) and str(histories.path) in str(failure)
+            return refused or isinstance(failure, duckdb.IOException)
+
         try:
-            return histories.read(run, vanished=lambda failure: isinstance(failure, duckdb.IOException))
+            return histories.read(run, vanished=vanished)
+        except duckdb.PermissionException as failure:
+            raise InputError(
+                f"the query reaches beyond the tables and views of the history, which only --trust lets it: {failure}"
+            ) from failure
         except duckdb.Error as failure:
             missing = [name for name in STATE_TABLES if f"Table with name {name} does not exist" in str(failure)]
             if histories.streaming and missing:
                 raise no_state(histories.path, f"the table {missing[0]}") from failure
             raise InputError(f"the query cannot be answered: {failure}") from failure
+
+
+def _named(sql: str) -> Iterable[str]:
+    """Return the tables of the history whose files a statement may read: those whose names are in it, or in a view."""
+    words = {*re.findall(r"\w+", sql.lower())}
+    for view, tables in _VIEWS.items():
+        if view in words:
+            words.update(tables)
+    return words & TABLES.keys()
 
 
 def _require_reading(sql: str) -> None:
@@ -179,13 +235,36 @@ def _json_value(value: Any) -> Any:
 
 
 def rows_as_csv(table: pa.Table) -> str:
-    """Return rows as CSV with a header line, empty fields for null, and times in ISO 8601."""
-    target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(table.column_names)
-    columns = [[_json_value(value) for value in column.to_pylist()] for column in table.columns]
+    """Return rows as CSV with a header line, empty fields for null, and times in ISO 8601.
+
+    A text or name that a spreadsheet would evaluate as a formula gets a leading apostrophe; numbers never do.
+    """
+    lines = _Lines()
+    writer = csv.writer(lines)
+    writer.writerow([defused(name) for name in table.column_names])
+    columns = [
+        [_json_value(value) if _is_number(column.type) else _csv_cell(value) for value in column.to_pylist()]
+        for column in table.columns
+    ]
     writer.writerows(zip(*columns, strict=True))
-    return target.getvalue()
+    return "".join(lines.written)
+
+
+class _Lines:
+    """Takes rows of CSV that end in CR LF, so that a cell with either is quoted, and keeps them ending in LF."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def write(self, row: str) -> None:
+        """Take one row."""
+        self.written.append(row.removesuffix("\r\n") + "\n")
+
+
+def _csv_cell(value: Any) -> Any:
+    """Return a value that is no number as a cell of CSV."""
+    cell = _json_value(value)
+    return cell if cell is None or isinstance(cell, bool | int | float) else defused(str(cell))
 
 
 def render(table: pa.Table, console: Console, shown_rows: int = SHOWN_ROWS) -> None:

@@ -14,8 +14,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from jobs.cli.printable import printable
-from jobs.report.text import quantity_text
+from jobs.output.printable import printable
+from jobs.output.text import quantity_text
 from jobs.show.page import Page
 
 # Headings of columns whose texts wrap, and the minimum width of such a column.

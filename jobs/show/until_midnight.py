@@ -7,15 +7,15 @@ a record that arrived today for an earlier day, because the time of use decides.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from jobs.cli.printable import printable
+from jobs.output.printable import printable
 from rating.calendars.calendar import day_date, zone_calendar
-from rating.queries.schemas import COUNTERS_VIEW, StateViews
+from rating.queries.schemas import COUNTERS_VIEW, StateViews, nanos_type
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,38 +25,39 @@ if TYPE_CHECKING:
 _SUMS_SQL = """
 WITH used AS (
     SELECT subject_kind::VARCHAR AS subject_kind, subject, iccid, rate::VARCHAR AS counter, cycle::VARCHAR AS cycle,
-        sum(billable_quantity - from_test)::BIGINT AS billable, sum(from_allowance)::BIGINT AS allowance_used,
-        sum(from_addon)::BIGINT AS addon_used, sum(overage)::BIGINT AS overage,
-        sum(charge_nanos)::BIGINT AS charge_nanos
+        currency::VARCHAR AS currency, sum(billable_quantity - from_test)::BIGINT AS billable,
+        sum(from_allowance)::BIGINT AS allowance_used, sum(from_addon)::BIGINT AS addon_used,
+        sum(overage)::BIGINT AS overage, sum(charge_nanos)::DECIMAL(38, 0) AS charge_nanos
     FROM rated JOIN account_days ON account_days.account_id = rated.account_id AND rated.day <= account_days.until
     WHERE rated.cycle IN (SELECT cycle FROM held)
         AND (rated.iccid IN (SELECT subject FROM held) OR rated.subject IN (SELECT subject FROM held))
     GROUP BY ALL
 )
-SELECT 'sim' AS subject_kind, iccid AS subject, counter, cycle, sum(billable)::BIGINT AS billable,
+SELECT 'sim' AS subject_kind, iccid AS subject, counter, cycle, currency, sum(billable)::BIGINT AS billable,
     sum(allowance_used) FILTER (subject_kind = 'sim')::BIGINT AS allowance_used,
     sum(addon_used) FILTER (subject_kind = 'sim')::BIGINT AS addon_used,
     sum(overage) FILTER (subject_kind = 'sim')::BIGINT AS overage,
-    sum(charge_nanos) FILTER (subject_kind = 'sim')::BIGINT AS charge_nanos
+    sum(charge_nanos) FILTER (subject_kind = 'sim')::DECIMAL(38, 0) AS charge_nanos
 FROM used GROUP BY ALL
 UNION ALL
-SELECT subject_kind, subject, counter, cycle, sum(billable)::BIGINT, sum(allowance_used)::BIGINT,
-    sum(addon_used)::BIGINT, sum(overage)::BIGINT, sum(charge_nanos)::BIGINT
+SELECT subject_kind, subject, counter, cycle, currency, sum(billable)::BIGINT, sum(allowance_used)::BIGINT,
+    sum(addon_used)::BIGINT, sum(overage)::BIGINT, sum(charge_nanos)::DECIMAL(38, 0)
 FROM used WHERE subject_kind <> 'sim' GROUP BY ALL
 """
-_SUMS = ("billable", "allowance_used", "addon_used", "overage", "charge_nanos")
+_KEYS = ("subject_kind", "subject", "counter", "cycle")
+_UNITS = ("billable", "allowance_used", "addon_used", "overage")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ShownUsage:
     """The kind of usage that is shown: live at `as_of`, or until the end of the day in `until` for each time zone."""
 
     as_of: dt.datetime
     until: dict[str, dt.date] | None = None
 
-    def of_zone(self, zone: str) -> Reading:
+    def of_zone(self, zone: str) -> ShownUsage:
         """Return the reading for accounts in one time zone."""
-        return self if self.until is None else Reading(self.as_of, {zone: self.until[zone]})
+        return self if self.until is None else ShownUsage(self.as_of, {zone: self.until[zone]})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the reading as JSON values."""
@@ -96,7 +97,7 @@ def _day_before(zone: str, us: int) -> dt.date:
 
 def until_midnight(
     connection: duckdb.DuckDBPyConnection, views: StateViews, as_of: dt.datetime, iccid: str | None = None
-) -> tuple[StateViews, Reading]:
+) -> tuple[StateViews, ShownUsage]:
     """Return `views` with counters until the end of the previous local day of each account, and the matching reading.
 
     If `iccid` is given, the result has only the counters of the card, its device and its pool.
@@ -113,10 +114,34 @@ def until_midnight(
     rows = connection.sql(_SUMS_SQL)
     sums = pl.from_arrow(rows.to_arrow_table())
     assert isinstance(sums, pl.DataFrame)
-    keys = ["subject_kind", "subject", "counter", "cycle"]
-    counted = (
-        counters.drop(_SUMS)
-        .join(sums, on=keys, how="left", maintain_order="left")
-        .with_columns(pl.col(_SUMS).fill_null(0))
+    counted = _recount(counters, sums)
+    return views.with_views(counters=counted.select(list(COUNTERS_VIEW))), ShownUsage(as_of, days)
+
+
+def _recount(counters: pl.DataFrame, sums: pl.DataFrame) -> pl.DataFrame:
+    """Return the counters with units and charges from `sums`, which has one row per counter and currency.
+
+    A counter has its units in its first row, and a row for each further currency (rating.queries.counters).
+    """
+    own = counters.group_by(_KEYS, maintain_order=True).agg(
+        pl.col("allowance_size").sum(), pl.all().exclude(*_KEYS, "allowance_size").first()
     )
-    return replace(views, counters=counted.select(list(COUNTERS_VIEW))), Reading(as_of, days)
+    units = sums.group_by(_KEYS).agg(pl.col(_UNITS).sum())
+    rows = (
+        own.drop(*_UNITS, "charge_nanos")
+        .join(units, on=_KEYS, how="left", maintain_order="left")
+        .join(
+            sums.select(*_KEYS, "charge_nanos", charged_in="currency").filter(pl.col("charge_nanos") != 0),
+            on=_KEYS,
+            how="left",
+            maintain_order="left",
+        )
+        .with_columns(
+            pl.col(*_UNITS, "charge_nanos").fill_null(0), currency=pl.coalesce("charged_in", pl.col("currency"))
+        )
+    )
+    further = pl.int_range(pl.len()).over(_KEYS) > 0
+    counted = rows.with_columns(
+        pl.when(further).then(0).otherwise(pl.col(name)).alias(name) for name in (*_UNITS, "allowance_size")
+    )
+    return counted.with_columns(pl.col("charge_nanos").cast(nanos_type(counted["charge_nanos"])))

@@ -103,11 +103,11 @@ def _own() -> Iterator[None]:
     """Add advice to the LockedError that the block raises if a worker has locked the partition."""
     try:
         yield
-    except LockedError as held:
+    except LockedError as locked:
         raise LockedError(
-            f"{held}: streaming workers feed ClickHouse by themselves where [clickhouse] of their configuration says; "
-            "stop them to load or check by hand"
-        ) from held
+            f"{locked}: streaming workers load ClickHouse themselves, if they are configured to; "
+            "stop them before you load or check by hand"
+        ) from locked
 
 
 def _rows_in(client: Client, name: str) -> int:
@@ -136,13 +136,13 @@ def _refuse_another(histories: Histories, client: Client, landed: dict[tuple[str
         raise _another(
             histories,
             client,
-            f"{theirs[0]:,} rated rows with {theirs[1]:,} nanos where this history has {ours[0]:,} with {ours[1]:,}",
+            f"{theirs[0]:,} rated rows with {theirs[1]:,} nanos; this history has {ours[0]:,} with {ours[1]:,}",
         )
 
 
 def _another(histories: Histories, client: Client, found: str) -> WorldError:
     return WorldError(
-        f"{client.where}: the database {client.database} holds the history of something other than {histories.path}: "
+        f"{client.where}: the database {client.database} has another history than {histories.path}: "
         f"found {found}; name another database in [clickhouse]"
     )
 

@@ -59,13 +59,13 @@ def compact(path: Path, *, target_rows: int = FILE_ROWS, target_bytes: int = TAR
         try:
             with DataDirectory.open(folder, write=True) as directory:
                 _compact(directory, done, target_rows, target_bytes)
-        except LockedError as held:
+        except LockedError as locked:
             if not histories.streaming:
                 raise
             raise LockedError(
-                f"{held}: a worker merges small files of its partitions by itself; to merge them further, stop it "
-                "first. Partitions before this one are done"
-            ) from held
+                f"{locked}: a worker merges small files of its partitions itself; to merge them further, stop it "
+                "first. Lower partitions are merged already"
+            ) from locked
     return done
 
 

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import get_args
 
+import numpy as np
 import polars as pl
 
 from pipeline.catalogue.cards import CardSet
 from pipeline.catalogue.findings import SHOWN, Findings, choice
 from pipeline.catalogue.merge import Known
+from rating.catalogue.cards import merged
 from rating.catalogue.check_digits import eid_valid_column, luhn_valid_column
-from schemas.cards import Pool
+from schemas.cards import CARD_SCHEMA, Pool
 from schemas.choices import CARD_STATUSES
 from schemas.plans import Cycle
 from schemas.rules import Reason
@@ -20,7 +22,7 @@ from schemas.rules import Reason
 REASONS: tuple[str, ...] = get_args(Reason)
 
 _FORMS = {
-    "iccid": (r"^[0-9]{19,20}$", "19 or 20 digits"),
+    "iccid": (r"^[0-9]{2}[0-9A-E]{16,20}$", "18 to 22 digits, or letters A to E behind the first two"),
     "imsi": (r"^[0-9]{14,15}$", "14 or 15 digits"),
     "msisdn": (r"^[0-9]{5,15}$", "5 to 15 digits with the country code, without +"),
     "eid": (r"^[0-9]{32}$", "32 digits"),
@@ -39,7 +41,9 @@ def check_cards(
         cards.report(frame.filter(pl.col(name).is_null()), name, "a value in every row", findings)
     if check_digits:
         _check_digits(cards, frame, findings)
-    _check_values(cards, frame, findings)
+    whole = in_full(frame, in_force)
+    _check_values(cards, frame, whole, findings)
+    _check_dates(cards, frame, whole, findings)
     for column, legal, noun in (
         ("account", known.accounts, "an account: one of"),
         ("plan", known.plans, "a plan: one of"),
@@ -48,7 +52,24 @@ def check_cards(
         _check_names(cards, frame, column, legal, noun, findings)
     staying = in_force.join(frame.select("iccid"), on="iccid", how="anti")
     _check_duplicates(cards, frame, staying, findings)
-    _check_pools(cards, frame, staying, known, findings)
+    _check_pools(cards, whole, staying, known, findings)
+
+
+def in_full(frame: pl.DataFrame, in_force: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows with the values that a card in force keeps, because its row does not give them.
+
+    The columns are those of `frame`, in its order.
+    """
+    known = in_force.join(frame.select("iccid"), on="iccid", how="semi")
+    if known.is_empty():
+        return frame
+    found = frame.select("iccid").with_row_index("at").join(known, on="iccid", maintain_order="left")
+    at = found["at"].to_numpy()
+    now = merged(found.select(*CARD_SCHEMA), frame[at])
+    others = [name for name in frame.columns if name not in CARD_SCHEMA]
+    now = pl.concat([now, frame[at].select(others)], how="horizontal").select(frame.columns)
+    places = np.concatenate([np.setdiff1d(np.arange(len(frame)), at), at])
+    return pl.concat([frame[places[: len(frame) - len(at)]], now])[np.argsort(places)]
 
 
 def _form(expected: str) -> Callable[[str], str]:
@@ -73,12 +94,28 @@ def _check_digits(cards: CardSet, frame: pl.DataFrame, findings: Findings) -> No
         cards.report(bad, "eid", "two last digits that fit the others (modulo 97): a digit is wrong", findings)
 
 
-def _check_values(cards: CardSet, frame: pl.DataFrame, findings: Findings) -> None:
+def _check_dates(cards: CardSet, frame: pl.DataFrame, whole: pl.DataFrame, findings: Findings) -> None:
+    """Add findings about days of a plan or pool that the row does not name."""
+    bad = frame.filter(pl.col("plan").is_null() & pl.col("plan_from").is_not_null())
+    cards.report(bad, "plan_from", "the plan that begins on this day, in the same row", findings)
+    bad = frame.filter(pl.col("pool").is_null() & pl.col("pool_from").is_not_null())
+    cards.report(bad, "pool_from", "the pool that the card joins on this day, in the same row", findings)
+    joined = pl.col("given").str.split(",").list.contains("pool")
+    bad = whole.filter(pl.col("pool_until").is_not_null() & pl.col("pool").is_null() & ~joined)
+    cards.report(bad, "pool_until", "a day for a card that is in a pool, or a pool in the same row", findings)
+    bad = frame.filter(pl.col("pool_until").is_not_null() & pl.col("pool").is_null() & joined)
+    cards.report(
+        bad, "pool_until", "a pool in the same row, or no column pool, to end the present membership", findings
+    )
+
+
+def _check_values(cards: CardSet, frame: pl.DataFrame, whole: pl.DataFrame, findings: Findings) -> None:
     bad = frame.filter(~pl.col("status").is_in(CARD_STATUSES))
     cards.report(bad, "status", lambda value: choice(value, CARD_STATUSES), findings)
     bad = frame.filter(~pl.col("status_reason").is_in(REASONS))
     cards.report(bad, "status_reason", lambda value: choice(value, REASONS), findings)
-    bad = frame.filter(pl.col("status_reason").is_in(REASONS) & pl.col("status").ne_missing("suspended"))
+    reason = pl.col("status_reason").is_in(REASONS) & pl.col("given").str.split(",").list.contains("status_reason")
+    bad = whole.filter(reason & pl.col("status").ne_missing("suspended"))
     cards.report(bad, "status_reason", "a reason with the status suspended only", findings)
     cards.report(frame.filter(pl.col("term_months") < 1), "term_months", "1 or more, or nothing", findings)
     bad = frame.filter(pl.col("pool_until") < pl.col("pool_from"))
@@ -137,10 +174,13 @@ class _Member:
 
 def _check_pools(cards: CardSet, frame: pl.DataFrame, staying: pl.DataFrame, known: Known, findings: Findings) -> None:
     """Add findings about pool members: account, plans that pool, one tier in a same_tier pool, currency and cycle."""
-    members = frame.filter(pl.col("pool").is_not_null())
+    told = pl.col("given").str.split(",")
+    members = frame.filter(pl.col("pool").is_not_null() & (told.list.contains("pool") | told.list.contains("plan")))
     pools = {name: pool for name, pool in known.pools.items() if pool is not None}
     accounts = {name: pool.account for name, pool in pools.items()}
     owner = pl.col("pool").replace_strict(accounts, default=None, return_dtype=pl.String)
+    # A card that moves to another account leaves its pool by itself, unless the row puts it into one.
+    members = members.filter((owner == pl.col("account")).fill_null(True) | told.list.contains("pool"))
     bad = members.filter(owner != pl.col("account"))
     stray = bad.with_columns(found=pl.format("{} of another account than {}", "pool", "account"))
     cards.report(stray, "pool", lambda value: f"a pool of the card's account: {_pools_of(accounts, value)}", findings)

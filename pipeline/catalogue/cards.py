@@ -15,22 +15,28 @@ import polars as pl
 
 from pipeline.catalogue.files import decode
 from pipeline.catalogue.findings import Entry, Findings, Text, choice, shown
-from schemas.cards import CARD_SCHEMA
+from schemas.cards import CARD_SCHEMA, CHANGE_SCHEMA
 
 # Origin of a row: `source` is an index into the sources, `row` the row in that source.
 ORIGIN_SCHEMA: dict[str, pl.DataType] = {"source": pl.UInt32(), "row": pl.UInt32()}
 MOST_LIKE_IT = 1000  # findings of one kind that are reported one by one
 
-_DATES = [name for name, kind in CARD_SCHEMA.items() if kind == pl.Date()]
+_HEADERS = [name for name in CHANGE_SCHEMA if name != "given"]
+_DATES = [name for name, kind in CHANGE_SCHEMA.items() if kind == pl.Date()]
 _DELIMITERS = ",;\t"
 _MOST_COLUMNS = 500
 
 
 class CardEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
-    """One [[cards]] table. Its fields are those of CARD_SCHEMA."""
+    """One [[cards]] table. Its fields are those of CARD_SCHEMA, and the first day on which the table holds.
+
+    A field that is not there keeps its value, if the card exists. Empty text, or nothing in an array or table, is no
+    value.
+    """
 
     iccid: str
     account: str
+    from_: dt.date | None = msgspec.field(default=None, name="from")
     imsi: str | None = None
     msisdn: str | None = None
     eid: str | None = None
@@ -47,12 +53,12 @@ class CardEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     activated_on: dt.date | None = None
     test_from: dt.date | None = None
     term_months: int | None = None
-    tags: tuple[str, ...] = ()
-    custom: dict[str, str | int | bool] = {}
+    tags: tuple[str, ...] | None = None
+    custom: dict[str, str | int | bool] | None = None
 
 
 @dataclass
-class Source:
+class CardSource:
     """A file of cards: its name, a function from row to line, and the CSV headers by field."""
 
     file: str
@@ -64,18 +70,18 @@ class CardSet:
     """The cards of a set of files, with their origins."""
 
     def __init__(self) -> None:
-        self.sources: list[Source] = []
+        self.sources: list[CardSource] = []
         self._frames: list[pl.DataFrame] = []
 
     def frame(self) -> pl.DataFrame:
-        """Return all rows in order of file and row, with the columns of CARD_SCHEMA and ORIGIN_SCHEMA."""
-        return pl.concat([pl.DataFrame(schema=CARD_SCHEMA | ORIGIN_SCHEMA), *self._frames])
+        """Return all rows in order of file and row, with the columns of CHANGE_SCHEMA and ORIGIN_SCHEMA."""
+        return pl.concat([pl.DataFrame(schema=CHANGE_SCHEMA | ORIGIN_SCHEMA), *self._frames])
 
-    def add(self, source: Source, rows: pl.DataFrame) -> None:
-        """Add the rows of a source. They have the columns of CARD_SCHEMA and `row`."""
+    def add(self, source: CardSource, rows: pl.DataFrame) -> None:
+        """Add the rows of a source. They have the columns of CHANGE_SCHEMA and `row`."""
         origin = pl.lit(len(self.sources), dtype=pl.UInt32).alias("source")
         self.sources.append(source)
-        self._frames.append(rows.with_columns(origin).select(*CARD_SCHEMA, *ORIGIN_SCHEMA))
+        self._frames.append(rows.with_columns(origin).select(*CHANGE_SCHEMA, *ORIGIN_SCHEMA))
 
     def report(
         self, bad: pl.DataFrame, column: str, expected: str | Callable[[Any], str] | None, findings: Findings
@@ -107,13 +113,20 @@ def add_toml_cards(entries: list[Entry[CardEntry]], cards: CardSet) -> None:
     """Add the [[cards]] tables of one file. The row of a card is its index in `entries`."""
     if not entries:
         return
-    columns: dict[str, list[Any]] = {name: [getattr(entry.value, name) for entry in entries] for name in CARD_SCHEMA}
+    columns: dict[str, list[Any]] = {
+        name: [getattr(entry.value, name) or None for entry in entries] for name in CARD_SCHEMA
+    }
+    columns["term_months"] = [entry.value.term_months for entry in entries]
     columns["custom"] = [
         msgspec.json.encode(entry.value.custom).decode() if entry.value.custom else None for entry in entries
     ]
-    columns["tags"] = [list(entry.value.tags) or None for entry in entries]
-    frame = pl.DataFrame(columns, schema=CARD_SCHEMA).with_row_index("row")
-    cards.add(Source(entries[0].file, lambda row: entries[row].line()), frame)
+    columns["tags"] = [list(entry.value.tags or ()) or None for entry in entries]
+    columns["from"] = [entry.value.from_ for entry in entries]
+    columns["given"] = [
+        ",".join(name for name in CARD_SCHEMA if getattr(entry.value, name) is not None) for entry in entries
+    ]
+    frame = pl.DataFrame(columns, schema=CHANGE_SCHEMA).with_row_index("row")
+    cards.add(CardSource(entries[0].file, lambda row: entries[row].line()), frame)
 
 
 def add_card_list(data: bytes, file: str, cards: CardSet, findings: Findings) -> None:
@@ -126,7 +139,7 @@ def add_card_list(data: bytes, file: str, cards: CardSet, findings: Findings) ->
     try:
         headers = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
     except csv.Error as error:
-        findings.place(file, 1, "header", Text(f"what is not CSV ({error})"), f"a header of {', '.join(CARD_SCHEMA)}")
+        findings.place(file, 1, "header", Text(f"what is not CSV ({error})"), f"a header of {', '.join(_HEADERS)}")
         return
     before = len(findings.all)
     if len(headers) > _MOST_COLUMNS:
@@ -147,10 +160,10 @@ def add_card_list(data: bytes, file: str, cards: CardSet, findings: Findings) ->
         pl.when(pl.all() != "").then(pl.all()).name.keep()  # an empty cell is null
     )
     rows = cells.with_row_index("row").filter(~pl.all_horizontal(pl.col(columns).is_null()))
-    source = Source(
+    source = CardSource(
         file,
         _line_of(text, delimiter),
-        {name: header for name, header in zip(names, headers, strict=True) if name in CARD_SCHEMA},
+        {name: header for name, header in zip(names, headers, strict=True) if name in CHANGE_SCHEMA},
     )
     cards.add(source, _typed(rows, names, source, findings))
 
@@ -159,15 +172,15 @@ def _names(headers: list[str], file: str, findings: Findings) -> list[str]:
     """Return for each header its field, or "custom:" and the name of its custom field; add findings about others."""
     names: list[str] = []
     if not headers:
-        findings.place(file, 1, "header", Text("an empty file"), f"a header of {', '.join(CARD_SCHEMA)}")
+        findings.place(file, 1, "header", Text("an empty file"), f"a header of {', '.join(_HEADERS)}")
     for header in headers:
         name = header.strip()
-        if name.lower() in CARD_SCHEMA:
+        if name.lower() in _HEADERS:
             name = name.lower()
         elif name.lower().endswith("custom"):
             name = f"custom:{name[: -len('custom')].strip(' _-')}"
         else:
-            expected = f'{choice(name.lower(), CARD_SCHEMA)}; or a header that ends in "custom"'
+            expected = f'{choice(name.lower(), _HEADERS)}; or a header that ends in "custom"'
             findings.place(file, 1, "header", header, expected)
         if name in names:
             findings.place(file, 1, "header", header, "each column once")
@@ -181,11 +194,18 @@ def _names(headers: list[str], file: str, findings: Findings) -> list[str]:
     return names
 
 
-def _typed(rows: pl.DataFrame, names: list[str], source: Source, findings: Findings) -> pl.DataFrame:
-    """Convert text cells to the columns of CARD_SCHEMA. A cell that cannot be read becomes null and a finding."""
+def _typed(rows: pl.DataFrame, names: list[str], source: CardSource, findings: Findings) -> pl.DataFrame:
+    """Convert text cells to the columns of CHANGE_SCHEMA. A cell that cannot be read becomes null and a finding.
+
+    A column that the list has is given in each row, even if a cell is empty.
+    """
     place = {name: str(index) for index, name in enumerate(names)}
     columns: list[pl.Expr] = [pl.col("row").cast(pl.UInt32)]
-    for name, kind in CARD_SCHEMA.items():
+    given = [name for name in CARD_SCHEMA if name in place or (name == "custom" and any(":" in one for one in place))]
+    for name, kind in CHANGE_SCHEMA.items():
+        if name == "given":
+            columns.append(pl.lit(",".join(given)).alias(name))
+            continue
         if name not in place:
             columns.append(pl.lit(None, dtype=kind).alias(name))
             continue

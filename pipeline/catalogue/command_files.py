@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -83,7 +83,9 @@ def require_possible(engine: Engine, given: Given) -> None:
         else:
             refused, refusal = middle, found
     file, line = given.places[refused - 1]
-    raise type(refusal)(f"{file}:{line}: {refusal}")
+    if isinstance(refusal, RuleError):
+        raise RuleError(replace(refusal.finding, file=file, line=line))
+    raise UsageError(f"{file}:{line}: {refusal}")
 
 
 def _refusal(engine: Engine, commands: Sequence[Command]) -> RuleError | UsageError | None:

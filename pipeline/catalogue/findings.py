@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pipeline.catalogue.lines import Lines, Path
-from rating.errors import CatalogueError, Finding, PlanError
+from rating.errors import CatalogueError, Finding, PlanError, RuleError
 
 SHOWN = 50  # findings that the text of an error prints
 MOST = 2_000  # findings after which the search stops
 _SEARCHED = 1_000  # largest number of names that are searched for a similar one
 _SHOWN_CHARACTERS = 60
 _LISTED = 12  # legal choices that a finding prints
-
-_PLAN_ERROR = re.compile(r"(?:(?P<where>[\w.\[\]]+): )?found (?P<found>.*?); expected (?P<expected>.*)", re.DOTALL)
 
 T = TypeVar("T")
 
@@ -56,22 +53,22 @@ class Findings:
 
     def add(self, entry: Entry[T], field: Path, found: object, expected: str) -> None:
         """Add a finding about one field of an entry. `found` is shown as a TOML value unless it is Text."""
-        self.place(entry.file, entry.line(*field), dotted(entry.name, field), found, expected)
+        path = (entry.name, *field)
+        self._append(Finding(path, shown(found), expected, file=entry.file, line=entry.line(*field)))
 
     def place(self, file: str, line: int, field: str, found: object, expected: str) -> None:
         """Add a finding at a location that belongs to no entry."""
-        self.all.append(Finding(file, line, field, shown(found), expected))
+        self._append(Finding((field,), shown(found), expected, file=file, line=line))
+
+    def error(self, entry: Entry[T], field: Path, error: PlanError | RuleError) -> None:
+        """Add the finding of an error about an entry. Its path is relative to `field`."""
+        finding = error.finding
+        self.add(entry, (*field, *finding.path), Text(finding.found), finding.expected)
+
+    def _append(self, finding: Finding) -> None:
+        self.all.append(finding)
         if len(self.all) >= MOST:
             raise EnoughFound
-
-    def plan_error(self, entry: Entry[T], field: Path, error: PlanError) -> None:
-        """Add a PlanError as a finding about `field`. A field path at the start of its text is relative to `field`."""
-        said = _PLAN_ERROR.fullmatch(str(error))
-        if said is None:
-            self.add(entry, field, Text(str(error)), "a plan that usage can be rated by")
-            return
-        inner = [int(part) if part.isdigit() else part for part in re.findall(r"\w+", said["where"] or "")]
-        self.add(entry, (*field, *inner), Text(said["found"]), said["expected"])
 
     def raise_any(self) -> None:
         """Raise CatalogueError with all findings, in order of file and line, if there are any."""
@@ -114,12 +111,6 @@ def shown(value: object) -> str:
     else:
         text = str(value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
-
-
-def dotted(name: str, field: Path) -> str:
-    """Return a field path as text: plans.eu.versions[0].rates[2].price."""
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in field]
-    return name + "".join(parts)
 
 
 def choice(found: object, legal: Iterable[str], noun: str = "one of") -> str:

@@ -44,7 +44,7 @@ def check_limits(
         try:
             rules = rules_of(limit)
         except PlanError as error:
-            findings.plan_error(entry, (), error)
+            findings.error(entry, (), error)
         else:
             yield from ((entry, rule) for rule in rules)
 

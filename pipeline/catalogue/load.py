@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 import polars as pl
 
-from pipeline.catalogue.card_checks import check_cards
+from pipeline.catalogue.card_checks import check_cards, in_full
 from pipeline.catalogue.cards import CardEntry, CardSet, add_card_list, add_toml_cards
 from pipeline.catalogue.codes import is_id
 from pipeline.catalogue.conform import conform
@@ -21,7 +21,7 @@ from pipeline.catalogue.plans import check_plan, check_zones
 from pipeline.catalogue.rules import check_rules
 from pipeline.catalogue.tenants import check_account, check_addons, check_pool
 from rating.catalogue.rates import meter_name
-from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
+from schemas.cards import CHANGE_SCHEMA, Account, Addon, Catalogue, Pool
 from schemas.plans import Plan, Rate, ZoneSet
 from schemas.rules import Limit, Rule
 
@@ -87,9 +87,10 @@ def _checked(
     _check_counters(plans, pools, names, findings)
     check_cards(cards, in_force.cards, names, findings, check_digits=check_digits)
     rows = cards.frame()
+    whole = in_full(rows, in_force.cards)
     staying = in_force.cards.join(rows.select("iccid"), on="iccid", how="anti")
     owned = ("iccid", "account", "plan")
-    holding = pl.concat([staying.select(owned), rows.select(owned)])
+    holding = pl.concat([staying.select(owned), whole.select(owned)])
     check_addons(addons, holding, names, findings)
     made = check_rules(rules, limits, holding, names, in_force.rules, active, findings)
     return Catalogue(
@@ -99,7 +100,7 @@ def _checked(
         pools=tuple(entry.value for entry in pools),
         addons=tuple(entry.value for entry in addons),
         rules=made,
-        cards=rows.select(*CARD_SCHEMA).rechunk(),
+        cards=rows.select(*CHANGE_SCHEMA).rechunk(),
     )
 
 

@@ -8,9 +8,8 @@ from pipeline.catalogue.codes import countries, currencies, expected_currency, i
 from pipeline.catalogue.findings import Entry, Findings, Text, choice
 from pipeline.catalogue.lines import Path
 from pipeline.catalogue.merge import Known
-from pipeline.catalogue.rates import RateContext, check_fees, check_quantity, check_rates
-from rating.calendars.bands import Timetable
-from rating.calendars.calendar import zone_calendar
+from pipeline.catalogue.rates import RateContext, check_amount, check_fees, check_quantity, check_rates
+from rating.calendars.bands import check_band
 from rating.catalogue.voucher import parse_voucher, voucher_contradictions
 from rating.errors import PlanError
 from schemas.plans import Cycle, Plan, PlanVersion, ZoneSet
@@ -80,9 +79,8 @@ def check_cycle(entry: Entry[T], field: Path, cycle: Cycle, findings: Findings) 
     """Add findings about a billing cycle (T2)."""
     if not 1 <= cycle.months <= MOST_CYCLE_MONTHS:
         findings.add(entry, (*field, "months"), cycle.months, f"1 to {MOST_CYCLE_MONTHS}")
-    if not 1 <= cycle.anchor_day <= 28:
-        expected = "1 to 28: every month has these days"
-        findings.add(entry, (*field, "anchor_day"), cycle.anchor_day, expected)
+    if not 1 <= cycle.anchor_day <= 31:
+        findings.add(entry, (*field, "anchor_day"), cycle.anchor_day, "1 to 31")
 
 
 def _check_order(entry: Entry[Plan], index: int, before: PlanVersion, version: PlanVersion, findings: Findings) -> None:
@@ -123,6 +121,8 @@ def _check_version(entry: Entry[Plan], index: int, version: PlanVersion, known: 
     )
     check_rates(context, (*where, "rates"), version.rates, findings)
     check_fees(entry, (*where, "fees"), version.fees, findings)
+    if version.minimum_spend is not None:
+        check_amount(entry, (*where, "minimum_spend"), version.minimum_spend, findings)
     if version.test is not None:
         check_quantity(entry, (*where, "test", "amount"), version.test.amount, "data", version.data_base, findings)
         if version.test.months < 1:
@@ -136,10 +136,9 @@ def _check_bands(entry: Entry[Plan], where: Path, version: PlanVersion, findings
             findings.add(entry, (*where, "bands", index, "name"), band.name, "a name of its own for each band")
         names.add(band.name)
         try:
-            Timetable(zone_calendar("UTC"), (band,), ())
+            check_band(index, band)
         except PlanError as error:
-            of_list = PlanError(str(error).replace("bands[0]", f"bands[{index}]", 1))
-            findings.plan_error(entry, where, of_list)
+            findings.error(entry, where, error)
 
 
 def _check_voucher(entry: Entry[Plan], known: Known, findings: Findings) -> None:
@@ -149,9 +148,9 @@ def _check_voucher(entry: Entry[Plan], known: Known, findings: Findings) -> None
     try:
         voucher = parse_voucher(plan.voucher)
     except PlanError as error:
-        text = str(error)
-        part, _, expected = text.removeprefix(f"voucher key {plan.voucher!r}: ").partition(", expected ")
-        findings.add(entry, ("voucher",), Text(f'"{plan.voucher}": {part.replace(": found", "")}'), expected)
+        finding = error.finding
+        part = f"{finding.field} {finding.found}".strip()
+        findings.add(entry, ("voucher",), Text(f'"{plan.voucher}": {part}'), finding.expected)
         return
     merged = known.plans.get(plan.id) or plan  # includes versions in force that the file does not define again
     for part, said, right in voucher_contradictions(voucher, merged):

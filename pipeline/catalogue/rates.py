@@ -73,7 +73,7 @@ def check_amount(entry: Entry[T], field: Path, amount: Amount, findings: Finding
     try:
         nanos = parse_amount(amount)
     except PlanError as error:
-        findings.plan_error(entry, field, error)
+        findings.error(entry, field, error)
         return None
     if least is not None and nanos < least:
         findings.add(entry, field, amount, "an amount of zero or more")
@@ -88,7 +88,7 @@ def check_quantity(
     try:
         units = parse_quantity(quantity, service, data_base)
     except PlanError as error:
-        findings.plan_error(entry, field, error)
+        findings.error(entry, field, error)
         return None
     if units < least:
         findings.add(entry, field, quantity, f"{least} or more")
@@ -141,7 +141,7 @@ def _check_compiled(context: RateContext[T], field: Path, rate: Rate, findings: 
         try:
             PriceBook.compile([PriceSpec(rate.price, rounding, rate.service, data_base)])
         except PlanError as error:
-            findings.plan_error(entry, (*field, "price"), error)
+            findings.error(entry, (*field, "price"), error)
     increment = rate.increment
     before = len(findings.all)
     check_quantity(entry, (*field, "increment", "minimum"), increment.minimum, rate.service, data_base, findings)
@@ -154,7 +154,7 @@ def _check_compiled(context: RateContext[T], field: Path, rate: Rate, findings: 
         try:
             IncrementBook.compile([IncrementSpec(increment, rate.service, data_base)])
         except PlanError as error:
-            findings.plan_error(entry, (*field, "increment"), error)
+            findings.error(entry, (*field, "increment"), error)
 
 
 def _check_price(context: RateContext[T], field: Path, rate: Rate, findings: Findings) -> None:
@@ -187,7 +187,7 @@ def _check_unit_price(entry: Entry[T], field: Path, amount: Amount | None, findi
     try:
         negative = parse_decimal(amount) < 0
     except PlanError as error:
-        findings.plan_error(entry, field, error)
+        findings.error(entry, field, error)
         return
     if negative:
         findings.add(entry, field, amount, "an amount of zero or more")

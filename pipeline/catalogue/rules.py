@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final, cast, get_args
 
@@ -36,9 +35,6 @@ _PARTICULAR: Final = (
     "threshold", "measure", "at", "window", "country", "zone", "attribute", "from", "to", "by", "across", "pools",
 )  # fmt: skip
 _REQUIRED: Final = ("country", "zone")
-_RULE_ERROR = re.compile(
-    r"(?P<field>\w+)(?:\[(?P<place>\d+)\])?: found (?P<found>.*?); expected (?P<expected>.*)", re.DOTALL
-)
 _PLAN_TYPES: Final = get_args(next(field.type for field in msgspec.structs.fields(Plan) if field.name == "type"))
 
 
@@ -131,16 +127,7 @@ def _check_threshold(entry: Entry[Rule], trigger: Trigger, findings: Findings) -
         try:
             parse_threshold(rule, trigger)
         except RuleError as error:
-            _rule_error(entry, error, findings)
-
-
-def _rule_error(entry: Entry[Rule], error: RuleError, findings: Findings) -> None:
-    said = _RULE_ERROR.fullmatch(str(error).removeprefix(f"rule {entry.value.id}, "))
-    if said is None:
-        findings.add(entry, (), Text(str(error)), "a rule that can be evaluated")
-        return
-    place = () if said["place"] is None else (int(said["place"]),)
-    findings.add(entry, (said["field"], *place), Text(said["found"]), said["expected"])
+            findings.error(entry, (), error)
 
 
 def _check_places(entry: Entry[Rule], references: References, findings: Findings) -> None:

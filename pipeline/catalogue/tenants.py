@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import zoneinfo
 
 import polars as pl
 
@@ -104,14 +104,22 @@ def _check_sizes(entry: Entry[Pool], findings: Findings) -> None:
 
 
 def check_addons(entries: list[Entry[Addon]], cards: pl.DataFrame, known: Known, findings: Findings) -> None:
-    """Add findings about add-ons (C5). `cards` are all cards after this catalogue, with columns iccid and plan."""
+    """Add findings about add-ons (C5). `cards` are all cards after this catalogue: columns iccid, account and plan."""
     wanted = pl.DataFrame({"iccid": [entry.value.iccid for entry in entries]}, schema={"iccid": pl.String})
-    found = dict(cards.join(wanted, on="iccid", how="semi").select("iccid", "plan").iter_rows())
+    chosen = cards.join(wanted, on="iccid", how="semi").select("iccid", "account", "plan")
+    found = {iccid: (account, plan) for iccid, account, plan in chosen.iter_rows()}
     for entry in entries:
         addon = entry.value
         if addon.iccid not in found:
             findings.add(entry, ("iccid",), addon.iccid, "the ICCID of a card in these files or in force")
-        plan = known.plans.get(found.get(addon.iccid) or "")
+        account, plan_id = found.get(addon.iccid, (None, None))
+        plan = known.plans.get(plan_id or "")
+        if addon.iccid in found and plan_id is None:
+            expected = "a card on a plan, whose currency the price is in"
+            findings.add(entry, ("iccid",), Text(f"{addon.iccid} without a plan"), expected)
+        if plan is not None and plan.type == "single" and plan.entity == "device":
+            expected = "a card that is billed for itself: an add-on serves one card"
+            findings.add(entry, ("iccid",), Text(f"{addon.iccid} on plan {plan.id}, which bills by device"), expected)
         if plan is not None and plan.type != "single":
             expected = "a card on a single plan: add cards to a pool, or enlarge it"
             findings.add(entry, ("iccid",), Text(f"{addon.iccid} on the {plan.type} plan {plan.id}"), expected)
@@ -121,6 +129,10 @@ def check_addons(entries: list[Entry[Addon]], cards: pl.DataFrame, known: Known,
         if addon.purchased_at.tzinfo is None:
             expected = "a time with its offset, such as 2026-10-01T08:00:00Z"
             findings.add(entry, ("purchased_at",), addon.purchased_at, expected)
-        # Allow one day, because the local day of the account may differ.
-        if addon.expires_on < addon.purchased_at.date() - dt.timedelta(days=1):
-            findings.add(entry, ("expires_on",), addon.expires_on, "a day that is not before purchased_at")
+            continue
+        owner = known.accounts.get(account or "")
+        zone = "UTC" if owner is None or owner.time_zone not in time_zones() else owner.time_zone
+        bought_on = addon.purchased_at.astimezone(zoneinfo.ZoneInfo(zone)).date()
+        if addon.expires_on < bought_on:
+            expected = f"{bought_on} or later: the local day of purchased_at in {zone}"
+            findings.add(entry, ("expires_on",), addon.expires_on, expected)

@@ -9,13 +9,12 @@ import msgspec
 import polars as pl
 
 from rating.errors import StorageError
-from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
+from schemas.cards import CARD_SCHEMA, CHANGE_SCHEMA, Account, Addon, Catalogue, Pool
 from schemas.plans import Plan, ZoneSet
 from schemas.rules import Rule
 
 _MAGIC = b"WCAT\x01"  # the last byte is the version of this layout
 _LENGTHS = struct.Struct("<QQ")  # lengths in bytes of the JSON and of the Arrow stream
-_CARD_COLUMNS = [pl.col(name).cast(kind) for name, kind in CARD_SCHEMA.items()]
 
 
 class _Documents(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -32,7 +31,8 @@ class _Documents(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
 def catalogue_to_bytes(catalogue: Catalogue) -> bytes:
     """Return the catalogue as bytes: magic, two lengths (uint64, little endian), JSON, cards as an Arrow IPC stream.
 
-    Equal catalogues give equal bytes. The cards must have the columns of CARD_SCHEMA.
+    Equal catalogues give equal bytes. The cards must have the columns of CARD_SCHEMA; those of CHANGE_SCHEMA are
+    kept as well.
     """
     documents = _Documents(
         accounts=catalogue.accounts,
@@ -45,7 +45,7 @@ def catalogue_to_bytes(catalogue: Catalogue) -> bytes:
     text = msgspec.json.encode(documents)
     stream = io.BytesIO()
     # One chunk, so that the bytes do not depend on how the frame was built.
-    catalogue.cards.select(_CARD_COLUMNS).rechunk().write_ipc_stream(stream, compression="lz4")
+    _typed(catalogue.cards).rechunk().write_ipc_stream(stream, compression="lz4")
     cards = stream.getvalue()
     return b"".join((_MAGIC, _LENGTHS.pack(len(text), len(cards)), text, cards))
 
@@ -63,7 +63,7 @@ def catalogue_from_bytes(data: bytes) -> Catalogue:
         )
     try:
         documents = msgspec.json.decode(data[start : start + text_length], type=_Documents)
-        cards = pl.read_ipc_stream(io.BytesIO(data[start + text_length :])).select(_CARD_COLUMNS)
+        cards = _typed(pl.read_ipc_stream(io.BytesIO(data[start + text_length :])))
     except (msgspec.MsgspecError, UnicodeDecodeError, pl.exceptions.PolarsError, OSError) as error:
         raise StorageError(f"a catalogue entry is damaged: {error}; restore a backup") from error
     return Catalogue(
@@ -75,3 +75,9 @@ def catalogue_from_bytes(data: bytes) -> Catalogue:
         rules=documents.rules,
         cards=cards,
     )
+
+
+def _typed(cards: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of CARD_SCHEMA, and the others of CHANGE_SCHEMA that there are, in this order."""
+    schema = {name: kind for name, kind in CHANGE_SCHEMA.items() if name in CARD_SCHEMA or name in cards.columns}
+    return cards.select(pl.col(name).cast(kind) for name, kind in schema.items())

@@ -20,13 +20,16 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from pipeline.clickhouse.reading import require_reading
 from pipeline.config import ClickHouse, read_secret
 from pipeline.extras import Extra, require_extra
-from pipeline.store.directory import lock_directory, storage_errors
+from pipeline.store.directory import storage_errors
+from pipeline.store.folders import LOCK, lock_directory, make_folder
 from rating.errors import ConfigError, LockedError, UsageError, WeirError, WorldError
 
 T = TypeVar("T")
 
+ENGINE: Final = "engine"  # folder in the path of an embedded engine that belongs to ClickHouse
 FOLDER: Final = "clickhouse"  # folder in the data directory, used if the configuration names no path
 
 # Temporary error codes: time-outs, memory, connections, too many queries or parts, full or read-only disk.
@@ -89,8 +92,11 @@ class Client:
     def arrow(self, sql: str, *, read_only: bool = False) -> pa.Table:
         """Run a query and return its rows as an Arrow table, with text columns as strings.
 
-        With `read_only` the engine rejects any statement that changes something, from now on for this connection.
+        With `read_only` any statement that changes something is rejected, from now on for this connection, and a query
+        that reaches files or the network, to read or to write, raises UsageError.
         """
+        if read_only:
+            require_reading(self.rows, sql)
         settings: dict[str, Any] = {"readonly": 1} if read_only else {}
         return self._asked(lambda: self._driver.query_arrow(sql, settings=settings, use_strings=True))
 
@@ -226,6 +232,15 @@ def _prepared(driver: Any, database: str, where: str, *, embedded: bool, release
     return Client(driver, database, where, embedded=embedded, release=release)
 
 
+def _require_own(path: Path) -> None:
+    """Raise UsageError if a folder contains anything other than an embedded engine."""
+    if path.is_dir() and {one.name for one in path.iterdir()} - {LOCK, ENGINE}:
+        raise UsageError(
+            f"{path}: found files of something else; expected an empty folder, or that of an embedded ClickHouse: name "
+            "another path in [clickhouse]"
+        )
+
+
 class _Held:
     """The path that the embedded engine of this process has open, its lock, and the number of its clients."""
 
@@ -244,7 +259,8 @@ class _Held:
                 )
             if not self.clients:
                 with storage_errors(path, "open the embedded ClickHouse"):
-                    path.mkdir(parents=True, exist_ok=True)
+                    _require_own(path)
+                    make_folder(path)
                     try:
                         self.lock = lock_directory(path)
                     except LockedError as held:
@@ -279,7 +295,7 @@ def _embedded(path: Path, database: str) -> Client:
             _held.give_back()
 
     try:
-        driver = clickhouse_connect.get_client(interface="chdb", path=str(path / "engine"))
+        driver = clickhouse_connect.get_client(interface="chdb", path=str(path / ENGINE))
         return _prepared(driver, database, str(path), embedded=True, release=release)
     except ClickHouseError as failure:
         release()

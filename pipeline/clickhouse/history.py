@@ -36,7 +36,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class _Group:
+class _FileGroup:
     """A Parquet row group and the range of its offsets (`first` to `last`, inclusive)."""
 
     entry: FileEntry
@@ -59,7 +59,7 @@ class History:
         self._name = name
         self._block_rows = block_rows
         self._checkpoint = -1
-        self._groups: list[_Group] = []
+        self._groups: list[_FileGroup] = []
         self._kept: dict[tuple[str, int], tuple[pa.Table, npt.NDArray[np.int64]]] = {}
         entries = directory.manifest.group(name)
         self.rows = sum(entry.rows for entry in entries)
@@ -101,16 +101,16 @@ class History:
         """Read the offset ranges of the row groups, if the files have changed since the last call."""
         if manifest.checkpoint == self._checkpoint:
             return
-        groups: list[_Group] = []
+        groups: list[_FileGroup] = []
         self._kept.clear()
         row = 0
         for entry in manifest.group(self._name):
             path = self._directory.locate(entry)
-            with storage_errors(path, "read"), pq.ParquetFile(path) as file:
+            with storage_errors(path, "read"), pq.ParquetFile(path, page_checksum_verification=True) as file:
                 for number in range(file.num_row_groups):
                     rows = file.metadata.row_group(number).num_rows
                     first, last = (row, row + rows - 1) if self._name == "rejected" else self._bounds(file, number)
-                    groups.append(_Group(entry, number, rows, first, last))
+                    groups.append(_FileGroup(entry, number, rows, first, last))
                     row += rows
         self._groups = groups
         self._checkpoint = manifest.checkpoint
@@ -124,18 +124,18 @@ class History:
         bounds = pc.min_max(offsets).as_py()
         return int(bounds["min"]), int(bounds["max"])
 
-    def _rows(self, group: _Group, start: int, end: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    def _rows(self, group: _FileGroup, start: int, end: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:
         table, offsets = self._read(group)
         inside = (offsets >= start) & (offsets < end)
         if inside.all():
             return table, offsets
         return table.filter(pa.array(inside)), offsets[inside]
 
-    def _read(self, group: _Group) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    def _read(self, group: _FileGroup) -> tuple[pa.Table, npt.NDArray[np.int64]]:
         key = (group.entry.path, group.number)
         if key not in self._kept:
             path = self._directory.locate(group.entry)
-            with storage_errors(path, "read"), pq.ParquetFile(path) as file:
+            with storage_errors(path, "read"), pq.ParquetFile(path, page_checksum_verification=True) as file:
                 table = file.read_row_group(group.number).cast(TABLES[self._name])
             if self._name == "rejected":
                 offsets = np.arange(group.first, group.last + 1)

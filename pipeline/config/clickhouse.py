@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from pipeline.catalogue.addresses import url_problem
 from pipeline.catalogue.findings import NOTHING, Text
-from pipeline.config.table import PathText, Problem, Table, is_loopback, not_both, within
+from pipeline.config.table import ConfigTable, PathText, Problem, is_loopback, not_both, within
 
 
-class ClickHouse(Table, frozen=True):
+class ClickHouse(ConfigTable, frozen=True):
     """The connection to ClickHouse (docs/clickhouse.md): a server at `url`, or the embedded engine at `path`.
 
     Without either, the engine is embedded in the data directory. With a password, a plain http URL is allowed only for

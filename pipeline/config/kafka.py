@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Final, Literal
 
 from pipeline.catalogue.findings import NOTHING, Text
-from pipeline.config.table import PathText, Problem, Table, host_and_port, is_loopback, not_both, within
+from pipeline.config.table import ConfigTable, PathText, Problem, host_and_port, is_loopback, not_both, within
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]*")
+_SMALLEST_OF_WORKERS: Final = 900_000
 _LONGEST: Final = 200  # Kafka allows 249 characters, and Faust appends a suffix
 
 
-class Kafka(Table, frozen=True):
+class Kafka(ConfigTable, frozen=True):
     """Brokers, security and topics.
 
     `servers` is a list of host:port, or one text separated by commas. With "tls" and "sasl_tls" the connection is
@@ -39,6 +40,14 @@ class Kafka(Table, frozen=True):
     key_password_file: PathText | None = None
     session_timeout_s: int = 10
     limit_bytes: int = 900_000  # largest size of a message that Weir makes
+
+    @property
+    def worker_limit_bytes(self) -> int:
+        """The largest size of a message that a worker makes.
+
+        It is no smaller than the default of `limit_bytes`, so that a rejected record with its raw bytes fits.
+        """
+        return max(self.limit_bytes, _SMALLEST_OF_WORKERS)
 
     @property
     def addresses(self) -> tuple[str, ...]:

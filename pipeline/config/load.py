@@ -13,15 +13,15 @@ import msgspec
 from msgspec import inspect
 
 from pipeline.catalogue.conform import conform
-from pipeline.catalogue.findings import Entry, Findings, FloatText, Text, choice, dotted
+from pipeline.catalogue.findings import Entry, Findings, FloatText, Text, choice
 from pipeline.catalogue.lines import Lines, locate
 from pipeline.catalogue.lines import Path as Place
 from pipeline.config.clickhouse import ClickHouse, clickhouse_problems
 from pipeline.config.kafka import Kafka, kafka_problems
 from pipeline.config.outbox import Outbox, outbox_problems
-from pipeline.config.table import Problem, Table
+from pipeline.config.table import ConfigTable, Problem
 from pipeline.config.worker import Worker, worker_problems
-from rating.errors import CatalogueError, ConfigError
+from rating.errors import CatalogueError, ConfigError, dotted
 
 DEFAULT: Final = Path("weir.toml")
 
@@ -43,7 +43,7 @@ class _Nowhere(Lines):
         return 0
 
 
-class Config(Table, frozen=True):
+class Config(ConfigTable, frozen=True):
     """The whole configuration. A part that the file lacks has its defaults."""
 
     outbox: Outbox = Outbox()
@@ -142,7 +142,7 @@ def _checked(document: dict[str, Any], file: str, lines: Lines, findings: Findin
             parts[name] = msgspec.convert(table, kind)
             for field, found, expected in check(parts[name]):
                 if field[0] in given:
-                    findings.place(f"${_variable(name, str(field[0]))}", 0, dotted(name, field), found, expected)
+                    findings.place(f"${_variable(name, str(field[0]))}", 0, dotted((name, *field)), found, expected)
                 else:
                     findings.add(entry, field, found, expected)
     return Config(**parts)

@@ -8,21 +8,21 @@ from typing import Final, Literal
 from pipeline.catalogue.addresses import url_problem
 from pipeline.catalogue.findings import NOTHING, Text, choice
 from pipeline.catalogue.lines import Path as Place
-from pipeline.config.table import PathText, Problem, Table, network_problems, not_both, within
+from pipeline.config.table import ConfigTable, PathText, Problem, network_problems, not_both, within
 from schemas.rules import ActionType, Channel
 
 FILE: Final = "file"  # name of the destination for actions that no route matches
 EMAIL: Final = "email"
 
 
-class FileDestination(Table, frozen=True):
+class FileDestination(ConfigTable, frozen=True):
     """A file to which messages are appended, one per line; "-" is standard output."""
 
     name: str
     path: PathText
 
 
-class WebhookDestination(Table, frozen=True):
+class WebhookDestination(ConfigTable, frozen=True):
     """A URL to which messages are posted. Without `url`, the action names the URL.
 
     Addresses that are not public are rejected unless they are in a network of `allow`. Plain http is allowed only to
@@ -39,7 +39,7 @@ class WebhookDestination(Table, frozen=True):
     ca_file: PathText | None = None
 
 
-class Email(Table, frozen=True):
+class Email(ConfigTable, frozen=True):
     """The mail server, the sender, and the recipients (`to`) of actions that name no address."""
 
     host: str
@@ -55,7 +55,7 @@ class Email(Table, frozen=True):
     ca_file: PathText | None = None
 
 
-class Route(Table, frozen=True):
+class Route(ConfigTable, frozen=True):
     """A route: actions of these types, rules and (for notify) channels go to `to`. An empty field matches all."""
 
     to: tuple[str, ...]
@@ -64,7 +64,7 @@ class Route(Table, frozen=True):
     rules: tuple[str, ...] = ()
 
 
-class Outbox(Table, frozen=True):
+class Outbox(ConfigTable, frozen=True):
     """The delivery of actions (docs/actions.md)."""
 
     file: PathText | None = None  # None: outbox/actions.ndjson in the data directory

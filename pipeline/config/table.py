@@ -18,7 +18,7 @@ Problem = tuple[Place, object, str]  # path of the field in the part, what was f
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
-class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
+class ConfigTable(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
     """A table of the configuration file. Unknown fields are rejected."""
 
 

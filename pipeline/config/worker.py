@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Literal
 
+import msgspec
+
 from pipeline.catalogue.addresses import url_problem
 from pipeline.catalogue.findings import NOTHING, Text
 from pipeline.config.kafka import is_name
-from pipeline.config.table import PathText, Problem, Table, not_both, within
+from pipeline.config.table import ConfigTable, PathText, Problem, not_both, within
 
 EVERY_ACCOUNT: Final = "*"
+_MOST_ORIGINS: Final = 1000  # the state of each partition knows how far each of them was packed
 
 
-class Token(Table, frozen=True):
+class Token(ConfigTable, frozen=True):
     """A token for reading live state, and the accounts that its bearer may see; "*" means all accounts."""
 
     accounts: tuple[str, ...] | str
@@ -21,13 +24,16 @@ class Token(Table, frozen=True):
     token_file: PathText | None = None
 
 
-class Worker(Table, frozen=True):
+class Worker(ConfigTable, frozen=True):
     """Settings of a worker. All workers of one group have the same `app`."""
 
     app: str = "weir"
     history: PathText = "weir-history"
     clickhouse: bool = False  # True: also load results into the ClickHouse of [clickhouse]
     feeds: tuple[PathText, ...] = ()  # mapping files, in addition to the built-in ones
+    # The topics that `weir pack` packs from, and the number of their partitions.
+    origins: dict[str, int] = msgspec.field(default_factory=dict)
+    skip_lost_usage: bool = False  # True: skip messages that usage.raw dropped before they were mediated
     base_records: int = 5_000_000  # a checkpoint of a partition is due after so many records,
     base_every_s: int = 600  # or after so many seconds
     land_rows: int = 500_000
@@ -57,6 +63,7 @@ def worker_problems(worker: Worker) -> Iterator[Problem]:
     for at, feed in enumerate(worker.feeds):
         if not feed.endswith(".toml"):
             yield ("feeds", at), feed, "the path of a mapping file, .toml"
+    yield from _origin_problems(worker.origins)
     if worker.advertised_url is not None and (wrong := url_problem(worker.advertised_url)):
         right = wrong.replace("https://example.com/weir", "http://10.0.0.7:6066")
         yield ("advertised_url",), Text("what no worker can be reached at"), right
@@ -66,3 +73,12 @@ def worker_problems(worker: Worker) -> Iterator[Problem]:
             yield ("tokens", at, "token_env"), NOTHING, "one of token_env and token_file"
         if not token.accounts or (isinstance(token.accounts, str) and token.accounts != EVERY_ACCOUNT):
             yield ("tokens", at, "accounts"), token.accounts, 'account ids in an array, or "*" for all of them'
+
+
+def _origin_problems(origins: dict[str, int]) -> Iterator[Problem]:
+    for topic, partitions in origins.items():
+        if not topic or not is_name(topic):
+            yield ("origins", topic), topic, "the name of a topic"
+        yield from within(("origins", topic), partitions, 1, _MOST_ORIGINS)
+    if sum(origins.values()) > _MOST_ORIGINS:
+        yield ("origins",), sum(origins.values()), f"at most {_MOST_ORIGINS} partitions of all topics together"

@@ -11,6 +11,7 @@ the same bytes as an undisturbed run.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,15 +24,21 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.embedded.progress import Facts, Progress, Source, Tally
+from pipeline.embedded.committed import facts_of
+from pipeline.embedded.progress import Progress, Tally
+from pipeline.embedded.renumbered import renumbered, rows_of
+from pipeline.feeds.batch import batch_of
 from pipeline.feeds.decode import CHUNK_BYTES, Position, open_source
+from pipeline.feeds.footer import require_footer
 from pipeline.feeds.lookups import with_lists
 from pipeline.feeds.prefetch import prefetch
+from pipeline.feeds.source_file import Source
 from pipeline.history.baseline import baseline
 from pipeline.history.originals import originals_in, stretches
 from pipeline.history.rejects import reject_table
 from pipeline.history.writer import Landing
 from pipeline.journal import segments as journal
+from pipeline.journal.arrival import require_time
 from pipeline.journal.segments import Journal
 from pipeline.store.background import Background
 from pipeline.store.directory import Checkpoint, DataDirectory
@@ -85,6 +92,8 @@ class Reading:
     source: str
     received_at_us: int
     cumulative: bool
+    counter_bits: int
+    labels: tuple[tuple[str, str], ...]
     usage: pa.Table
     prints: Prints
     rejected: pa.Table
@@ -93,7 +102,15 @@ class Reading:
 
     def batch(self) -> UsageBatch:
         """Return the usage as a batch for the calling thread."""
-        return UsageBatch(self.feed, self.source, self.received_at_us, self.cumulative, own_frame(self.usage))
+        return UsageBatch(
+            self.feed,
+            self.source,
+            self.received_at_us,
+            self.cumulative,
+            own_frame(self.usage),
+            counter_bits=self.counter_bits,
+            labels=self.labels,
+        )
 
 
 def read_usage(
@@ -102,11 +119,17 @@ def read_usage(
     """Decode and mediate a feed file, chunk by chunk."""
     path, begin = Path(source.path), start or Position()
     mapping = with_lists(mapping, path.parent)
-    for chunk in open_source(path, mapping, start=start, chunk_bytes=chunk_bytes):
+    if start is None and not source.rows:
+        require_footer(path, mapping)
+    chunks = open_source(path, mapping, start=start, chunk_bytes=chunk_bytes)
+    if source.rows:
+        first = 2 if mapping.format.type == "csv" and mapping.format.header else 1
+        chunks = renumbered(chunks, rows_of(Path(source.rows)), first)
+    for chunk in chunks:
         usage, rejects = mediate(chunk.raw, mapping, path.name)
         if len(chunk.rejects):
             rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-        batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.volumes.mode == "cumulative", usage)
+        batch = batch_of(mapping, source.name, received_at_us, usage)
         yield Reading(
             start=begin,
             end=chunk.end,
@@ -114,6 +137,8 @@ def read_usage(
             source=batch.source,
             received_at_us=received_at_us,
             cumulative=batch.cumulative,
+            counter_bits=batch.counter_bits,
+            labels=batch.labels,
             usage=shared_table(usage),
             prints=Prints.of(batch),
             rejected=reject_table(rejects, chunk, mapping.name, source, received_at_us),
@@ -148,25 +173,30 @@ class Reader:
 
 
 class Embedded:
-    """The driver of one data directory: applies catalogues, ingests files; a context manager."""
+    """The driver of one data directory: applies catalogues, ingests files; a context manager.
 
-    def __init__(self, directory: DataDirectory) -> None:
+    Times of arrival more than a day ahead of the machine's clock are refused, because the clock of the state never goes
+    back. With `force` they are taken.
+    """
+
+    def __init__(self, directory: DataDirectory, *, force: bool = False) -> None:
         self.directory = directory
-        self.facts = msgspec.convert(directory.manifest.meta, Facts) if directory.manifest.meta else Facts()
+        self._force = force
+        self.facts = facts_of(directory)
         state = restore_state(directory)
         self.seen = SeenFiles(directory, state.clock_us // DAY_US)
         state.seen = self.seen.seen
         self.engine = Engine(state)
 
     @classmethod
-    def open(cls, path: Path, *, write: bool) -> Self:
+    def open(cls, path: Path, *, write: bool, force: bool = False) -> Self:
         """Open a data directory for writing (created if missing) or for reading.
 
         Raises LockedError, StorageError or UsageError as DataDirectory.open does.
         """
         directory = DataDirectory.open(path, write=write)
         try:
-            return cls(directory)
+            return cls(directory, force=force)
         except BaseException:
             directory.close()
             raise
@@ -182,16 +212,18 @@ class Embedded:
     def apply(self, change: Catalogue, at_us: int | None = None) -> Step:
         """Apply a catalogue that arrived at `at_us`, durably. None means at the latest arrival so far.
 
-        Raises PlanError or RuleError, with nothing changed, if it is invalid.
+        Raises PlanError or RuleError, with nothing changed, if it is invalid, UsageError if the time is ahead.
         """
+        self._require_time(at_us)
         self.engine.check(change)
         return self._enter(journal.Apply(change, at_us))
 
     def tick(self, now_us: int) -> Step:
         """Advance the clock to `now_us`, durably.
 
-        Rules and actions that waited for this time become due (L3 to L5, L7).
+        Rules and actions that waited for this time become due (L3 to L5, L7). Raises UsageError if the time is ahead.
         """
+        self._require_time(now_us)
         return self._enter(journal.Tick(now_us))
 
     def command(self, commands: Sequence[Command], at_us: int) -> Step:
@@ -200,6 +232,7 @@ class Embedded:
         If a command starts a rule that is the first to use a total, the rule begins with the total of the committed
         history. Raises RuleError or UsageError, with nothing changed, if a command is invalid.
         """
+        self._require_time(at_us)
         self.engine.check_commands(commands)
         if not commands:
             return Step()
@@ -209,7 +242,7 @@ class Embedded:
     def ingest(
         self,
         mapping: Mapping,
-        paths: Sequence[Path],
+        paths: Sequence[Path | Source],
         as_of_us: int,
         *,
         fixed_as_of: bool,
@@ -220,8 +253,11 @@ class Embedded:
         If a killed process left an ingest of the same files and feed unfinished, this call resumes it, with its arrival
         time. With `fixed_as_of` it resumes only an ingest whose arrival time is `as_of_us`. Returns the tally of the
         whole ingest. Until `acknowledge` is called, the same ingest returns the same tally again and changes nothing.
+        Raises UsageError if the arrival time is ahead.
         """
-        progress = self._resume(mapping, [Source.of(path) for path in paths], as_of_us, fixed_as_of)
+        self._require_time(as_of_us)
+        sources = [one if isinstance(one, Source) else Source.of(one) for one in paths]
+        progress = self._resume(mapping, sources, as_of_us, fixed_as_of)
         every = checkpoint_records()
         reader = Reader(mapping, min(CHUNK_BYTES, max(1 << 16, every * _BYTES_OF_A_RECORD)))
         while progress.file < len(progress.sources):
@@ -239,6 +275,10 @@ class Embedded:
     def originals(self, corrections: pl.DataFrame) -> pa.Table:
         """Return the committed rated rows that REVERSE and REPLACE records correct, by key, in journal order (F6)."""
         return originals_in(self.directory, corrections)
+
+    def _require_time(self, at_us: int | None) -> None:
+        if at_us is not None:
+            require_time(at_us, time.time_ns() // 1000, force=self._force)
 
     def _resume(self, mapping: Mapping, sources: list[Source], as_of_us: int, fixed: bool) -> Progress:
         if self.engine.state.generation == 0:
@@ -293,7 +333,7 @@ def _land(step: Step, landing: Landing) -> Tally:
     """Land all rows of a step except its rejects, and count them."""
     for rows in step.rated.to_batches():  # in the batches that the fold made, so that landing need not join them
         landing.add("rated", pa.Table.from_batches([rows], RATED))
-    for name in ("gaps", "results"):
+    for name in ("gaps", "results", "charges"):
         landing.add(name, getattr(step, name))
     for outcome in step.outcomes:
         if len(outcome):  # the rows of firings are built while the next batch is folded
@@ -307,7 +347,7 @@ def _land(step: Step, landing: Landing) -> Tally:
         firings=sum(len(outcome) for outcome in step.outcomes),
         actions=sum(outcome.actions_count for outcome in step.outcomes),
     )
-    tally.add_charges(step.charges)
+    tally.add_charges(step.usage_charges)
     return tally
 
 

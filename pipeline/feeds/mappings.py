@@ -17,20 +17,26 @@ import polars as pl
 
 from pipeline.feeds.ready import ready_feeds
 from rating.errors import MappingError
+from rating.mediation.numbers import CLOCKS
 from schemas.mapping import (
     DOCUMENT_PREFIX,
     PSEUDO_SOURCES,
     QUANTITY_TARGETS,
+    SOURCE_CELL,
+    SWAPPED_TARGETS,
     TARGETS,
     TIME_TARGETS,
     Field,
     Mapping,
+    Numbers,
     RecordRule,
 )
 from schemas.usage import Direction, RecordType, Service
 
-UNITS = ("B", "KB", "MB", "GB", "TB", "s", "min", "h", "ms")
+UNITS = ("B", "KB", "MB", "GB", "TB", "s", "min", "h", "ms", *CLOCKS)
 _ISO_TIMES = ("iso", "epoch_s", "epoch_ms", "epoch_us")
+_MOST_TIMES = 1 << 40
+_MOST_SKIPPED = 100
 _MAX_MAPPING_BYTES = 1 << 20
 _CODES: dict[str, frozenset[str]] = {
     "service": frozenset(s.name.lower() for s in Service),
@@ -133,6 +139,9 @@ def _problems(mapping: Mapping) -> Iterator[str]:
     yield from _format_problems(mapping)
     for target, field in mapping.fields.items():
         yield from _field_problems(f"fields.{target}", target, field)
+    yield from _number_problems("numbers", mapping.numbers)
+    if mapping.volumes.counter_bits is not None and not mapping.cumulative:
+        yield 'volumes.counter_bits: found it beside deltas; expected it only with mode = "cumulative"'
     if not mapping.records:
         yield "records: found none; expected at least one [[records]] table"
     for number, rule in enumerate(mapping.records):
@@ -157,13 +166,42 @@ def _format_problems(mapping: Mapping) -> Iterator[str]:
             yield "format.columns: found names; expected none where the file has a header"
         if len(set(form.columns)) < len(form.columns):
             yield f"format.columns: found {list(form.columns)}; expected each name once"
+        if not 0 <= form.skip_lines <= _MOST_SKIPPED:
+            yield f"format.skip_lines: found {form.skip_lines}; expected 0 to {_MOST_SKIPPED}"
         if form.explode:
             yield f"format.explode: found {form.explode!r}; expected none, a CSV record has no arrays"
+    yield from _footer_problems(mapping)
     if form.records and form.type != "json":
         yield f'format.records: found {form.records!r}; expected it only with type = "json"'
+    if form.skip_lines and form.type != "csv":
+        yield f'format.skip_lines: found {form.skip_lines}; expected it only with type = "csv"'
+    if form.binary != "text" and form.type not in ("parquet", "arrow"):
+        yield f"format.binary: found {form.binary!r}; expected it only with Parquet and Arrow"
     for name, path in (("records", form.records), ("explode", form.explode)):
         if path and not all(path.split(".")):
             yield f"format.{name}: found {path!r}; expected names joined with dots"
+
+
+def _footer_problems(mapping: Mapping) -> Iterator[str]:
+    footer = mapping.format.footer
+    if footer is None:
+        return
+    if mapping.format.type != "csv":
+        yield 'format.footer: found one; expected it only with type = "csv"'
+    try:
+        pattern = re.compile(footer)
+    except re.error as error:
+        yield f"format.footer: found {footer!r} ({error}); expected a regular expression"
+        return
+    if pattern.search(""):
+        yield f"format.footer: found {footer!r}, which an empty line matches; expected one that a footer alone matches"
+    totals = [name for name in pattern.groupindex if name != "records"]
+    known = [name for name in QUANTITY_TARGETS if mapping.records and name in mapping.rule_fields(mapping.records[0])]
+    for name in totals:
+        if name not in known:
+            yield f"format.footer: found the group {name!r}; expected one of records, {', '.join(known)}"
+    if totals and len(mapping.records) > 1:
+        yield "format.footer: found a total and several [[records]]; expected one block, whose field the total is of"
 
 
 def _rule_problems(place: str, mapping: Mapping, rule: RecordRule) -> Iterator[str]:
@@ -204,6 +242,18 @@ def _field_problems(place: str, target: str, field: Field) -> Iterator[str]:
         yield f"{place}.unit: found on {target}; expected only on {', '.join(QUANTITY_TARGETS)}"
     if field.unit is not None and field.unit not in UNITS:
         yield f"{place}.unit: found {field.unit!r}; expected one of {', '.join(UNITS)}"
+    yield from _number_problems(f"{place}.numbers", field.numbers)
+    if field.numbers is not None and target not in (*QUANTITY_TARGETS, "sequence"):
+        yield f"{place}.numbers: found on {target}; expected only on {', '.join(QUANTITY_TARGETS)}, sequence"
+    if field.swapped and target not in SWAPPED_TARGETS:
+        yield f"{place}.swapped: found on {target}; expected only on {', '.join(SWAPPED_TARGETS)}"
+    if field.parts and target not in QUANTITY_TARGETS:
+        yield f"{place}.plus: found on {target}; expected only on {', '.join(QUANTITY_TARGETS)}"
+    for part in field.parts:
+        if not 1 <= part.times <= _MOST_TIMES:
+            yield f"{place}.plus.times: found {part.times}; expected 1 to {_MOST_TIMES}"
+    if field.unit_from == SOURCE_CELL and (field.unit in CLOCKS or (field.numbers and field.numbers.radix == 16)):
+        yield f"{place}.unit_from: found '@cell' beside a clock or hexadecimal numbers; expected one of the two"
     if (field.time != "iso" or field.zone != "UTC") and target not in TIME_TARGETS:
         yield f"{place}.time: found on {target}; expected only on {', '.join(TIME_TARGETS)}"
     for form in field.times:
@@ -229,6 +279,15 @@ def _field_problems(place: str, target: str, field: Field) -> Iterator[str]:
         for value in field.values.values():
             if value not in _CODES[target]:
                 yield f"{place}.values: found {value!r}; expected one of {', '.join(sorted(_CODES[target]))}"
+
+
+def _number_problems(place: str, numbers: Numbers | None) -> Iterator[str]:
+    if numbers is None:
+        return
+    if numbers.decimal in numbers.separators:
+        yield f"{place}.thousands: found {numbers.decimal!r} for decimals as well; expected two different characters"
+    if numbers.radix == 16 and (numbers.separators or numbers.decimal != "."):
+        yield f"{place}.radix: found 16 beside separators; expected hexadecimal numbers without any"
 
 
 def _path_problems(mapping: Mapping) -> Iterator[str]:

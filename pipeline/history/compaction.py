@@ -72,9 +72,9 @@ def merge(directory: DataDirectory, checkpoint: Checkpoint, group: Group) -> Fil
     name, entries = group
     tables = []
     for entry in entries:
-        file = directory.locate(entry)
-        with storage_errors(file, "read"):
-            tables.append(pq.ParquetFile(file).read())
+        file = directory.check(entry)  # or the merged file would have a good digest of bad rows
+        with storage_errors(file, "read"), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            tables.append(parquet.read())
     first = entries[0].path.removesuffix(".parquet").partition(_MERGED)[0]
     path = f"{first}{_MERGED}{checkpoint.number:010}.parquet"
     merged = stage_table(checkpoint, name, path, pa.concat_tables(tables))

@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.store.directory import DataDirectory
+from rating.errors import StorageError
 from schemas.tables import RATED
 from schemas.usage import RecordType
 
@@ -27,7 +28,8 @@ def stretches(usage: pl.DataFrame, start: int = 0) -> Iterator[tuple[int, int, b
 def originals_in(directory: DataDirectory, corrections: pl.DataFrame, before_offset: int | None = None) -> pa.Table:
     """Return the committed rated rows with the keys that REVERSE and REPLACE records correct, in journal order.
 
-    With `before_offset`, only rows of entries before that offset.
+    With `before_offset`, only rows of entries before that offset. Raises StorageError if a page does not fit its
+    checksum.
     """
     import pyarrow.dataset as ds  # a slow import, which loads pandas if installed; corrections are rare
 
@@ -37,5 +39,13 @@ def originals_in(directory: DataDirectory, corrections: pl.DataFrame, before_off
     wanted = ds.field("record_key").isin(corrections["corrects_key"].drop_nulls().unique().to_list())
     if before_offset is not None:
         wanted &= ds.field("journal_offset") < before_offset
-    rows = ds.dataset(files, schema=RATED, format="parquet").to_table(filter=wanted)
+    checked = ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    )
+    try:
+        rows = ds.dataset(files, schema=RATED, format=checked).to_table(filter=wanted)
+    except (OSError, pa.ArrowException) as failure:
+        if isinstance(failure, FileNotFoundError):
+            raise
+        raise StorageError(f"{directory.path}: {failure}; `weir verify` says which files are damaged") from failure
     return rows.sort_by([("journal_offset", "ascending"), ("part", "ascending")])

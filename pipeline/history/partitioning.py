@@ -54,7 +54,7 @@ def by_cycle_and_day(table: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:
             yield *names[number], gathered.slice(at, last - at)
 
 
-class _Rows:
+class _RowOrder:
     """Rows in order of (partition, row), parallel to a gathered table."""
 
     def __init__(self, partition: Ints, row: Ints) -> None:
@@ -64,19 +64,19 @@ class _Rows:
 
 def _gathered(
     table: pa.Table, partition_of_run: Ints, lengths: Ints, long_runs: npt.NDArray[np.bool_]
-) -> tuple[pa.Table, _Rows]:
+) -> tuple[pa.Table, _RowOrder]:
     """Copy the rows of short runs, in order of (partition, row)."""
     short = np.repeat(~long_runs, lengths)
     row = np.flatnonzero(short)
     if len(row) == 0:
-        return table.slice(0, 0), _Rows(row, row)
+        return table.slice(0, 0), _RowOrder(row, row)
     partition = np.repeat(partition_of_run[~long_runs], lengths[~long_runs])
     if int(partition.max()) < 1 << 16:
         order = np.argsort(partition.astype(np.uint16), kind="stable")
     else:
         order = np.argsort(partition, kind="stable")
     row, partition = row[order], partition[order]
-    return gather(table, row), _Rows(partition, row)
+    return gather(table, row), _RowOrder(partition, row)
 
 
 def gather(table: pa.Table, rows: Ints) -> pa.Table:

@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from pipeline.store import manifest as manifests
-from pipeline.store.directory import READ_ATTEMPTS, READ_PAUSE_S, DataDirectory, VanishedError
+from pipeline.store.directory import READ_ATTEMPTS, READ_PAUSE_S, DataDirectory, NothingCommittedError
+from pipeline.store.settling import VanishedError
 from rating.errors import UsageError
 
 T = TypeVar("T")
@@ -47,11 +48,11 @@ def partition_folders(history: Path) -> dict[int, Path]:
 def no_state(path: Path, wanted: str) -> UsageError:
     """Return the error for a command that needs the state, if streaming workers have it."""
     return UsageError(
-        f"{path}: this is the history of streaming workers, which hold the state (cards, counters, pools, fees, rules) "
-        f"themselves: {wanted} is not there. Without it work: `weir sql` over the tables and views of docs/tables.md, "
-        "`weir rules firings`, `weir rules actions`, `weir rejected list` and `export`, `weir compact`; `weir report`, "
-        "`cards`, `card`, `pools`, `pool`, `status`, `rules list` and `show` read it from Kafka. For the rest, "
-        "name a data directory that `weir apply` and `weir ingest` made"
+        f"{path}: found the history of streaming workers, which keep the state (cards, counters, pools, fees, rules) "
+        f"in Kafka; it does not have {wanted}. Expected a data directory that `weir apply` and `weir ingest` made. "
+        "These commands need no state: `weir sql` over the tables and views of docs/tables.md, `weir rules firings`, "
+        "`weir rules actions`, `weir rejected list` and `export`, `weir compact`. These read the state from Kafka: "
+        "`weir report`, `cards`, `card`, `pools`, `pool`, `status`, `rules list` and `rules show`"
     )
 
 
@@ -83,7 +84,7 @@ class Histories:
         try:
             for partition, folder in folders.items():
                 found._hold(folder)
-                if (folder / manifests.NAME).exists():
+                with suppress(NothingCommittedError):
                     found.partitions[partition] = DataDirectory.open(folder, write=False)
         except BaseException:
             found.close()
@@ -103,10 +104,13 @@ class Histories:
         while self._locks:
             os.close(self._locks.pop())
 
-    def files(self, name: str) -> list[Path]:
-        """Return the committed files of a table, in order of partition and path."""
+    def files(self, name: str, *, check: bool = False) -> list[Path]:
+        """Return the committed files of a table, in order of partition and path.
+
+        With `check`, raises StorageError if one has changed since it was written.
+        """
         return [
-            directory.locate(entry)
+            directory.check(entry) if check else directory.locate(entry)
             for directory in self.partitions.values()
             for entry in directory.manifest.group(name)
         ]

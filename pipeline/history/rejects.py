@@ -8,13 +8,13 @@ from typing import Protocol
 import polars as pl
 import pyarrow as pa
 
-from pipeline.embedded.progress import Source
+from pipeline.feeds.source_file import Source
 from schemas.tables import REJECTED
 
 _NO_ROWS = REJECTED.empty_table()
 
 
-class Lines(Protocol):
+class RawLines(Protocol):
     """The raw lines of a part of a source, as in pipeline.feeds.decode.Chunk."""
 
     @property
@@ -26,7 +26,7 @@ class Lines(Protocol):
         """The header line of a CSV source, else None."""
 
 
-def reject_table(rejects: pl.DataFrame, lines: Lines, feed: str, source: Source, received_at_us: int) -> pa.Table:
+def reject_table(rejects: pl.DataFrame, lines: RawLines, feed: str, source: Source, received_at_us: int) -> pa.Table:
     """Return rows of schemas.tables.REJECTED for rejects (REJECT_SCHEMA), with raw bytes and source row."""
     count = len(rejects)
     if not count:

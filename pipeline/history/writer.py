@@ -180,6 +180,7 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
         "compression": dict.fromkeys(packed, "none") | dict.fromkeys(others, "zstd"),
         "compression_level": dict.fromkeys(others, 1),
         "write_statistics": [name for name in _STATISTICS if name in schema.names],
+        "write_page_checksum": True,
     }
 
 
@@ -190,8 +191,8 @@ def _leaf(field: pa.Field) -> str:
 
 def with_used_words(table: pa.Table) -> pa.Table:
     """Return the table with large dictionaries reduced to the words that rows use."""
-    for place, field in enumerate(table.schema):
-        column = table.column(place)
+    for position, field in enumerate(table.schema):
+        column = table.column(position)
         if not pa.types.is_dictionary(field.type) or column.num_chunks == 0:
             continue
         words = column.chunk(0).dictionary
@@ -204,5 +205,5 @@ def with_used_words(table: pa.Table) -> pa.Table:
         new_code = np.zeros(len(words), np.int32)
         new_code[used] = np.arange(len(used), dtype=np.int32)
         codes = pc.take(pa.array(new_code), indices)
-        table = table.set_column(place, field, pa.DictionaryArray.from_arrays(codes, words.take(pa.array(used))))
+        table = table.set_column(position, field, pa.DictionaryArray.from_arrays(codes, words.take(pa.array(used))))
     return table

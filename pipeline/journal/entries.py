@@ -32,8 +32,8 @@ from schemas.tables import REJECTED
 from schemas.usage import USAGE_SCHEMA, UsageBatch
 
 __all__ = [
-    "REJECTS", "Apply", "Commands", "Entry", "Kind", "Rejects", "Tables", "Tick", "Usage", "Written", "entry_of",
-    "kind_of", "payload_of", "written",
+    "REJECTS", "Apply", "Commands", "Entry", "Kind", "Rejects", "TableCodec", "Tick", "Usage", "Written", "entry_of",
+    "has_baseline", "kind_number", "kind_of", "payload_of", "written",
 ]  # fmt: skip
 
 _LENGTHS = struct.Struct("<III")  # length of the facts, of the usage rows, of the originals
@@ -67,7 +67,7 @@ class Rejects:
 
 
 @dataclass(frozen=True)
-class Tables:
+class TableCodec:
     """The encoding of tables: how to write them as bytes and read them back."""
 
     write: Callable[[pa.Table], bytes]
@@ -89,7 +89,7 @@ class Written:
     rows: pa.Table | None = None
     originals: pa.Table | None = None
 
-    def payload(self, tables: Tables) -> bytes:
+    def payload(self, tables: TableCodec) -> bytes:
         """Encode the content of the entry. The same entry gives the same bytes if `tables` does so."""
         return _BY_NUMBER[self.kind].payload(self, tables)
 
@@ -111,11 +111,11 @@ class Kind(ABC, Generic[_Entry]):
         """Convert an entry for use in any thread. Called in the thread that made the entry."""
 
     @abstractmethod
-    def payload(self, entry: Written, tables: Tables) -> bytes:
+    def payload(self, entry: Written, tables: TableCodec) -> bytes:
         """Encode the content of an entry of this kind."""
 
     @abstractmethod
-    def decode(self, payload: bytes, tables: Tables) -> _Entry:
+    def decode(self, payload: bytes, tables: TableCodec) -> _Entry:
         """Decode what `payload` encoded, for the calling thread."""
 
     def parts(self, entry: _Entry) -> int:
@@ -139,11 +139,13 @@ class Kind(ABC, Generic[_Entry]):
         raise ValueError("only usage and rejects come in runs of single records")
 
 
-class _BatchFacts(msgspec.Struct, forbid_unknown_fields=True):
+class _BatchFacts(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     feed: str
     source: str
     received_at_us: int
     cumulative: bool
+    counter_bits: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 class _UsageKind(Kind[Usage]):
@@ -151,17 +153,18 @@ class _UsageKind(Kind[Usage]):
 
     def written(self, entry: Usage) -> Written:
         batch = entry.batch
-        facts = msgspec.json.encode(_BatchFacts(batch.feed, batch.source, batch.received_at_us, batch.cumulative))
+        shared = {name: getattr(batch, name) for name in _BatchFacts.__struct_fields__}
+        facts = msgspec.json.encode(_BatchFacts(**shared))
         rows = shared_table(batch.rows)
         return Written(self.number, entry.count, facts, rows=rows, originals=entry.originals)
 
-    def payload(self, entry: Written, tables: Tables) -> bytes:
+    def payload(self, entry: Written, tables: TableCodec) -> bytes:
         rows = b"" if entry.rows is None else tables.write(_plain(entry.rows))
         originals = b"" if entry.originals is None else tables.write(entry.originals)
         lengths = _LENGTHS.pack(len(entry.words), len(rows), len(originals))
         return b"".join((lengths, entry.words, rows, originals))
 
-    def decode(self, payload: bytes, tables: Tables) -> Usage:
+    def decode(self, payload: bytes, tables: TableCodec) -> Usage:
         facts_bytes, rows_bytes, originals_bytes = _LENGTHS.unpack_from(payload)
         at = _LENGTHS.size
         facts = msgspec.json.decode(payload[at : at + facts_bytes], type=_BatchFacts)
@@ -172,7 +175,8 @@ class _UsageKind(Kind[Usage]):
         originals = tables.read(payload[at : at + originals_bytes]) if originals_bytes else None
         if originals is not None:
             originals = originals.cast(pa.schema([field.with_nullable(True) for field in originals.schema]))
-        return Usage(UsageBatch(facts.feed, facts.source, facts.received_at_us, facts.cumulative, rows), originals)
+        batch = UsageBatch(rows=rows, **msgspec.structs.asdict(facts))
+        return Usage(batch, originals)
 
     def can_be_cut(self, entry: Usage) -> bool:
         return entry.originals is None
@@ -196,10 +200,10 @@ class _ApplyKind(Kind[Apply]):
         at_us = _NEVER if entry.at_us is None else entry.at_us
         return Written(self.number, entry.count, catalogue_to_bytes(entry.catalogue), at_us)
 
-    def payload(self, entry: Written, tables: Tables) -> bytes:
+    def payload(self, entry: Written, tables: TableCodec) -> bytes:
         return _INSTANT.pack(entry.at_us) + entry.words
 
-    def decode(self, payload: bytes, tables: Tables) -> Apply:
+    def decode(self, payload: bytes, tables: TableCodec) -> Apply:
         (at_us,) = _INSTANT.unpack_from(payload)
         return Apply(catalogue_from_bytes(payload[_INSTANT.size :]), None if at_us == _NEVER else at_us)
 
@@ -225,10 +229,10 @@ class _TickKind(Kind[Tick]):
     def written(self, entry: Tick) -> Written:
         return Written(self.number, entry.count, b"", entry.now_us)
 
-    def payload(self, entry: Written, tables: Tables) -> bytes:
+    def payload(self, entry: Written, tables: TableCodec) -> bytes:
         return _INSTANT.pack(entry.at_us)
 
-    def decode(self, payload: bytes, tables: Tables) -> Tick:
+    def decode(self, payload: bytes, tables: TableCodec) -> Tick:
         return Tick(*_INSTANT.unpack(payload))
 
     def can_be_cut(self, entry: Tick) -> bool:
@@ -248,12 +252,12 @@ class _CommandsKind(Kind[Commands]):
         baseline = None if entry.baseline is None else shared_table(entry.baseline)
         return Written(self.number, entry.count, msgspec.json.encode(entry.commands), entry.at_us, baseline)
 
-    def payload(self, entry: Written, tables: Tables) -> bytes:
+    def payload(self, entry: Written, tables: TableCodec) -> bytes:
         baseline = b"" if entry.rows is None else tables.write(_plain(entry.rows))
         lengths = _COMMAND_LENGTHS.pack(entry.at_us, len(entry.words), len(baseline))
         return b"".join((lengths, entry.words, baseline))
 
-    def decode(self, payload: bytes, tables: Tables) -> Commands:
+    def decode(self, payload: bytes, tables: TableCodec) -> Commands:
         at_us, words_bytes, baseline_bytes = _COMMAND_LENGTHS.unpack_from(payload)
         at = _COMMAND_LENGTHS.size
         commands = msgspec.json.decode(payload[at : at + words_bytes], type=tuple[Command, ...])
@@ -277,11 +281,11 @@ class _RejectsKind(Kind[Rejects]):
     def written(self, entry: Rejects) -> Written:
         return Written(self.number, entry.count, b"", rows=entry.rows)
 
-    def payload(self, entry: Written, tables: Tables) -> bytes:
+    def payload(self, entry: Written, tables: TableCodec) -> bytes:
         assert entry.rows is not None
         return tables.write(entry.rows)
 
-    def decode(self, payload: bytes, tables: Tables) -> Rejects:
+    def decode(self, payload: bytes, tables: TableCodec) -> Rejects:
         return Rejects(tables.read(payload).cast(REJECTED))
 
     def parts(self, entry: Rejects) -> int:
@@ -313,18 +317,31 @@ def kind_of(entry: Entry | Rejects) -> Kind[Any]:
     return _KINDS[type(entry)]
 
 
+def kind_number(kind: type[Entry | Rejects]) -> int:
+    """Return the number of a kind of entry in files and messages."""
+    return int(_KINDS[kind].number)
+
+
+def has_baseline(kind: int, payload: bytes) -> bool:
+    """Return whether an encoded entry is commands with a baseline, without decoding it.
+
+    Raises struct.error if the payload is cut off.
+    """
+    return kind == _CommandsKind.number and _COMMAND_LENGTHS.unpack_from(payload)[2] > 0
+
+
 def written(entry: Entry | Rejects) -> Written:
     """Convert an entry for use in any thread. Call it in the thread that made the entry; it copies no rows."""
     return kind_of(entry).written(entry)
 
 
-def payload_of(entry: Entry | Rejects, tables: Tables) -> tuple[int, bytes]:
+def payload_of(entry: Entry | Rejects, tables: TableCodec) -> tuple[int, bytes]:
     """Return the kind and the encoded content of an entry. The same entry gives the same bytes if `tables` does so."""
     whole = written(entry)
     return whole.kind, whole.payload(tables)
 
 
-def entry_of(kind: int, payload: bytes, tables: Tables, where: str) -> Entry | Rejects:
+def entry_of(kind: int, payload: bytes, tables: TableCodec, where: str) -> Entry | Rejects:
     """Decode an entry that `payload_of` encoded, for the calling thread. `where` names the file or message in errors.
 
     Raises StorageError for an unknown kind or a damaged catalogue. The caller has checked the payload's checksum, so

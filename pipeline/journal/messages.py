@@ -28,7 +28,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.journal.entries import REJECTS, Entry, Rejects, Tables, entry_of, kind_of, payload_of
+from pipeline.journal.entries import REJECTS, Entry, Rejects, TableCodec, entry_of, kind_of, payload_of
 from rating.columnar.key_index import Ints
 from rating.errors import StorageError, WorldError
 
@@ -46,7 +46,8 @@ class Fence(NamedTuple):
 
     `part` is the number of parts, from the entry's first offset, that come before the entry in this journal partition;
     rejected records (`rejects`) are counted separately. `first` is the first offset of a run, None if there is only one
-    offset. `via` is the partition and offset of the chunk in usage.raw that carried records packed from another topic.
+    offset. `via` is the partition and offset of the chunk in usage.raw that carried records packed from another topic;
+    such fences have a space of their own, whatever topic the chunk names.
     """
 
     topic: str
@@ -64,6 +65,14 @@ class Fence(NamedTuple):
         The rows must ascend by their source offsets in `source_row`.
         """
         return cls(topic, partition, -1, 0, -1, via=via)
+
+    @property
+    def source(self) -> tuple[str, int, bool, int]:
+        """What has a position of its own: topic and partition, rejects or not, and the raw partition of packed records.
+
+        The last is -1 for all other records. So no packed chunk can move the position of `commands` or of usage.raw.
+        """
+        return self.topic, self.partition, self.rejects, -1 if self.via is None else self.via[0]
 
     @property
     def name(self) -> bytes:
@@ -89,7 +98,7 @@ class Fences:
     """
 
     def __init__(self, applied: tuple[Fence, ...] = ()) -> None:
-        self._applied = {(fence.topic, fence.partition, fence.rejects): fence for fence in applied}
+        self._applied = {fence.source: fence for fence in applied}
 
     def take(self, message: Message) -> int:
         """Return how many parts of the message were applied before. From now on the other parts count as applied.
@@ -100,9 +109,11 @@ class Fences:
         fence = message.fence
         if fence is None:
             return 0
-        source = (fence.topic, fence.partition, fence.rejects)
+        source = fence.source
         first = fence.offset if fence.first is None else fence.first
         known = self._applied.get(source)
+        if known is None and fence.via is not None:  # earlier versions kept both in one space
+            known = self._applied.get((*source[:3], -1))
         done = (-1, 0) if known is None else (known.offset, known.part)
         end = (fence.offset, message.of_last + (fence.part if first == fence.offset else 0))
         if end <= done:
@@ -121,7 +132,8 @@ class Fences:
             skip = int((rows < done[0]).sum()) + min(int((rows == done[0]).sum()), done[1] - before)
         elif first < done[0]:  # the fence is at the last offset of the run
             skip = message.parts - message.of_last + done[1]
-        self._applied[source] = Fence(fence.topic, fence.partition, *end, rejects=fence.rejects)
+        via = None if fence.via is None else (fence.via[0], 0)
+        self._applied[source] = Fence(fence.topic, fence.partition, *end, rejects=fence.rejects, via=via)
         return skip
 
     def to_bytes(self) -> bytes:
@@ -145,6 +157,7 @@ class Message:
     payload: bytes
     where: str
     of_last: int  # parts at the fence's offset; all parts unless it is a run
+    checksum: int = 0
 
     def entry(self, skip: int = 0) -> Entry | Rejects:
         """Decode the entry without its first `skip` parts. `skip` must be less than `parts`.
@@ -226,12 +239,19 @@ def read_message(content: bytes, where: str) -> Message:
         raise _damaged(where, "it does not fit its checksum")
     kind, count, parts, partition, first, offset, part, of_last, name_bytes = _HEAD.unpack_from(content, _START)
     at = _START + _HEAD.size + name_bytes
-    topic, _, place = content[_START + _HEAD.size : at].decode().partition("\0")
+    topic, _, origin = content[_START + _HEAD.size : at].decode().partition("\0")
     fence = None
     if topic:
-        via = (int(place.split()[0]), int(place.split()[1])) if place else None
+        via = (int(origin.split()[0]), int(origin.split()[1])) if origin else None
         fence = Fence(topic, partition, offset, part, None if first == offset else first, kind == REJECTS, via)
-    return Message(fence, count, parts, kind, content[at:], where, of_last)
+    return Message(fence, count, parts, kind, content[at:], where, of_last, checksum)
+
+
+def checksum_of(content: bytes) -> int | None:
+    """Return the checksum that a message says of itself, unchecked; None if it is no message of the journal."""
+    if content[: len(MAGIC)] != MAGIC or len(content) < _START:
+        return None
+    return int(_CHECKSUM.unpack_from(content, len(MAGIC))[0])
 
 
 def _pieces(entry: Entry | Rejects, room: int) -> Iterator[tuple[int, int, int, bytes]]:
@@ -274,7 +294,7 @@ def _from_ipc(content: bytes) -> pa.Table:
 
 
 _PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
-_TABLES: Final = Tables(_to_ipc, _from_ipc)
+_TABLES: Final = TableCodec(_to_ipc, _from_ipc)
 
 
 def _damaged(where: str, how: str) -> StorageError:

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.journal.entries import Apply, Commands, Entry, Tick, Usage
-from rating.catalogue.cards import CardIndex
+from rating.catalogue.cards import CardIndex, given
 from rating.columnar.key_index import Ints
 from rating.dedupe.digests import NUMBERS
 from rating.dedupe.seen import digest
@@ -102,6 +102,16 @@ class Router:
         """
         return self._of_numbers("iccid", iccids)
 
+    def account_of(self, iccid: str) -> str | None:
+        """Return the account of the card with an ICCID, or None if there is none."""
+        row = int(self._rows_of("iccid", pl.Series([iccid], dtype=pl.String))[0])
+        return None if row < 0 else str(self._cards["account"][row])
+
+    def account_of_device(self, device: str) -> str | None:
+        """Return the account of the cards of a device, or None if it has no card."""
+        row = self._cards["device"].index_of(device)
+        return None if row is None else str(self._cards["account"][row])
+
     def of_device(self, device: str) -> int | None:
         """Return the partition of the cards of a device, or None if it has no card."""
         row = self._cards["device"].index_of(device)
@@ -113,10 +123,13 @@ class Router:
         Raises CatalogueError, with nothing changed, if a card, add-on or device would be in two partitions: its totals,
         its pool and its seen keys stay in its first partition.
         """
-        given = change.cards.select(*_COLUMNS, partition=pl.Series(self.of_accounts(change.cards["account"])))
-        place = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
-        known = self._cards.lazy().with_columns(place).filter(pl.col("iccid").is_in(given["iccid"].implode())).collect()
-        fresh = given.join(known, on=self._cards.columns, how="anti", nulls_equal=True, maintain_order="left")
+        told = change.cards
+        named = told.select(*_COLUMNS, partition=pl.Series(self.of_accounts(told["account"])))
+        row = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
+        known = self._cards.lazy().with_columns(row).filter(pl.col("iccid").is_in(told["iccid"].implode())).collect()
+        fresh = _with_kept(named, told, known).join(
+            known, on=self._cards.columns, how="anti", nulls_equal=True, maintain_order="left"
+        )
         cards = self._with(fresh, known)
         addons = self._of_addons(change.addons, cards) if change.addons else {}
         self._require_one_partition(change, fresh, known, cards, addons)
@@ -203,23 +216,23 @@ class Router:
         for command, partition in zip(entry.commands, self._of_commands(entry.commands), strict=True):
             for part in parts if isinstance(command, RULE_COMMANDS) else [parts[partition]]:
                 part.append(command)
-        held: list[pl.DataFrame | None] = [None] * self.partitions
+        baselines: list[pl.DataFrame | None] = [None] * self.partitions
         if entry.baseline is not None:
             at = self._of_numbers("iccid", entry.baseline["iccid"])
-            held = [entry.baseline.filter(pl.Series(at == partition)) for partition in range(self.partitions)]
+            baselines = [entry.baseline.filter(pl.Series(at == partition)) for partition in range(self.partitions)]
         return [
             Commands(tuple(part), entry.at_us, baseline) if part else None
-            for part, baseline in zip(parts, held, strict=True)
+            for part, baseline in zip(parts, baselines, strict=True)
         ]
 
     def _of_commands(self, commands: tuple[Command, ...]) -> list[int]:
         """Return the partition of each command: of its card, else the one that its action id begins with."""
         found = [self._of_action(getattr(command, "action_id", None) or "") for command in commands]
         iccids = [getattr(command, "iccid", None) for command in commands]
-        at = [place for place, iccid in enumerate(iccids) if iccid is not None]
-        named = self._of_numbers("iccid", pl.Series([iccids[place] for place in at], dtype=pl.String))
-        for place, partition in zip(at, named.tolist(), strict=True):
-            found[place] = partition
+        at = [position for position, iccid in enumerate(iccids) if iccid is not None]
+        named = self._of_numbers("iccid", pl.Series([iccids[position] for position in at], dtype=pl.String))
+        for position, partition in zip(at, named.tolist(), strict=True):
+            found[position] = partition
         return found
 
     def _of_action(self, action_id: str) -> int:
@@ -321,8 +334,21 @@ class Router:
             raise CatalogueError(findings)
 
 
+def _with_kept(cards: pl.DataFrame, told: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Return the cards with the numbers and devices that those in force keep: the ones that their rows do not give."""
+    if "given" not in told.columns or known.is_empty():
+        return cards
+    before = cards.select("iccid").join(known, on="iccid", how="left", maintain_order="left")
+    columns = {
+        name: cards[name].zip_with(pl.Series(given(told, name)), before[name])
+        for name in _COLUMNS
+        if name not in ("iccid", "account")
+    }
+    return cards.with_columns(**columns)
+
+
 def _finding(field: str, found: str, expected: str) -> Finding:
-    return Finding("catalogue", 0, field, found, expected)
+    return Finding((field,), found, expected, file="catalogue")
 
 
 def _of_corrected(rows: pl.DataFrame, originals: pa.Table, feed: str, otherwise: Ints) -> Ints:

@@ -19,7 +19,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tables, Tick, Usage, Written, entry_of, written
+from pipeline.journal.entries import (
+    Apply,
+    Commands,
+    Entry,
+    Rejects,
+    TableCodec,
+    Tick,
+    Usage,
+    Written,
+    entry_of,
+    written,
+)
 from pipeline.store.background import Background
 from pipeline.store.directory import Checkpoint, DataDirectory, storage_errors
 from rating.errors import StorageError
@@ -72,7 +83,7 @@ def _from_parquet(content: bytes) -> pa.Table:
     return pq.read_table(io.BytesIO(content))
 
 
-_TABLES = Tables(_parquet, _from_parquet)
+_TABLES = TableCodec(_parquet, _from_parquet)
 
 
 class Journal:

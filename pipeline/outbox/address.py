@@ -16,7 +16,20 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_V4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
+# The tables of Python's `ipaddress` depend on its patch release, and lack some of what IANA calls special purpose.
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "192.88.99.0/24",  # former relays of 6to4
+        "::/96",  # IPv4-compatible, deprecated
+        "::ffff:0:0:0/96",  # IPv4 translated by the network
+        "64:ff9b:1::/48",  # NAT64 within a network
+        "100::/63",  # discarded
+        "2001::/23",  # protocols, not hosts
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+    )
+)
 
 
 class RefusedError(Exception):
@@ -63,7 +76,7 @@ def is_public(address: Address) -> bool:
         and not (one.is_multicast or one.is_loopback or one.is_link_local or one.is_unspecified)
         and not (isinstance(one, ipaddress.IPv6Address) and one.is_site_local)
         and not (isinstance(one, ipaddress.IPv4Address) and one.is_reserved)
-        and one not in _V4_COMPATIBLE
+        and not any(one in network for network in _SPECIAL)
         for one in _forms(address)
     )
 

@@ -10,9 +10,10 @@ import concurrent.futures as futures
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -140,7 +141,7 @@ class Deliverer:
         for name, path in self._files.items():
             due = self._store.due(name, _now_us(), FILE_BATCH)
             if due:
-                append(path, [one.body for one in due])
+                append(path, [one.body for one in due], self._store.begun(name), partial(self._store.mark_begun, name))
                 self._store.mark_delivered(name, due[0].seq, due[-1].seq, _now_us())
                 self.tally.delivered += len(due)
                 any_due = True
@@ -186,18 +187,42 @@ class _Line:
         self.under_way: dict[futures.Future[Sent], Due] = {}
         self._sender = sender
         self._workers = config.workers
-        self._waiting: deque[Due] = deque()
+        self._waiting: list[Due] = []
+        self._fetched_s = float("-inf")
+        self._after = ""  # the account whose messages were fetched last
         self._threads = futures.ThreadPoolExecutor(config.workers, thread_name_prefix=f"weir-{name}")
 
     def dispatch(self, store: Store) -> None:
-        """Give each free thread a message to send, if there is one."""
-        if not self._waiting and len(self.under_way) < self._workers:
+        """Give free threads messages to send, if there are any, each account its share.
+
+        A thread that waits for a slow receiver is lost to all others. So a quarter of the threads is kept for accounts
+        that have none, and an account gets no more than its part of the threads.
+        """
+        self._start_some()
+        now_s = time.monotonic()
+        # Those that still wait here are of accounts with enough threads. Now and then look whether others came.
+        if len(self.under_way) < self._workers and (not self._waiting or now_s - self._fetched_s >= LOOK_S):
+            self._fetched_s = now_s
             sending = {due.seq for due in self.under_way.values()}
-            due = store.due(self.name, _now_us(), WINDOW + len(sending))
-            self._waiting.extend(one for one in due if one.seq not in sending)
-        while self._waiting and len(self.under_way) < self._workers:
-            one = self._waiting.popleft()
-            self.under_way[self._threads.submit(self._sender.send, one.action_id, one.body)] = one
+            due = store.due_of_each_account(self.name, _now_us(), WINDOW + len(sending), self._after)
+            self._waiting = [one for one in due if one.seq not in sending]
+            self._after = max((one.account for one in self._waiting), default="")
+            self._start_some()
+
+    def _start_some(self) -> None:
+        threads = Counter(due.account for due in self.under_way.values())
+        share = -(-self._workers // max(1, len({*threads, *(one.account for one in self._waiting)})))
+        kept = self._workers // 4
+        left = []
+        for one in self._waiting:
+            free = self._workers - len(self.under_way)
+            mine = threads[one.account]
+            if free and (not mine or (mine < share and free > kept)):
+                self.under_way[self._threads.submit(self._sender.send, one.action_id, one.body)] = one
+                threads[one.account] += 1
+            else:
+                left.append(one)
+        self._waiting = left
 
     def done(self) -> list[tuple[Due, Sent]]:
         """Return the messages whose sending has ended since the last call, with the results.

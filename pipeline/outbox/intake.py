@@ -63,7 +63,7 @@ class Intake:
     def _file(self, entry: FileEntry, firings: Iterable[FileEntry]) -> int:
         path = self._directory.locate(entry)
         taken = 0
-        with storage_errors(path, "read"), pq.ParquetFile(path) as file:
+        with storage_errors(path, "read"), pq.ParquetFile(path, page_checksum_verification=True) as file:
             for group in range(file.num_row_groups):
                 new = self._new(file.read_row_group(group, columns=_PLACES))
                 if pc.any(new).as_py():
@@ -95,7 +95,7 @@ class Intake:
         found = [_frame(FIRINGS.empty_table(), FIRINGS)]
         for entry in entries:
             path = self._directory.locate(entry)
-            with storage_errors(path, "read"), pq.ParquetFile(path) as file:
+            with storage_errors(path, "read"), pq.ParquetFile(path, page_checksum_verification=True) as file:
                 for group in range(file.num_row_groups):
                     if _overlaps(file, group, low, high):
                         frame = _frame(file.read_row_group(group), FIRINGS)

@@ -7,12 +7,14 @@ import smtplib
 import ssl
 from email.message import EmailMessage
 from email.utils import format_datetime
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from pipeline.config import Email, read_secret
-from pipeline.outbox.address import RefusedError, networks, resolve
+from pipeline.outbox.address import Address, RefusedError, networks, resolve
+from pipeline.outbox.deadline import Deadline
 from pipeline.outbox.sent import Sent
 from pipeline.outbox.signature import message_id
 from rating.errors import ConfigError
@@ -62,29 +64,36 @@ class MailSender:
         said: Sent | None = None
         for address in found.addresses:
             # An error before the mail itself concerns the server or its set-up, which somebody may repair. Try again.
-            try:
-                server = self._server(str(address), port)
-            except (OSError, smtplib.SMTPException) as error:
-                said = Sent("again", f"{email.host}:{port} at {address}: {error or type(error).__name__}")
-                continue
-            try:
-                return _handed_over(server, mail, email.sender, to)
-            except (OSError, smtplib.SMTPException) as error:
-                return Sent("again", f"{email.host}:{port} at {address}: {error or type(error).__name__}")
-            finally:
-                with contextlib.suppress(OSError, smtplib.SMTPException):
-                    server.quit()
-                server.close()
+            server = self._server()
+            with Deadline(email.timeout_s, partial(getattr, server, "sock")) as deadline:
+                try:
+                    self._connect(server, str(address), port)
+                except (OSError, smtplib.SMTPException) as error:
+                    said = self._failed(address, port, error, deadline)
+                    continue
+                try:
+                    return _handed_over(server, mail, email.sender, to)
+                except (OSError, smtplib.SMTPException) as error:
+                    return self._failed(address, port, error, deadline)
+                finally:
+                    with contextlib.suppress(OSError, smtplib.SMTPException):
+                        server.quit()
+                    server.close()
         return said or Sent("again", f"{email.host}: the name has no address")
 
-    def _server(self, address: str, port: int) -> smtplib.SMTP:
+    def _failed(self, address: Address, port: int, error: Exception, deadline: Deadline) -> Sent:
+        said = f"not done within {self._email.timeout_s} s" if deadline.passed else str(error) or type(error).__name__
+        return Sent("again", f"{self._email.host}:{port} at {address}: {said}")
+
+    def _server(self) -> smtplib.SMTP:
+        """Return a client that is not connected yet."""
+        if self._email.security == "tls":
+            return smtplib.SMTP_SSL(timeout=self._email.timeout_s, context=self._context)
+        return smtplib.SMTP(timeout=self._email.timeout_s)
+
+    def _connect(self, server: smtplib.SMTP, address: str, port: int) -> None:
         """Connect to the checked address, encrypt and log in as configured. TLS verifies the name of the server."""
         email = self._email
-        server: smtplib.SMTP
-        if email.security == "tls":
-            server = smtplib.SMTP_SSL(timeout=email.timeout_s, context=self._context)
-        else:
-            server = smtplib.SMTP(timeout=email.timeout_s)
         try:
             server._host = email.host  # type: ignore[attr-defined]  # TLS needs the name; connect() gets the address
             server.connect(address, port)
@@ -95,7 +104,6 @@ class MailSender:
         except BaseException:
             server.close()
             raise
-        return server
 
 
 def _handed_over(server: smtplib.SMTP, mail: EmailMessage, sender: str, to: list[str]) -> Sent:

@@ -67,6 +67,7 @@ class Outgoing:
     rule: str
     action: str
     body: bytes
+    account: str = ""
 
 
 def outgoing(
@@ -89,7 +90,7 @@ def outgoing(
         action, targets = known[named]
         for target in targets:
             body = _encoder.encode(_message(row, action, target.channels))
-            yield Outgoing(row[0], row[1], row[2], target.destination, row[8], row[4], row[6], body)
+            yield Outgoing(row[0], row[1], row[2], target.destination, row[8], row[4], row[6], body, row[7])
 
 
 def _action(row: tuple[Any, ...]) -> Action:

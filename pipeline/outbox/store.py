@@ -12,60 +12,25 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
 
+from pipeline.outbox.appended import Begun
+from pipeline.outbox.marks import Marks
 from pipeline.outbox.message import Outgoing
-from pipeline.store.directory import lock_directory, storage_errors
+from pipeline.outbox.schema import CODES, DEAD, DELIVERED, DUE, NAMES, QUEUED, SCHEMA, VERSION, extend
+from pipeline.store.directory import storage_errors
+from pipeline.store.folders import FILE_MODE, create_file, lock_directory
+from pipeline.store.folders import folder as below
 from rating.errors import StorageError, UsageError
 from schemas.choices import DeliveryState
 
 FOLDER: Final = "outbox"
 NAME: Final = "outbox.sqlite"
-VERSION: Final = 1
-
-_DUE, _QUEUED, _DELIVERED, _DEAD = range(4)
-_CODES: Final[dict[DeliveryState, tuple[int, ...]]] = {
-    "pending": (_DUE, _QUEUED),
-    "delivered": (_DELIVERED,),
-    "dead": (_DEAD,),
-}
-_NAMES: Final[dict[int, DeliveryState]] = {code: name for name, codes in _CODES.items() for code in codes}
-
 _WAIT_S: Final = 30.0  # longest wait for the transaction of another process
-_SCHEMA: Final = f"""
-CREATE TABLE cursor (
-    journal_partition INTEGER PRIMARY KEY,
-    journal_offset INTEGER NOT NULL,  -- of the last action taken in
-    ids TEXT NOT NULL,                -- the actions at that offset: others may come at it
-    file TEXT NOT NULL                -- where it was found; a compaction may have merged it since
-) STRICT;
-CREATE TABLE delivery (
-    seq INTEGER PRIMARY KEY,
-    action_id TEXT NOT NULL,
-    destination TEXT NOT NULL,
-    iccid TEXT NOT NULL,
-    rule TEXT NOT NULL,
-    action TEXT NOT NULL,
-    journal_partition INTEGER NOT NULL,
-    journal_offset INTEGER NOT NULL,
-    ordered INTEGER NOT NULL,
-    state INTEGER NOT NULL,           -- {_DUE} due, {_QUEUED} queued, {_DELIVERED} delivered, {_DEAD} dead
-    attempts INTEGER NOT NULL DEFAULT 0,
-    next_at_us INTEGER NOT NULL DEFAULT 0,
-    changed_at_us INTEGER NOT NULL,
-    error TEXT,
-    body BLOB NOT NULL,               -- empty once it is delivered
-    UNIQUE (action_id, destination)
-) STRICT;
-CREATE INDEX due ON delivery (destination, next_at_us, seq) WHERE state = {_DUE};
-CREATE INDEX line ON delivery (destination, iccid, seq) WHERE state < {_DELIVERED} AND ordered = 1;
-CREATE INDEX dead ON delivery (seq) WHERE state = {_DEAD};
-PRAGMA user_version = {VERSION};
-"""
-_IN_LINE: Final = f"destination = ? AND iccid = ? AND state < {_DELIVERED} AND ordered = 1"
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -89,6 +54,7 @@ class Due:
     iccid: str
     attempts: int
     body: bytes
+    account: str
 
 
 @dataclass(frozen=True)
@@ -124,10 +90,16 @@ class Store:
         """
         folder = data / FOLDER
         with storage_errors(folder, "open the outbox"):
-            folder.mkdir(exist_ok=True)
+            with below(data, FOLDER, create=True):
+                pass
             lock = lock_directory(folder) if deliver else None
         path = folder / NAME
         try:
+            with storage_errors(path, "open the outbox"):
+                # SQLite gives its other files the mode of this one.
+                descriptor = create_file(path)
+                os.fchmod(descriptor, FILE_MODE)
+                os.close(descriptor)
             with _database_errors(path):
                 connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -175,13 +147,13 @@ class Store:
         with self._transaction():
             self._connection.executemany(
                 "INSERT OR IGNORE INTO delivery (action_id, destination, iccid, rule, action, journal_partition,"
-                " journal_offset, ordered, state, changed_at_us, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
+                " journal_offset, ordered, state, changed_at_us, body, account) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
                 f" CASE WHEN ?8 AND EXISTS (SELECT 1 FROM delivery WHERE destination = ?2 AND iccid = ?3"
-                f" AND state < {_DELIVERED} AND ordered = 1) THEN {_QUEUED} ELSE {_DUE} END, ?9, ?10)",
+                f" AND state < {DELIVERED} AND ordered = 1) THEN {QUEUED} ELSE {DUE} END, ?9, ?10, ?11)",
                 (
                     (
                         one.action_id, one.destination, one.iccid, one.rule, one.action, one.partition, one.offset,
-                        int(one.destination in ordered), now_us, one.body,
+                        int(one.destination in ordered), now_us, one.body, one.account,
                     )
                     for one in messages
                 ),
@@ -197,16 +169,64 @@ class Store:
     def due(self, destination: str, now_us: int, limit: int) -> list[Due]:
         """Return deliveries that are due now, earliest first; at an ordered destination at most one per SIM."""
         rows = self._rows(
-            "SELECT seq, action_id, iccid, attempts, body FROM delivery"
-            f" WHERE destination = ? AND state = {_DUE} AND next_at_us <= ? ORDER BY next_at_us, seq LIMIT ?",
+            "SELECT seq, action_id, iccid, attempts, body, account FROM delivery"
+            f" WHERE destination = ? AND state = {DUE} AND next_at_us <= ? ORDER BY next_at_us, seq LIMIT ?",
             destination, now_us, limit,
         )  # fmt: skip
         return [Due(*row) for row in rows]
 
+    def due_of_each_account(self, destination: str, now_us: int, limit: int, after: str) -> list[Due]:
+        """Return deliveries that are due now, about as many of each account, those of an account earliest first.
+
+        If there are more accounts than `limit`, the accounts after `after` come first.
+        """
+        names = [
+            str(name)
+            for (name,) in self._rows(
+                "WITH RECURSIVE one (account) AS ("
+                f" SELECT min(account) FROM delivery WHERE destination = ?1 AND state = {DUE}"
+                " UNION ALL SELECT (SELECT min(account) FROM delivery"
+                f" WHERE destination = ?1 AND state = {DUE} AND account > one.account)"
+                " FROM one WHERE account IS NOT NULL) SELECT account FROM one WHERE account IS NOT NULL",
+                destination,
+            )
+        ]
+        if len(names) > limit:
+            names = [*(name for name in names if name > after), *(name for name in names if name <= after)][:limit]
+        each = -(-limit // max(1, len(names)))
+        found = [
+            [
+                Due(*row)
+                for row in self._rows(
+                    f"SELECT seq, action_id, iccid, attempts, body, account FROM delivery WHERE state = {DUE}"
+                    " AND destination = ? AND account = ? AND next_at_us <= ? ORDER BY next_at_us, seq LIMIT ?",
+                    destination, name, now_us, each,
+                )
+            ]
+            for name in names
+        ]  # fmt: skip
+        return [one for turn in zip_longest(*found) for one in turn if one is not None]
+
+    def begun(self, destination: str) -> Begun | None:
+        """Return what was marked as begun last for a file, or None."""
+        rows = self._rows("SELECT device, inode, size_bytes FROM begun WHERE destination = ?", destination)
+        return next((Begun(int(device), int(inode), size) for device, inode, size in rows), None)
+
+    def mark_begun(self, destination: str, begun: Begun | None) -> None:
+        """Remember that appending to a file has begun, or has ended (None)."""
+        with self._transaction():
+            if begun is None:
+                self._connection.execute("DELETE FROM begun WHERE destination = ?", (destination,))
+                return
+            self._connection.execute(
+                "INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?)",
+                (destination, str(begun.device), str(begun.inode), begun.size_bytes),
+            )
+
     def next_due_us(self, destination: str) -> int | None:
         """Return the time of the next due delivery to a destination, in microseconds since 1970 UTC, or None."""
         rows = self._rows(
-            f"SELECT next_at_us FROM delivery WHERE destination = ? AND state = {_DUE} ORDER BY next_at_us LIMIT 1",
+            f"SELECT next_at_us FROM delivery WHERE destination = ? AND state = {DUE} ORDER BY next_at_us LIMIT 1",
             destination,
         )
         return next((int(at) for (at,) in rows), None)
@@ -217,8 +237,8 @@ class Store:
         """
         with self._transaction():
             self._connection.execute(
-                f"UPDATE delivery SET state = {_DUE}, ordered = 0, next_at_us = 0 WHERE destination = ?"
-                f" AND state < {_DELIVERED} AND ordered = 1",
+                f"UPDATE delivery SET state = {DUE}, ordered = 0, next_at_us = 0 WHERE destination = ?"
+                f" AND state < {DELIVERED} AND ordered = 1",
                 (destination,),
             )
 
@@ -226,8 +246,8 @@ class Store:
         """Mark as delivered all due deliveries to an unordered destination with `seq` from `first` to `last`."""
         with self._transaction():
             self._connection.execute(
-                f"UPDATE delivery SET state = {_DELIVERED}, attempts = attempts + 1, changed_at_us = ?, error = NULL,"
-                f" body = x'' WHERE seq BETWEEN ? AND ? AND destination = ? AND state = {_DUE}",
+                f"UPDATE delivery SET state = {DELIVERED}, attempts = attempts + 1, changed_at_us = ?, error = NULL,"
+                f" body = x'' WHERE seq BETWEEN ? AND ? AND destination = ? AND state = {DUE}",
                 (now_us, first, last, destination),
             )
 
@@ -244,21 +264,21 @@ class Store:
             "SELECT destination, state, count(*) FROM delivery GROUP BY destination, state ORDER BY destination"
         ):
             of = counts.setdefault(destination, {"pending": 0, "delivered": 0, "dead": 0})
-            of[_NAMES[state]] += number
+            of[NAMES[state]] += number
         return counts
 
     def pending(self, destinations: Sequence[str]) -> int:
         """Return how many deliveries to these destinations are due or queued."""
         marks = ", ".join("?" * len(destinations))
         rows = self._rows(
-            f"SELECT count(*) FROM delivery WHERE state IN ({_DUE}, {_QUEUED}) AND destination IN ({marks})",
+            f"SELECT count(*) FROM delivery WHERE state IN ({DUE}, {QUEUED}) AND destination IN ({marks})",
             *destinations,
         )
         return int(next(rows)[0])
 
     def list(self, state: DeliveryState | None, limit: int, offset: int) -> tuple[int, list[Delivery]]:
         """Return the number of deliveries in this state (None: all), and one page of them, newest first."""
-        codes = ", ".join(map(str, _NAMES if state is None else _CODES[state]))
+        codes = ", ".join(map(str, NAMES if state is None else CODES[state]))
         total = next(self._rows(f"SELECT count(*) FROM delivery WHERE state IN ({codes})"))[0]
         rows = self._rows(
             "SELECT action_id, destination, iccid, rule, action, state, attempts, next_at_us, changed_at_us, error"
@@ -266,7 +286,7 @@ class Store:
             limit, offset,
         )  # fmt: skip
         return int(total), [
-            Delivery(action_id, destination, iccid, rule, action, _NAMES[code], attempts, next_us, changed_us, error)
+            Delivery(action_id, destination, iccid, rule, action, NAMES[code], attempts, next_us, changed_us, error)
             for action_id, destination, iccid, rule, action, code, attempts, next_us, changed_us, error in rows
         ]
 
@@ -276,7 +296,7 @@ class Store:
         Raises UsageError and changes nothing if an action has no dead delivery.
         """
         with self._transaction():
-            rows = list(self._connection.execute(f"SELECT seq, action_id FROM delivery WHERE state = {_DEAD}"))
+            rows = list(self._connection.execute(f"SELECT seq, action_id FROM delivery WHERE state = {DEAD}"))
             if action_ids is not None:
                 unknown = sorted(set(action_ids) - {action_id for _, action_id in rows})
                 if unknown:
@@ -287,8 +307,8 @@ class Store:
             self._connection.executemany(
                 f"UPDATE delivery SET attempts = 0, next_at_us = 0, changed_at_us = ?2, state = CASE WHEN EXISTS"
                 f" (SELECT 1 FROM delivery AS other WHERE other.destination = delivery.destination"
-                f" AND other.iccid = delivery.iccid AND other.state < {_DELIVERED} AND other.ordered = 1)"
-                f" THEN {_QUEUED} ELSE {_DUE} END WHERE seq = ?1",
+                f" AND other.iccid = delivery.iccid AND other.state < {DELIVERED} AND other.ordered = 1)"
+                f" THEN {QUEUED} ELSE {DUE} END WHERE seq = ?1",
                 ((seq, now_us) for seq in wanted),
             )
             return len(wanted)
@@ -297,7 +317,7 @@ class Store:
         """Delete deliveries delivered before `before_us` (microseconds since 1970 UTC); return their number."""
         with self._transaction():
             done = self._connection.execute(
-                f"DELETE FROM delivery WHERE state = {_DELIVERED} AND changed_at_us < ?", (before_us,)
+                f"DELETE FROM delivery WHERE state = {DELIVERED} AND changed_at_us < ?", (before_us,)
             )
             return done.rowcount
 
@@ -305,13 +325,14 @@ class Store:
         with self._transaction():
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
-                for statement in _SCHEMA.split(";\n"):
+                for statement in SCHEMA.split(";\n"):
                     self._connection.execute(statement)
             elif version != VERSION:
                 raise StorageError(
                     f"{self._path}: the outbox has version {version}, this version of weir reads {VERSION}; "
                     "use the version of weir that wrote it"
                 )
+            extend(self._connection)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -328,42 +349,6 @@ class Store:
     def _rows(self, statement: str, *parameters: object) -> Iterator[Any]:
         with _database_errors(self._path):
             return iter(self._connection.execute(statement, parameters).fetchall())
-
-
-class Marks:
-    """Marks deliveries to ordered destinations. When one is delivered or dead, the next one of its SIM becomes due."""
-
-    def __init__(self, connection: sqlite3.Connection, now_us: int) -> None:
-        self._connection = connection
-        self._now_us = now_us
-
-    def delivered(self, destination: str, due: Due, note: str | None) -> None:
-        """Mark a delivery as delivered and delete its body. `note` is stored as a remark."""
-        self._set(due.seq, _DELIVERED, 0, note)
-        self._connection.execute("UPDATE delivery SET body = x'' WHERE seq = ?", (due.seq,))
-        self._advance(destination, due.iccid)
-
-    def dead(self, destination: str, due: Due, error: str) -> None:
-        """Mark a delivery as dead: it will not be retried automatically."""
-        self._set(due.seq, _DEAD, 0, error)
-        self._advance(destination, due.iccid)
-
-    def again(self, due: Due, error: str, next_at_us: int) -> None:
-        """Schedule another attempt at `next_at_us`. Later deliveries of the SIM go on waiting."""
-        self._set(due.seq, _DUE, next_at_us, error)
-
-    def _set(self, seq: int, state: int, next_at_us: int, error: str | None) -> None:
-        self._connection.execute(
-            "UPDATE delivery SET state = ?, attempts = attempts + 1, next_at_us = ?, changed_at_us = ?, error = ?"
-            " WHERE seq = ?",
-            (state, next_at_us, self._now_us, error, seq),
-        )
-
-    def _advance(self, destination: str, iccid: str) -> None:
-        self._connection.execute(
-            f"UPDATE delivery SET state = {_DUE} WHERE seq = (SELECT min(seq) FROM delivery WHERE {_IN_LINE})",
-            (destination, iccid),
-        )
 
 
 @contextmanager

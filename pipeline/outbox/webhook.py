@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import socket
 import ssl
 import threading
 import time
+from collections import OrderedDict
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import msgspec
@@ -15,6 +18,7 @@ import msgspec
 from pipeline.catalogue.addresses import url_problem
 from pipeline.config import WebhookDestination, read_secret
 from pipeline.outbox.address import Destination, RefusedError, networks, resolve
+from pipeline.outbox.deadline import Deadline
 from pipeline.outbox.sent import Sent
 from pipeline.outbox.signature import keys, message_id, sign
 from rating.errors import ConfigError
@@ -23,6 +27,7 @@ _AGAIN: Final = frozenset({408, 425, 429})  # the only 4xx statuses that ask for
 _MOST_READ_BYTES: Final = 64 << 10
 _LONGEST_WAIT_S: Final = 86_400.0  # longest wait that a receiver can request
 _SHOWN_CHARACTERS: Final = 200
+_MOST_CONNECTIONS: Final = 8  # of a thread, each to another host; the one used longest ago is closed
 
 
 class _Address(msgspec.Struct):
@@ -33,8 +38,21 @@ class _Asked(msgspec.Struct):
     parameters: _Address
 
 
+@dataclass
+class _Connection:
+    """A client with at most one connection, to one host, and the socket of that connection."""
+
+    client: httpx.Client
+    socket: socket.socket | None = None
+
+    def trace(self, event: str, facts: dict[str, Any]) -> None:
+        """Take the socket of a connection that the client has opened."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self.socket = facts["return_value"].get_extra_info("socket")
+
+
 class WebhookSender:
-    """Posts messages to one destination. Each thread has its own client, with its connections, for each host."""
+    """Posts messages to one destination. Each thread has its own connections, for the hosts that it used last."""
 
     def __init__(self, hook: WebhookDestination) -> None:
         """Prepare the destination. Raises ConfigError if the secret or the certificates cannot be read."""
@@ -48,7 +66,7 @@ class WebhookSender:
             raise ConfigError(f"{of}: ca_file: found {hook.ca_file}, which cannot be read: {error}") from error
         self._context = context
         self._local = threading.local()
-        self._clients: list[httpx.Client] = []
+        self._clients: set[httpx.Client] = set()
         self._guard = threading.Lock()
 
     def send(self, action_id: str, body: bytes) -> Sent:
@@ -89,34 +107,38 @@ class WebhookSender:
             "webhook-timestamp": str(now_s),
             "webhook-signature": sign(self._keys, name, now_s, body),
         }
-        said: Sent | None = None
-        for address in found.addresses:
-            # Connect to the checked address, whatever the name resolves to now. TLS still verifies the name.
-            request = self._client(target.host).build_request(
-                "POST",
-                target.copy_with(host=str(address)),
-                content=body,
-                headers=headers,
-                timeout=self._hook.timeout_s,
-                extensions={"sni_hostname": target.raw_host.decode("ascii")},
-            )
-            try:
-                return self._answered(self._client(target.host), request)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                said = Sent("again", f"{target}: cannot connect to {address}: {error or type(error).__name__}")
-            except httpx.TransportError as error:
-                return Sent("again", f"{target}: no answer within {self._hook.timeout_s} s, or a broken one: {error}")
-        return said or Sent("again", f"{target}: the name has no address")
+        failed: Sent | None = None
+        connection = self._connection(target.host)
+        with Deadline(self._hook.timeout_s, lambda: connection.socket) as deadline:
+            for address in found.addresses:
+                # Connect to the checked address, whatever the name resolves to now. TLS still verifies the name.
+                request = connection.client.build_request(
+                    "POST",
+                    target.copy_with(host=str(address)),
+                    content=body,
+                    headers=headers,
+                    timeout=self._hook.timeout_s,
+                    extensions={"sni_hostname": target.raw_host.decode("ascii"), "trace": connection.trace},
+                )
+                try:
+                    return self._answered(connection.client, request)
+                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                    failed = Sent("again", f"{target}: cannot connect to {address}: {error or type(error).__name__}")
+                    if deadline.passed:
+                        return failed
+                except httpx.TransportError as error:
+                    said = f"no answer within {self._hook.timeout_s} s, or a broken one: {error}"
+                    return Sent("again", f"{target}: {said}")
+        return failed or Sent("again", f"{target}: the name has no address")
 
     def _answered(self, client: httpx.Client, request: httpx.Request) -> Sent:
-        deadline = time.monotonic() + self._hook.timeout_s
         response = client.send(request, stream=True)
         try:
             read = b""
             # Only a completely read answer leaves the connection reusable, but a long answer is not worth reading.
             for piece in response.iter_raw():
                 read += piece
-                if len(read) > _MOST_READ_BYTES or time.monotonic() > deadline:
+                if len(read) > _MOST_READ_BYTES:
                     break
         except httpx.TransportError:
             pass  # the status has arrived, and it alone decides
@@ -124,14 +146,22 @@ class WebhookSender:
             response.close()
         return _judged(response, read)
 
-    def _client(self, host: str) -> httpx.Client:
-        clients: dict[str, httpx.Client] = self._local.__dict__.setdefault("clients", {})
-        if host not in clients:
-            client = httpx.Client(verify=self._context, trust_env=False, follow_redirects=False)
+    def _connection(self, host: str) -> _Connection:
+        """Return the connection of this thread to a host. The one used longest ago is closed if there are too many."""
+        mine: OrderedDict[str, _Connection] = self._local.__dict__.setdefault("connections", OrderedDict())
+        if host not in mine:
+            limits = httpx.Limits(max_connections=1)
+            client = httpx.Client(verify=self._context, trust_env=False, follow_redirects=False, limits=limits)
             with self._guard:
-                self._clients.append(client)
-            clients[host] = client
-        return clients[host]
+                self._clients.add(client)
+            mine[host] = _Connection(client)
+        mine.move_to_end(host)
+        while len(mine) > _MOST_CONNECTIONS:
+            _, oldest = mine.popitem(last=False)
+            oldest.client.close()
+            with self._guard:
+                self._clients.discard(oldest.client)
+        return mine[host]
 
 
 def _judged(response: httpx.Response, read: bytes) -> Sent:

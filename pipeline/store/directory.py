@@ -1,7 +1,7 @@
 """One data directory: all data of the embedded driver, changed only by atomic checkpoints.
 
     lock                       locked by the one process that writes; readers take no lock
-    manifest.json              the committed files (pipeline/store/manifest.py)
+    manifest.json              the committed files (pipeline/store/manifest.py); it makes the directory one of Weir
     staging/                   files of a checkpoint that is being written
     journal/ seen/ state/ history/
     outbox/                    delivered actions, with a lock of its own (pipeline/outbox); no part of the checkpoints
@@ -14,28 +14,35 @@ look into staging meanwhile (reasons: docs/decisions/0021, consequences for read
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
 
 import polars as pl
 import pyarrow as pa
 
 from pipeline.store import manifest as manifests
+from pipeline.store.digests import ALGORITHM, descriptor_digest, file_digest, is_known
+from pipeline.store.folders import FILE_MODE, folder, lock_directory, make_folder
 from pipeline.store.manifest import FileEntry, Manifest
-from rating.errors import LockedError, StorageError, UsageError
+from pipeline.store.ownership import require_own
+from pipeline.store.settling import (
+    RESTORE,
+    STAGING,
+    VanishedError,
+    clear_staging,
+    missing,
+    require_size,
+    settle,
+    staged_path,
+)
+from rating.errors import StorageError, UsageError
 
 T = TypeVar("T")
-
-STAGING = "staging"
-LOCK = "lock"
 
 READ_ATTEMPTS = 50
 READ_PAUSE_S = 0.02
@@ -85,28 +92,29 @@ class DataDirectory:
 
         For writing: create it if missing, lock it, complete or undo the work of a killed process. Raises LockedError if
         another process is writing, StorageError if the disk fails or the directory is damaged, UsageError if there is
-        nothing to read or the directory contains something else.
+        nothing to read (NothingCommittedError), or if the directory contains something else or a link.
         """
         path = Path(path)
         if not write:
             with storage_errors(path, "read the data directory"):
                 manifest = manifests.read(path)
-            if manifest is None:
-                raise UsageError(
+            if manifest is None or not manifest.checkpoint:
+                raise NothingCommittedError(
                     f"{path}: there is no data directory yet; `weir apply` and `weir ingest` make one, "
                     "or name another with --data"
                 )
             return cls(path, manifest, None)
         with storage_errors(path, "open the data directory"):
-            _refuse_foreign(path)
-            path.mkdir(parents=True, exist_ok=True)
+            require_own(path)
+            make_folder(path)
             lock = lock_directory(path)
         try:
             with storage_errors(path, "open the data directory"):
-                manifest = _committed(path)
-                (path / STAGING).mkdir(exist_ok=True)
-                _settle(path, manifest)
-                _clear_staging(path)
+                manifest = manifests.read(path) or manifests.begin(path)
+                with folder(path, STAGING, create=True):
+                    pass
+                settle(path, manifest)
+                clear_staging(path)
         except BaseException:
             os.close(lock)
             raise
@@ -135,9 +143,38 @@ class DataDirectory:
     def locate(self, entry: FileEntry) -> Path:
         """Return the path of a committed file, final or in staging. Raises VanishedError if the file is gone."""
         for path in (self.path / entry.path, staged_path(self.path, entry.path), self.path / entry.path):
-            if path.exists():
+            if path.is_file() and not path.is_symlink():
                 return path
-        raise _missing(self.path, entry)
+        raise missing(self.path, entry)
+
+    def check(self, entry: FileEntry) -> Path:
+        """Return the path of a committed file after reading all of it: its content is as it was written.
+
+        Of a file that an older version wrote, without a digest, only the size is known. Raises StorageError if the file
+        has changed, VanishedError if it is gone.
+        """
+        path = self.locate(entry)
+        if not entry.digest:
+            with storage_errors(path, "read"):
+                require_size(path, path.stat().st_size, entry)
+            return path
+        if not is_known(entry.digest):
+            raise StorageError(
+                f"{path}: the manifest has a digest {entry.digest.partition(':')[0]!r}, this version of weir computes "
+                f"{ALGORITHM}; use the version of weir that wrote it"
+            )
+        with storage_errors(path, "read"):
+            try:
+                found, size_bytes = file_digest(path)
+            except FileNotFoundError:
+                raise missing(self.path, entry) from None
+        require_size(path, size_bytes, entry)
+        if found != entry.digest:
+            raise StorageError(
+                f"{path}: the file has changed since it was written: it has the digest {found}, the manifest says "
+                f"{entry.digest}; {RESTORE}"
+            )
+        return path
 
     def refresh(self) -> None:
         """Read the manifest again, so that this object shows the files that are committed now."""
@@ -164,8 +201,8 @@ class DataDirectory:
         raise AssertionError("unreachable")
 
 
-class VanishedError(StorageError):
-    """A file in the manifest is missing: it was replaced meanwhile, or is lost."""
+class NothingCommittedError(UsageError):
+    """There is no data directory, or nothing has been committed in it yet."""
 
 
 class Checkpoint:
@@ -213,16 +250,18 @@ class Checkpoint:
         """
         target = staged_path(self._directory.path, path)
         with storage_errors(self._directory.path / path, "write"):
-            if path in self._staged or (target.exists() and not begun) or (self._directory.path / path).exists():
+            exists = os.path.lexists(target) and not begun
+            if path in self._staged or exists or os.path.lexists(self._directory.path / path):
                 raise ValueError(f"{path} exists; the files of a checkpoint are new")
             write(target)
-            descriptor = os.open(target, os.O_RDONLY)
+            descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW)
             try:
+                os.fchmod(descriptor, FILE_MODE)
                 os.fsync(descriptor)
-                size_bytes = os.fstat(descriptor).st_size
+                digest, size_bytes = descriptor_digest(descriptor)
             finally:
                 os.close(descriptor)
-        entry = FileEntry(path=path, size_bytes=size_bytes, rows=rows, facts=facts or {})
+        entry = FileEntry(path=path, size_bytes=size_bytes, rows=rows, facts=facts or {}, digest=digest)
         self._staged[path] = (group, entry)
         return entry
 
@@ -271,7 +310,7 @@ class Checkpoint:
         self._open = False
         directory.manifest = new
         with storage_errors(directory.path, "move the files of a committed checkpoint to their places"):
-            _settle(directory.path, new, only=[entry for _, entry in self._staged.values()])
+            settle(directory.path, new, only=[entry for _, entry in self._staged.values()])
         return new
 
     def abandon(self) -> None:
@@ -285,115 +324,4 @@ class Checkpoint:
             committed = manifests.read(self._directory.path)
             if committed is not None and committed.checkpoint >= self.number:
                 return
-        _clear_staging(self._directory.path)
-
-
-def staged_path(directory: Path, path: str) -> Path:
-    """Return the path of a file until its checkpoint is committed."""
-    return directory / STAGING / quote(path, safe="=")
-
-
-def _settle(directory: Path, manifest: Manifest, only: list[FileEntry] | None = None) -> None:
-    """Delete retired files and move staged ones, folder by folder. Repeating it is harmless.
-
-    Within a folder files are deleted first. Someone who reads the folder by a glob may miss rows for a moment, but
-    never counts rows twice.
-    """
-    entries = [entry for group in manifest.files.values() for entry in group] if only is None else only
-    retired: dict[str, list[str]] = {}
-    for path in manifest.retired:
-        retired.setdefault(os.path.dirname(path), []).append(path)
-    arriving: dict[str, list[FileEntry]] = {}
-    for entry in entries:
-        if only is not None or not _in_place(directory, entry):
-            arriving.setdefault(os.path.dirname(entry.path), []).append(entry)
-    for parent in sorted(retired.keys() | arriving.keys()):
-        for path in retired.get(parent, []):
-            (directory / path).unlink(missing_ok=True)
-        for entry in arriving.get(parent, []):
-            staged = staged_path(directory, entry.path)
-            if not staged.exists():
-                raise _missing(directory, entry)
-            (directory / parent).mkdir(parents=True, exist_ok=True)
-            staged.rename(directory / entry.path)
-    for parent in sorted(retired.keys() - arriving.keys()):
-        _remove_empty(directory, parent)
-
-
-def _in_place(directory: Path, entry: FileEntry) -> bool:
-    try:
-        size_bytes = (directory / entry.path).stat().st_size
-    except FileNotFoundError:
-        return False
-    if size_bytes != entry.size_bytes:
-        raise StorageError(
-            f"{directory / entry.path}: the file has {size_bytes} bytes, the manifest says {entry.size_bytes}; restore "
-            "the data directory from a backup, or ingest again into another --data directory"
-        )
-    return True
-
-
-def _remove_empty(directory: Path, parent: str) -> None:
-    while parent:
-        try:
-            (directory / parent).rmdir()
-        except OSError:
-            return
-        parent = os.path.dirname(parent)
-
-
-def _clear_staging(directory: Path) -> None:
-    (directory / manifests.UNFINISHED).unlink(missing_ok=True)
-    for path in (directory / STAGING).iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _missing(directory: Path, entry: FileEntry) -> VanishedError:
-    return VanishedError(
-        f"{directory / entry.path}: the file is gone although the manifest names it; restore the data directory from "
-        "a backup, or ingest again into another --data directory"
-    )
-
-
-def _committed(path: Path) -> Manifest:
-    manifest = manifests.read(path)
-    if manifest is None and any(path.glob("*/*/*")):
-        raise StorageError(
-            f"{path / manifests.NAME}: the manifest is gone, but files it named are there; restore the data directory "
-            "from a backup, or ingest again into another --data directory"
-        )
-    return manifest or Manifest()
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Raise UsageError if the directory contains anything other than a data directory."""
-    if path.exists() and not (path / LOCK).exists() and any(path.iterdir()):
-        raise UsageError(
-            f"{path}: the directory is not empty and is not a Weir data directory; choose another with --data"
-        )
-
-
-def lock_directory(path: Path) -> int:
-    """Lock a directory until the returned descriptor is closed. Raises LockedError if another process has the lock."""
-    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as held:
-        holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "another process"
-        os.close(descriptor)
-        raise LockedError(
-            f"{path}: in use by process {holder}; wait until it has finished, or stop it, then give the command again"
-        ) from held
-    except OSError:
-        os.close(descriptor)
-        raise
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+        clear_staging(self._directory.path)

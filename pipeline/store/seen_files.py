@@ -115,14 +115,14 @@ class SeenFiles:
     """The seen keys of a data directory. The fold looks keys up in `seen`.
 
     `today` is the latest arrival day (days since 1970 UTC) that the fold has reached. Raises StorageError if a run file
-    cannot be read, is damaged, or has digests of an unknown algorithm.
+    cannot be read, is damaged, has changed since it was written, or has digests of an unknown algorithm.
     """
 
     def __init__(self, directory: DataDirectory, today: int = 0) -> None:
         self._held: dict[int, _Held] = {}
         runs = []
         for entry in directory.manifest.group(GROUP):
-            run, pages = load_run(directory.locate(entry))
+            run, pages = load_run(directory.check(entry))
             self._held[id(run)] = _Held(entry, pages)
             runs.append(run)
             today = max(today, run.last_day)

@@ -6,34 +6,64 @@ at every checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.feather as feather
 
 from pipeline.store.directory import Checkpoint, DataDirectory
 from rating.dedupe.seen import Seen
-from rating.engine import Engine
 from rating.errors import StorageError
-from rating.state import State
+from rating.queried_state import QUERIED_TABLES, STEADY, QueriedState, queried_state
+
+if TYPE_CHECKING:
+    from rating.engine import Engine
+    from rating.state import State
+
+T = TypeVar("T")
 
 GROUP: Final = "state"
-_STEADY: Final = ("cards", "plan_history", "pool_history")
 
 
 def restore_state(directory: DataDirectory) -> State:
     """Return the state of the last checkpoint without its seen keys; an empty state if there is no checkpoint.
 
-    Raises StorageError if it is damaged.
+    Raises StorageError if a file is damaged or has changed since it was written.
     """
+    from rating.state import State  # here, because it loads the fold, which questions do not need
+
+    found = _restored(directory, None, lambda facts, tables: State.restore(facts, tables, Seen()))
+    return State() if found is None else found
+
+
+def restore_queried(directory: DataDirectory) -> QueriedState:
+    """Return what questions need of the state of the last checkpoint; an empty state if there is no checkpoint.
+
+    Raises StorageError if a file that it reads is damaged or has changed since it was written.
+    """
+    found = _restored(directory, QUERIED_TABLES, queried_state)
+    return QueriedState() if found is None else found
+
+
+def _restored(
+    directory: DataDirectory, names: tuple[str, ...] | None, restore: Callable[[bytes, dict[str, pa.Table]], T]
+) -> T | None:
+    """Return what `restore` makes of the facts and the tables of these names (None: all); None without checkpoint."""
     files = {str(entry.facts["name"]): entry for entry in directory.manifest.group(GROUP)}
     if not files:
-        return State()
+        return None
     try:
-        facts = directory.locate(files.pop("facts")).read_bytes()
-        tables = {name: feather.read_table(directory.locate(entry), memory_map=False) for name, entry in files.items()}
-        return State.restore(facts, tables, Seen())
+        facts = files.pop("facts")
+        tables = {
+            name: feather.read_table(directory.check(entry), memory_map=False)
+            for name, entry in files.items()
+            if names is None or name in names
+        }
+        found = restore(directory.locate(facts).read_bytes(), tables)
+        directory.check(facts)  # last: a state of another version has words of its own
+        return found
     except (ValueError, KeyError, pa.ArrowException) as damage:
         raise StorageError(
             f"{directory.path}: the state cannot be read ({damage}); use the version of weir that wrote it, or restore "
@@ -49,7 +79,7 @@ def stage_state(directory: DataDirectory, checkpoint: Checkpoint, engine: Engine
     facts, tables = engine.snapshot()
     generation = engine.state.generation
     former = {str(entry.facts["name"]): entry for entry in directory.manifest.group(GROUP)}
-    kept = set(_STEADY) if generation == written else set()
+    kept = set(STEADY) if generation == written else set()
     checkpoint.retire(*(entry for name, entry in former.items() if name not in kept))
     folder = f"state/{checkpoint.number:08d}"
     checkpoint.stage_bytes(GROUP, f"{folder}/facts.json", facts, facts={"name": "facts"})

@@ -11,6 +11,9 @@ from pipeline.config import Kafka
 _DAY_MS: Final = 86_400_000
 _FOR_EVER: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _A_MONTH: Final = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
+# Others write to these topics. The broker sets the time of each message, so that nobody can send one from the future.
+# It unpacks what comes packed, so that a message that a worker reads is no larger than the limit.
+_FROM_OTHERS: Final = {"message.timestamp.type": "LogAppendTime", "compression.type": "uncompressed"}
 _NEWEST_OF_A_KEY: Final = {"cleanup.policy": "compact"}
 
 # Room for headers, key and batch overhead. With the default message limit the sum is 1 MiB, Kafka's own default.
@@ -60,6 +63,11 @@ class Topics:
         return f"{self.prefix}usage.rejected"
 
     @property
+    def quarantine(self) -> str:
+        """The places of messages that could not even become rejected records."""
+        return f"{self.prefix}quarantine"
+
+    @property
     def replies(self) -> str:
         """A reply to each message of `commands`: accepted or rejected."""
         return f"{self.prefix}replies"
@@ -89,18 +97,19 @@ def layouts(kafka: Kafka) -> list[Layout]:
     return [
         Layout(name, partitions, of, common | kept)
         for name, partitions, of, kept in (
-            (topics.raw, kafka.raw, "raw_partitions", _A_MONTH),
-            (topics.commands, 1, "", _FOR_EVER),
+            (topics.raw, kafka.raw, "raw_partitions", _A_MONTH | _FROM_OTHERS),
+            (topics.commands, 1, "", _FOR_EVER | _FROM_OTHERS),
             (topics.journal, kafka.partitions, "partitions", _FOR_EVER),
             (topics.rated, kafka.partitions, "partitions", _A_MONTH),
             (topics.actions, kafka.partitions, "partitions", _A_MONTH),
             (topics.status, kafka.partitions, "partitions", _NEWEST_OF_A_KEY),
             (topics.rejected, kafka.partitions, "partitions", _A_MONTH),
             (topics.replies, 1, "", _A_MONTH),
+            (topics.quarantine, 1, "", _A_MONTH),
         )
     ]
 
 
 def largest_message_bytes(kafka: Kafka) -> int:
     """Return the largest size of a message in bytes, including Kafka's overhead."""
-    return kafka.limit_bytes + _ROOM_BYTES
+    return kafka.worker_limit_bytes + _ROOM_BYTES

@@ -21,18 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from rating.calendars.calendar import DAY_US, FIRST_DAY, HOUR_US, LAST_DAY, ZoneCalendar, day_number
-from rating.errors import PlanError
+from rating.errors import FieldPath, Finding, PlanError
 from rating.units.money import Ints, muldiv
 from schemas.plans import Band
 
 NO_BAND: Final = -1
 MAX_PARTS = 32_767
-_WEEKDAY, _WEEKEND, _HOLIDAY = range(3)
+_WEEKDAY, _WEEKEND, _WEEKDAY_HOLIDAY, _WEEKEND_HOLIDAY = range(4)
+_HOLIDAYS = (_WEEKDAY_HOLIDAY, _WEEKEND_HOLIDAY)
 _KINDS = {
-    "all": (_WEEKDAY, _WEEKEND, _HOLIDAY),
-    "weekdays": (_WEEKDAY,),
-    "weekend": (_WEEKEND,),
-    "holidays": (_HOLIDAY,),
+    "all": (_WEEKDAY, _WEEKEND, *_HOLIDAYS),
+    "weekdays": (_WEEKDAY, _WEEKDAY_HOLIDAY),
+    "weekend": (_WEEKEND, _WEEKEND_HOLIDAY),
+    "holidays": _HOLIDAYS,
 }
 _DAY_S = 86_400
 _MARGIN_DAYS = 200
@@ -76,8 +77,14 @@ def bands_in_use(bands: Sequence[Band], holidays: Sequence[dt.date]) -> set[int]
     invalid times.
     """
     pieces = [piece for number, band in enumerate(bands) for piece in _pieces(number, band)]
-    kinds = (_WEEKDAY, _WEEKEND, *((_HOLIDAY,) if holidays else ()))
+    kinds = {_WEEKDAY, _WEEKEND, *(_HOLIDAYS[day.weekday() >= 5] for day in holidays)}
     return {band for kind in kinds for _, band in _day(pieces, kind)}
+
+
+def check_band(number: int, band: Band) -> None:
+    """Raise PlanError if the days or times of band `number` of a list are invalid."""
+    for _ in _pieces(number, band):
+        pass
 
 
 @lru_cache(maxsize=512)
@@ -91,15 +98,15 @@ class Timetable:
 
     If bands overlap, the one with the highest weight applies, then the one that starts later in the day, then the one
     listed first. A band that ends before it starts, such as 22:00 to 06:00, has two pieces: one before midnight and one
-    after it. Each piece applies by the kind of its own day. A holiday is neither a weekday nor weekend; `all` is every
-    day.
+    after it. Each piece applies by the kind of its own day. A holiday is a weekday or weekend too, but of bands with
+    equal weight, those of weekdays and of the weekend give way on it. `all` is every day.
     """
 
     def __init__(self, zone: ZoneCalendar, bands: Sequence[Band], holidays: Sequence[dt.date]) -> None:
         self._zone = zone
         self._plain = not bands
         pieces = [piece for number, band in enumerate(bands) for piece in _pieces(number, band)]
-        self._days = [_day(pieces, kind) for kind in (_WEEKDAY, _WEEKEND, _HOLIDAY)]
+        self._days = [_day(pieces, kind) for kind in _KINDS["all"]]
         self._holidays = np.array(sorted({day_number(day) for day in holidays}), np.int64)
         self._first, self._last = 0, -1
         self._edges: Ints = np.empty(0, np.int64)
@@ -174,7 +181,8 @@ class Timetable:
 
     def _kinds(self, days: Ints) -> Ints:
         weekend = (days + 3) % 7 >= 5  # day 0 was a Thursday
-        return np.where(np.isin(days, self._holidays), _HOLIDAY, np.where(weekend, _WEEKEND, _WEEKDAY))
+        kinds: Ints = np.where(weekend, _WEEKEND, _WEEKDAY) + len(_HOLIDAYS) * np.isin(days, self._holidays)
+        return kinds
 
     def _changes_us(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield (instant, band) at the start of a day and at each change of band, for a day on which clocks change."""
@@ -218,23 +226,26 @@ class _Piece(NamedTuple):
     end_s: int
     kinds: tuple[int, ...]
     weight: int
+    gives_way: bool  # on a holiday, to other bands of its weight
     band: int
 
 
 def _pieces(number: int, band: Band) -> Iterator[_Piece]:
     if band.days not in _KINDS:
-        raise PlanError(f"bands[{number}].days: found {band.days!r}; expected one of {', '.join(_KINDS)}")
-    start = _second(band.start, f"bands[{number}].start")
-    end = _second(band.end, f"bands[{number}].end")
+        raise PlanError(Finding(("bands", number, "days"), repr(band.days), f"one of {', '.join(_KINDS)}"))
+    start = _second(band.start, ("bands", number, "start"))
+    end = _second(band.end, ("bands", number, "end"))
     if start in (end, _DAY_S):
-        raise PlanError(f"bands[{number}].end: found {band.end!r} after start {band.start!r}; expected a later time")
+        found = f"{band.end!r} after start {band.start!r}"
+        raise PlanError(Finding(("bands", number, "end"), found, "a later time"))
     kinds = _KINDS[band.days]
+    rank = band.weight, band.days in ("weekdays", "weekend")
     if start < end:
-        yield _Piece(start, end, kinds, band.weight, number)
+        yield _Piece(start, end, kinds, *rank, number)
         return
-    yield _Piece(start, _DAY_S, kinds, band.weight, number)
+    yield _Piece(start, _DAY_S, kinds, *rank, number)
     if end > 0:
-        yield _Piece(0, end, kinds, band.weight, number)
+        yield _Piece(0, end, kinds, *rank, number)
 
 
 def _day(pieces: Sequence[_Piece], kind: int) -> list[tuple[int, int]]:
@@ -246,18 +257,22 @@ def _day(pieces: Sequence[_Piece], kind: int) -> list[tuple[int, int]]:
     changes: list[tuple[int, int]] = []
     for second in sorted({0, *(piece.start_s for piece in own), *(piece.end_s for piece in own)} - {_DAY_S}):
         holding = [piece for piece in own if piece.start_s <= second < piece.end_s]
-        best = max(holding, key=lambda piece: (piece.weight, piece.start_s, -piece.band), default=None)
+        best = max(holding, key=lambda piece: _rank(piece, kind), default=None)
         band = NO_BAND if best is None else best.band
         if not changes or changes[-1][1] != band:
             changes.append((second, band))
     return changes
 
 
-def _second(text: str, name: str) -> int:
+def _rank(piece: _Piece, kind: int) -> tuple[int, bool, int, int]:
+    return piece.weight, not (piece.gives_way and kind in _HOLIDAYS), piece.start_s, -piece.band
+
+
+def _second(text: str, path: FieldPath) -> int:
     match = _TIME.match(text)
     if match is not None:
         hour, minute, second = int(match[1]), int(match[2]), int(match[3] or 0)
         value = hour * 3600 + minute * 60 + second
         if minute < 60 and second < 60 and value <= _DAY_S:
             return value
-    raise PlanError(f'{name}: found {text!r}; expected a time from "00:00" to "24:00"')
+    raise PlanError(Finding(path, repr(text), 'a time from "00:00" to "24:00"'))

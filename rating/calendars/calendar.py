@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from rating.errors import InputError, PlanError
+from rating.errors import Finding, InputError, PlanError
 from rating.units.money import Ints
 from schemas.plans import Cycle
 
@@ -137,17 +137,19 @@ def zone_calendar(name: str) -> ZoneCalendar:
 class CycleCalendar:
     """The billing cycles of a plan as consecutive integers, increasing with time (T2).
 
+    In a month that lacks the anchor day, the cycle begins on the last day of the month.
+
     Cycles of several months are counted from January 1970: quarters begin in January, April, July and October, years
-    begin in January. Raises PlanError if a cycle is shorter than a month or its anchor day is not 1 to 28.
+    begin in January. Raises PlanError if a cycle is shorter than a month or its anchor day is not 1 to 31.
     """
 
     cycle: Cycle
 
     def __post_init__(self) -> None:
         if self.cycle.months < 1:
-            raise PlanError(f"cycle.months: found {self.cycle.months}; expected 1 or more")
-        if not 1 <= self.cycle.anchor_day <= 28:
-            raise PlanError(f"cycle.anchor_day: found {self.cycle.anchor_day}; expected 1 to 28")
+            raise PlanError(Finding(("cycle", "months"), str(self.cycle.months), "1 or more"))
+        if not 1 <= self.cycle.anchor_day <= 31:
+            raise PlanError(Finding(("cycle", "anchor_day"), str(self.cycle.anchor_day), "1 to 31"))
 
     def index(self, day: Days) -> Days:
         """Return the cycle of each local day, int32[n]."""
@@ -161,15 +163,20 @@ class CycleCalendar:
 
     def _index(self, day: Days) -> Days:
         months = day.astype("datetime64[D]").astype("datetime64[M]")
-        day_of_month = day - months.astype("datetime64[D]").astype(np.int64) + 1
-        number = months.astype(np.int64) - (day_of_month < self.cycle.anchor_day)
+        first = months.astype("datetime64[D]").astype(np.int64)
+        day_of_month = day - first + 1
+        anchor: int | Ints = self.cycle.anchor_day
+        if anchor > 28:
+            anchor = np.minimum(anchor, (months + 1).astype("datetime64[D]").astype(np.int64) - first)
+        number = months.astype(np.int64) - (day_of_month < anchor)
         cycles: Days = (number // self.cycle.months).astype(np.int32)
         return cycles
 
     def start_day(self, index: int) -> int:
         """Return the first day of a cycle, in days since 1970-01-01."""
-        first = np.datetime64(int(index) * self.cycle.months, "M").astype("datetime64[D]")
-        return int(first.astype(np.int64)) + self.cycle.anchor_day - 1
+        month = np.datetime64(int(index) * self.cycle.months, "M")
+        first, after = (int(one.astype("datetime64[D]").astype(np.int64)) for one in (month, month + 1))
+        return first + min(self.cycle.anchor_day, after - first) - 1
 
     def end_day(self, index: int) -> int:
         """Return the last day of a cycle (inclusive), in days since 1970-01-01."""

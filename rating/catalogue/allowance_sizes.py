@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from rating.catalogue.rates import Book
+from rating.catalogue.rates import Book, meter_name
 from rating.columnar.counters import METER_BITS
 from rating.columnar.groups import distinct
 from rating.columnar.key_index import Ints
-from rating.tariff.fees import prorate_units
 
 
 class PoolSizes(Protocol):
@@ -30,14 +30,16 @@ def version_allowances(book: Book) -> Ints:
     return table
 
 
-def first_cycle_units(units: Ints, activated_on: Ints, start_day: Ints, end_day: Ints) -> Ints:
-    """Return allowances prorated by days, int64[n], in cycles from `start_day` to `end_day`, inclusive (P9).
+def version_prorates(book: Book) -> npt.NDArray[np.bool_]:
+    """Return whether the allowance of each plan version on each meter counts by days, bool[versions, meters] (P9).
 
-    In the cycle of activation, the days from the activation on count. In any other cycle the allowance counts in full.
+    The first rate of a version on the meter says so.
     """
-    days = end_day - start_day + 1
-    served = np.where((activated_on > start_day) & (activated_on <= end_day), end_day - activated_on + 1, days)
-    return prorate_units(units, served, days)
+    table = np.zeros((len(book.versions), len(book.vocabulary.meters)), bool)
+    for row, (_, version) in enumerate(book.versions):
+        for rate in reversed(version.rates):
+            table[row, book.vocabulary.meters.rows[meter_name(rate)]] = rate.prorate_allowance
+    return table
 
 
 @dataclass(frozen=True)

@@ -8,115 +8,22 @@ by the current ones.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from rating.catalogue.former_numbers import FormerNumbers
+from rating.catalogue.spells import END, Dated, Spells, day_number, few_chunks, history_of, no_facts, no_tenures
 from rating.columnar.key_index import Ints, KeyIndex, Words
 from rating.dedupe.digests import Prints
 from rating.dedupe.seen import digest
 from schemas.cards import CARD_SCHEMA
 
-BEGINNING: Final = -(1 << 30)  # a local day before all others
-END: Final = 1 << 30  # a local day after all others
-
-# One row per spell: a card (its row) is on a plan or in a pool (the id `target`) from `from_day` to `until_day`,
-# inclusive, in days since 1970.
-SPELL_SCHEMA: Final = {"card": pl.Int64(), "from_day": pl.Int64(), "until_day": pl.Int64(), "target": pl.String()}
-
-_MOST_CHUNKS: Final = 64  # a frame of more chunks is copied into one, because many chunks slow down every access
-
-
-def no_spells() -> pl.DataFrame:
-    """Return an empty history."""
-    return pl.DataFrame(schema=SPELL_SCHEMA)
-
-
-def add_spells(history: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
-    """Return the history with the `fresh` spells added, sorted by card and day.
-
-    A fresh spell ends an earlier spell of its card on the day before it begins. It replaces spells that begin on the
-    same day or later. If the card is already on that target on the first day, the existing spell is extended or cut to
-    the last day of the fresh one instead.
-    """
-    if fresh.is_empty():
-        return history
-    fresh = fresh.sort("card", "from_day")
-    if history.is_empty():
-        return fresh
-    if fresh["card"][0] > history["card"][-1]:
-        return _few_chunks(pl.concat([history, fresh]))
-    # Most changes touch few cards. The spells of all other cards are not processed.
-    named = np.zeros(max(history["card"][-1], fresh["card"][-1]) + 1, bool)
-    named[fresh["card"].to_numpy()] = True
-    touched = pl.Series(named[history["card"].to_numpy()])
-    before = history.filter(touched)
-    after = _followed(before, fresh)
-    return history if after.equals(before) else history.filter(~touched).merge_sorted(after, "card")
-
-
-def _followed(history: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
-    """Return the spells of the cards in `fresh` with the fresh spells added, sorted by card and day."""
-    touched = history.join(fresh, on="card", suffix="_new")
-    same = (
-        (pl.col("target") == pl.col("target_new"))
-        & (pl.col("from_day") <= pl.col("from_day_new"))
-        & (pl.col("until_day") >= pl.col("from_day_new"))
-    )
-    continued = touched.filter(same).select("card", pl.col("from_day").alias("since"), "until_day_new")
-    changed = fresh.join(continued, on="card", how="anti")
-    kept = (
-        history.join(continued, on="card", how="left")
-        .filter(pl.col("since").is_null() | (pl.col("from_day") <= pl.col("since")))
-        .with_columns(
-            until_day=pl.when(pl.col("from_day") == pl.col("since")).then("until_day_new").otherwise("until_day")
-        )
-        .drop("since", "until_day_new")
-        .join(changed.select("card", pl.col("from_day").alias("cut")), on="card", how="left")
-        .filter(pl.col("cut").is_null() | (pl.col("from_day") < pl.col("cut")))
-        .with_columns(until_day=pl.min_horizontal("until_day", pl.col("cut") - 1))
-        .drop("cut")
-    )
-    return pl.concat([kept, changed]).sort("card", "from_day")
-
-
-class Spells:
-    """A history compiled for look-ups of the target (row of the plan or pool) of a card on a day."""
-
-    def __init__(self, history: pl.DataFrame, cards: int, targets: dict[str, int]) -> None:
-        ordered = history if _is_sorted(history) else history.sort("card", "from_day")
-        self.card = ordered["card"].to_numpy()
-        self.from_day = ordered["from_day"].to_numpy()
-        self.until_day = ordered["until_day"].to_numpy()
-        self.target = (
-            ordered["target"].replace_strict(targets, default=-1, return_dtype=pl.Int64).to_numpy()
-            if len(ordered)
-            else np.zeros(0, np.int64)
-        )
-        self._count = np.bincount(self.card, minlength=cards)
-        self._first = np.cumsum(self._count) - self._count
-        self._always: Ints | None = None
-        if (self.from_day == BEGINNING).all() and (self.until_day == END).all() and self._count.max(initial=0) <= 1:
-            # In most fleets no card ever changed. A look-up is then one step, not five.
-            self._always = np.full(cards, -1, np.int64)
-            self._always[self.card] = self.target
-
-    def at(self, card: Ints, day: Ints) -> Ints:
-        """Return the target of each card on each local day, int64[n]; -1 if there is none."""
-        if self._always is not None:
-            return self._always[card]
-        place = np.minimum(self._first[card], len(self.card) - 1)
-        count = self._count[card]
-        for further in range(1, int(count.max(initial=0))):
-            later = np.flatnonzero(count > further)
-            candidate = self._first[card[later]] + further
-            reached = self.from_day[candidate] <= day[later]
-            place[later[reached]] = candidate[reached]
-        held = (count > 0) & (self.from_day[place] <= day) & (day <= self.until_day[place])
-        return np.where(held, self.target[place], -1)
+_ACCOUNT_BITS: Final = 32
 
 
 @dataclass(frozen=True)
@@ -172,12 +79,14 @@ class CardIndex:
 class Upserted:
     """Cards after an upsert, and a description of the change.
 
-    `cards` are all cards, `change` the upserted ones. `rows` (int64) is the row in `cards` of each row of `change`.
-    `former` is the number of cards before. `columns` are the columns in which a card that existed has changed.
+    `cards` are all cards, `change` the upserted ones, `asked` the rows of the change as they came. `rows` (int64) is
+    the row in `cards` of each row of `change`. `former` is the number of cards before. `columns` are the columns in
+    which a card that existed has changed.
     """
 
     cards: pl.DataFrame
     change: pl.DataFrame
+    asked: pl.DataFrame
     rows: Ints
     former: int
     columns: frozenset[str]
@@ -194,11 +103,13 @@ class Upserted:
 
 @dataclass(frozen=True)
 class CardHistories:
-    """All cards (CARD_SCHEMA), and the histories of their plans and pools (SPELL_SCHEMA)."""
+    """All cards (CARD_SCHEMA), histories of plans and pools (SPELL_SCHEMA) and of other facts, and tenures."""
 
     cards: pl.DataFrame
     plans: pl.DataFrame
     pools: pl.DataFrame
+    facts: pl.DataFrame = field(default_factory=no_facts)  # FACT_SCHEMA
+    tenures: pl.DataFrame = field(default_factory=no_tenures)  # TENURE_SCHEMA
 
 
 @dataclass(frozen=True)
@@ -270,6 +181,62 @@ class Directory:
         """The pool of each card by day, without the pools of devices."""
         return Spells(self._histories.pools, len(self), self._targets.pools)
 
+    def history(self, fact: str) -> pl.DataFrame:
+        """Return the history of a fact of cards that changed in it (SPELL_SCHEMA)."""
+        return history_of(self._histories.facts, fact)
+
+    @cached_property
+    def accounts(self) -> Dated:
+        """The account of each card by day of this account, as a row in the vocabulary."""
+        accounts = self._targets.accounts
+        return Dated(self.account, self.history("account"), lambda text: -1 if text is None else accounts[text])
+
+    @cached_property
+    def activations(self) -> Dated:
+        """The day of activation that each card has by day; END for none."""
+        return Dated(self.activated_on, self.history("activated_on"), day_number)
+
+    @cached_property
+    def term_months(self) -> Dated:
+        """The term of each card itself by day, in months; -1: as its plan says."""
+        latest = self.cards["term_months"].cast(pl.Int64).fill_null(-1).to_numpy()
+        return Dated(latest, self.history("term_months"), lambda text: -1 if text is None else int(text))
+
+    def billed_as(self, card: Ints, account: Ints) -> Ints:
+        """Return the row under which the counters of an account count each card, int64[n].
+
+        It is the row of the card, unless the card had another account before this one.
+        """
+        keys, rows = self._tenures
+        if not len(keys):
+            return card
+        key = card << _ACCOUNT_BITS | account
+        place = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+        return np.where(keys[place] == key, rows[place], card)
+
+    def tenant(self, row: Ints) -> tuple[Ints, Ints]:
+        """Return the card and the account (-1: the latest) of rows that `billed_as` returned, int64[n] each."""
+        card, account = row.copy(), np.full(len(row), -1, np.int64)
+        keys, rows = self._tenures
+        if len(keys):
+            order = np.argsort(rows)
+            place = np.minimum(np.searchsorted(rows[order], row), len(rows) - 1)
+            known = np.flatnonzero(rows[order][place] == row)
+            key = keys[order][place[known]]
+            card[known], account[known] = key >> _ACCOUNT_BITS, key & ((1 << _ACCOUNT_BITS) - 1)
+        return card, account
+
+    @cached_property
+    def _tenures(self) -> tuple[Ints, Ints]:
+        """The keys of tenures (card and account), ascending, and their rows; int64[tenures] each."""
+        tenures = self._histories.tenures
+        if tenures.is_empty():
+            return _no(), _no()
+        account = _accounts(tenures, self._targets.accounts)
+        key = tenures["card"].to_numpy() << _ACCOUNT_BITS | account
+        order = np.argsort(key)
+        return key[order], tenures["row"].to_numpy()[order]
+
     def __len__(self) -> int:
         return len(self.cards)
 
@@ -291,21 +258,33 @@ class Directory:
         """Return the row of the card with each ICCID, int64[n]; -1 if there is none."""
         return self._index("iccid").find(*digest("iccid", iccids))
 
-    def resolve(self, prints: Prints) -> Ints:
+    def resolve(self, prints: Prints, day_of: Callable[[Ints, Ints], Ints] | None = None) -> Ints:
         """Return the card of each usage record by ICCID, else IMSI, else MSISDN, int64[n]; -1 if unknown (F1).
 
         The first of these numbers that a record carries decides. If its ICCID is unknown, the card is unknown, whatever
-        the IMSI.
+        the IMSI. An IMSI or MSISDN names the card that had it on the day of use: `day_of` returns the local day of use
+        of records (positions) for cards. Without it the number names the card that has it now.
         """
         card = np.full(len(prints), -1, np.int64)
         unnamed = np.ones(len(prints), bool)
         for name, number in prints.numbers.items():
-            if number.present is None and unnamed.all():
-                return self._index(name).find(number.high, number.low)
+            whole = number.present is None and unnamed.all()
             at = np.flatnonzero(unnamed if number.present is None else unnamed & number.present)
-            card[at] = self._index(name).find(number.high[at], number.low[at])
+            high, low = (number.high, number.low) if whole else (number.high[at], number.low[at])
+            found = self._index(name).find(high, low)
+            former = self._former_numbers.get(name)
+            if former is not None and day_of is not None:
+                former.put(found, high, low, lambda cards, some, at=at: day_of(cards, at[some]))  # type: ignore[misc]
+            if whole:
+                return found
+            card[at] = found
             unnamed[at] = False
         return card
+
+    @cached_property
+    def _former_numbers(self) -> dict[str, FormerNumbers]:
+        histories = {name: self.history(name) for name in ("imsi", "msisdn")}
+        return {name: FormerNumbers(name, one, self.cards[name]) for name, one in histories.items() if len(one)}
 
 
 def _no() -> Ints:
@@ -314,15 +293,6 @@ def _no() -> Ints:
 
 def _accounts(cards: pl.DataFrame, accounts: dict[str, int]) -> Ints:
     return cards["account"].replace_strict(accounts, return_dtype=pl.Int64).to_numpy() if len(cards) else _no()
-
-
-def _is_sorted(history: pl.DataFrame) -> bool:
-    card, day = np.diff(history["card"].to_numpy()), np.diff(history["from_day"].to_numpy())
-    return not ((card < 0) | ((card == 0) & (day < 0))).any()
-
-
-def _few_chunks(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.rechunk() if frame.n_chunks() > _MOST_CHUNKS else frame
 
 
 def _days(column: pl.Series, missing: int) -> Ints:
@@ -350,23 +320,59 @@ def upsert_cards(cards: pl.DataFrame, change: pl.DataFrame) -> pl.DataFrame:
     return upserted(cards, change).cards
 
 
-def upserted(cards: pl.DataFrame, change: pl.DataFrame) -> Upserted:
-    """Upsert cards like `upsert_cards`. Returns the cards with a description of the change."""
-    change = change.select(*CARD_SCHEMA)
+def upserted(cards: pl.DataFrame, asked: pl.DataFrame) -> Upserted:
+    """Upsert cards like `upsert_cards`. Returns the cards with a description of the change.
+
+    A card that exists keeps its values in the columns that its row does not give (CHANGE_SCHEMA).
+    """
+    change = asked.select(*CARD_SCHEMA)
     if cards.is_empty() or change.is_empty():
         whole = change if cards.is_empty() else cards
-        return Upserted(whole, change, np.arange(len(change)), len(cards), frozenset())
+        return Upserted(whole, change, asked, np.arange(len(change)), len(cards), frozenset())
     known = change.select("iccid").with_row_index("place").join(cards.select("iccid").with_row_index("row"), on="iccid")
     place, row = known["place"].to_numpy(), known["row"].to_numpy()
     rows = np.full(len(change), -1, np.int64)
     rows[place] = row
     fresh = rows < 0
     rows[fresh] = len(cards) + np.arange(fresh.sum())
-    was, now = cards[row], change[place]
+    former = len(cards)
+    was = cards[row]
+    now = merged(was, asked[place])
     columns = frozenset(name for name in CARD_SCHEMA if not was[name].equals(now[name], null_equal=True))
+    if len(place):
+        change = pl.concat([change.filter(fresh), now])[np.argsort(np.concatenate([np.flatnonzero(fresh), place]))]
     if columns:
         source = np.arange(len(cards))
         source[row] = len(cards) + np.arange(len(row))
         cards = cards.with_columns(pl.concat([cards[name], now[name]]).gather(source) for name in sorted(columns))
-    whole = _few_chunks(pl.concat([cards, change.filter(fresh)])) if fresh.any() else cards
-    return Upserted(whole, change, rows, len(cards), columns)
+    whole = few_chunks(pl.concat([cards, change.filter(fresh)])) if fresh.any() else cards
+    return Upserted(whole, change, asked, rows, former, columns)
+
+
+# Columns that belong to another one: if that one gets another value, these have what the row says, or nothing.
+_BELONGS: Final = {
+    "plan_from": "plan", "pool_from": "pool", "pool_until": "pool", "status_reason": "status",
+}  # fmt: skip
+
+
+def given(rows: pl.DataFrame, column: str) -> npt.NDArray[np.bool_]:
+    """Return whether each row of a change says something about a column of CARD_SCHEMA, bool[n]."""
+    owner = _BELONGS.get(column, column)
+    whole = rows[owner].is_not_null().to_numpy() if owner in ("plan", "pool") else np.ones(len(rows), bool)
+    if "given" not in rows.columns or rows["given"].null_count() == len(rows):
+        return whole
+    found = {text: column in text.split(",") for text in rows["given"].drop_nulls().unique()}
+    answers = rows["given"].replace_strict(found, default=None, return_dtype=pl.Boolean)
+    return np.where(answers.is_null().to_numpy(), whole, answers.fill_null(False).to_numpy())
+
+
+def merged(was: pl.DataFrame, asked: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of cards that exist after a change (CARD_SCHEMA), from their values before and what was asked."""
+    columns = []
+    for name in CARD_SCHEMA:
+        takes = given(asked, name)
+        owner = _BELONGS.get(name)
+        if owner is not None:
+            takes = takes | (given(asked, owner) & asked[owner].ne_missing(was[owner]).to_numpy())
+        columns.append(asked[name] if takes.all() else asked[name].zip_with(pl.Series(takes), was[name]))
+    return pl.DataFrame(columns)

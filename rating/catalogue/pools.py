@@ -14,17 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from rating.catalogue.allowance_sizes import version_allowances
-from rating.catalogue.cards import BEGINNING, END, Directory
+from rating.catalogue.allowance_sizes import version_allowances, version_prorates
+from rating.catalogue.cards import Directory
 from rating.catalogue.rates import Book
+from rating.catalogue.service import Service, Stretches
+from rating.catalogue.spells import END, Dated
 from rating.columnar.key_index import Ints
-from rating.tariff.fees import prorate_units
 
 DEVICE_PREFIX: Final = "device:"
-
-# Network statuses (C1) of members whose allowance counts. Suspended members count (P7), members that are not activated
-# yet do not (C3).
-COUNTING_STATUSES: Final = ("activated", "suspended")
 
 
 def device_pools(cards: pl.DataFrame) -> list[str]:
@@ -34,15 +31,11 @@ def device_pools(cards: pl.DataFrame) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Members:
-    """The memberships of cards in pools, one row each. Those in pools of devices come last."""
+class MeterUnits:
+    """The allowance of plan versions on a meter, int64[versions], and whether each counts by days, bool[versions]."""
 
-    card: Ints
-    pool: Ints
-    from_day: Ints
-    until_day: Ints
-    by_device: npt.NDArray[np.bool_]
-    counts: npt.NDArray[np.bool_]  # True if the status of the card lets its allowance count
+    units: Ints
+    by_day: npt.NDArray[np.bool_]
 
 
 class Pools:
@@ -58,7 +51,8 @@ class Pools:
         self.directory = directory
         if former is not None and "device_row" in vars(former):
             self.device_row = former.device_row
-        self._allowances = version_allowances(book)
+        self.allowances = version_allowances(book)
+        self.prorates = version_prorates(book)
         self._sizes: dict[tuple[int, int, int], Ints] = {}
 
     @cached_property
@@ -72,28 +66,30 @@ class Pools:
         return names.select(rows.fill_null(-1))["pool"].to_numpy()
 
     @cached_property
-    def _members(self) -> _Members:
-        """All memberships. Made at first use, because a catalogue often arrives in many entries, one after another."""
-        has_device = np.flatnonzero(self.device_row >= 0)
-        spells = self.directory.pools
-        card = np.concatenate([spells.card, has_device])
-        status = self.directory.cards["status"].fill_null("activated").is_in(COUNTING_STATUSES).to_numpy()
-        return _Members(
-            card,
-            np.concatenate([spells.target, self.device_row[has_device]]),
-            np.concatenate([spells.from_day, np.full(len(has_device), BEGINNING)]),
-            np.concatenate([spells.until_day, np.full(len(has_device), END)]),
-            np.concatenate([np.zeros(len(spells.card), bool), np.ones(len(has_device), bool)]),
-            status[card] if len(card) else np.zeros(0, bool),
-        )
+    def devices(self) -> Dated:
+        """The pool of each card's device by day, -1 if the card has no device."""
+        rows = self.book.vocabulary.pools.rows
+        history = self.directory.history("device")
+        return Dated(self.device_row, history, lambda text: -1 if text is None else rows.get(DEVICE_PREFIX + text, -1))
+
+    @cached_property
+    def service(self) -> Service:
+        """The days of service of all cards."""
+        return Service(self.book, self.directory, self.devices)
+
+    @cached_property
+    def _any(self) -> bool:
+        """Whether any card is or was in a pool or device."""
+        devices = self.devices.spells is not None or bool((self.device_row >= 0).any())
+        return devices or bool(len(self.directory.pools.card))
 
     def of(self, card: Ints, plan: Ints, service: Ints, day: Ints) -> Ints:
         """Return the pool that each record draws on, int64[n]; -1 if its billing entity is the SIM."""
-        if not len(self._members.card):
+        if not self._any:
             return np.full(len(card), -1, np.int64)
         pool = self.directory.pools.at(card, day)
         by_device = (pool < 0) & self.book.plan_per_device[plan]
-        pool = np.where(by_device, self.device_row[card], pool)
+        pool = np.where(by_device, self.devices.at(card, day), pool)
         shared = self.book.pool_shares[pool, service] & (pool >= 0)
         return np.where(shared, pool, -1)
 
@@ -101,37 +97,59 @@ class Pools:
         """Return the size of every pool in units on a meter, int64[pools], as of `now_day` (P7).
 
         The cycle lasts from `start_day` to `end_day`, inclusive; all days are local, in days since 1970. The size of a
-        cycle that is over is that of its last day. A member counts from the day it joins until its term or its
-        membership ends. If it has had several plans in the cycle, the largest allowance counts. So an upgrade counts
-        at once and for the whole cycle, and a downgrade from the next cycle on. If the pool prorates, a member counts
-        by its days in the cycle.
+        cycle that is over is that of its last day. A member counts on its days of service in the pool. If it has had
+        several plans in the cycle, the largest allowance counts. So an upgrade counts at once and for the whole cycle,
+        and a downgrade from the next cycle on. If the pool prorates, a member brings its allowances by its days of
+        service in the pool; if a rate prorates, by its days of service on the plan.
         """
         now = max(min(now_day, end_day), start_day)
         key = (meter, cycle, now)
         if key not in self._sizes:
             service = int(self.book.meter_service[meter])
-            self._sizes[key] = self.sizes_of(self._allowances[:, meter], service, start_day, end_day, now)
+            units = MeterUnits(self.allowances[:, meter], self.prorates[:, meter])
+            self._sizes[key] = self.sizes_of(units, service, start_day, end_day, now)
         return self._sizes[key]
 
-    def sizes_of(self, allowance: Ints, service: int, start_day: int, end_day: int, now_day: int) -> Ints:
-        """Return sizes like `sizes`, for the allowance column of one service (int64[versions]), without the cache."""
+    def sizes_of(self, allowance: MeterUnits, service: int, start_day: int, end_day: int, now_day: int) -> Ints:
+        """Return sizes like `sizes`, for the allowance of one service, without the cache."""
         directory, book = self.directory, self.book
         now = max(min(now_day, end_day), start_day)
-        per_plan = self._plan_allowances(allowance, start_day, now)
+        whole, by_day = np.where(allowance.by_day, 0, allowance.units), np.where(allowance.by_day, allowance.units, 0)
+        per_plan = self._plan_allowances(whole, start_day, now)
         plans = directory.plans
-        held = (plans.from_day <= now) & (plans.until_day >= start_day) & (plans.target >= 0)
+        here = (plans.from_day <= now) & (plans.until_day >= start_day) & (plans.target >= 0)
         per_card = np.zeros(len(directory), np.int64)
-        np.maximum.at(per_card, plans.card[held], per_plan[plans.target[held]])
-        member = self._here(now) & (directory.term_ends[self._members.card] >= now) & self._members.counts
-        card, pool = self._members.card[member], self._members.pool[member]
+        np.maximum.at(per_card, plans.card[here], per_plan[plans.target[here]])
+        if by_day.any():
+            per_card = np.maximum(per_card, self._shares(by_day, start_day, end_day))
+        present = self.service.within(now, now)
+        present = present.take(present.pool >= 0)
+        card, pool = present.card, present.pool
         units = per_card[card]
-        days = end_day - start_day + 1
-        stayed = end_day - np.maximum(self._members.from_day[member], start_day) + 1
-        units = np.where(book.pool_prorates[pool], prorate_units(units, stayed, np.full_like(units, days)), units)
+        prorates = book.pool_prorates[pool]
+        if prorates.any():
+            in_pool = self._shares(allowance.units, start_day, end_day, present)
+            units = np.where(prorates, in_pool[card], units)
         sizes = np.zeros(len(book.pool_shares), np.int64)
         np.add.at(sizes, pool, units)
         fixed = book.pool_fixed[:, service]
         return np.where(fixed >= 0, fixed, sizes)
+
+    def _shares(self, units: Ints, start_day: int, end_day: int, present: Stretches | None = None) -> Ints:
+        """Return the allowance of each card by its days of service in a cycle, for its latest account, int64[cards].
+
+        If `present` is given, only the days in the pool that each card is in there count.
+        """
+        part = self.service.within(start_day, end_day)
+        if present is None:
+            part = part.take(part.account == self.directory.account[part.card])
+        else:
+            pool = np.full(len(self.directory), -1, np.int64)
+            pool[present.card] = present.pool
+            part = part.take((part.pool >= 0) & (part.pool == pool[part.card]))
+        place, version, days = self.service.by_version(part)
+        of_days = np.full(len(self.directory), end_day - start_day + 1, np.int64)
+        return self.service.add_shares(units, part.card[place], version, days, of_days)
 
     def _plan_allowances(self, allowance: Ints, start_day: int, now: int) -> Ints:
         """Return the largest allowance of each plan's versions in force from `start_day` to `now`, int64[plans]."""
@@ -146,22 +164,20 @@ class Pools:
 
     def members(self, now_day: int) -> Ints:
         """Return the number of cards in each pool on a local day, int64[pools]."""
-        return np.bincount(self._members.pool[self._here(now_day)], minlength=len(self.book.pool_shares))
+        card = np.arange(len(self.directory))
+        day = np.full(len(card), now_day, np.int64)
+        pool = self.directory.pools.at(card, day)
+        if len(card):
+            plan = self.directory.plans.at(card, day)
+            by_device = (pool < 0) & (plan >= 0)
+            by_device[by_device] = self.book.plan_per_device[plan[by_device]]
+            pool = np.where(by_device, self.devices.at(card, day), pool)
+        return np.bincount(pool[pool >= 0], minlength=len(self.book.pool_shares))
 
     def cards_of(self, pool: int) -> Ints:
         """Return the rows of all cards that are, were or will be in a pool."""
-        cards: Ints = self._members.card[self._members.pool == pool]
-        return cards
-
-    def _here(self, day: int) -> npt.NDArray[np.bool_]:
-        """Return whether each membership is in force on a local day, bool[memberships].
-
-        Membership in the pool of a device is in force if the card is on a plan billed by device and in no other pool.
-        """
-        here: npt.NDArray[np.bool_] = (self._members.from_day <= day) & (self._members.until_day >= day)
-        at = np.flatnonzero(self._members.by_device)
-        card, days = self._members.card[at], np.full(len(at), day)
-        plan = self.directory.plans.at(card, days)
-        by_device = self.book.plan_per_device[plan] if len(self.book.plan_per_device) else np.zeros(len(at), bool)
-        here[at] &= (plan >= 0) & by_device & (self.directory.pools.at(card, days) < 0)
-        return here
+        spells, devices = self.directory.pools, self.devices.spells
+        found = [spells.card[spells.target == pool], np.flatnonzero(self.device_row == pool)]
+        if devices is not None:
+            found.append(devices.card[devices.target == pool])
+        return np.unique(np.concatenate(found))

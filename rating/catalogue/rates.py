@@ -18,7 +18,7 @@ from rating.calendars.calendar import CycleCalendar, ZoneCalendar
 from rating.catalogue.account_tree import AccountTree
 from rating.catalogue.vocabulary import Vocabulary
 from rating.columnar.key_index import Ints
-from rating.errors import PlanError
+from rating.errors import Finding, PlanError
 from rating.tariff import PriceBook, PriceSpec
 from rating.tariff.increments import IncrementBook, IncrementSpec
 from rating.units.quantity import parse_quantity
@@ -110,7 +110,7 @@ class _Rates:
                     PriceBook.compile([price])
                     IncrementBook.compile([increment])
                 except PlanError as error:
-                    raise PlanError(f"{where}: {error}") from None
+                    raise PlanError(replace(error.finding, subject=where)) from None
             raise
 
     def columns(self, book: PriceBook) -> RateColumns:
@@ -127,6 +127,11 @@ class _Rates:
             per_session=table[:, 7].astype(bool),
             connect_fee_nanos=np.asarray(book.connect_fee_nanos, np.int64),
         )
+
+
+# Most units of a single record: 32 TiB of data, 1,048,576 SMS or 2**25 seconds of voice (more than a year). More is a
+# fault of the feed.
+MOST_UNITS: Final = np.array([1 << 45, 1 << 20, 1 << 25], np.int64)
 
 
 @dataclass(frozen=True)
@@ -194,10 +199,10 @@ class Book:
         )
         self._places: dict[tuple[str, str, str], Ints] = {}
         self.cycle_calendars = [_calendar(name) for name in vocabulary.cycles.names]
+        self.most_units = self._most_units()
         if len(vocabulary.meters) > MOST_METERS:
-            raise PlanError(
-                f"found {len(vocabulary.meters)} counters; expected at most {MOST_METERS}: let rates share `counter`"
-            )
+            found, most = f"{len(vocabulary.meters)} counters", f"at most {MOST_METERS}: let rates share `counter`"
+            raise PlanError(Finding((), found, most))
 
     def _zones_of_accounts(self) -> tuple[list[ZoneCalendar], Ints]:
         names: dict[str, int] = {}
@@ -212,6 +217,7 @@ class Book:
         self.effective = np.full((len(plans), most), never, np.int64)
         self.version_at = np.full((len(plans), most), -1, np.int64)
         self.plan_cycle = np.array([self._cycle_row(plan.cycle) for plan in plans], np.int64)
+        self.plan_stops = np.array([plan.after_term == "reject" for plan in plans], bool)
         self.plan_per_device = np.array([plan.entity == "device" for plan in plans], bool)
         self.zone_keys: list[ZoneKey] = []
         zone_rows: dict[ZoneKey, int] = {}
@@ -224,6 +230,8 @@ class Book:
         ordered.sort(key=lambda entry: entry[0])
         self.versions = [(plan, version) for _, plan, version in ordered]
         rows = {(plan.id, version.version): row for row, plan, version in ordered}
+        currencies = self.vocabulary.currencies
+        self.currency_of_version = np.array([currencies.row(plan.currency) for plan, _ in self.versions], np.int64)
         for row, plan in enumerate(plans):
             for place, version in enumerate(sorted(plan.versions, key=lambda version: version.effective)):
                 self.effective[row, place] = (version.effective - _EPOCH).days
@@ -261,13 +269,13 @@ class Book:
         for rate in sorted(version.rates, key=lambda r: (r.zone is not None, r.band is not None, r.direction != "any")):
             where = f"plan {plan.id} version {version.version}, {meter_name(rate)}"
             if rate.zone is not None and rate.zone not in zones:
-                raise PlanError(f"{where}: found zone {rate.zone!r}; expected one of {sorted(zones)}")
+                raise PlanError(Finding((), f"zone {rate.zone!r}", f"one of {sorted(zones)}", where))
             if rate.band is not None and rate.band not in bands:
-                raise PlanError(f"{where}: found band {rate.band!r}; expected one of {sorted(bands)}")
+                raise PlanError(Finding((), f"band {rate.band!r}", f"one of {sorted(bands)}", where))
             try:
                 number = rates.add(where, rate, shared[meter_name(rate)], version.data_base)
             except PlanError as error:
-                raise PlanError(f"{where}: {error}") from error
+                raise PlanError(replace(error.finding, subject=where)) from error
             direction = slice(None) if rate.direction == "any" else DIRECTIONS[rate.direction]
             zone = slice(None) if rate.zone is None else zones[rate.zone]
             band = slice(None) if rate.band is None else bands[rate.band]
@@ -292,10 +300,9 @@ class Book:
         service, _, _, slot = halves[0]
         missing = slots[slot]
         when = f"in band {version.bands[missing - 1].name!r}" if missing else "outside its bands"
-        raise PlanError(
-            f"plan {plan.id} version {version.version}, bands: found rates for {list(SERVICES)[service]} in some bands "
-            f"and none {when}; expected a rate there, or one without a band for all other times"
-        )
+        found = f"rates for {list(SERVICES)[service]} in some bands and none {when}"
+        expected = "a rate there, or one without a band for all other times"
+        raise PlanError(Finding(("bands",), found, expected, f"plan {plan.id} version {version.version}"))
 
     def _compile_pools(self, rates: _Rates) -> None:
         names = self.vocabulary.pools.names
@@ -322,9 +329,23 @@ class Book:
                 try:
                     number = rates.add(where, rate, 0, pool.data_base)
                 except PlanError as error:
-                    raise PlanError(f"{where}: {error}") from error
+                    raise PlanError(replace(error.finding, subject=where)) from error
                 direction = slice(None) if rate.direction == "any" else DIRECTIONS[rate.direction]
                 self.pool_rate[row, SERVICES[rate.service], direction] = number
+
+    def _most_units(self) -> Ints:
+        """Return the most units that one record of each plan version and service may have, int64[versions, services].
+
+        The last row is for records without a version.
+        """
+        most = np.tile(MOST_UNITS, (len(self.versions) + 1, 1))
+        limit = np.append(self.prices.record_limit, np.iinfo(np.int64).max)  # -1: no rate, and no limit
+        for service in range(len(Service)):
+            shared = limit[self.pool_rate[:, service]].min(initial=MOST_UNITS[service])
+            for row, (plan, _) in enumerate(self.versions):
+                own = limit[self.rate_at[row, service]].min(initial=MOST_UNITS[service])
+                most[row, service] = own if plan.type == "single" else min(own, shared)
+        return most
 
     def _cycle_row(self, cycle: Cycle) -> int:
         return self.vocabulary.cycles.row(f"{cycle.months}/{cycle.anchor_day}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-KINDS: Final = ("accounts", "plans", "pools", "meters", "cycles", "versions", "rules")
+KINDS: Final = ("accounts", "plans", "pools", "meters", "cycles", "versions", "rules", "currencies")
 
 
 class Names:
@@ -29,7 +29,7 @@ class Names:
 
 
 class Vocabulary:
-    """The names of a state: accounts, plans, pools, meters, cycles, plan versions and rules.
+    """The names of a state: accounts, plans, pools, meters, cycles, plan versions, rules and currencies.
 
     Pools include those of devices, named `device:<id>`. A cycle is written `<months>/<anchor day>`, a plan version
     `<plan>@<version>`.
@@ -44,6 +44,7 @@ class Vocabulary:
         self.cycles = Names(kept.get("cycles", ()))
         self.versions = Names(kept.get("versions", ()))
         self.rules = Names(kept.get("rules", ()))
+        self.currencies = Names(kept.get("currencies", ()))
 
     def to_dict(self) -> dict[str, list[str]]:
         """Return every list of names, for the snapshot."""

@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from rating.errors import PlanError
+from rating.errors import Finding, PlanError
 from schemas.plans import Plan
 
 PlanType = Literal["single", "same_tier", "dynamic", "static"]
@@ -71,7 +71,7 @@ def parse_voucher(key: str) -> Voucher:
     type_ = "same_tier" if rest.startswith("same_tier_") else rest.partition("_")[0]
     parts = [carrier, type_, *rest.removeprefix(type_).removeprefix("_").split("_", 2)]
     if len(parts) < 5:
-        raise PlanError(f"voucher key {key!r}: found fewer than 5 parts, expected {_FORM}")
+        raise PlanError(Finding((), "fewer than 5 parts", _FORM, f"voucher key {key!r}"))
     cycle, version, last = parts[2:]
     if type_ not in _TYPES:
         raise _fault("PlanType", type_, f"one of {', '.join(_TYPES)}", key)
@@ -117,5 +117,5 @@ def _match(part: str, pattern: re.Pattern[str], text: str, expected: str, key: s
 
 
 def _fault(part: str, found: str, expected: str, key: str | None = None) -> PlanError:
-    of = "" if key is None else f" {key!r}"
-    return PlanError(f"voucher key{of}: {part}: found {found!r}, expected {expected}")
+    subject = "voucher key" if key is None else f"voucher key {key!r}"
+    return PlanError(Finding((part,), repr(found), expected, subject))

@@ -84,9 +84,10 @@ def _seed_of(feed: str) -> int:
     return int(pl.DataFrame({"feed": [feed]}).select(plh.col("feed").nchash.xxh3_64()).item())
 
 
-# Content is everything that rating depends on and that a vendor may change in a second version of a record. The odd
-# factors are the fractional bits of square roots of primes. The digest is a sum of column times factor. It differs for
-# any two contents that differ in one column. Contents that differ in several columns collide once in about 2^64.
+# Content is everything that the price or the cycle depends on and that a vendor may change in a second version of a
+# record. The odd factors are the fractional bits of square roots of primes. The digest is a sum of column times factor.
+# It differs for any two contents that differ in one column. Contents that differ in several columns collide once in
+# about 2^64.
 _TEXT_FACTORS = {
     "iccid": 0x6A09E667F3BCC909,
     "imsi": 0xBB67AE8584CAA73B,
@@ -94,6 +95,8 @@ _TEXT_FACTORS = {
     "session_id": 0xA54FF53A5F1D36F1,
     "corrects_key": 0x510E527FADE682D1,
     "plmn": 0x9B05688C2B3E6C1F,
+    "country": 0x47B5481DBEFA4FA5,
+    "zone": 0xAE5F9156E7B6D99B,
 }
 _NUMBER_FACTORS = {
     "volume_up_bytes": 0x1F83D9ABFB41BD6B,
@@ -101,6 +104,8 @@ _NUMBER_FACTORS = {
     "quantity": 0xCBBB9D5DC1059ED9,
     "used_at": 0x629A292A367CD507,
     "sequence": 0x9159015A3070DD17,
+    "started_at": 0xCF6C85D39D1A1E15,
+    "ended_at": 0x2F73477D6A4563CB,
 }
 _KIND_FACTORS = {
     "service": 0x152FECD8F70E5939,
@@ -119,9 +124,9 @@ def content_texts(rows: pl.DataFrame) -> list[str]:
 def content_of(rows: pl.DataFrame, texts: Mapping[str, U64]) -> U64:
     """Return the digest of the content of rows (USAGE_SCHEMA), uint64[n], given the digests of their text columns.
 
-    By it a repeated key is a duplicate or a conflict. It covers who used what, when and how much. It does not cover the
-    position in the source, RAT, APN, cell and IMEI. An absent column counts like a column of nulls, and a null record
-    type counts as EVENT.
+    By it a repeated key is a duplicate or a conflict. It covers who used what, when, where and how much. It does not
+    cover the position in the source, RAT, APN, cell and IMEI. An absent column counts like a column of nulls, and a
+    null record type counts as EVENT.
     """
     total = np.zeros(rows.height, np.uint64)
     part = np.empty(rows.height, np.uint64)

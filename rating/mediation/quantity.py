@@ -1,8 +1,9 @@
 """Convert decimal text to whole units, exactly: bytes from B to TB, seconds from ms to h, rounded half-up (F2).
 
-The plain version is `_scale_one`: one Decimal per text. It is too slow for whole columns, so most texts are converted
-column by column, and only odd ones (exponents, signs, many decimals) one by one. Few texts are cheaper one by one.
-tests/unit/test_mediate.py compares the results with exact fractions, and the column-wise ways with each other.
+The plain version is `_scale_one`: one Decimal per text. It takes 15 to 25 times as long (benchmarks/plain_versions.py),
+so most texts are converted column by column, and only odd ones (exponents, signs, many decimals) one by one. Few texts
+are cheaper one by one. tests/unit/test_mediate.py compares the results with exact fractions, and the column-wise ways
+with each other.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import polars as pl
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-LIMIT = 10**15  # the largest plausible quantity of one record: a petabyte
+LIMIT = 1 << 45  # the most units of one record of data, 32 TiB: more is a fault of the feed
 
 _DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?\s*")
+_PADDED = re.compile(r"\s*[+-]?0[0-9]")
 _MAX_DIGITS = 64
 _FEW = 100  # up to this many texts are cheaper to convert one by one
 _POWER = np.array([10**n for n in range(19)], np.int64)
@@ -135,6 +137,8 @@ def _scale_one(text: str, numerator: int, denominator: int, limit: int) -> int |
     """Return whole units; -1 for any number below zero; None if it is not a number or is above the limit."""
     if len(text) > _MAX_DIGITS or not _DECIMAL.fullmatch(text):
         return None
+    if ("e" in text or "E" in text) and _PADDED.match(text):
+        return None  # no program writes 000004e2 for 400: these are hexadecimal digits
     number = Decimal(text.strip())
     if not number:
         return 0

@@ -11,8 +11,9 @@ import re
 import numpy as np
 import polars as pl
 
+from rating.mediation.amounts import amount, quantity_of
 from rating.mediation.country import country_of, distinct
-from rating.mediation.quantity import LIMIT, Scaled, scale, unit_factor
+from rating.mediation.numbers import plain_decimals, unswapped
 from rating.mediation.text import Faults, Flags, SourceText, map_values, match_pattern, to_codes
 from rating.mediation.time import FIRST_YEAR, LAST_YEAR, parse_times
 from schemas.mapping import (
@@ -48,17 +49,18 @@ def mediate(raw: pl.DataFrame, mapping: Mapping, source: str = "") -> tuple[pl.D
     usages: list[pl.DataFrame] = []
     rejects: list[pl.DataFrame] = []
     matched: pl.Series | None = None
+    delimited = mapping.format.type == "csv"
     for rule in mapping.records:
-        held = _holds(rule, SourceText(raw, source))
+        held = _holds(rule, SourceText(raw, source, delimited))
         rows = raw if held is None else raw.filter(held)
         if held is not None:
             matched = held if matched is None else matched | held
         if held is None or rows.height:
-            usage, refused = _apply(rule, mapping, SourceText(rows, source))
+            usage, refused = _apply(rule, mapping, SourceText(rows, source, delimited))
             usages.append(usage)
             rejects.append(refused)
     if matched is not None and all(rule.conditions for rule in mapping.records) and not matched.all():
-        rejects.append(_unmatched(mapping, SourceText(raw.filter(~matched), source)))
+        rejects.append(_unmatched(mapping, SourceText(raw.filter(~matched), source, delimited)))
     return _in_order(usages, {name: USAGE_SCHEMA[name] for name in USAGE_REQUIRED}), _in_order(rejects, REJECT_SCHEMA)
 
 
@@ -126,11 +128,11 @@ def _apply(rule: RecordRule, mapping: Mapping, texts: SourceText) -> tuple[pl.Da
         column = _field(target, spec, texts, faults)
         if column is not None and column.null_count() < len(column):
             columns[target] = column
-        if spec.required or target == "used_at":
+        if spec.required or target == "used_at" or (target == "session_id" and mapping.cumulative):
             faults.missing(column, spec.label, f"a value for {target}")
     _require_card(fields, columns, texts, faults)
     _require_correction(fields, columns, faults)
-    columns["quantity"] = _quantity(fields, columns, service, faults)
+    columns["quantity"] = quantity_of(mapping, fields, columns, service, texts)
     if "plmn" in columns and columns.get("country") is None:
         columns["country"] = _country_by_network(columns["plmn"])
     elif "plmn" in columns and columns["country"].null_count():
@@ -235,17 +237,28 @@ def _field(target: str, spec: Field, texts: SourceText, faults: Faults) -> pl.Se
         return _named_code(target, spec, _RECORD_TYPES, texts, faults)
     text = texts.of(target, spec)
     if text is None:
-        return None
+        if not spec.parts:
+            return None
+        text = texts.constant(None)
     text = map_values(match_pattern(text, spec, faults), spec, faults, target=target)
+    if spec.swapped:
+        digits = unswapped(text, network=target == "plmn")
+        faults.unread(digits, text, "bad_value", spec.label, "digits in swapped pairs")
+        text = digits
+    if target == "iccid":
+        return _card_number(text)
+    if target == "imei":
+        return text.str.replace_all(r"[-\s./]", "")  # as it is printed on a device: 35-209900-176148-1
     if target in QUANTITY_TARGETS:
-        return _amount(spec, text, texts, faults)
+        return amount(spec, text, texts, faults)
     if target in TIME_TARGETS:
         times = parse_times(text, spec.times, spec.zone)
         expected = f"a time as {' or '.join(spec.times)}, {FIRST_YEAR} to {LAST_YEAR}"
         faults.unread(times, text, "bad_time", spec.label, expected)
         return times
     if target == "sequence":
-        number = text.str.strip_chars().cast(pl.Int64, strict=False)
+        written = text if spec.numbers is None else plain_decimals(text, spec.numbers)
+        number = written.str.strip_chars().cast(pl.Int64, strict=False)
         faults.add(
             (number.is_null() | (number < 0)) & text.is_not_null(), "bad_value", spec.label, text, "a whole number"
         )
@@ -255,57 +268,6 @@ def _field(target: str, spec: Field, texts: SourceText, faults: Faults) -> pl.Se
     if target == "country":
         return _country(spec, text, faults)
     return text
-
-
-def _amount(spec: Field, text: pl.Series, texts: SourceText, faults: Faults) -> pl.Series:
-    named = texts.column(spec.unit_from) if spec.unit_from is not None else None
-    if named is None:
-        return _scaled(spec, text, spec.unit or "B", faults)
-    named = named.fill_null(spec.unit or "B")
-    units = pl.Series([None], dtype=pl.Int64).new_from_index(0, len(text))
-    for unit in named.unique(maintain_order=True).to_list():
-        part = text.zip_with(named == unit, pl.Series([None], dtype=pl.String))
-        if unit_factor(unit, spec.base) is None:
-            faults.add(part.is_not_null(), "bad_value", spec.unit_from or "", named, "a unit: B, KB, MB, GB or TB")
-            continue
-        units = units.fill_null(_scaled(spec, part, unit, faults))
-    return units
-
-
-def _scaled(spec: Field, text: pl.Series, unit: str, faults: Faults) -> pl.Series:
-    numerator, denominator = unit_factor(unit, spec.base) or (1, 1)
-    scaled: Scaled = scale(text, numerator, denominator)
-    if scaled.negative is not None:
-        faults.add(scaled.negative, "negative", spec.label, text, "a quantity of zero or more")
-    if scaled.bad is not None:
-        faults.add(scaled.bad, "bad_value", spec.label, text, f"a decimal number of at most {LIMIT} units")
-    return scaled.units
-
-
-def _quantity(fields: dict[str, Field], columns: dict[str, pl.Series], service: pl.Series, faults: Faults) -> pl.Series:
-    """Return the quantity of each record, and report records without one as missing.
-
-    It is the total if the feed gives one. Otherwise it is up + down for data, 1 for SMS, and 0 for a reversal.
-    """
-    total = columns.get("quantity")
-    if total is not None and not total.null_count():
-        return total
-    inputs = {name: columns[name] for name in (*QUANTITY_TARGETS, "record_type") if name in columns}
-    choices = [pl.col("quantity")] if "quantity" in inputs else []
-    volumes = [pl.col(name) for name in ("volume_up_bytes", "volume_down_bytes") if name in inputs]
-    if volumes:
-        volume = volumes[0]
-        if len(volumes) > 1:
-            up, down = volumes
-            volume = pl.when(up.is_not_null() | down.is_not_null()).then(up.fill_null(0) + down.fill_null(0))
-        choices.append(pl.when(service=int(Service.DATA)).then(volume))
-    choices.append(pl.when(service=int(Service.SMS)).then(pl.lit(1, pl.Int64)))
-    if "record_type" in inputs:
-        choices.append(pl.when(record_type=int(RecordType.REVERSE)).then(pl.lit(0, pl.Int64)))
-    total = pl.DataFrame(inputs | {"service": service}).select(pl.coalesce(choices)).to_series()
-    named = [fields[target].label for target in ("quantity", *QUANTITY_TARGETS) if target in fields]
-    faults.missing(total, named[0] if named else "quantity", "a quantity")
-    return total
 
 
 def _require_card(fields: dict[str, Field], columns: dict[str, pl.Series], texts: SourceText, faults: Faults) -> None:
@@ -329,6 +291,14 @@ def _require_correction(fields: dict[str, Field], columns: dict[str, pl.Series],
         missing = corrects if key is None else corrects & key.is_null()
         name = fields["corrects_key"].label if "corrects_key" in fields else "corrects_key"
         faults.add(missing, "missing", name, None, "the key of the record that this one corrects")
+
+
+def _card_number(text: pl.Series) -> pl.Series:
+    """Return ICCIDs as catalogues write them: letters in upper case, no spaces, no filler F at the end."""
+    if not text.str.contains("[^0-9]").any():
+        return text
+    clean = text.str.replace_all(r"\s", "").str.to_uppercase()
+    return clean.str.replace(r"^([0-9A-E]{18,22})F$", "$1")
 
 
 def _network(spec: Field, text: pl.Series, faults: Faults) -> pl.Series:

@@ -84,9 +84,10 @@ class SourceText:
     A text of more than MAX_TEXT_BYTES is a fault of its record. It is found when its column is first read.
     """
 
-    def __init__(self, raw: pl.DataFrame, source: str) -> None:
+    def __init__(self, raw: pl.DataFrame, source: str, delimited: bool = False) -> None:
         self.raw = raw
         self.source = source
+        self.delimited = delimited  # a CSV, whose numbers are texts
         self.faults = Faults(raw.height)
         self._known: dict[str, pl.Series | None] = {}
 

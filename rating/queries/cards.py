@@ -8,18 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from rating.catalogue.facts import FACTS, texts
 from rating.catalogue.rates import SERVICES
+from rating.catalogue.spells import END, texts_on
 from rating.columnar.key_index import Ints
-from rating.engine import Engine
-from rating.queries.counters import named, open_cycles, rows_of_subject
+from rating.columnar.named import named
+from rating.queries.counters import open_cycles, rows_of_subject
 from rating.queries.pools import PoolUse, uses_now
+from rating.queries.queried import Queried
 from rating.queries.schemas import ADDONS_VIEW, CARDS_VIEW
 from rating.rules.holds import OUTSIDE, REASONS, UNTILS
+from rating.units.money import parse_amount
 from rating.usage.cycles import cycle_label
 
 
 @dataclass(frozen=True)
-class Share:
+class AllowanceShare:
     """How much of a pool or device (by its row) is used, and how much of that a card used."""
 
     pool: int
@@ -27,36 +31,39 @@ class Share:
     used_by_card: int
 
 
-def cards_view(engine: Engine, card: Ints, day: Ints) -> pl.DataFrame:
+def cards_view(engine: Queried, card: Ints, day: Ints) -> pl.DataFrame:
     """Return these rows of the cards with the columns of CARDS_VIEW, each as of its local day (days since 1970)."""
-    directory, book = engine.compiled.directory, engine.compiled.book
+    directory, book, service = engine.compiled.directory, engine.compiled.book, engine.compiled.pools.service
     plan = directory.plans.at(card, day)
     version = book.version_of(plan, day)
     numbers = np.array([version.version for _, version in book.versions] or [0], np.int32)
     pool = directory.pools.at(card, day)
-    ends = directory.term_ends[card]
-    frame = directory.cards[card].select(
+    ends = service.term_ends(card, plan, day, directory.activations.at(card, day))
+    rows = directory.cards[card]
+    facts = {name: texts_on(directory.history(name), texts(rows, name), card, day) for name in FACTS}
+    status, reason = (facts["status"].str.split("/").list.get(place, null_on_oob=True) for place in (0, 1))
+    frame = rows.select(
         "iccid",
-        "imsi",
-        "msisdn",
-        account_id="account",
+        imsi=facts["imsi"],
+        msisdn=facts["msisdn"],
+        account_id=facts["account"],
         plan_id=named(plan, book.vocabulary.plans.names),
         plan_version=pl.when(pl.Series(version >= 0)).then(pl.Series(numbers[version])),
         pool_id=named(pool, book.vocabulary.pools.names),
-        device_id="device",
+        device_id=facts["device"],
         carrier="carrier",
-        status=pl.col("status").fill_null("activated"),
+        status=status,
         tags="tags",
-        activated_on="activated_on",
-        term_ends_on=pl.when(pl.Series(ends < (1 << 30))).then(pl.Series(np.minimum(ends, 1 << 20))).cast(pl.Date),
+        activated_on=facts["activated_on"].str.to_date("%Y-%m-%d"),
+        term_ends_on=pl.when(pl.Series(ends < END)).then(pl.Series(np.minimum(ends, 1 << 20))).cast(pl.Date),
         custom="custom",
-        status_reason="status_reason",
+        status_reason=pl.when(reason != "").then(reason),
         holds=_holds(engine, card),
     )
     return frame.select(pl.col(name).cast(kind) for name, kind in CARDS_VIEW.items())
 
 
-def _holds(engine: Engine, card: Ints) -> pl.Series:
+def _holds(engine: Queried, card: Ints) -> pl.Series:
     """List(String)[n]: what holds each card, such as `hard_cut by limit.hard_cut.a until recovered`; null: nothing."""
     shown = engine.state.rules.holds.shown(card)
     rules = engine.state.vocabulary.rules.names
@@ -72,9 +79,9 @@ def _holds(engine: Engine, card: Ints) -> pl.Series:
     )
 
 
-def addons_view(engine: Engine, rows: Ints | None = None) -> pl.DataFrame:
+def addons_view(engine: Queried, rows: Ints | None = None) -> pl.DataFrame:
     """Return add-ons with the columns of ADDONS_VIEW: these rows of them, or all."""
-    addons = engine.compiled.addons
+    addons, book = engine.compiled.addons, engine.compiled.book
     found = [
         (
             addon.id,
@@ -84,6 +91,8 @@ def addons_view(engine: Engine, rows: Ints | None = None) -> pl.DataFrame:
             int(addons.used[row]),
             addon.purchased_at.astimezone(dt.UTC),
             addon.expires_on,
+            parse_amount(addon.price),
+            book.versions[addons.version[row]][0].currency if addons.version[row] >= 0 else None,
         )
         for row in (range(len(addons.addons)) if rows is None else rows.tolist())
         for addon in (addons.addons[row],)
@@ -91,7 +100,7 @@ def addons_view(engine: Engine, rows: Ints | None = None) -> pl.DataFrame:
     return pl.DataFrame(found, schema=ADDONS_VIEW, orient="row")
 
 
-def shares_now(engine: Engine, card: int, day: int) -> list[Share]:
+def shares_now(engine: Queried, card: int, day: int) -> list[AllowanceShare]:
     """Return the shares of a card (by its row) on a local day: for each service of a pool or device, in open cycles."""
     book, compiled, counters = engine.compiled.book, engine.compiled, engine.state.counters
     cards, today = np.array([card]), np.array([day])
@@ -107,5 +116,5 @@ def shares_now(engine: Engine, card: int, day: int) -> list[Share]:
         for use in uses_now(engine, pool, day):
             if use.service == name:
                 own = [row for row, label in zip(rows.tolist(), labels, strict=True) if label == use.cycle]
-                found.append(Share(pool, use, int(counters["in_pool"][own].sum())))
+                found.append(AllowanceShare(pool, use, int(counters["in_pool"][own].sum())))
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import polars as pl
 
@@ -9,21 +11,14 @@ from rating.catalogue.pools import DEVICE_PREFIX
 from rating.catalogue.rates import SERVICES
 from rating.columnar.counters import counter_key
 from rating.columnar.key_index import Ints
-from rating.engine import Engine
-from rating.queries.schemas import COUNTERS_VIEW
+from rating.columnar.named import named
+from rating.queries.queried import Queried
+from rating.queries.schemas import COUNTERS_VIEW, nanos_type
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_code, cycle_days, cycle_label
 
 
-def named(rows: Ints, names: list[str]) -> pl.Series:
-    """Return a String column of names by row; -1 is null."""
-    if len(rows) < len(names):  # a question about one card must not read the names of all devices
-        return pl.Series([None if row < 0 else names[row] for row in rows.tolist()], dtype=pl.String)
-    table = pl.Series([*names, None], dtype=pl.String)
-    return table.gather(np.where(rows < 0, len(names), rows))
-
-
-def open_cycles(engine: Engine, day: int, kind: int = -1) -> list[int]:
+def open_cycles(engine: Queried, day: int, kind: int = -1) -> list[int]:
     """Return the codes of the cycles that contain a local day: of one kind, or of all kinds if `kind` is -1."""
     calendars = engine.compiled.book.cycle_calendars
     today = np.array([day], np.int32)
@@ -31,7 +26,7 @@ def open_cycles(engine: Engine, day: int, kind: int = -1) -> list[int]:
     return [int(cycle_code(one, calendars[one].index(today).astype(np.int64))[0]) for one in kinds]
 
 
-def rows_of_subject(engine: Engine, subject: int, cycles: list[int]) -> Ints:
+def rows_of_subject(engine: Queried, subject: int, cycles: list[int]) -> Ints:
     """Return the rows of a subject's counters in these cycles, ordered by cycle and meter, without test counters.
 
     The rows are looked up, so the time does not grow with the number of counters.
@@ -42,7 +37,7 @@ def rows_of_subject(engine: Engine, subject: int, cycles: list[int]) -> Ints:
     return np.asarray(rows[(rows >= 0) & (meter != TEST_METER)], np.int64)
 
 
-def pool_accounts(engine: Engine) -> Ints:
+def pool_accounts(engine: Queried) -> Ints:
     """Return the account of each pool, int64[pools]; the account of a device is that of its first card, -1 if none."""
     book, directory = engine.compiled.book, engine.compiled.directory
     owner = book.pool_account.copy()
@@ -51,19 +46,21 @@ def pool_accounts(engine: Engine) -> Ints:
     return owner
 
 
-def counters_frame(engine: Engine, rows: Ints) -> pl.DataFrame:
+def counters_frame(engine: Queried, rows: Ints) -> pl.DataFrame:
     """Return these rows of the counters, in this order.
 
     The columns are those of COUNTERS_VIEW, `from_test` (units covered by a test allowance, which are not part of
-    `billable`) and `in_pool` (units that are part of `billable`, but are charged at the pool or device).
+    `billable`) and `in_pool` (units that are part of `billable`, but are charged at the pool or device). Of a counter
+    that is charged in several currencies a row follows for each further one, with the charge alone and no units.
     """
     book, directory = engine.compiled.book, engine.compiled.directory
     counters = engine.state.counters
     subject, meter, cycle = counters.subject[rows], counters.meter[rows], counters.cycle[rows]
     is_pool, place = (subject & 1) == 1, subject >> 1
-    card, pool = np.where(is_pool, 0, place), np.where(is_pool, place, 0)
+    card, owner = directory.tenant(np.where(is_pool, 0, place))
+    pool = np.where(is_pool, place, 0)
     kind = np.zeros(len(rows), np.int64)
-    account = directory.account[card] if len(directory) else np.full(len(rows), -1)
+    account = np.where(owner >= 0, owner, directory.account[card]) if len(directory) else np.full(len(rows), -1)
     subjects = directory.cards["iccid"].gather(card) if len(directory) else named(kind - 1, [])
     if is_pool.any():  # what is looked up for all pools, the counters of a card alone do not pay for
         names = book.vocabulary.pools.names
@@ -89,15 +86,50 @@ def counters_frame(engine: Engine, rows: Ints) -> pl.DataFrame:
             "addon_used": counters["addon"][rows],
             "overage": counters["overage"][rows],
             "charge_nanos": counters["charge_nanos"][rows],
-            "currency": named(counters["plan_version"][rows], [plan.currency for plan, _ in book.versions]),
+            "currency": _currencies(engine, rows),
             "from_test": counters["test"][rows],
             "in_pool": counters["in_pool"][rows],
         }
     )
-    return frame.with_columns(pl.col(name).cast(kind) for name, kind in COUNTERS_VIEW.items())
+    if counters.further:
+        frame = _with_further_charges(engine, frame, rows)
+    fitting = {"charge_nanos": nanos_type(frame["charge_nanos"])}
+    return frame.with_columns(pl.col(name).cast(kind) for name, kind in (COUNTERS_VIEW | fitting).items())
 
 
-def counters_view(engine: Engine) -> pl.DataFrame:
+def _currencies(engine: Queried, rows: Ints) -> pl.Series:
+    """Return the currency of the charges of each counter. A counter without charges has that of its last plan."""
+    book, counters = engine.compiled.book, engine.state.counters
+    mark, version = counters["currency"][rows], counters["plan_version"][rows]
+    last = book.currency_of_version[version] if len(book.versions) else np.full(len(rows), -1, np.int64)
+    return named(np.where(mark > 0, mark - 1, last), book.vocabulary.currencies.names)
+
+
+def _with_further_charges(engine: Queried, frame: pl.DataFrame, rows: Ints) -> pl.DataFrame:
+    """Return the frame with all charges of its counters, and a row for each further currency after the counter's own.
+
+    `charge_nanos` is Decimal(38, 0).
+    """
+    counters, names = engine.state.counters, engine.compiled.book.vocabulary.currencies.names
+    charged = {charge.key for charge in counters.further}
+    taken, amounts, currencies = [], [], []
+    for number, row in enumerate(rows.tolist()):
+        own = {-1: int(counters["charge_nanos"][row])}
+        sums = counters.charges(row) if int(counters.keys[row]) in charged else own
+        for currency, nanos in sums.items():
+            taken.append(number)
+            amounts.append(nanos)
+            currencies.append(names[currency] if currency >= 0 else None)
+    units = ("billable", "allowance_size", "allowance_used", "addon_used", "overage", "from_test", "in_pool")
+    further = pl.Series(taken).diff() == 0
+    return frame[taken].with_columns(
+        *(pl.when(further.fill_null(False)).then(0).otherwise(pl.col(name)).alias(name) for name in units),
+        pl.Series("charge_nanos", [Decimal(nanos) for nanos in amounts], pl.Decimal(38, 0)),
+        pl.coalesce(pl.Series(currencies, dtype=pl.String), "currency").alias("currency"),
+    )
+
+
+def counters_view(engine: Queried) -> pl.DataFrame:
     """Return all counters with the columns of COUNTERS_VIEW."""
     frame = counters_frame(engine, np.flatnonzero(engine.state.counters.meter != TEST_METER))
-    return frame.select(*COUNTERS_VIEW).sort("cycle", "subject_kind", "subject", "counter")
+    return frame.select(*COUNTERS_VIEW).sort("cycle", "subject_kind", "subject", "counter", "currency")

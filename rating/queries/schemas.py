@@ -7,9 +7,12 @@ seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from typing import Final
 
 import polars as pl
+
+from rating.closing.owed import FEES_OWED
 
 CARDS_VIEW: dict[str, pl.DataType] = {
     "iccid": pl.String(),
@@ -63,18 +66,8 @@ POOLS_VIEW: dict[str, pl.DataType] = {
     "currency": pl.String(),
 }
 
-FEES_VIEW: dict[str, pl.DataType] = {
-    "account_id": pl.String(),
-    "subject_kind": pl.String(),
-    "subject": pl.String(),
-    "plan_id": pl.String(),  # null for a fee of a pool
-    "plan_version": pl.Int32(),
-    "cycle": pl.String(),
-    "name": pl.String(),
-    "days": pl.Int32(),  # days charged
-    "of_days": pl.Int32(),  # days of the cycle
-    "amount_nanos": pl.Int64(),
-    "currency": pl.String(),
+FEES_VIEW: dict[str, pl.DataType] = FEES_OWED | {
+    "closed": pl.Boolean(),  # the cycle is closed for the account: what stands is in the table `charges`
 }
 
 ACCOUNTS_VIEW: dict[str, pl.DataType] = {
@@ -106,21 +99,60 @@ ADDONS_VIEW: dict[str, pl.DataType] = {
     "used": pl.Int64(),
     "purchased_at": pl.Datetime("us", "UTC"),
     "expires_on": pl.Date(),  # the last local day
+    "price_nanos": pl.Int64(),
+    "currency": pl.String(),  # of the plan on the day of purchase
 }
 
 
-def _empty(schema: dict[str, pl.DataType]) -> pl.DataFrame:
-    return pl.DataFrame(schema=schema)
+VIEWS: Final[dict[str, dict[str, pl.DataType]]] = {
+    "cards": CARDS_VIEW,
+    "counters": COUNTERS_VIEW,
+    "pools": POOLS_VIEW,
+    "fees": FEES_VIEW,
+    "accounts": ACCOUNTS_VIEW,
+    "addons": ADDONS_VIEW,
+    "rules": RULES_VIEW,
+}
 
 
-@dataclass(frozen=True)
 class StateViews:
-    """The views of one state, all as of the same moment. Each has the columns of the schema of its name."""
+    """The views of one state, all as of the same moment. Each has the columns of the schema of its name (VIEWS).
 
-    cards: pl.DataFrame = field(default_factory=lambda: _empty(CARDS_VIEW))
-    counters: pl.DataFrame = field(default_factory=lambda: _empty(COUNTERS_VIEW))
-    pools: pl.DataFrame = field(default_factory=lambda: _empty(POOLS_VIEW))
-    fees: pl.DataFrame = field(default_factory=lambda: _empty(FEES_VIEW))
-    accounts: pl.DataFrame = field(default_factory=lambda: _empty(ACCOUNTS_VIEW))
-    addons: pl.DataFrame = field(default_factory=lambda: _empty(ADDONS_VIEW))
-    rules: pl.DataFrame = field(default_factory=lambda: _empty(RULES_VIEW))
+    A view is given as a frame, or as a function that computes it. The function is called when the view is first asked
+    for, so the state must not change before that. A view that is not given is empty.
+    """
+
+    cards: pl.DataFrame
+    counters: pl.DataFrame
+    pools: pl.DataFrame
+    fees: pl.DataFrame
+    accounts: pl.DataFrame
+    addons: pl.DataFrame
+    rules: pl.DataFrame
+
+    def __init__(self, **views: pl.DataFrame | Callable[[], pl.DataFrame]) -> None:
+        if unknown := sorted(views.keys() - VIEWS.keys()):
+            raise TypeError(f"found the views {unknown}; expected some of {list(VIEWS)}")
+        self._views = views
+
+    def __getattr__(self, name: str) -> pl.DataFrame:
+        """Return a view that is asked for the first time."""
+        if name not in VIEWS:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        given = self._views.get(name)
+        if given is None:
+            given = pl.DataFrame(schema=VIEWS[name])
+        frame = given if isinstance(given, pl.DataFrame) else given()
+        setattr(self, name, frame)  # From now on the attribute is found, and this method is not called for it.
+        return frame
+
+    def with_views(self, **views: pl.DataFrame) -> StateViews:
+        """Return the same views, but these by name instead of those that were given."""
+        rest = {name: self.__dict__.get(name, view) for name, view in self._views.items()}
+        return StateViews(**{**rest, **views})
+
+
+def nanos_type(nanos: pl.Series) -> pl.DataType:
+    """Return the type of a column of nanos: Int64, or Decimal(38, 0) if an amount does not fit 64 bits."""
+    fits = nanos.is_empty() or (nanos.cast(pl.Decimal(38, 0)).is_between(-(1 << 63), (1 << 63) - 1)).all()
+    return pl.Int64() if fits else pl.Decimal(38, 0)

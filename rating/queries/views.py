@@ -6,43 +6,63 @@ import numpy as np
 import polars as pl
 
 from rating.columnar.key_index import Ints
-from rating.engine import Engine
 from rating.errors import InputError
 from rating.queries.cards import addons_view, cards_view
 from rating.queries.counters import counters_view
 from rating.queries.fees import fees_view
 from rating.queries.pools import pools_view
+from rating.queries.queried import Queried
 from rating.queries.schemas import ACCOUNTS_VIEW, RULES_VIEW, StateViews
 from rating.rules.triggers import TRIGGERS
 from rating.usage.accept import local_days
 from rating.usage.charge import TEST_METER
-from rating.usage.cycles import cycle_code
+from rating.usage.cycles import cycle_code, cycle_label, is_closed
 
 
-def state_views(engine: Engine, cycle: str | None = None) -> StateViews:
-    """Return all views of an engine's state, as of the latest arrival.
+def state_views(engine: Queried, cycle: str | None = None, as_of_us: int | None = None) -> StateViews:
+    """Return all views of a state: cards and pools as of a time (None: the latest arrival), counters as now.
 
-    Fees are those of the open cycles, of all cycles that have counters, and of cycles with the label `cycle`.
+    Each view is computed when it is first asked for.
+
+    The time is in microseconds since 1970 UTC. Fees are those of the cycles open then, of all cycles that have
+    counters, and of cycles with the label `cycle`.
     """
-    today = todays(engine)
+    today = todays(engine, as_of_us)
     return StateViews(
-        cards=_cards(engine, today),
-        counters=counters_view(engine),
-        pools=pools_view(engine, today),
-        fees=fees_view(engine.compiled, _cycles(engine, today, cycle)),
-        accounts=_accounts(engine),
-        addons=addons_view(engine),
-        rules=rules_view(engine),
+        cards=lambda: _cards(engine, today),
+        counters=lambda: counters_view(engine),
+        pools=lambda: pools_view(engine, today),
+        fees=lambda: fees_view(
+            engine.compiled, engine.state.counters, engine.state.closed, _cycles(engine, today, cycle)
+        ),
+        accounts=lambda: _accounts(engine),
+        addons=lambda: addons_view(engine),
+        rules=lambda: rules_view(engine),
     )
 
 
-def todays(engine: Engine) -> Ints:
-    """Return the local day of each account at the latest arrival, int64[accounts], days since 1970."""
+def todays(engine: Queried, as_of_us: int | None = None) -> Ints:
+    """Return the local day of each account at a time, int64[accounts], days since 1970.
+
+    The time is in microseconds since 1970 UTC (None: the latest arrival).
+    """
     accounts = np.arange(len(engine.state.catalogue.accounts))
-    return local_days(engine.compiled.book, accounts, np.full(len(accounts), engine.state.clock_us))
+    us = engine.state.clock_us if as_of_us is None else as_of_us
+    return local_days(engine.compiled.book, accounts, np.full(len(accounts), us))
 
 
-def _cycles(engine: Engine, today: Ints, label: str | None) -> list[int]:
+def cycles_gone(engine: Queried, as_of_us: int) -> list[str]:
+    """Return the labels of cycles open at a time whose counters the state no longer keeps: they take no more usage."""
+    book, today = engine.compiled.book, todays(engine, as_of_us).astype(np.int32)
+    codes = {
+        code
+        for kind, calendar in enumerate(book.cycle_calendars)
+        for code in cycle_code(kind, calendar.index(today).astype(np.int64)).tolist()
+    }
+    return sorted({cycle_label(book, code) for code in codes if is_closed(book, code, engine.state.clock_us)})
+
+
+def _cycles(engine: Queried, today: Ints, label: str | None) -> list[int]:
     """Return the codes of the cycles that have counters, are open, or have this label, in ascending order."""
     book = engine.compiled.book
     counters = engine.state.counters
@@ -58,18 +78,21 @@ def _cycles(engine: Engine, today: Ints, label: str | None) -> list[int]:
     return sorted(codes)
 
 
-def _cards(engine: Engine, today: Ints) -> pl.DataFrame:
+def _cards(engine: Queried, today: Ints) -> pl.DataFrame:
     directory = engine.compiled.directory
-    day = today[directory.account] if len(directory) else np.zeros(0, np.int64)
-    return cards_view(engine, np.arange(len(directory)), day)
+    cards = np.arange(len(directory))
+    if not len(cards):
+        return cards_view(engine, cards, np.zeros(0, np.int64))
+    day = today[directory.account]
+    return cards_view(engine, cards, today[directory.accounts.at(cards, day)])
 
 
-def _accounts(engine: Engine) -> pl.DataFrame:
+def _accounts(engine: Queried) -> pl.DataFrame:
     rows = [(a.id, a.name, a.parent, a.time_zone, a.grace_hours, a.status) for a in engine.state.catalogue.accounts]
     return pl.DataFrame(rows, schema=ACCOUNTS_VIEW, orient="row")
 
 
-def rules_view(engine: Engine) -> pl.DataFrame:
+def rules_view(engine: Queried) -> pl.DataFrame:
     """Return the rules of the catalogue with the columns of RULES_VIEW, sorted by id."""
     active = engine.state.rules.active
     rows = [

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from rating.columnar.key_index import Ints, KeyIndex, reserve
-from rating.rules.detect.traffic import Flags
 from rating.rules.firing.repetition import RULE_BITS, Memory
 from schemas.rules import Reason, Rule
 
@@ -108,7 +108,7 @@ class Holds:
         rows = rows[np.isin(self.card[rows], cards)]
         return rows[np.argsort(self._keys[rows])]
 
-    def any_on(self, cards: Ints) -> Flags:
+    def any_on(self, cards: Ints) -> npt.NDArray[np.bool_]:
         """bool[n]: whether a hold is on each card."""
         return np.isin(cards, self.card[np.flatnonzero(self["on"])])
 

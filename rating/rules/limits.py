@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from typing import Any, Final
 
-from rating.errors import PlanError
+from rating.errors import Finding, PlanError
 from rating.units.quantity import parse_quantity
 from schemas.plans import Quantity
 from schemas.rules import Action, Channel, Filter, Limit, LimitKind, Rule
@@ -131,13 +131,13 @@ def levels_of(limit: Limit) -> tuple[Quantity, ...]:
         return _NOTICE_DAYS
     most = MOST_LEVELS.get(limit.kind, 0)
     if not 1 <= len(limit.levels) <= most:
-        raise PlanError(f"levels: found {len(limit.levels)} levels; expected 1 to {most}")
+        raise PlanError(Finding(("levels",), f"{len(limit.levels)} levels", f"1 to {most}"))
     if limit.kind == "balance_alert":
         return _balance(limit)
     read = _usage if limit.kind == "usage_alert" else _days
     units = [read(limit, place) for place in range(len(limit.levels))]
     if len({value for value, _ in units if value}) < sum(bool(value) for value, _ in units):
-        raise PlanError(f"levels[1]: found {limit.levels[1]!r}; expected another level than the first, or 0 for none")
+        raise _error(limit, 1, "another level than the first, or 0 for none")
     # L4 gives no order of the two levels. Sort them in the order in which they are met: ascending usage, fewer days.
     return tuple(level for _, level in sorted(filter(_is_on, units), reverse=limit.kind == "expiry_alert", key=_first))
 
@@ -155,12 +155,13 @@ def _margin(limit: Limit) -> tuple[Quantity, ...]:
         return ()
     bare = str(limit.margin).strip().replace(".", "", 1)
     if limit.margin is None or (bare.isdigit() and int(bare) != 0):
-        found = "nothing" if limit.margin is None else limit.margin
-        raise PlanError(f'margin: found {found}; expected data with its unit such as "10 MB", 0, or "{OFF}"')
+        found = "nothing" if limit.margin is None else str(limit.margin)
+        raise PlanError(Finding(("margin",), found, f'data with its unit such as "10 MB", 0, or "{OFF}"'))
     try:
         parse_quantity(limit.margin, "data", limit.data_base)
     except PlanError as error:
-        raise PlanError(f'margin: {error}, or "{OFF}"') from None
+        finding = error.finding
+        raise PlanError(Finding(("margin",), finding.found, f'{finding.expected}, or "{OFF}"')) from None
     return (limit.margin,)
 
 
@@ -170,14 +171,13 @@ def _balance(limit: Limit) -> tuple[Quantity, ...]:
     levels: list[Quantity] = []
     above: Fraction | None = None
     for place, (number, own) in enumerate(read):
-        field = f"levels[{place}]: found {limit.levels[place]!r}"
         if own and own.lower() != unit.lower():
-            raise PlanError(f"{field}; expected the unit of the first level, {unit}, or none")
+            raise _error(limit, place, f"the unit of the first level, {unit}, or none")
         value = Fraction(number)
         if above is not None and value >= above:
-            raise PlanError(f"{field}; expected less than the level before")
+            raise _error(limit, place, "less than the level before")
         if unit == "%" and value > 100:
-            raise PlanError(f"{field}; expected 0 to 100 %: what is left of the quota")
+            raise _error(limit, place, "0 to 100 %: what is left of the quota")
         level = f"{number} {unit}"
         if unit != "%":
             _data(level, limit, place)
@@ -195,15 +195,14 @@ def _usage(limit: Limit, place: int) -> tuple[int, Quantity]:
 def _days(limit: Limit, place: int) -> tuple[int, Quantity]:
     number, unit = _parts(limit, place)
     if unit.lower() not in ("", "d", "day", "days") or not number.isdigit() or int(number) > MOST_DAYS:
-        raise PlanError(f"levels[{place}]: found {limit.levels[place]!r}; expected days before the end of the term")
+        raise _error(limit, place, "days before the end of the term")
     return int(number), int(number)
 
 
 def _parts(limit: Limit, place: int) -> tuple[str, str]:
     match = _LEVEL.match(str(limit.levels[place]))
     if match is None:
-        example = 'a number, or one with its unit such as "30 %" or "80 MB"'
-        raise PlanError(f"levels[{place}]: found {limit.levels[place]!r}; expected {example}")
+        raise _error(limit, place, 'a number, or one with its unit such as "30 %" or "80 MB"')
     return match[1], match[2]
 
 
@@ -211,7 +210,11 @@ def _data(level: str, limit: Limit, place: int) -> int:
     try:
         return parse_quantity(level, "data", limit.data_base)
     except PlanError as error:
-        raise PlanError(f"levels[{place}]: {error}") from None
+        raise PlanError(error.finding.under("levels", place)) from None
+
+
+def _error(limit: Limit, place: int, expected: str) -> PlanError:
+    return PlanError(Finding(("levels", place), repr(limit.levels[place]), expected))
 
 
 def _notice(limit: Limit) -> tuple[Action, ...]:

@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from rating.catalogue.allowance_sizes import CycleDays, first_cycle_units, sizes_at, version_allowances
+from rating.catalogue.allowance_sizes import CycleDays, sizes_at
 from rating.catalogue.cards import Directory
-from rating.catalogue.pools import Pools
-from rating.catalogue.rates import Book, meter_name
+from rating.catalogue.pools import MeterUnits, Pools
+from rating.catalogue.rates import Book
 from rating.columnar.key_index import Ints
 from rating.rules.detect.traffic import Flags
 from rating.usage.allowances import Addons
@@ -23,32 +23,22 @@ _NO_HOME: Final = -1
 class _Share:
     """Allowance of plan versions over some of their meters.
 
-    `whole` (int64[versions]) is the sum in units. `by_day` (int64[versions, k]) has the parts that are prorated by days
-    in the first cycle, one column per meter (P9).
+    `whole` (int64[versions]) is the sum in units of the allowances that count in full. `by_day` has the meters on which
+    the allowances of some versions count by days, with a mask of these versions, bool[versions] (P9).
     """
 
     whole: Ints
-    by_day: Ints
+    by_day: tuple[tuple[int, Flags], ...]
 
     @classmethod
-    def of(cls, units: Ints, prorates: Flags) -> _Share:
-        """Return the share of `units[versions, meters]`. The mask `prorates` marks the units prorated by days."""
-        by_day = np.where(prorates, units, 0)
-        most = int((by_day > 0).sum(axis=1).max(initial=0))
-        # Few meters of a version are prorated. Sorting moves them to the front, so only as many columns are kept.
-        return cls(units.sum(axis=1), -np.sort(-by_day, axis=1)[:, :most])
+    def of(cls, allowances: Ints, prorates: Flags, counting: Flags) -> _Share:
+        """Return the share of the meters that the mask `counting` marks; all are [versions, meters].
 
-    def units(self, version: Ints, activated_on: Ints, start_day: Ints, end_day: Ints) -> Ints:
-        """int64[n]: units of each version in a cycle (first and last local day, inclusive); 0 for version -1."""
-        if not len(self.whole):
-            return np.zeros(len(version), np.int64)
-        size = np.where(version >= 0, self.whole[version], 0)
-        if self.by_day.shape[1]:
-            at = np.flatnonzero((version >= 0) & (activated_on > start_day) & (activated_on <= end_day))
-            for column in self.by_day.T:
-                part = column[version[at]]
-                size[at] += first_cycle_units(part, activated_on[at], start_day[at], end_day[at]) - part
-        return size
+        The mask `prorates` marks the allowances that count by days.
+        """
+        by_day = prorates & counting
+        meters = np.flatnonzero(by_day.any(axis=0)).tolist()
+        return cls((allowances * (counting & ~by_day)).sum(axis=1), tuple((one, by_day[:, one]) for one in meters))
 
 
 class Quota:
@@ -59,8 +49,8 @@ class Quota:
         self._directory = directory
         self._pools = pools
         self._addons = addons
-        self._allowances = version_allowances(book)
-        self._prorates = _prorates(book)
+        self._allowances = pools.allowances
+        self._prorates = pools.prorates
         self._shares: dict[Service | None, _Share] = {}
         self._home_slot: Ints | None = None
         self._pool_sizes: dict[tuple[Service, Direction | None, int, int], Ints] = {}
@@ -80,13 +70,12 @@ class Quota:
     def allowance(self, service: Service, card: Ints, version: Ints, cycle_start: Ints, cycle_end: Ints) -> Ints:
         """int64[n]: the allowance of the plan version of each SIM for a service in a cycle, over all zones and bands.
 
-        In the first cycle it is prorated by days if the rate says so (P9). 0 for version -1.
+        It counts by days of service if the rate says so (P9). 0 for version -1.
         """
         if service not in self._shares:
-            meters = self._book.meter_service == service
-            self._shares[service] = _Share.of(self._allowances[:, meters], self._prorates[:, meters])
-        active = self._directory.activated_on[card]
-        return self._shares[service].units(version, active, cycle_start, cycle_end)
+            counting = np.broadcast_to(self._book.meter_service == service, self._allowances.shape)
+            self._shares[service] = _Share.of(self._allowances, self._prorates, counting)
+        return self._units(self._shares[service], card, version, cycle_start, cycle_end)
 
     def has_one_counter(self, service: Service) -> Flags:
         """bool[versions]: whether the plan version has at most one counter with an allowance for the service."""
@@ -97,9 +86,20 @@ class Quota:
     def home(self, card: Ints, version: Ints, cycle_start: Ints, cycle_end: Ints) -> Ints:
         """int64[n]: like `allowance`, for data on the meters of the home zone."""
         if None not in self._shares:
-            units = self._allowances * self.home_meters(Service.DATA, None)
-            self._shares[None] = _Share.of(units, self._prorates)
-        return self._shares[None].units(version, self._directory.activated_on[card], cycle_start, cycle_end)
+            self._shares[None] = _Share.of(self._allowances, self._prorates, self.home_meters(Service.DATA, None))
+        return self._units(self._shares[None], card, version, cycle_start, cycle_end)
+
+    def _units(self, share: _Share, card: Ints, version: Ints, cycle_start: Ints, cycle_end: Ints) -> Ints:
+        """int64[n]: the units of each version in a cycle, for its card; 0 for version -1."""
+        if not len(share.whole):
+            return np.zeros(len(version), np.int64)
+        size = np.where(version >= 0, share.whole[version], 0)
+        for meter, versions in share.by_day:
+            at = np.flatnonzero((version >= 0) & versions[version])
+            units = self._allowances[:, meter]
+            account = self._directory.account[card[at]]
+            size[at] += self._pools.service.shares(units, card[at], account, cycle_start[at], cycle_end[at])
+        return size
 
     def pool(self, service: Service, direction: Direction | None, pool: Ints, days: CycleDays) -> Ints:
         """int64[n]: the size of each pool for a service and direction (None: all) (P7).
@@ -116,7 +116,7 @@ class Quota:
                 fixed = self._book.pool_fixed[:, service]
                 size = np.zeros(len(fixed), np.int64)
                 for meter in counting:
-                    units = self._allowances[:, meter] * home[:, meter]
+                    units = MeterUnits(self._allowances[:, meter] * home[:, meter], self._prorates[:, meter])
                     size += self._pools.sizes_of(units, service, start_day, end_day, now_day)
                 self._pool_sizes[key] = np.where(fixed >= 0, fixed, size)
             return self._pool_sizes[key]
@@ -162,12 +162,3 @@ class Quota:
                 rates = np.unique(book.rate_at[version, service, ways, slot])
                 meters[version, book.rates.meter[rates[rates >= 0]]] = True
         return meters
-
-
-def _prorates(book: Book) -> Flags:
-    """bool[versions, meters]: whether the allowance of a meter is prorated, as the first of its rates says (P9)."""
-    table = np.zeros((len(book.versions), len(book.vocabulary.meters)), bool)
-    for row, (_, version) in enumerate(book.versions):
-        for rate in reversed(version.rates):
-            table[row, book.vocabulary.meters.rows[meter_name(rate)]] = rate.prorate_allowance
-    return table

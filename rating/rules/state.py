@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import polars as pl
 import pyarrow as pa
 
+from rating.queried_state import ActiveRules
 from rating.rules.commands.card_changes import NOTE_SCHEMA, no_notes
 from rating.rules.commands.card_lists import LISTED_SCHEMA, none_listed
 from rating.rules.detect.last_seen import Sightings
@@ -17,21 +18,18 @@ from rating.rules.totals.rolling import Rolling
 
 
 @dataclass
-class RuleState:
+class RuleState(ActiveRules):
     """State of the rules.
 
-    `active` maps the id of each active rule to the time of its activation, in microseconds since 1970 UTC. `notes`
-    (NOTE_SCHEMA) are changes of tags and custom fields that the next entry other than usage will apply to the cards.
-    `listed` (LISTED_SCHEMA) is what card lists last said of the cards that results and actions have changed.
+    `notes` (NOTE_SCHEMA) are changes of tags and custom fields that the next entry other than usage will apply to the
+    cards. `listed` (LISTED_SCHEMA) is what card lists last said of the cards that results and actions have changed.
     """
 
-    active: dict[str, int] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     totals: Totals = field(default_factory=Totals)
     rolling: Rolling = field(default_factory=Rolling)
     sightings: Sightings = field(default_factory=Sightings)
     notes: pl.DataFrame = field(default_factory=no_notes)
-    holds: Holds = field(default_factory=Holds)
     listed: pl.DataFrame = field(default_factory=none_listed)
 
     def tables(self) -> dict[str, pa.Table]:

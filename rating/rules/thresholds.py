@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from rating.columnar.key_index import Ints
-from rating.errors import PlanError, RuleError
+from rating.errors import FieldPath, Finding, PlanError, RuleError
 from rating.rules.hard_cut import NO_CUT, hard_cut_units
 from rating.rules.triggers import TRIGGERS, Trigger, counted, reached
 from rating.units.money import muldiv
@@ -54,25 +54,25 @@ class Threshold:
 def parse_threshold(rule: Rule, trigger: Trigger) -> Threshold:
     """Return the threshold of a rule. A limit that is off (no threshold, no actions, `nearest`) has no levels.
 
-    Raises RuleError "rule <id>, <field>: found …; expected …" if the trigger does not compare the measure, if a level
+    Raises RuleError about the field `measure` or `threshold` if the trigger does not compare the measure, if a level
     cannot be read, if there are too few or too many levels, if they mix percent and units, or if they are not in the
     order in which they are met. That order is ascending, but descending for "remaining" and for days.
     """
     measures = [measure for measure in trigger.measures if measure != "percent"] or ["used"]
     if rule.measure not in measures:
-        raise _error(rule, "measure", repr(rule.measure), f"{' or '.join(measures)} for {trigger.name}")
+        raise _error(rule, ("measure",), repr(rule.measure), f"{' or '.join(measures)} for {trigger.name}")
     at = reached(trigger, rule.at, rule.measure)
     if rule.measure == "hard_cut" or "threshold" not in trigger.fields:
         if rule.levels:
             said = "a hard cut" if rule.measure == "hard_cut" else trigger.name
-            raise _error(rule, "threshold", repr(rule.threshold), f"none: {said} takes no threshold")
+            raise _error(rule, ("threshold",), repr(rule.threshold), f"none: {said} takes no threshold")
         if trigger.kind == "term" and counted(rule, trigger) is not None:
             return Threshold((Fraction(1),), True, "used", True, "quota")
         return Threshold((), False, rule.measure, at, "tier" if rule.measure == "hard_cut" else "")
     if not rule.levels and not rule.actions and rule.nearest is not None:
         return Threshold((), False, rule.measure, at, "")
     if not 1 <= len(rule.levels) <= _MOST_LEVELS:
-        raise _error(rule, "threshold", f"{len(rule.levels)} levels", f"1 to {_MOST_LEVELS} levels")
+        raise _error(rule, ("threshold",), f"{len(rule.levels)} levels", f"1 to {_MOST_LEVELS} levels")
     percent = _is_percent(rule.levels[0])
     for place, level in enumerate(rule.levels):
         if _is_percent(level) != percent:
@@ -220,7 +220,7 @@ def _level(rule: Rule, trigger: Trigger, place: int) -> Fraction:
             return Fraction(parse_quantity(level, _SERVICE[trigger.unit], rule.data_base))
         except PlanError as error:
             percent = ', or percent such as "80 %"' if "percent" in trigger.measures else ""
-            raise RuleError(f"rule {rule.id}, {field}: {error}{percent}") from None
+            raise _error(rule, field, error.finding.found, error.finding.expected + percent) from None
     text = "" if isinstance(level, bool) else str(level).strip()
     if not _WHOLE.match(text) or int(text) > MAX_UNITS:
         raise _error(rule, field, repr(level), _expected(trigger))
@@ -233,10 +233,10 @@ def _expected(trigger: Trigger) -> str:
     return "a whole number of sessions" if trigger.unit == "sessions" else "a whole number of days before the end"
 
 
-def _field(rule: Rule, place: int) -> str:
-    return f"threshold[{place}]" if isinstance(rule.threshold, tuple) else "threshold"
+def _field(rule: Rule, place: int) -> FieldPath:
+    return ("threshold", place) if isinstance(rule.threshold, tuple) else ("threshold",)
 
 
-def _error(rule: Rule, field: str, found: str, expected: str) -> RuleError:
+def _error(rule: Rule, path: FieldPath, found: str, expected: str) -> RuleError:
     shown = found if len(found) <= 60 else found[:57] + "..."
-    return RuleError(f"rule {rule.id}, {field}: found {shown}; expected {expected}")
+    return RuleError(Finding(path, shown, expected, f"rule {rule.id}"))

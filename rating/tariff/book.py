@@ -7,22 +7,25 @@ per record, and the whole engine has 1 µs; here a million records over 300 pric
 All prices have the same number of segments, a power of two, some of them padding. So a few comparisons find the segment
 of each row, whatever the mix of prices. Cost is whole nanos and a remainder over the common denominator L of the price.
 A product steps * (a + b/L) is split as steps*a + (steps // L)*b + (steps % L)*b/L. With L up to MAX_DENOMINATOR no
-intermediate value leaves 64 bits, for units up to the `unit_limit` of the price.
+intermediate value leaves 64 bits, for units up to the `unit_limit` of the price. Rows beyond that are computed one by
+one with Fraction. Only currencies of very small units reach so many.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import lcm
 
 import numpy as np
 import numpy.typing as npt
 
-from rating.errors import PlanError
-from rating.tariff.compile import LEAST_UNITS, price_segments, unit_limit
+from rating.errors import Finding, PlanError
+from rating.tariff.compile import LEAST_UNITS, price_segments, record_limit, unit_limit
 from rating.tariff.segments import PriceSpec, Segment
-from rating.units.money import DECIMALS, MAX_NANOS, ROUND_MODES, Ints, rounding_unit
+from rating.units.money import DECIMALS, MAX_NANOS, ROUND_MODES, Ints, round_nanos, rounding_unit
 
 PriceIndex = npt.NDArray[np.integer]
 
@@ -39,7 +42,8 @@ class PriceBook:
     segments: tuple[tuple[Segment, ...], ...]
     connect_fee_nanos: Ints  # due once per record, or with the first partial of a session
     denominator: Ints  # L of each price
-    unit_limit: Ints  # most units that each price can rate
+    unit_limit: Ints  # most units up to which F of each price stays within 64 bits
+    record_limit: Ints  # most units of one record whose charge stays within 64 bits, wherever the counter is
     _stride: int
     _above: Ints
     _origin: Ints
@@ -87,6 +91,7 @@ class PriceBook:
             connect_fee_nanos=_column([_connect_fee(spec) for spec in specs]),
             denominator=_column(denominators),
             unit_limit=_column(limits),
+            record_limit=_column([_checked_record_limit(own) for own in segments]),
             _stride=stride,
             _above=above,
             _origin=origin,
@@ -123,8 +128,8 @@ class PriceBook:
         row is a reversal and costs exactly the opposite. `connects` (1 due, -1 taken back, 0 none) adds the connect
         fee: before rounding if the record is rounded, unrounded if the cycle is rounded.
 
-        `price` is any integer column, the others are int64, all of length n. Raises OverflowError if a row is above its
-        `unit_limit`; no row is ever rated wrong instead.
+        `price` is any integer column, the others are int64, all of length n. F may be of any size. Raises OverflowError
+        if a single charge leaves 64 bits, which no record of up to `record_limit` units does.
         """
         charged = np.zeros(len(price), np.int64)
         moved = before != after
@@ -139,8 +144,6 @@ class PriceBook:
         return charged
 
     def _charge(self, price: Ints, before: Ints, after: Ints, connects: Ints | None) -> Ints:
-        self._refuse_excess(price, before)
-        self._refuse_excess(price, after)
         nanos_before, part_before = self._evaluate(price, before)
         nanos_after, part_after = self._evaluate(price, after)
         fee = np.zeros_like(price) if connects is None else self.connect_fee_nanos[price] * connects
@@ -149,7 +152,25 @@ class PriceBook:
         if len(rows):
             nanos = fee + nanos_after - nanos_before
             charged[rows] = self._round_signed(price[rows], nanos[rows], (part_after - part_before)[rows])
+        beyond = np.flatnonzero(np.maximum(before, after) > self.unit_limit[price])
+        for row in beyond.tolist():
+            charged[row] = self._charge_beyond(int(price[row]), int(before[row]), int(after[row]), int(fee[row]))
         return charged
+
+    def _charge_beyond(self, price: int, before: int, after: int, fee: int) -> int:
+        """Return the charge of one row as `charge` does, with integers of any size."""
+        rounding = self.specs[price].rounding
+        ends = [self._exact(price, units) for units in (before, after)]
+        if rounding.at == "record":
+            return round_nanos(fee + ends[1] - ends[0], rounding.decimals, rounding.mode)
+        rounded = [round_nanos(end, rounding.decimals, rounding.mode) for end in ends]
+        return fee + rounded[1] - rounded[0]
+
+    def _exact(self, price: int, units: int) -> Fraction:
+        if units < 0:
+            return Fraction(0)
+        own = self.segments[price]
+        return own[max(bisect_left([segment.above for segment in own], units) - 1, 0)].cost(units)
 
     def _round_signed(self, price: Ints, nanos: Ints, part: Ints) -> Ints:
         """Return R(nanos + part / L), for any sign and symmetric about zero."""
@@ -208,33 +229,38 @@ def _column(values: Sequence[int]) -> Ints:
 def _checked_limit(spec: PriceSpec, segments: Sequence[Segment]) -> int:
     limit, least = unit_limit(segments), LEAST_UNITS[spec.service]
     if limit < least:
-        raise PlanError(
-            f"price: found a cost above {MAX_NANOS // 10**DECIMALS} after {limit + 1} units of {spec.service}; "
-            f"expected a price by which {least} units can be charged"
-        )
+        found = f"a cost above {MAX_NANOS // 10**DECIMALS} after {limit + 1} units of {spec.service}"
+        raise PlanError(Finding(("price",), found, f"a price by which {least} units can be charged"))
+    return limit
+
+
+def _checked_record_limit(segments: Sequence[Segment]) -> int:
+    limit = record_limit(segments)
+    if limit < 1:
+        found = f"a cost that jumps by more than {MAX_NANOS // 10**DECIMALS} from one unit to the next"
+        raise PlanError(Finding(("price",), found, "fees of tiers below that"))
     return limit
 
 
 def _denominator(segments: Sequence[Segment]) -> int:
     scale = lcm(*(figure.denominator for segment in segments for figure in (segment.base, segment.step)))
     if scale > MAX_DENOMINATOR:
-        raise PlanError(
-            f"price: found figures that need parts of 1/{scale} nano; expected prices with fewer decimals, "
-            "or a smaller `per`"
-        )
+        found = f"figures that need parts of 1/{scale} nano"
+        raise PlanError(Finding(("price",), found, "prices with fewer decimals, or a smaller `per`"))
     return scale
 
 
 def _connect_fee(spec: PriceSpec) -> int:
-    fee = spec.nanos(spec.price.connect_fee, "connect_fee")
+    fee = spec.nanos(spec.price.connect_fee, ("connect_fee",))
     rounding = spec.rounding
     kept = rounding_unit(rounding.decimals if rounding.at == "cycle" else DECIMALS)
     if fee > MAX_NANOS // 2 or fee % kept:
         decimals = rounding.decimals if rounding.at == "cycle" else DECIMALS
-        raise PlanError(
-            f"connect_fee: found {spec.price.connect_fee!r}; expected at most {decimals} decimals "
-            f"(where cost is rounded by the {rounding.at}) and at most {MAX_NANOS // 2 // 10**DECIMALS}"
+        expected = (
+            f"at most {decimals} decimals (if cost is rounded by the {rounding.at}) "
+            f"and at most {MAX_NANOS // 2 // 10**DECIMALS}"
         )
+        raise PlanError(Finding(("connect_fee",), repr(spec.price.connect_fee), expected))
     return int(fee)
 
 
@@ -248,4 +274,4 @@ def _thresholds(mode: str, whole: int) -> tuple[int, int]:
         return -(-whole // 2), -1
     if mode == "half_even":
         return whole // 2 + 1, whole // 2 if whole % 2 == 0 else -1
-    raise PlanError(f"rounding.mode: found {mode!r}; expected one of {', '.join(ROUND_MODES)}")
+    raise PlanError(Finding(("rounding", "mode"), repr(mode), f"one of {', '.join(ROUND_MODES)}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from rating.errors import PlanError
+from rating.errors import Finding, PlanError
 from rating.tariff.block import block
 from rating.tariff.capacity import capacity
 from rating.tariff.flat import flat
@@ -41,14 +41,14 @@ def price_segments(spec: PriceSpec) -> list[Segment]:
     """
     price = spec.price
     if price.model not in MODELS:
-        raise PlanError(f"model: found {price.model!r}; expected one of {', '.join(MODELS)}")
+        raise PlanError(Finding(("model",), repr(price.model), f"one of {', '.join(MODELS)}"))
     _check_fields(spec)
-    minimum = None if price.minimum is None else spec.nanos(price.minimum, "minimum")
-    maximum = None if price.maximum is None else spec.nanos(price.maximum, "maximum")
+    minimum = None if price.minimum is None else spec.nanos(price.minimum, ("minimum",))
+    maximum = None if price.maximum is None else spec.nanos(price.maximum, ("maximum",))
     if minimum is not None and maximum is not None and minimum > maximum:
-        raise PlanError(f"minimum: found {price.minimum!r}; expected at most the maximum, {price.maximum!r}")
+        raise PlanError(Finding(("minimum",), repr(price.minimum), f"at most the maximum, {price.maximum!r}"))
     segments = bounded(MODELS[price.model](spec), minimum, maximum)
-    return shifted(segments, spec.units(price.free_units, "free_units"))
+    return shifted(segments, spec.units(price.free_units, ("free_units",)))
 
 
 def unit_limit(segments: Sequence[Segment]) -> int:
@@ -66,15 +66,35 @@ def unit_limit(segments: Sequence[Segment]) -> int:
     return MAX_UNITS_RATED
 
 
+def record_limit(segments: Sequence[Segment]) -> int:
+    """Return the most units, up to MAX_UNITS_RATED, by which F never rises or falls by more than MAX_NANOS.
+
+    The result is a lower bound: it adds up the steepest segment and all jumps between segments.
+    """
+    jumps = sum(
+        (
+            abs(following.cost(following.above + 1) - segment.cost(following.above))
+            for segment, following in pairwise(segments)
+        ),
+        segments[0].base,
+    )
+    steepest = max(segment.step / segment.size for segment in segments)
+    rest = MAX_NANOS - jumps - max(segment.step for segment in segments)
+    if rest < 0:
+        return 0
+    return min(MAX_UNITS_RATED, int(rest / steepest)) if steepest else MAX_UNITS_RATED
+
+
 def _check_fields(spec: PriceSpec) -> None:
     price = spec.price
     if price.model in _TIERED:
         if price.price != "0" or price.per != 1:
-            raise PlanError(f"price: found {price.price!r} beside tiers; expected {price.model} to price by its tiers")
+            found = f"{price.price!r} beside tiers"
+            raise PlanError(Finding(("price",), found, f"{price.model} to price by its tiers"))
         return
     if price.tiers:
-        raise PlanError(f"tiers: found {len(price.tiers)}; expected none for model {price.model!r}")
+        raise PlanError(Finding(("tiers",), str(len(price.tiers)), f"none for model {price.model!r}"))
     if price.model == "free" and price.price != "0":
-        raise PlanError(f"price: found {price.price!r}; expected none for model 'free'")
+        raise PlanError(Finding(("price",), repr(price.price), "none for model 'free'"))
     if price.model in ("once", "free") and price.per != 1:
-        raise PlanError(f"per: found {price.per!r}; expected none for model {price.model!r}")
+        raise PlanError(Finding(("per",), repr(price.per), f"none for model {price.model!r}"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
 import numpy as np
 
-from rating.errors import PlanError
+from rating.errors import Finding, PlanError
 from rating.units.money import DECIMALS, Ints, muldiv, parse_amount, round_nanos
 from schemas.plans import Fee, RoundMode
 
@@ -26,11 +26,11 @@ class FeeTerms:
     def compile(cls, fee: Fee) -> FeeTerms:
         """Return the terms of a fee. An amount below zero is a credit. Raises PlanError if a field cannot be read."""
         if fee.per not in ("activation", "cycle"):
-            raise PlanError(f"fee {fee.name!r}, per: found {fee.per!r}; expected activation or cycle")
+            raise PlanError(Finding(("per",), repr(fee.per), "activation or cycle", f"fee {fee.name!r}"))
         try:
             amount = parse_amount(fee.amount)
         except PlanError as error:
-            raise PlanError(f"fee {fee.name!r}, amount: {error}") from None
+            raise PlanError(replace(error.finding.under("amount"), subject=f"fee {fee.name!r}")) from None
         return cls(fee.name, amount, fee.per, fee.prorate)
 
 

@@ -9,5 +9,5 @@ from rating.tariff.segments import BEFORE_FIRST_UNIT, PriceSpec, Segment
 
 def flat(spec: PriceSpec) -> list[Segment]:
     """F(u) = u * price / per."""
-    step = spec.nanos(spec.price.price, "price") / spec.units(spec.price.per, "per", at_least=1)
+    step = spec.nanos(spec.price.price, ("price",)) / spec.units(spec.price.per, ("per",), at_least=1)
     return [Segment(BEFORE_FIRST_UNIT, 0, 1, Fraction(0), step)]

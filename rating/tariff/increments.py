@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from rating.errors import PlanError
+from rating.errors import FieldPath, Finding, PlanError
 from rating.units.money import Ints
 from rating.units.quantity import units_of_field
 from schemas.plans import Increment, Quantity
@@ -32,9 +32,9 @@ class IncrementSpec:
     service: str = "data"
     data_base: int = 1024
 
-    def units(self, quantity: Quantity, name: str, at_least: int = 0) -> int:
-        """Return the quantity in field `name` in whole units. Raises PlanError if it is invalid or below `at_least`."""
-        return units_of_field(quantity, name, self.service, self.data_base, at_least)
+    def units(self, quantity: Quantity, path: FieldPath, at_least: int = 0) -> int:
+        """Return the quantity at `path` in whole units. Raises PlanError if it is invalid or below `at_least`."""
+        return units_of_field(quantity, path, self.service, self.data_base, at_least)
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,17 @@ def _groups(spec: IncrementSpec) -> list[tuple[int, int]]:
     """Return (quantity from which steps count, size of a step) of each rate group, ascending."""
     increment = spec.increment
     if increment.round not in _ROUNDS:
-        raise PlanError(f"round: found {increment.round!r}; expected one of {', '.join(_ROUNDS)}")
-    edge, step = spec.units(increment.minimum, "minimum"), spec.units(increment.step, "step", at_least=1)
-    starts = [spec.units(start.start, f"starts[{number}].start") for number, start in enumerate(increment.starts)]
+        raise PlanError(Finding(("round",), repr(increment.round), f"one of {', '.join(_ROUNDS)}"))
+    edge, step = spec.units(increment.minimum, ("minimum",)), spec.units(increment.step, ("step",), at_least=1)
+    starts = [spec.units(start.start, ("starts", number, "start")) for number, start in enumerate(increment.starts)]
     for number, (one, following) in enumerate(pairwise(starts), 1):
         if following <= one:
-            raise PlanError(f"starts[{number}].start: found {following}; expected more than {one}, the one before")
+            raise PlanError(Finding(("starts", number, "start"), str(following), f"more than {one}, the one before"))
     groups = [(edge, step)]
     for number, start in enumerate(starts):
         if start > edge:
             edge += -(-(start - edge) // step) * step
-        step = spec.units(increment.starts[number].step, f"starts[{number}].step", at_least=1)
+        step = spec.units(increment.starts[number].step, ("starts", number, "step"), at_least=1)
         if groups[-1][0] == edge:
             groups[-1] = (edge, step)
         else:

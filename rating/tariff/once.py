@@ -9,4 +9,4 @@ from rating.tariff.segments import BEFORE_FIRST_UNIT, PriceSpec, Segment, consta
 
 def once(spec: PriceSpec) -> list[Segment]:
     """F(0) = 0, F(u) = price for u > 0."""
-    return [constant(BEFORE_FIRST_UNIT, Fraction(0)), constant(0, spec.nanos(spec.price.price, "price"))]
+    return [constant(BEFORE_FIRST_UNIT, Fraction(0)), constant(0, spec.nanos(spec.price.price, ("price",)))]

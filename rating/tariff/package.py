@@ -9,5 +9,5 @@ from rating.tariff.segments import BEFORE_FIRST_UNIT, PriceSpec, Segment
 
 def package(spec: PriceSpec) -> list[Segment]:
     """F(u) = ceil(u / per) * price."""
-    size = spec.units(spec.price.per, "per", at_least=1)
-    return [Segment(BEFORE_FIRST_UNIT, 0, size, Fraction(0), spec.nanos(spec.price.price, "price"))]
+    size = spec.units(spec.price.per, ("per",), at_least=1)
+    return [Segment(BEFORE_FIRST_UNIT, 0, size, Fraction(0), spec.nanos(spec.price.price, ("price",)))]

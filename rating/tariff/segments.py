@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
 
-from rating.errors import PlanError
+from rating.errors import FieldPath, Finding, PlanError
 from rating.units.money import NANOS, parse_decimal
 from rating.units.quantity import units_of_field
 from schemas.plans import Amount, Price, Quantity, Rounding, Tier
@@ -44,19 +44,19 @@ class PriceSpec:
     service: str = "data"
     data_base: int = 1024
 
-    def nanos(self, text: Amount, name: str) -> Fraction:
-        """Return the amount in field `name` in nanos. Raises PlanError if it is not a decimal number or below zero."""
+    def nanos(self, text: Amount, path: FieldPath) -> Fraction:
+        """Return the amount at `path` in nanos. Raises PlanError if it is not a decimal number or below zero."""
         try:
             value = parse_decimal(text) * NANOS
         except PlanError as error:
-            raise PlanError(f"{name}: {error}") from None
+            raise PlanError(error.finding.under(*path)) from None
         if value < 0:
-            raise PlanError(f"{name}: found {text!r}; expected an amount of zero or more")
+            raise PlanError(Finding(path, repr(text), "an amount of zero or more"))
         return value
 
-    def units(self, quantity: Quantity, name: str, at_least: int = 0) -> int:
-        """Return the quantity in field `name` in whole units. Raises PlanError if it is invalid or below `at_least`."""
-        return units_of_field(quantity, name, self.service, self.data_base, at_least)
+    def units(self, quantity: Quantity, path: FieldPath, at_least: int = 0) -> int:
+        """Return the quantity at `path` in whole units. Raises PlanError if it is invalid or below `at_least`."""
+        return units_of_field(quantity, path, self.service, self.data_base, at_least)
 
 
 class TierTerms(NamedTuple):
@@ -75,25 +75,26 @@ class TierTerms(NamedTuple):
 def tier_terms(spec: PriceSpec) -> list[TierTerms]:
     """Return the tiers of a price. Raises PlanError unless there is a tier, and each ends above the one before."""
     if not spec.price.tiers:
-        raise PlanError(f"tiers: found none; expected at least one tier for model {spec.price.model!r}")
+        raise PlanError(Finding(("tiers",), "none", f"at least one tier for model {spec.price.model!r}"))
     terms: list[TierTerms] = []
     start: int | None = 0
     for number, tier in enumerate(spec.price.tiers):
-        name = f"tiers[{number}]"
+        path: FieldPath = ("tiers", number)
         if start is None:
-            raise PlanError(f"{name}: found a tier after one without an end; expected `to` in every tier but the last")
-        to = None if tier.to is None else spec.units(tier.to, f"{name}.to")
+            raise PlanError(Finding(path, "a tier after one without an end", "`to` in every tier but the last"))
+        to = None if tier.to is None else spec.units(tier.to, (*path, "to"))
         if to is not None and to <= start:
-            raise PlanError(f"{name}.to: found {tier.to!r}; expected more than {start}, the end of the tier before it")
-        size, step = tier_step(spec, tier, name)
-        terms.append(TierTerms(start, to, size, step, spec.nanos(tier.flat, f"{name}.flat")))
+            expected = f"more than {start}, the end of the tier before it"
+            raise PlanError(Finding((*path, "to"), repr(tier.to), expected))
+        size, step = tier_step(spec, tier, path)
+        terms.append(TierTerms(start, to, size, step, spec.nanos(tier.flat, (*path, "flat"))))
         start = to
     return terms
 
 
-def tier_step(spec: PriceSpec, tier: Tier, name: str) -> tuple[int, Fraction]:
+def tier_step(spec: PriceSpec, tier: Tier, path: FieldPath) -> tuple[int, Fraction]:
     """Return the size and cost in nanos of one step in a tier: a started package of `per` units, or a single unit."""
-    price, per = spec.nanos(tier.price, f"{name}.price"), spec.units(tier.per, f"{name}.per", at_least=1)
+    price, per = spec.nanos(tier.price, (*path, "price")), spec.units(tier.per, (*path, "per"), at_least=1)
     return (per, price) if tier.package else (1, price / per)
 
 

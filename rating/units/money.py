@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from rating.errors import PlanError
+from rating.errors import Finding, PlanError
 from schemas.plans import RoundMode
 
 Ints = npt.NDArray[np.int64]
@@ -33,7 +33,7 @@ def parse_decimal(text: str) -> Fraction:
     """
     match = _DECIMAL.match(text) if isinstance(text, str) else None
     if match is None:
-        raise PlanError(f'found {_shown(text)}; expected an amount as decimal text, such as "0.0125"')
+        raise PlanError(Finding((), _shown(text), 'an amount as decimal text, such as "0.0125"'))
     sign, whole, decimals = match[1], match[2], match[3] or ""
     value = Fraction(int(whole + decimals), 10 ** len(decimals))
     return -value if sign == "-" else value
@@ -47,9 +47,9 @@ def parse_amount(text: str) -> int:
     """
     nanos = parse_decimal(text) * NANOS
     if nanos.denominator != 1:
-        raise PlanError(f"found {_shown(text)}; expected an amount with at most {DECIMALS} decimals")
+        raise PlanError(Finding((), _shown(text), f"an amount with at most {DECIMALS} decimals"))
     if abs(nanos) > MAX_NANOS:
-        raise PlanError(f"found {_shown(text)}; expected an amount of at most {MAX_NANOS // NANOS}")
+        raise PlanError(Finding((), _shown(text), f"an amount of at most {MAX_NANOS // NANOS}"))
     return int(nanos)
 
 
@@ -68,7 +68,7 @@ def round_nanos(value: Fraction, decimals: int, mode: RoundMode) -> int:
     """
     unit = rounding_unit(decimals)
     if mode not in ROUND_MODES:
-        raise PlanError(f"found rounding mode {_shown(mode)}; expected one of {', '.join(ROUND_MODES)}")
+        raise PlanError(Finding((), f"rounding mode {_shown(mode)}", f"one of {', '.join(ROUND_MODES)}"))
     magnitude = abs(value)
     count, rest = divmod(magnitude, unit)
     twice = 2 * rest
@@ -85,7 +85,7 @@ def round_nanos(value: Fraction, decimals: int, mode: RoundMode) -> int:
 def rounding_unit(decimals: int) -> int:
     """Return the nanos of one unit in the last of `decimals` decimals. Raises PlanError unless they are 0 to 9."""
     if not isinstance(decimals, int) or isinstance(decimals, bool) or not 0 <= decimals <= DECIMALS:
-        raise PlanError(f"found {decimals!r} decimals; expected 0 to {DECIMALS}")
+        raise PlanError(Finding((), f"{decimals!r} decimals", f"0 to {DECIMALS}"))
     return int(10 ** (DECIMALS - decimals))
 
 

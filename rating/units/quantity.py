@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from rating.errors import PlanError
+from rating.errors import FieldPath, Finding, PlanError
 
 MAX_UNITS = 10**18  # largest quantity in a plan: an exabyte, or some thirty billion years of voice
 
@@ -30,25 +30,25 @@ def parse_quantity(quantity: str | int, service: str, data_base: int) -> int:
     of another service, or is above MAX_UNITS.
     """
     if service not in _EXPECTED:
-        raise PlanError(f"found service {service!r}; expected one of {', '.join(_EXPECTED)}")
+        raise PlanError(Finding((), f"service {service!r}", f"one of {', '.join(_EXPECTED)}"))
     if data_base not in (1000, 1024):
-        raise PlanError(f"found data_base {data_base!r}; expected 1000 or 1024")
+        raise PlanError(Finding((), f"data_base {data_base!r}", "1000 or 1024"))
     units = _read(quantity, service, data_base)
     if units is None or units < 0 or units.denominator != 1:
-        raise PlanError(f"found {_shown(quantity)}; expected {_EXPECTED[service]}")
+        raise PlanError(Finding((), _shown(quantity), _EXPECTED[service]))
     if units > MAX_UNITS:
-        raise PlanError(f"found {_shown(quantity)}; expected at most {MAX_UNITS} units")
+        raise PlanError(Finding((), _shown(quantity), f"at most {MAX_UNITS} units"))
     return int(units)
 
 
-def units_of_field(quantity: str | int, name: str, service: str, data_base: int, at_least: int = 0) -> int:
-    """Return the quantity in field `name` in whole units. Raises PlanError if it is invalid or below `at_least`."""
+def units_of_field(quantity: str | int, path: FieldPath, service: str, data_base: int, at_least: int = 0) -> int:
+    """Return the quantity at `path` in whole units. Raises PlanError if it is invalid or below `at_least`."""
     try:
         value = parse_quantity(quantity, service, data_base)
     except PlanError as error:
-        raise PlanError(f"{name}: {error}") from None
+        raise PlanError(error.finding.under(*path)) from None
     if value < at_least:
-        raise PlanError(f"{name}: found {quantity!r}; expected {at_least} or more")
+        raise PlanError(Finding(path, repr(quantity), f"{at_least} or more"))
     return value
 
 

@@ -16,6 +16,7 @@ import polars as pl
 
 from rating.apply import Compiled
 from rating.calendars.calendar import FIRST_DAY, LAST_DAY, ZoneCalendar
+from rating.catalogue.cards import Directory
 from rating.catalogue.rates import Book
 from rating.columnar.arrow import numbers
 from rating.columnar.key_index import Ints
@@ -24,10 +25,6 @@ from rating.dedupe.seen import DAY_US, Seen, first_in_batch, order_of
 from schemas.usage import REJECT_SCHEMA, Direction, Service, UsageBatch
 
 FUTURE_US: Final = 3_600_000_000  # a record may be dated at most one hour ahead of its arrival (T5)
-# Most units of a single record: 32 TiB of data, 1,048,576 SMS or 2**25 seconds of voice (more than a year). More is a
-# fault of the feed.
-MOST_UNITS: Final = np.array([1 << 45, 1 << 20, 1 << 25], np.int64)
-
 # `local_days` makes a table of midnights if the range of days is at most this much longer than the number of records.
 _FEW_DAYS: Final = 1 << 10
 
@@ -40,11 +37,10 @@ _REASONS: Final = {
     _NO_RATE: "no_rate",
     _CONFLICT: "conflict",
 }
+# The wrong column of usage. The number of a card is the first that the record carries.
 _FIELDS: Final = {
-    _UNKNOWN_CARD: "iccid",
     _TOO_LARGE: "quantity",
     _FUTURE: "used_at",
-    _NO_PLAN: "iccid",
     _NO_RATE: "plmn",
     _CONFLICT: "record_key",
 }
@@ -111,6 +107,28 @@ def local_days(book: Book, account: Ints, us: Ints) -> Ints:
     return day
 
 
+def owners(book: Book, directory: Directory, card: Ints, us: Ints) -> Ints:
+    """Return the account that owned each card at an instant (microseconds since 1970 UTC), int64[n].
+
+    An account owns a card from midnight, in its own time zone, of the first day of its tenure.
+    """
+    account: Ints = directory.account[card]
+    spells = directory.accounts.spells
+    if spells is None:
+        return account
+    some = np.flatnonzero(directory.accounts.changed[card])
+    for place, accounts in spells.in_turn(card[some]):
+        at = some[place]
+        reached = spells.from_day[accounts] <= local_days(book, spells.target[accounts], us[at])
+        account[at[reached]] = spells.target[accounts[reached]]
+    return account
+
+
+def day_of_use(book: Book, directory: Directory, card: Ints, us: Ints) -> Ints:
+    """Return the local day of each instant in the account that owned the card then, int64[n], days since 1970."""
+    return local_days(book, owners(book, directory, card, us), us)
+
+
 def local_day_at(time_zone: ZoneCalendar, us: int) -> int:
     """Return the local day of one instant (microseconds since 1970 UTC) in a time zone, as `local_days` does."""
     day = us // DAY_US
@@ -130,15 +148,15 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) ->
     high, low, content = prints.key_high, prints.key_low, prints.content
     known, known_content = seen.lookup(high, low, today)
 
-    card = directory.resolve(prints)
     used_us = numbers(rows, "used_at", 0)
+    card = directory.resolve(prints, lambda cards, at: day_of_use(book, directory, cards, used_us[at]))
     service = rows["service"].to_numpy().astype(np.int64)
     direction = rows["direction"].to_numpy().astype(np.int64)
     verdict = np.zeros(count, np.int8)
     unknown = card < 0
     if len(directory):
         someone = np.where(unknown, 0, card) if unknown.any() else card
-        account = directory.account[someone]
+        account = owners(book, directory, someone, used_us)
         day = local_days(book, account, used_us)
         plan = directory.plans.at(someone, day)
         version = book.version_of(plan, day)
@@ -147,13 +165,15 @@ def accept(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints) ->
         zone = slots[book.version_zone_key[version], spot] if len(book.versions) else np.zeros(count, np.int64)
         rated = _rated(book, version, service, direction, zone, rows)
         verdict[~rated] = _NO_RATE
+        if book.plan_stops.any():
+            version[book.plan_stops[plan] & compiled.pools.service.term_ended(someone, plan, day)] = -1
         verdict[version < 0] = _NO_PLAN
     else:
         account = day = plan = version = zone = spot = np.zeros(count, np.int64)
         spots = []
     quantity = rows["quantity"].to_numpy()
     verdict[used_us > batch.received_at_us + FUTURE_US] = _FUTURE
-    verdict[quantity > MOST_UNITS[service]] = _TOO_LARGE
+    verdict[quantity > book.most_units[version, service]] = _TOO_LARGE
     verdict[unknown] = _UNKNOWN_CARD
 
     if known.any():
@@ -239,11 +259,11 @@ def _rejects(batch: UsageBatch, book: Book, records: Accepted, verdict: np.ndarr
             *(rows[name][at] for name in ("source_row", "record_key", *sorted(asked))),
             pl.Series("why", verdict[at]),
             pl.Series("reason", [_REASONS[one] for one in why], pl.String),
-            pl.Series("field", [_FIELDS[one] for one in why], pl.String),
+            pl.Series("wrong", [_FIELDS.get(one) for one in why], pl.String),
         ]
     )
     if _TOO_LARGE in found:
-        bad = bad.with_columns(most=MOST_UNITS[records.service[at]])
+        bad = bad.with_columns(most=book.most_units[records.version[at], records.service[at]])
     if _NO_RATE in found:
         names = [f"{plan.id} version {version.version}" for plan, version in book.versions] or ["none"]
         codes = zip(records.service[at].tolist(), records.direction[at].tolist(), strict=True)
@@ -255,7 +275,10 @@ def _rejects(batch: UsageBatch, book: Book, records: Accepted, verdict: np.ndarr
     message = texts[0]
     if len(found) > 1:
         message = pl.coalesce(*(pl.when(why=one).then(text) for one, text in zip(found, texts, strict=True)))
-    return bad.select("source_row", "record_key", "reason", "field", message=message)
+    carried = [pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in NUMBERS if name in asked]
+    labels = dict(batch.labels)
+    field = pl.coalesce("wrong", *carried, pl.lit(NUMBERS[0])).replace(list(labels), list(labels.values()))
+    return bad.select("source_row", "record_key", "reason", field=field, message=message)
 
 
 def _message(why: int, names: set[str], received_at_us: int) -> pl.Expr:
@@ -268,7 +291,11 @@ def _message(why: int, names: set[str], received_at_us: int) -> pl.Expr:
     )
     time = pl.col("used_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     if why == _UNKNOWN_CARD:
-        return pl.format("found {}, which no card has; expected a card of the catalogue", number)
+        text = pl.format("found {}, which no card has; expected a card of the catalogue", number)
+        if "msisdn" not in names:
+            return text
+        signed = pl.col("msisdn").str.starts_with("+").fill_null(False)
+        return pl.when(signed).then(text + ", whose numbers are written without +").otherwise(text)
     if why == _TOO_LARGE:
         return pl.format("found {} units; expected at most {}", "quantity", "most")
     if why == _FUTURE:

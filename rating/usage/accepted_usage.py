@@ -11,14 +11,15 @@ import numpy as np
 import polars as pl
 
 from rating.apply import Compiled
-from rating.columnar.arrow import numbers
+from rating.columnar.arrow import has, numbers
 from rating.columnar.groups import Groups
 from rating.columnar.key_index import Ints
 from rating.dedupe.seen import DAY_US
 from rating.position import JournalPosition
 from rating.usage.accept import Accepted, local_day_at
 from rating.usage.cycles import Cycles, assign
-from rating.usage.sessions import Sessions, deltas
+from rating.usage.growth import deltas, sequence_gaps
+from rating.usage.sessions import Sessions
 from schemas.usage import UsageBatch
 
 
@@ -38,8 +39,8 @@ class AcceptedUsage:
     down: Ints  # bytes, -1: unknown
     session: Ints  # row of the session, -1: no session has to be tracked
     session_units: Ints  # units of the session before the record
-    connects: Ints  # 1 if the record is the first of its session to arrive or has no session, else 0
-    missing: pl.DataFrame | None  # missing partials (Deltas.gaps); None if the feed is not cumulative
+    connects: Ints  # 1 if a connect fee is due: for the first units of a session, or the units of a record without one
+    missing: pl.DataFrame | None  # missing partials (Deltas.gaps); None if no record is numbered
     pool: Ints  # row of the pool that the record draws on, -1: none
     cycles: Cycles
     today: Ints  # local day of arrival, days since 1970
@@ -63,12 +64,14 @@ def accepted_usage(
     rows = batch.rows if len(accepted) == len(batch.rows) else batch.rows[accepted.place]
     units = rows["quantity"].to_numpy()
     up, down = (numbers(rows, name, -1) for name in ("volume_up_bytes", "volume_down_bytes"))
-    missing = None
     tracked = batch.cumulative or compiled.book.uses_sessions or hears_sessions
-    session, connects = _sessions(sessions, batch, rows, tracked)
+    session = _sessions(sessions, batch, rows, tracked)
+    missing: pl.DataFrame | None
     if batch.cumulative:
-        growth = deltas(sessions, session, rows)
+        growth = deltas(sessions, session, rows, batch.counter_bits)
         units, up, down, missing = growth.quantity, growth.up, growth.down, growth.gaps
+    else:
+        missing = _missing(sessions, batch, rows)
     session_units = np.zeros(len(rows), np.int64)
     ran = np.flatnonzero(session >= 0)
     if len(ran):
@@ -84,7 +87,7 @@ def accepted_usage(
         down=down,
         session=session,
         session_units=session_units,
-        connects=connects,
+        connects=((units > 0) & (session_units == 0)).astype(np.int64),
         missing=missing,
         pool=pool,
         cycles=assign(compiled.book, accepted, pool, batch.received_at_us),
@@ -98,18 +101,12 @@ def days_of_arrival(compiled: Compiled, us: int) -> Ints:
     return np.array(days, np.int64)[compiled.book.account_zone]
 
 
-def _sessions(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame, tracked: bool) -> tuple[Ints, Ints]:
-    """Return the session row and the connect fee due (1 or 0) of each record, int64[n] each.
-
-    The session row is -1 if no session has to be tracked for the record. Records that name a session are its
-    partials, and the connect fee is due for the first partial to arrive. A record without a session is a session of
-    its own.
-    """
+def _sessions(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame, tracked: bool) -> Ints:
+    """Return the session row of each record, int64[n]; -1 if no session has to be tracked for it."""
     count = len(rows)
     session = np.full(count, -1, np.int64)
-    connects = np.ones(count, np.int64)
     if not tracked:
-        return session, connects
+        return session
     day = batch.received_at_us // DAY_US
     if batch.cumulative:
         at = np.arange(count)
@@ -119,8 +116,18 @@ def _sessions(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame, tracked
         at = np.zeros(0, np.int64)
     if len(at):
         session[at] = sessions.rows(batch.feed, rows if len(at) == count else rows[at], day)
-        connects[at] = _running(session[at], np.ones(len(at), np.int64), sessions["records"]) == 0
-    return session, connects
+    return session
+
+
+def _missing(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame) -> pl.DataFrame | None:
+    """Return the gaps in the sequence numbers of a feed of deltas, by row of the batch; None if it has no numbers."""
+    if not (has(rows, "sequence") and has(rows, "session_id")):
+        return None
+    at = np.flatnonzero((rows["sequence"].is_not_null() & rows["session_id"].is_not_null()).to_numpy())
+    numbered = rows if len(at) == len(rows) else rows[at]
+    session = sessions.rows(batch.feed, numbered, batch.received_at_us // DAY_US)
+    gaps = sequence_gaps(sessions, session, numbered)
+    return gaps.with_columns(place=pl.Series(at[gaps["place"].to_numpy()]))
 
 
 def _running(key: Ints, amounts: Ints, held: Ints) -> Ints:

@@ -17,6 +17,7 @@ from rating.catalogue.cards import Directory
 from rating.catalogue.rates import SERVICES, Book
 from rating.columnar.groups import Groups
 from rating.columnar.key_index import Ints
+from rating.dedupe.seen import DAY_US
 from rating.units.quantity import parse_quantity
 from schemas.cards import Addon
 
@@ -51,18 +52,23 @@ class Addons:
     """The add-ons of all cards, and the units used of each.
 
     Columns have one element per add-on, in the order of the catalogue: `units`, `used`, `purchased_us` (microseconds
-    since 1970 UTC) and `expires_day` (its last local day, days since 1970).
+    since 1970 UTC), `purchased_day` and `expires_day` (first and last local day, days since 1970), and `account` and
+    `version` (account and plan version of its card on the day of purchase, -1: none). The version says how large a KB,
+    MB or GB of the add-on is.
     """
 
-    def __init__(
-        self, addons: tuple[Addon, ...], directory: Directory, used: dict[str, int], data_base: int = 1024
-    ) -> None:
+    def __init__(self, addons: tuple[Addon, ...], book: Book, directory: Directory, used: dict[str, int]) -> None:
         card_of = {iccid: row for row, iccid in enumerate(directory.cards["iccid"])} if addons else {}
         self.addons = addons
         self.card = np.array([card_of.get(addon.iccid, -1) for addon in addons], np.int64)
         self.service = np.array([SERVICES[addon.service] for addon in addons], np.int64)
-        self.units = np.array([parse_quantity(addon.amount, addon.service, data_base) for addon in addons], np.int64)
         self.purchased_us = np.array([_instant_us(addon.purchased_at) for addon in addons], np.int64)
+        self.purchased_day, self.account, self.version = _purchases(book, directory, self.card, self.purchased_us)
+        bases = [1024 if row < 0 else book.versions[row][1].data_base for row in self.version.tolist()]
+        self.units = np.array(
+            [parse_quantity(addon.amount, addon.service, base) for addon, base in zip(addons, bases, strict=True)],
+            np.int64,
+        )
         self.expires_day = np.array([(addon.expires_on - _EPOCH).days for addon in addons], np.int64)
         self.used = np.array([used.get(addon.id, 0) for addon in addons], np.int64)
         self._order = np.lexsort((self.purchased_us, self.expires_day, self.card)) if addons else np.zeros(0, np.int64)
@@ -152,10 +158,29 @@ def _instant_us(moment: dt.datetime) -> int:
     return (aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
 
 
-def trial_days(book: Book, directory: Directory, card: Ints, version: Ints) -> tuple[Ints, Ints]:
+def _purchases(book: Book, directory: Directory, card: Ints, us: Ints) -> tuple[Ints, Ints, Ints]:
+    """Return local day, account and plan version of each purchase, int64[n] each.
+
+    Account and version (-1: none) are those that the card had on that day.
+    """
+    day, account, version = us // DAY_US, np.full(len(card), -1, np.int64), np.full(len(card), -1, np.int64)
+    known = np.flatnonzero(card >= 0)
+    account[known] = directory.account[card[known]]
+    for _ in range(2):  # the day says the account, whose time zone says the day
+        zone = book.account_zone[account[known]]
+        for row in np.unique(zone).tolist():
+            own = known[zone == row]
+            day[own] = book.time_zones[row].local_day(us[own])
+        account[known] = directory.accounts.at(card[known], day[known])
+    version[known] = book.version_of(directory.plans.at(card[known], day[known]), day[known])
+    return day, account, version
+
+
+def trial_days(book: Book, directory: Directory, card: Ints, version: Ints, day: Ints) -> tuple[Ints, Ints]:
     """Return the first and last local day on which each card may use its test allowance, int64[n] each (C2).
 
-    The last day is before the first if there is no such day. The test period ends on the day before activation.
+    The last day is before the first if there is no such day. The test period ends on the day before the activation
+    that the card has on the local day `day`.
     """
     first = directory.test_from[card]
     months = book.test_months[version]
@@ -166,5 +191,5 @@ def trial_days(book: Book, directory: Directory, card: Ints, version: Ints) -> t
         + (begins - month.astype("datetime64[D]")).astype(np.int64)
         - 1
     )
-    last = np.minimum(last, directory.activated_on[card] - 1)
+    last = np.minimum(last, directory.activations.at(card, day) - 1)
     return first, np.where(book.test_units[version] > 0, last, first - 1)

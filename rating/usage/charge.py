@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rating.apply import Compiled
-from rating.catalogue.allowance_sizes import CycleDays, first_cycle_units, sizes_at
+from rating.catalogue.allowance_sizes import CycleDays, sizes_at
 from rating.catalogue.rates import NO_CAP, RECORD_BASIS, SESSION_BASIS, Book
 from rating.columnar.counters import Counters, counter_groups
 from rating.columnar.groups import Groups
@@ -67,6 +67,7 @@ class _Items:
     usage: AcceptedUsage
     entries: Entries
     card: Ints
+    billed_as: Ints  # row under which the counters of its account count the card
     service: Ints
     pool: Ints  # row of the pool, -1: none
     pooled: Flags  # bool
@@ -76,21 +77,24 @@ class _Items:
     cycle: Ints
 
     @classmethod
-    def of(cls, book: Book, usage: AcceptedUsage, entries: Entries) -> _Items:
+    def of(cls, compiled: Compiled, usage: AcceptedUsage, entries: Entries) -> _Items:
         of = entries.of
         card, pool = of(usage.accepted.card), of(usage.pool)
+        billed_as = compiled.directory.billed_as(card, of(usage.accepted.account))
+        own = sim_subject(billed_as)
         pooled = pool >= 0
         some_pooled = bool(pooled.any())
         return cls(
             usage=usage,
             entries=entries,
             card=card,
+            billed_as=billed_as,
             service=of(usage.accepted.service),
             pool=pool,
             pooled=pooled,
             some_pooled=some_pooled,
-            subject=np.where(pooled, pool_subject(pool), sim_subject(card)) if some_pooled else sim_subject(card),
-            meter=book.rates.meter[entries.rate],
+            subject=np.where(pooled, pool_subject(pool), own) if some_pooled else own,
+            meter=compiled.book.rates.meter[entries.rate],
             cycle=of(usage.cycles.code),
         )
 
@@ -157,12 +161,12 @@ def charge(
     counters: Counters, sessions: Sessions, compiled: Compiled, usage: AcceptedUsage, entries: Entries
 ) -> Rating:
     """Charge the items of accepted usage in journal order, and update counters, sessions and add-ons."""
-    items = _Items.of(compiled.book, usage, entries)
+    items = _Items.of(compiled, usage, entries)
     totals = _CounterRows.of(counters, items.subject, items.meter, items.cycle)
     before = totals.before(counters, "billable", entries.billable)
     allocation = allocate(counters, compiled, items, totals)
     charges = price(counters, sessions, compiled.book, items, totals, allocation.overage)
-    post(counters, items, totals, allocation, charges)
+    post(counters, compiled.book, items, totals, allocation, charges)
     return Rating(
         subject=items.subject,
         from_test=allocation.from_test,
@@ -228,21 +232,25 @@ def price(
         _by_session(sessions, interval, np.where(basis == SESSION_BASIS, session, -1), overage)
     if capacity.any():
         _by_peak(counters, interval, priced, capacity, overage)
-    if after.max() > book.prices.unit_limit.min():
-        # Units beyond what 64 bits can price (some billion of the currency) are free. F is still a function (T6).
-        limit = book.prices.unit_limit[rate]
-        before, after = np.minimum(before, limit), np.minimum(after, limit)
     fee = entries.of(items.usage.connects) * (entries.part == 0) * (book.rates.connect_fee_nanos[rate] > 0)
     nanos = book.prices.charge(rate, before, after, fee if fee.any() else None)
     return _Charges(nanos, rate, overage_before, priced)
 
 
-def post(counters: Counters, items: _Items, totals: _CounterRows, allocation: _Allocation, charges: _Charges) -> None:
+def post(
+    counters: Counters,
+    book: Book,
+    items: _Items,
+    totals: _CounterRows,
+    allocation: _Allocation,
+    charges: _Charges,
+) -> None:
     """Add usage, overage and charges to the counters, and write down the last size, plan version and account."""
     entries, buckets, priced = items.entries, allocation.buckets, charges.priced
     groups, rows = totals.groups, totals.rows
     priced.add(counters, "overage", allocation.overage)
-    priced.add(counters, "charge_nanos", charges.charge_nanos)
+    currency = book.currency_of_version[entries.of(items.usage.accepted.version)]
+    counters.add_charges(priced.groups, priced.rows, charges.charge_nanos, currency)
     counters["records"][rows] += np.diff(np.append(groups.starts, len(groups.order)))
     totals.add(counters, "raw", entries.raw)
     totals.add(counters, "billable", entries.billable)
@@ -275,8 +283,8 @@ def _draw_test(counters: Counters, compiled: Compiled, items: _Items) -> Ints:
         return taken
     version = accepted.version[record]
     at = np.flatnonzero((book.test_units[version] > 0) & (accepted.service[record] == Service.DATA))
-    first, last = trial_days(book, compiled.directory, accepted.card[record[at]], version[at])
     day = accepted.day[record[at]]
+    first, last = trial_days(book, compiled.directory, accepted.card[record[at]], version[at], day)
     at = at[(first <= day) & (day <= last)]
     if len(at):
         subject = sim_subject(accepted.card[record[at]])
@@ -294,14 +302,30 @@ def _sizes(compiled: Compiled, items: _Items) -> Ints:
     size = book.rates.allowance[entries.rate]
     prorated = np.flatnonzero(book.rates.prorate[entries.rate] & (items.pool < 0))
     if len(prorated):
-        at = entries.record[prorated]
-        active = compiled.directory.activated_on[usage.accepted.card[at]]
-        size[prorated] = first_cycle_units(size[prorated], active, cycles.start_day[at], cycles.end_day[at])
+        size[prorated] = _by_days(compiled, items, prorated)
+    accepted = usage.accepted
+    over = compiled.pools.service.ended(accepted.card, accepted.plan, accepted.day)
+    if over.any():
+        size[entries.of(over) & (items.pool < 0)] = 0
     at = np.flatnonzero(items.pool >= 0)
     if len(at):
         own = entries.record[at]
         days = CycleDays(cycles.code[own], cycles.start_day[own], cycles.end_day[own], usage.today[own])
         size[at] = sizes_at(compiled.pools.sizes, items.pool[at], items.meter[at], days)
+    return size
+
+
+def _by_days(compiled: Compiled, items: _Items, at: Ints) -> Ints:
+    """Return the allowances of these items by the days of service of their cards in the cycle, int64[k] (P9)."""
+    record, cycles, accepted = items.entries.record[at], items.usage.cycles, items.usage.accepted
+    meters, size = items.meter[at], np.zeros(len(at), np.int64)
+    for meter in np.unique(meters).tolist():
+        some = np.flatnonzero(meters == meter)
+        own = record[some]
+        size[some] = compiled.pools.service.shares(
+            compiled.pools.allowances[:, meter], accepted.card[own], accepted.account[own], cycles.start_day[own],
+            cycles.end_day[own],
+        )  # fmt: skip
     return size
 
 
@@ -312,7 +336,7 @@ def _within_cap(counters: Counters, book: Book, items: _Items, rest: Ints) -> In
     of a card in the cycle is always known.
     """
     at = np.flatnonzero(items.pooled)
-    sims = _CounterRows.of(counters, sim_subject(items.card[at]), items.meter[at], items.cycle[at])
+    sims = _CounterRows.of(counters, sim_subject(items.billed_as[at]), items.meter[at], items.cycle[at])
     amount = items.entries.billable[at]
     before = sims.before(counters, "in_pool", amount)
     sims.add(counters, "in_pool", amount)

@@ -142,14 +142,15 @@ class _Place:
         if row["subject_kind"] != "sim":
             name = row["subject"] if row["subject_kind"] == "pool" else DEVICE_PREFIX + row["subject"]
             pool = book.vocabulary.pools.rows[name]
-        subject = pool_subject(pool) if pool >= 0 else sim_subject(card)
+        account = book.vocabulary.accounts.rows[row["account_id"]]
+        own = sim_subject(int(compiled.directory.billed_as(np.array([card]), np.array([account]))[0]))
+        subject = pool_subject(pool) if pool >= 0 else own
         meter = book.vocabulary.meters.rows[row["rate"]]
-        own = np.flatnonzero((counters.subject == subject) & (counters.meter == meter))
-        codes = [int(code) for code in counters.cycle[own] if cycle_label(book, int(code)) == row["cycle"]]
+        rows = np.flatnonzero((counters.subject == subject) & (counters.meter == meter))
+        codes = [int(code) for code in counters.cycle[rows] if cycle_label(book, int(code)) == row["cycle"]]
         if not codes:
             return None
         code = codes[-1]
-        account = book.vocabulary.accounts.rows[row["account_id"]]
         closes = book.time_zones[book.account_zone[account]].midnight_us(cycle_days(book, code)[1] + 1)
         if received_us > closes + int(book.grace_us[account]):
             return None
@@ -171,7 +172,7 @@ class _Place:
             key = counter_key(np.array([who]), np.array([what]), np.array([code]))
             return int(counters.rows(key)[0])
 
-        sim = at(sim_subject(card), meter) if pool >= 0 else None
+        sim = at(own, meter) if pool >= 0 else None
         test = None
         if row["from_test"]:
             test = int(counters.rows(counter_key(*(np.array([n]) for n in (sim_subject(card), TEST_METER, 0))))[0])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rating.calendars.calendar import DAY_US
 from rating.catalogue.rates import Book
 from rating.columnar.groups import distinct
 from rating.columnar.key_index import Ints
@@ -24,6 +25,11 @@ def cycle_kind(code: int) -> int:
     return code >> _NUMBER_BITS
 
 
+def cycle_number(code: int) -> int:
+    """Return the number of a cycle in the sequence of cycles of its kind."""
+    return code & ((1 << _NUMBER_BITS) - 1)
+
+
 def cycle_label(book: Book, code: int) -> str:
     """Return the label of a cycle: its first day, shortened to 2026-10 if cycles of this kind start on the 1st."""
     return book.cycle_calendars[code >> _NUMBER_BITS].label(code & ((1 << _NUMBER_BITS) - 1))
@@ -33,6 +39,13 @@ def cycle_days(book: Book, code: int) -> tuple[int, int]:
     """Return the first and last local day of a cycle, as days since 1970."""
     calendar, number = book.cycle_calendars[code >> _NUMBER_BITS], code & ((1 << _NUMBER_BITS) - 1)
     return calendar.start_day(number), calendar.end_day(number)
+
+
+def is_closed(book: Book, code: int, clock_us: int) -> bool:
+    """Return whether a cycle takes no more usage in any account, at a time in microseconds since 1970 UTC (T5)."""
+    # Two days more cover midnight in every time zone, and usage dated an hour ahead.
+    grace_us = int(book.grace_us.max(initial=0)) + 2 * DAY_US
+    return (cycle_days(book, code)[1] + 1) * DAY_US + grace_us < clock_us
 
 
 @dataclass(frozen=True)

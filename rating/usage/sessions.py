@@ -1,14 +1,7 @@
-"""Sessions: convert cumulative volumes to deltas, and find gaps between partial records (F3).
-
-The volumes of a cumulative feed are running totals of a session (or of a billing cycle, for cycle-to-date totals).
-Usage is the growth since the last record of the session. A decrease starts a new segment: the network's count has
-restarted, and the whole new figure is usage. A record that is older than one already seen adds nothing, so totals do
-not depend on the order of arrival within a segment (T6).
-"""
+"""Sessions: what is remembered of each session of a feed, from record to record (F3, P3)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,14 +12,20 @@ from rating.columnar.key_index import Ints, KeyIndex, reserve
 from rating.dedupe.seen import digest
 
 KEEP_DAYS: Final = 35  # a session without a record for more days than this is over
-_REPORTED: Final = ("quantity", "up", "down", "sequence")  # last values that the feed reported
-_NEWEST: Final = ("newest_sequence", "newest_us")  # largest values so far
-_COLUMNS: Final = (*_REPORTED, *_NEWEST, "seen_day", "records", "units", "overage")
+REPORTS: Final = 4  # newest reports that a session remembers, so that a late one finds its place among them
+# What a report says. `stop` is 1 if it ends the session, 0 if not. Of the others, -1 is unknown.
+REPORT: Final = ("us", "sequence", "quantity", "up", "down", "start", "stop")
+_TOTALS: Final = ("reports", "seen_day", "units", "overage")
+_COLUMNS: Final = (*(f"{name}_{age}" for age in range(REPORTS) for name in REPORT), *_TOTALS)
 _UNKNOWN: Final = -1
 
 
 class Sessions:
-    """The last values and totals of each session, one row per session, by digest of feed, service and session id."""
+    """The newest reports and the totals of each session, one row per session, by digest of feed, service, session id.
+
+    `us_0`, `quantity_0` and so on are of the newest report in order of use, `us_1` of the one before it. `reports` is
+    the number of reports so far, at most REPORTS + 1.
+    """
 
     def __init__(self) -> None:
         self.index = KeyIndex()
@@ -63,7 +62,7 @@ class Sessions:
 
     def _forget(self, rows: Ints) -> None:
         for column in _COLUMNS:
-            self[column][rows] = _UNKNOWN if column in (*_REPORTED, *_NEWEST) else 0
+            self[column][rows] = 0 if column in _TOTALS or column.startswith("stop") else _UNKNOWN
 
     def drop_silent(self, day: int) -> None:
         """Drop the sessions that were last heard of more than KEEP_DAYS before `day`."""
@@ -78,133 +77,17 @@ class Sessions:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Sessions:
-        """Return the sessions that `to_table` wrote."""
+        """Return the sessions that `to_table` wrote, also in a version that kept the newest report alone."""
         sessions = cls()
         sessions.index.insert(np.array(table["key"].to_numpy()))
-        sessions._columns = {name: np.array(table[name].to_numpy()) for name in _COLUMNS}
+        known = {name: np.array(table[name].to_numpy()) for name in table.column_names}
+        if "newest_us" in known:
+            earlier = {"us": "newest_us", **{name: name for name in ("sequence", "quantity", "up", "down")}}
+            known |= {f"{name}_0": known[old] for name, old in earlier.items()}
+            known["reports"] = np.where(known["newest_us"] >= 0, REPORTS + 1, 0)
+        count = len(sessions.index)
+        sessions._columns = {name: np.full(count, _UNKNOWN, np.int64) for name in _COLUMNS}
+        sessions._forget(np.arange(count))
+        for name in known.keys() & set(_COLUMNS):
+            sessions._columns[name] = known[name]
         return sessions
-
-
-@dataclass(frozen=True)
-class Deltas:
-    """The growth of each record of a batch, int64[n], and a row of `gaps` for each run of missing partials.
-
-    Columns of gaps: place (row in the batch), after_sequence, before_sequence, missing (number of partials). All are
-    int64.
-    """
-
-    quantity: Ints
-    up: Ints  # -1 if the record gives no direction
-    down: Ints
-    gaps: pl.DataFrame
-
-
-def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> Deltas:
-    """Convert the cumulative values of a batch to growth, and remember the last values of each session.
-
-    `session[n]` is the row of each record's session. `rows` is the usage of the records, in journal order.
-    """
-    frame = _reported(sessions, session, rows)
-    fresh = _grown(frame.filter(~pl.col("stale")))
-    last = fresh.group_by("session", maintain_order=True).last()
-    at = last["session"].to_numpy()
-    for name in _REPORTED:
-        sessions[name][at] = last[f"{name}_reached" if name in ("up", "down") else name].to_numpy()
-    newest = frame.group_by("session", maintain_order=True).agg(pl.col(name).last() for name in _NEWEST)
-    for name in _NEWEST:
-        sessions[name][newest["session"].to_numpy()] = newest[name].to_numpy()
-    fresh = fresh.filter(pl.col("place") >= 0)
-    place = fresh["place"].to_numpy()
-    quantity = np.zeros(len(rows), np.int64)
-    quantity[place] = fresh["quantity_growth"].to_numpy()
-    up = np.where(_column(rows, "volume_up_bytes").to_numpy() < 0, _UNKNOWN, 0)
-    up[place] = fresh["up_growth"].to_numpy()
-    down = np.where(_column(rows, "volume_down_bytes").to_numpy() < 0, _UNKNOWN, 0)
-    down[place] = fresh["down_growth"].to_numpy()
-    gaps = (
-        fresh.filter(pl.col("missing") > 0)
-        .select("place", pl.col("sequence_before").alias("after_sequence"), "sequence", "missing")
-        .rename({"sequence": "before_sequence"})
-        .sort("place")
-    )
-    return Deltas(quantity, up, down, gaps)
-
-
-def _column(rows: pl.DataFrame, name: str) -> pl.Series:
-    """Return a column of usage as int64, -1 for null."""
-    values = rows[name] if name in rows.columns else pl.Series([None] * len(rows), dtype=pl.Int64)
-    return values.cast(pl.Int64).fill_null(_UNKNOWN).alias(name)
-
-
-def _reported(sessions: Sessions, session: Ints, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return what was reported of each session: its last values (place -1), then the records, in journal order.
-
-    `stale` marks the records that are older than one already seen.
-    """
-    frame = pl.DataFrame(
-        {
-            "place": np.arange(len(rows)),
-            "session": session,
-            "quantity": _column(rows, "quantity"),
-            "up": _column(rows, "volume_up_bytes"),
-            "down": _column(rows, "volume_down_bytes"),
-            "sequence": _column(rows, "sequence"),
-            "newest_sequence": _column(rows, "sequence"),
-            "newest_us": rows["used_at"].to_physical(),
-            "used_us": rows["used_at"].to_physical(),
-        }
-    )
-    known = np.unique(session)
-    held = pl.DataFrame({"place": np.full(len(known), -1), "session": known}).with_columns(
-        *(pl.Series(name, sessions[name][known]) for name in (*_REPORTED, *_NEWEST)),
-        used_us=pl.lit(_UNKNOWN, pl.Int64),
-    )
-    frame = pl.concat([held, frame]).sort("session", "place", maintain_order=True)
-    frame = frame.with_columns(pl.col(name).cum_max().over("session") for name in _NEWEST).with_columns(
-        pl.col(name).shift(1).over("session").fill_null(_UNKNOWN).alias(f"{name}_before") for name in _NEWEST
-    )
-    # A record with a lower sequence number at a later time is not old: the session has restarted its numbering.
-    return frame.with_columns(
-        stale=pl.when((pl.col("sequence") >= 0) & (pl.col("newest_sequence_before") >= 0))
-        .then(
-            (pl.col("sequence") <= pl.col("newest_sequence_before")) & (pl.col("used_us") <= pl.col("newest_us_before"))
-        )
-        .otherwise(pl.col("used_us") < pl.col("newest_us_before"))
-        & (pl.col("place") >= 0)
-    )
-
-
-def _grown(fresh: pl.DataFrame) -> pl.DataFrame:
-    """Return fresh rows of `_reported` with their growth and the number of partials that are missing before each."""
-    fresh = fresh.with_columns(
-        pl.col(name).shift(1).over("session").fill_null(_UNKNOWN).alias(f"{name}_before")
-        for name in ("quantity", "sequence")
-    ).with_columns(segment=(pl.col("quantity") < pl.col("quantity_before")).cum_sum().over("session"))
-    # A record without directions does not change them. They keep the values last reported in the segment.
-    fresh = fresh.with_columns(
-        pl.when(pl.col(name) >= 0).then(pl.col(name)).forward_fill().over("session", "segment").fill_null(_UNKNOWN)
-        .alias(f"{name}_reached")
-        for name in ("up", "down")
-    ).with_columns(
-        pl.col(f"{name}_reached").shift(1).over("session", "segment").fill_null(_UNKNOWN).alias(f"{name}_before")
-        for name in ("up", "down")
-    )  # fmt: skip
-    restarted = pl.any_horizontal(
-        pl.col("quantity") < pl.col("quantity_before"),
-        *((pl.col(name) >= 0) & (pl.col(name) < pl.col(f"{name}_before")) for name in ("up", "down")),
-    )
-    return fresh.with_columns(restarted=restarted).with_columns(
-        _growth("quantity"), _growth("up"), _growth("down"),
-        missing=pl.when((pl.col("sequence_before") >= 0) & (pl.col("sequence") >= 0))
-        .then(pl.col("sequence") - pl.col("sequence_before") - 1)
-        .otherwise(0),
-    )  # fmt: skip
-
-
-def _growth(name: str) -> pl.Expr:
-    """Return the growth of a column since the record before, -1 if it is not reported.
-
-    In a new session or segment the growth is the whole value.
-    """
-    before = pl.when(pl.col("restarted") | (pl.col(f"{name}_before") < 0)).then(0).otherwise(pl.col(f"{name}_before"))
-    return pl.when(pl.col(name) < 0).then(_UNKNOWN).otherwise(pl.col(name) - before).alias(f"{name}_growth")

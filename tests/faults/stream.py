@@ -12,8 +12,8 @@ import pyarrow as pa
 from benchmarks.ingest import generated
 from benchmarks.rules import TRIGGERS
 from pipeline.catalogue import load_catalogue
-from pipeline.embedded.progress import Source
 from pipeline.feeds.mappings import load_mapping
+from pipeline.feeds.source_file import Source
 from pipeline.journal.entries import Apply, Commands, Entry
 from pipeline.journal.messages import messages_of
 from pipeline.streaming.commands.catalogue_log import Registry

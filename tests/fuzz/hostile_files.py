@@ -13,7 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -48,6 +50,22 @@ def _repeated_text_parquet() -> bytes:
     table = pa.table({"id": text, "iccid": text, "bytes": pa.array([1] * rows), "at": text})
     pq.write_table(table, sink, row_group_size=rows)
     return sink.getvalue()
+
+
+def _long_text(size_bytes: int) -> pa.Array:
+    """One text of zeros."""
+    ends = pa.py_buffer(np.array([0, size_bytes], "<i8").tobytes())
+    return pa.LargeStringArray.from_buffers(1, ends, pa.py_buffer(bytes(size_bytes)))
+
+
+def _arrow(text: pa.Array, make: Callable[..., Any] = pa.ipc.new_stream) -> bytes:
+    """A stream or file of one batch with this column among those of the feed, its buffers compressed."""
+    sink = pa.BufferOutputStream()
+    others = pa.nulls(len(text), pa.null())
+    table = pa.table({"id": text, "iccid": others, "bytes": others, "at": others})
+    with make(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
 
 
 def _csv(line: bytes) -> bytes:
@@ -99,6 +117,10 @@ HOSTILE: dict[str, tuple[Mapping, Callable[[], bytes]]] = {
     "parquet: one long text in every row": (feed("parquet"), _repeated_text_parquet),
     "parquet: a gzip bomb": (feed("parquet"), lambda: _gzip_bomb(b"\0")),
     "arrow: a gzip bomb": (feed("arrow"), lambda: _gzip_bomb(b"\0")),
+    "arrow: 2 GB in a compressed buffer": (feed("arrow"), lambda: _arrow(_long_text(2 << 30))),
+    "arrow: 2 GB in a file": (feed("arrow"), lambda: _arrow(_long_text(2 << 30), pa.ipc.new_file)),
+    "arrow: 2 GB in a dictionary": (feed("arrow"), lambda: _arrow(_long_text(2 << 30).dictionary_encode())),
+    "arrow: rows without buffers": (feed("arrow"), lambda: _arrow(pa.nulls((1 << 31) - 1))),
     "arrow: noise after the magic": (feed("arrow"), lambda: b"ARROW1\0\0" + b"\xff\xff\xff\xff" * (SIZE // 4)),
 }
 

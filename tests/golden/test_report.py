@@ -10,7 +10,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from jobs.report import build_report, write_report
+from jobs.report.build import build_report
+from jobs.report.write import write_report
 from tests.support.rated_rows import history, rated_table, reject_table, rule_tables, small_events, small_views
 
 GOLDEN = Path(__file__).resolve().parent / "report"

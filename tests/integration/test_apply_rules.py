@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from pathlib import Path
 
-import pytest
-
-from jobs.cli import app as cli
 from pipeline.embedded.driver import Embedded
 from schemas.commands import Activate, Command, Deactivate
+from tests.support.command_line import Weir
 
 RULE = """\
 [[accounts]]
@@ -34,30 +31,20 @@ def command(data: Path, *commands: Command) -> None:
         driver.acknowledge()
 
 
-def weir(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The exit status of a command line."""
-    monkeypatch.setattr(sys, "argv", ["weir", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return int(end.value.code or 0)
-
-
-def test_an_active_rule_is_refused_with_another_content(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_active_rule_is_refused_with_another_content(tmp_path: Path, weir: Weir) -> None:
     """The same content may come again; another one ends with status 2 and says how to go on."""
     data, path = tmp_path / "data", tmp_path / "rules.toml"
     apply = ("--data", data, "apply", path)
     path.write_text(RULE)
-    assert 0 == weir(monkeypatch, *apply)
-    assert "applied 1 accounts, 2 rules" in capsys.readouterr().out
+    applied = weir(*apply)
+    assert (0, True) == (applied.status, "applied 1 accounts, 2 rules" in applied.out)
     command(data, Activate(rule="cap"), Activate(rule="limit.hard_cut.cut"))
-    assert 0 == weir(monkeypatch, *apply)
+    assert 0 == weir(*apply).status
     path.write_text(RULE.replace("1 GB", "2 GB").replace('kind = "hard_cut"', 'kind = "hard_cut"\nby = ["system"]'))
-    assert 2 == weir(monkeypatch, *apply)
-    said = capsys.readouterr().err
+    refused = weir(*apply)
+    assert 2 == refused.status
     for line, rule in ((4, "cap"), (9, "limit.hard_cut.cut")):
-        assert f"rules.toml:{line}: " in said
-        assert f"weir rules deactivate {rule} first" in said
+        assert f"rules.toml:{line}: " in refused.err
+        assert f"weir rules deactivate {rule} first" in refused.err
     command(data, Deactivate(rule="cap"), Deactivate(rule="limit.hard_cut.cut"))
-    assert 0 == weir(monkeypatch, *apply)
+    assert 0 == weir(*apply).status

@@ -6,18 +6,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.cli import app as cli
-from jobs.cli import console
+from tests.support.command_line import WEIR, Result, Weir
 from tests.support.progress import communicated, completed, wait_until
 
-WEIR = str(Path(sys.executable).with_name("weir"))
 BERLIN, ANGELES, MEMBER = "89490000000000000011", "89010000000000000022", "89490000000000000033"
 AS_OF = "2026-10-13T05:00:00Z"  # the 13th in Berlin, still the 12th in Los Angeles
 
@@ -99,44 +96,6 @@ x1,data,{BERLIN},lots,2026-10-12T12:00:00Z
 x2,data,89990000000000000099,1,2026-10-12T12:00:00Z
 x3,data
 """
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Its document."""
-        assert 0 == self.status, self.err
-        return json.loads(self.out)
-
-
-class Weir:
-    """Runs commands in this process, the way the executable does."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self._capsys, self._monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *arguments: object) -> Result:
-        """Give one command."""
-        self._monkeypatch.setattr(sys, "argv", ["weir", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = self._capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Result(int(end.value.code or 0), captured.out, captured.err)
-
-
-@pytest.fixture
-def weir(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Weir:
-    """The command line, as wide as it is in a pipe; a test runner may have set a width of its own."""
-    monkeypatch.setattr(console.out, "_width", 200)
-    return Weir(capsys, monkeypatch)
 
 
 @pytest.fixture

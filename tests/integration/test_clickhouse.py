@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs.cli import app as cli
 from jobs.demo.generate import generate
 from jobs.show.sql import connect as connect_history
 from jobs.warehouse.clickhouse import check, load
@@ -35,14 +34,15 @@ from pipeline.clickhouse.sink import VIEWS
 from pipeline.config import ClickHouse
 from pipeline.embedded.driver import Embedded
 from pipeline.feeds.mappings import load_mapping
-from pipeline.store.directory import DataDirectory, lock_directory
+from pipeline.store.directory import DataDirectory
+from pipeline.store.folders import lock_directory
 from rating.errors import LockedError, UsageError, WorldError
 from schemas.tables import TABLES
 from tests.support.clickhouse_case import PASSWORD, ROOT, USER, TestServer, commit, events, everything, server
+from tests.support.command_line import WEIR, Weir
 from tests.support.progress import completed, ended
 from tests.support.rated_rows import rated_table
 
-WEIR = str(Path(sys.executable).with_name("weir"))
 PAGE = (ROOT / "docs" / "clickhouse.md").read_text(encoding="utf-8")
 VIEWS_OF_THE_HISTORY = ("daily", "cycles", "action_states")
 
@@ -288,7 +288,7 @@ def test_another_history_is_refused(engine: Engine, data: Path, tmp_path: Path) 
     commit(tmp_path / "data", everything())
     with engine.database() as client:
         load(tmp_path / "data", client, 0)
-        with pytest.raises(WorldError, match="holds the history of something other than"):
+        with pytest.raises(WorldError, match="has another history than"):
             load(data, client, 0)
 
 
@@ -550,8 +550,7 @@ def test_the_command_line(
     http: TestServer,
     data: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    weir: Weir,
 ) -> None:
     """`weir clickhouse` loads, finds differences, answers queries and refuses to write."""
     (tmp_path / "weir.toml").write_text(
@@ -559,24 +558,20 @@ def test_the_command_line(
         'password_env = "CLICKHOUSE_PASSWORD"\n'
     )
 
-    def weir(*arguments: str, status: int = 0) -> str:
-        command = ["weir", "--data", str(data), "--config", str(tmp_path / "weir.toml"), "clickhouse", *arguments]
-        monkeypatch.setattr(sys, "argv", command)
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        assert status == end.value.code, captured.err
-        return captured.out + captured.err
+    def clickhouse(*arguments: str, status: int = 0) -> str:
+        ended = weir("--data", data, "--config", tmp_path / "weir.toml", "clickhouse", *arguments)
+        assert status == ended.status, ended.err
+        return ended.out + ended.err
 
-    assert "rows landed in" in weir("load")
-    assert "nothing new" in weir("load")
-    assert "figures are the same" in weir("check")
-    assert "cannot be answered" in weir("sql", "DROP TABLE rated", status=2)
+    assert "rows loaded into" in clickhouse("load")
+    assert "no new rows" in clickhouse("load")
+    assert "figures are the same" in clickhouse("check")
+    assert "cannot be answered" in clickhouse("sql", "DROP TABLE rated", status=2)
     query = "SELECT count() AS n, min(used_at) AS first FROM rated"
-    assert {"n", "first"} == json.loads(weir("sql", query, "--json"))[0].keys()
-    assert weir("sql", query, "--csv").startswith("n,first\n")
+    assert {"n", "first"} == json.loads(clickhouse("sql", query, "--json"))[0].keys()
+    assert clickhouse("sql", query, "--csv").startswith("n,first\n")
     remote.command("ALTER TABLE rated DELETE WHERE journal_offset < 100 SETTINGS mutations_sync = 2")
-    assert "differ from the history" in weir("check", status=3)
+    assert "differ from the history" in clickhouse("check", status=3)
 
 
 @pytest.fixture(scope="module")

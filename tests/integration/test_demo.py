@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import console
-from tests.integration.test_cli import Weir, weir  # noqa: F401  (a fixture)
+from jobs.output import console
+from tests.support.command_line import Weir
 
 SMALL = ("--cards", 600, "--records", 15_000)
 _FOLLOWED = {"suspended", "resumed"}
 
 
-def test_demo_shows_rules_acting(weir: Weir, tmp_path: Path) -> None:  # noqa: F811
+def test_demo_shows_rules_acting(weir: Weir, tmp_path: Path) -> None:
     """L1, L10, L12: rules of the examples and of the fleet fire, and every action of theirs is delivered once."""
     shown = weir("demo", "--dir", tmp_path / "demo", *SMALL, "--json").json
     fired = {one["rule"]: one for one in shown["rules"]}
@@ -27,7 +27,7 @@ def test_demo_shows_rules_acting(weir: Weir, tmp_path: Path) -> None:  # noqa: F
     assert overage["actions"]["suspend"] == overage["actions"]["resume"] == overage["sims"] > 0
 
 
-def test_demo_answers_suspensions_and_resumes_the_cards(weir: Weir, tmp_path: Path) -> None:  # noqa: F811
+def test_demo_answers_suspensions_and_resumes_the_cards(weir: Weir, tmp_path: Path) -> None:
     """L1, L10: what the network answers is done, and the card is activated again as the next cycle begins."""
     shown = weir("demo", "--dir", tmp_path / "demo", *SMALL, "--json").json
     assert 3 == len(shown["answered"])
@@ -39,7 +39,7 @@ def test_demo_answers_suspensions_and_resumes_the_cards(weir: Weir, tmp_path: Pa
 
 
 def test_demo_fits_a_terminal_and_replaces_only_a_demo(
-    weir: Weir,  # noqa: F811
+    weir: Weir,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

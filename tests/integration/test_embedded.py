@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -21,10 +20,10 @@ from rating.engine import Engine
 from rating.errors import LockedError, RuleError, SourceError, StorageError, UsageError
 from rating.state import State
 from schemas.commands import Activate, Suspended
+from tests.support.command_line import WEIR
 from tests.support.progress import completed
 
 AS_OF_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z
-WEIR = str(Path(sys.executable).with_name("weir"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -20,9 +19,9 @@ from pipeline.config import Kafka
 from pipeline.streaming.kafka import Log, LogMessage
 from pipeline.streaming.topics import Topics
 from tests.support.broker import SharedBroker
+from tests.support.command_line import WEIR
 from tests.support.progress import communicated, wait_until
 
-WEIR = str(Path(sys.executable).with_name("weir"))
 PARTITIONS = 2
 MAPPING = """
 name = "mine"
@@ -139,7 +138,7 @@ def test_a_file_killed_in_the_middle_is_there_once(scene: Scene) -> None:
     assert told["messages"] > 5
     assert told["before"] + told["rows"] == 150_001
     assert len({header(message, "as-of") for message in messages}) == 1
-    assert "has all of it already" in scene.feed("usage.csv", "--partition", "1")
+    assert "has the whole file already" in scene.feed("usage.csv", "--partition", "1")
     assert scene.ends() == [0, len(messages)]
 
 
@@ -148,8 +147,8 @@ def test_a_file_killed_in_the_middle_is_there_once(scene: Scene) -> None:
 def test_every_kind_of_file_goes_on_behind_what_is_there(scene: Scene, kind: str, cut: int) -> None:
     """Of whatever format a file is, with messages of another size, it goes on at the next row."""
     from pipeline.config import Kafka
-    from pipeline.embedded.progress import Source
     from pipeline.feeds.mappings import load_mapping
+    from pipeline.feeds.source_file import Source
     from pipeline.streaming.raw.feeding import position_behind
     from pipeline.streaming.raw.messages import chunks_of
 

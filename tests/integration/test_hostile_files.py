@@ -25,6 +25,9 @@ CASES = {
     "json: an array of empty objects": ("read", 0, 3_333_334),
     "parquet: one long text in every row": ("read", 0, 2_000_000),
     "arrow: a gzip bomb": ("SourceError", 0, 0),
+    "arrow: 2 GB in a compressed buffer": ("SourceError", 0, 0),
+    "arrow: 2 GB in a file": ("SourceError", 0, 0),
+    "arrow: rows without buffers": ("SourceError", 0, 0),
 }
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Coroutine, Iterator
@@ -26,6 +27,8 @@ from pipeline.streaming.topics import Topics, layouts
 from rating.errors import ConfigError, StorageError, WorldError
 from tests.support.broker import SharedBroker, make_topic, need_broker
 from tests.support.progress import completed
+
+ROOT = Path(__file__).parents[2]
 
 T = TypeVar("T")
 HOST = "127.0.0.1"
@@ -316,6 +319,27 @@ def test_user_and_password(secure: Secure, password: None, security: str, mechan
     goes_round(secure.kafka(security, password_env="RIGHT", **fields))
     with pytest.raises(ConfigError, match=rf"refused user 'weir'.*check user, password and mechanism \({mechanism}"):
         run(reach(secure.kafka(security, password_env="WRONG", **fields)))
+
+
+@pytest.mark.parametrize("mechanism", LOGINS)
+def test_a_debug_log_shows_no_password(secure: Secure, password: None, mechanism: str) -> None:
+    """It shows what the client does, but neither the password nor the request that carries it or its proof."""
+    code = (
+        "import asyncio, sys\n"
+        "from pipeline.config import Kafka\n"
+        "from pipeline.streaming.kafka import ensure_topics\n"
+        "from pipeline.streaming.worker.logs import configure\n"
+        "configure('debug', 'text')\n"
+        "kafka = Kafka(servers=sys.argv[1], security='sasl', mechanism=sys.argv[2], "
+        "user='weir', password_env='RIGHT')\n"
+        "asyncio.run(ensure_topics(kafka))\n"
+    )
+    kafka = secure.kafka("sasl", password_env="RIGHT", user="weir", mechanism=mechanism)
+    done = completed([sys.executable, "-c", code, kafka.addresses[0], mechanism], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert " debug " in done.stderr
+    for secret in ("pass word", "SaslAuthenticate", "n,,n=weir"):
+        assert secret not in done.stderr
 
 
 def test_tls_with_and_without_a_certificate_of_the_client(secure: Secure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +17,9 @@ import pytest
 
 from jobs.demo.generate import Generated, generate
 from pipeline.store.directory import DataDirectory
+from tests.support.command_line import WEIR
 from tests.support.progress import communicated, wait_until
 
-WEIR = str(Path(sys.executable).with_name("weir"))
 AS_OF = "2026-11-01T00:00:00Z"
 KILLS = 32
 PARTS = 4  # tests, each with its share of the kills

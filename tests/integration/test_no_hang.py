@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -25,10 +24,10 @@ from tests.scenarios.stories import csv_of, oct_, sim, used
 from tests.scenarios.words import account, card, solo
 from tests.support import polars_threads
 from tests.support.broker import SharedBroker
+from tests.support.command_line import WEIR
 from tests.support.progress import communicated, completed
 
 ROOT: Final = Path(__file__).parents[2]
-WEIR: Final = str(Path(sys.executable).with_name("weir"))
 INGESTS: Final = 100
 PARTS: Final = 4  # tests, each with its share of the ingests
 AT_ONCE: Final = 2

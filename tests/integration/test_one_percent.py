@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.cli import app as cli
-from jobs.cli.context import Data
+from jobs.context import Data
 from jobs.show.source import reading
 from pipeline.streaming.worker.live import card_now, pool_now
+from tests.support.command_line import Weir
 
 PERCENTS = {1: "0.13", 3: "0.38", 800: "100.00", 997: "124.63"}  # by usage of a pool of 800 bytes
 CATALOGUE = """
@@ -44,9 +42,7 @@ pool = "{pool}"
 """
 
 
-def test_a_pool_has_one_percent(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_has_one_percent(tmp_path: Path, weir: Weir, monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of these figures lie on a half of a hundredth, which every view rounds up."""
     cards = {used: f"8949000000000000{used:04d}" for used in PERCENTS}
     members = [MEMBER.format(pool=f"of {used}", iccid=iccid) for used, iccid in cards.items()]
@@ -55,24 +51,19 @@ def test_a_pool_has_one_percent(
     (tmp_path / "usage.csv").write_text("\n".join(["record_key,service,iccid,quantity,used_at", *rows, ""]))
     monkeypatch.chdir(tmp_path)
 
-    def weir(*words: str) -> Any:
-        monkeypatch.setattr(sys, "argv", ["weir", "--data", "data", *words, "--json"])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        assert not end.value.code, printed.err
-        return json.loads(printed.out)
+    def document(*words: str) -> Any:
+        return weir("--data", "data", *words, "--json").json
 
-    weir("apply", "catalogue.toml")
-    weir("ingest", "--feed", "plain", "usage.csv", "--as-of", "2026-10-13T05:00:00Z")
+    document("apply", "catalogue.toml")
+    document("ingest", "--feed", "plain", "usage.csv", "--as-of", "2026-10-13T05:00:00Z")
     lists: list[list[dict[str, Any]]] = [
-        weir("pools"),
-        [gauge for used in PERCENTS for gauge in weir("pool", f"of {used}")["gauges"]],
-        weir("sql", "SELECT used, size, percent FROM pools"),
-        weir("report", "--cycle", "2026-10")["pools"],
+        document("pools"),
+        [gauge for used in PERCENTS for gauge in document("pool", f"of {used}")["gauges"]],
+        document("sql", "SELECT used, size, percent FROM pools"),
+        document("report", "--cycle", "2026-10")["pools"],
     ]
     with reading(Data(tmp_path / "data")) as found:
-        (engine,) = found.engines
+        (engine,) = found.parts
         pools = [pool_now(engine, f"of {used}") for used in PERCENTS]
         members_now = [card_now(engine, iccid) for iccid in cards.values()]
     lists += [[gauge for pool in pools if pool for gauge in pool["services"]]]

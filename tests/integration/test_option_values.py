@@ -16,9 +16,10 @@ import pytest
 from jobs.cli.app import COMMANDS, load_command
 from rating.rules.triggers import TRIGGERS
 from schemas.choices import REASONS, ActionState, RejectReason, TriggerName
-from tests.integration.test_cli import Weir, files, loaded, weir
+from tests.integration.test_cli import files, loaded
+from tests.support.command_line import Weir
 
-__all__ = ["files", "loaded", "weir"]  # fixtures
+__all__ = ["files", "loaded"]  # fixtures
 
 # What a command needs beside the parameter that is tested.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -52,7 +53,7 @@ REFUSED: dict[tuple[str, str], str] = {
     ("cards", "--pool"): "found pool 'nosuch'; expected a pool: one of fleet",
     ("card", "iccid"): "no card with ICCID, IMSI or MSISDN 'nosuch'",
     ("pools", "--account"): ACCOUNT,
-    ("pools", "--cycle"): "expected a cycle that is still held: 2026-10",
+    ("pools", "--cycle"): "expected a cycle that the state has: 2026-10",
     ("pool", "pool_id"): "found pool 'nosuch'; expected a pool: one of fleet",
     ("explain", "key"): "found no record with key 'nosuch'",
     ("explain", "--feed"): "found no record of feed nosuch with key 'b1'",

@@ -33,10 +33,10 @@ from pipeline.config import Email, Outbox, Route, WebhookDestination
 from pipeline.outbox import Deliverer, Delivery, Store, Tally
 from pipeline.outbox.signature import message_id
 from pipeline.outbox.webhook import retry_after_s
+from tests.support.command_line import WEIR, succeeded
 from tests.support.outbox_case import Act, commit, lines, sim
 from tests.support.progress import communicated, completed, wait_until
 
-WEIR = str(Path(sys.executable).with_name("weir"))
 KEY = b"k" * 32
 LOOPBACK = ("127.0.0.0/8",)
 # What `weir outbox deliver` does, without the time that all the other commands take to be imported.
@@ -325,20 +325,14 @@ def test_dead_letters_are_listed_and_retried(tmp_path: Path) -> None:
         config = to_hook(receiver.url, attempts=2)
         tally = deliver_all(tmp_path, config)
         assert (1, 1, 1) == (tally.delivered, tally.failed, tally.dead)
-        dead = json.loads(weir(tmp_path, "outbox", "list", "--state", "dead", "--json"))
+        dead = json.loads(succeeded("--data", tmp_path, "outbox", "list", "--state", "dead", "--json"))
         assert [(acts[0].action_id, 2)] == [(row["action_id"], row["attempts"]) for row in dead["rows"]]
-        assert {"retried": 1} == json.loads(weir(tmp_path, "outbox", "retry", acts[0].action_id, "--json"))
+        assert {"retried": 1} == json.loads(
+            succeeded("--data", tmp_path, "outbox", "retry", acts[0].action_id, "--json")
+        )
         healthy.set()
         assert 1 == deliver(tmp_path, config).delivered
-    assert b"0 of 0 shown" in weir(tmp_path, "outbox", "list", "--state", "dead")
-
-
-def weir(data: Path, *words: str) -> bytes:
-    """Run `weir`, which must end well; what it printed."""
-    done = completed([WEIR, "--data", str(data), *words], text=False)
-    assert done.returncode == 0, done.stderr.decode()
-    output: bytes = done.stdout
-    return output
+    assert "0 of 0 shown" in succeeded("--data", tmp_path, "outbox", "list", "--state", "dead")
 
 
 def test_actions_to_standard_output(tmp_path: Path) -> None:

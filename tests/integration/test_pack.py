@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,14 +27,14 @@ from pipeline.streaming.kafka import Log, publisher_of
 from pipeline.streaming.mediate.partition import Lane
 from pipeline.streaming.rate.recent import RecentRaw
 from pipeline.streaming.rate.reject_details import origin_at
-from pipeline.streaming.raw.headers import RawMessage, facts_of
+from pipeline.streaming.raw.headers import Origins, RawMessage, facts_of
 from pipeline.streaming.topics import Topics
 from tests.support.broker import SharedBroker
+from tests.support.command_line import WEIR
 from tests.support.feed_files import HEADERS, good_line
 from tests.support.packing_case import folded
 from tests.support.progress import communicated, wait_until
 
-WEIR = str(Path(sys.executable).with_name("weir"))
 MAPPING = """
 name = "mine"
 [format]
@@ -67,6 +67,7 @@ class Scene:
             "WEIR_KAFKA_PARTITIONS": "2",
             "WEIR_KAFKA_LIMIT_BYTES": "50000",
         }
+        (folder / "weir.toml").write_text(f'[worker]\norigins = {{ "{self.source}" = 3 }}\n')
         for kind in ("csv", "ndjson"):
             (folder / f"{kind}.toml").write_text(MAPPING.format(kind=kind))
 
@@ -80,16 +81,16 @@ class Scene:
 
         asyncio.run(send())
 
-    def start(self, *words: str, feed: str = "ndjson.toml") -> subprocess.Popen[str]:
+    def start(self, *words: str, feed: str = "ndjson.toml", config: str = "weir.toml") -> subprocess.Popen[str]:
         """Start `weir pack`."""
-        command = [WEIR, "pack", feed, "--from", self.source, *words]
+        command = [WEIR, "--config", config, "pack", feed, "--from", self.source, *words]
         return subprocess.Popen(
             command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def pack(self, *words: str, feed: str = "ndjson.toml", status: int = 0) -> str:
+    def pack(self, *words: str, feed: str = "ndjson.toml", status: int = 0, config: str = "weir.toml") -> str:
         """Run it to its end; what it said."""
-        process = self.start("--idle-exit", *words, feed=feed)
+        process = self.start("--idle-exit", *words, feed=feed, config=config)
         said, errors = communicated(process)
         assert process.returncode == status, errors
         return errors if status else said
@@ -198,8 +199,10 @@ def test_two_packers_at_the_same_time_count_each_record_once(scene: Scene) -> No
         _, errors = communicated(process)
         assert process.returncode == 0, errors
     messages = scene.raw()[0]
-    lane = Lane(Topics(scene.kafka.prefix).raw, 0, Registry(4), {"mine": load_mapping(scene.folder / "ndjson.toml")})
-    done = lane.take([(offset, 0, message) for offset, message in enumerate(messages)])
+    mappings = {"mine": load_mapping(scene.folder / "ndjson.toml")}
+    lane = Lane(Topics(scene.kafka.prefix).raw, 0, Registry(4), mappings, origins=Origins({scene.source: 3}, 2))
+    now_us = time.time_ns() // 1000
+    done = lane.take([(offset, now_us, message) for offset, message in enumerate(messages)])
     assert folded(done) == [(offset, "usage") for offset in range(5_000)]
 
 
@@ -239,6 +242,9 @@ def test_what_cannot_be_packed_is_told(scene: Scene) -> None:
     raw = Topics(scene.kafka.prefix).raw
     assert "a topic of Weir" in scene.pack("--from", raw, status=2)
     assert "found no topic never-made" in scene.pack("--from", "never-made", status=2)
+    (scene.folder / "none.toml").write_text("")
+    said = scene.pack(status=2, config="none.toml")
+    assert f'origins = {{ "{scene.source}" = 3 }}' in said
     headers = [("feed", b"mine"), ("form", b"lines"), ("origin", f"{scene.source} 0".encode()), ("span", b"0 9")]
 
     async def ahead() -> None:

@@ -13,9 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from typer.testing import CliRunner
 
-from jobs.cli import app as cli
 from jobs.demo.generate import generate
 from pipeline.broker import free_port
 from pipeline.catalogue import load_catalogue
@@ -36,6 +34,7 @@ from pipeline.streaming.topics import Topics
 from rating.errors import ConfigError, StorageError, WorldError
 from schemas.commands import Activate
 from tests.support.broker import SharedBroker, make_topic
+from tests.support.command_line import printed
 from tests.support.landing_case import pieces, table_of
 
 OCTOBER_US = 1_790_812_800_000_000  # 2026-10-01T00:00:00Z
@@ -171,12 +170,9 @@ async def publish(config: Config, journals: list[list[bytes]], bases: list[tuple
             await publisher.send(changelog_of(config.worker.app), 0, value, key=key)
 
 
-def weir(data: Path, config: Path, *arguments: str) -> Any:
+def document(data: Path, config: Path, *arguments: str) -> Any:
     """The JSON that a command prints; raises what it raises."""
-    done = CliRunner().invoke(cli.app, ["--config", str(config), "--data", str(data), *arguments, "--json"])
-    if done.exception is not None:
-        raise done.exception
-    return json.loads(done.stdout)
+    return json.loads(printed("--config", config, "--data", data, *arguments, "--json"))
 
 
 def test_the_report_is_that_of_one_run(both: Both, tmp_path: Path) -> None:
@@ -184,10 +180,11 @@ def test_the_report_is_that_of_one_run(both: Both, tmp_path: Path) -> None:
     made = {}
     for data in (both.data, both.history):
         out = tmp_path / data.name
-        document = weir(data, both.config, "report", "--cycle", "2026-10", "--format", "parquet", "--out", str(out))
+        words = ("report", "--cycle", "2026-10", "--format", "parquet", "--out", str(out))
+        told = document(data, both.config, *words)
         files = {path.name: pl.read_parquet(path) for path in sorted(out.iterdir())}
-        document.pop("files")
-        made[data.name] = document, files
+        told.pop("files")
+        made[data.name] = told, files
     ours, theirs = made.values()
     assert ours[1].keys() == theirs[1].keys()
     for name, frame in ours[1].items():
@@ -198,8 +195,8 @@ def test_the_report_is_that_of_one_run(both: Both, tmp_path: Path) -> None:
 
 def test_lists_are_those_of_one_run(both: Both) -> None:
     """Q1, Q2, L6: cards, one card, pools, one pool, rules and one rule."""
-    iccid = weir(both.data, both.config, "cards", "--limit", "1")["rows"][0]["iccid"]
-    pool = weir(both.data, both.config, "pools", "--cycle", "2026-10")[0]["pool_id"]
+    iccid = document(both.data, both.config, "cards", "--limit", "1")["rows"][0]["iccid"]
+    pool = document(both.data, both.config, "pools", "--cycle", "2026-10")[0]["pool_id"]
     for arguments in (
         ("cards", "--limit", "1000"),
         ("cards", "--until-midnight", "--limit", "1000"),
@@ -210,7 +207,7 @@ def test_lists_are_those_of_one_run(both: Both) -> None:
         ("rules", "list"),
         ("rules", "show", "much"),
     ):
-        ours, theirs = (weir(data, both.config, *arguments) for data in (both.data, both.history))
+        ours, theirs = (document(data, both.config, *arguments) for data in (both.data, both.history))
         assert told(ours) == told(theirs), arguments
         assert ours
 
@@ -224,7 +221,7 @@ def told(found: Any) -> Any:
 
 def test_status_says_what_has_landed(both: Both) -> None:
     """Counts are those of one run; each partition says how far it has landed."""
-    ours, theirs = (weir(data, both.config, "status") for data in (both.data, both.history))
+    ours, theirs = (document(data, both.config, "status") for data in (both.data, both.history))
     assert list(theirs["journal_offsets"]) == ["0", "1"]
     for name in ("accounts", "cards", "pools", "open_cycles", "rated_rows", "charge", "rejected", "plans_in_use"):
         assert ours[name] == theirs[name], name
@@ -234,10 +231,10 @@ def test_what_prevents_it_is_told(both: Both, tmp_path: Path, kafka: SharedBroke
     """A broker that is away, a journal that is not there, and one of another history: what was found, what to do."""
     away = configuration(tmp_path / "away", f"127.0.0.1:{free_port()}", "nobody")
     with pytest.raises(WorldError, match=r"history of streaming workers, whose state.*is in Kafka.*--config"):
-        weir(both.history, away, "cards")
+        document(both.history, away, "cards")
     other = configuration(tmp_path / "other", kafka.address, f"t{uuid.uuid4().hex[:10]}")
     with pytest.raises(ConfigError, match=r"found no such topic.*name the Kafka of the workers"):
-        weir(both.history, other, "cards")
+        document(both.history, other, "cards")
     asyncio.run(ensure_topics(load_config(other).kafka))
     with pytest.raises(StorageError, match=r"found 0 messages; expected more than the \d+ that .* has landed"):
-        weir(both.history, other, "cards")
+        document(both.history, other, "cards")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.embedded.driver import Embedded
-from tests.integration.test_cli import Result, Weir, weir  # noqa: F401  (a fixture)
+from tests.support.command_line import Result, Weir
 
 SIM, OTHER = "8988303000000000017", "8988303000000000025"
 CATALOGUE = f"""
@@ -64,7 +64,7 @@ HEADER = "record_key,service,iccid,quantity,used_at\n"
 
 
 @pytest.fixture
-def loaded(weir: Weir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def loaded(weir: Weir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory whose data directory knows two cards, of which one has used 4,500 of its 5,000, and two rules."""
     monkeypatch.setenv("WEIR_DATA", str(tmp_path / "data"))
     (tmp_path / "catalogue.toml").write_text(CATALOGUE)
@@ -73,7 +73,7 @@ def loaded(weir: Weir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def use(weir: Weir, folder: Path, as_of: str, *lines: str) -> dict[str, Any]:  # noqa: F811
+def use(weir: Weir, folder: Path, as_of: str, *lines: str) -> dict[str, Any]:
     """Ingest these lines of the plain feed."""
     file = folder / f"usage-{len(list(folder.iterdir()))}.csv"
     file.write_text(HEADER + "\n".join(lines) + "\n")
@@ -81,7 +81,7 @@ def use(weir: Weir, folder: Path, as_of: str, *lines: str) -> dict[str, Any]:  #
     return told
 
 
-def fired(weir: Weir, folder: Path) -> dict[str, Any]:  # noqa: F811
+def fired(weir: Weir, folder: Path) -> dict[str, Any]:
     """Activate both rules and let SIM cross both levels of its quota. Return the output of the ingest."""
     assert 0 == weir("rules", "activate", "--all", "--as-of", "2026-10-11T13:00:00Z").status
     return use(
@@ -93,14 +93,14 @@ def fired(weir: Weir, folder: Path) -> dict[str, Any]:  # noqa: F811
     )
 
 
-def command(weir: Weir, folder: Path, *commands: dict[str, Any], as_of: str = "2026-10-12T13:00:00Z") -> Result:  # noqa: F811
+def command(weir: Weir, folder: Path, *commands: dict[str, Any], as_of: str = "2026-10-12T13:00:00Z") -> Result:
     """Give commands in a file."""
     file = folder / "commands.ndjson"
     file.write_text("".join(json.dumps(one) + "\n" for one in commands))
     return weir("command", file, "--as-of", as_of, "--json")
 
 
-def test_rules_are_inactive_until_they_are_started(weir: Weir, loaded: Path) -> None:  # noqa: F811
+def test_rules_are_inactive_until_they_are_started(weir: Weir, loaded: Path) -> None:
     """L6: a loaded rule watches nobody; started and stopped it says since when; each by id or all at once."""
     listed = weir("rules", "list", "--json").json
     assert [("cap", None, "INACTIVE", None, 0), ("quiet", "rhine", "INACTIVE", None, 0)] == [
@@ -112,10 +112,10 @@ def test_rules_are_inactive_until_they_are_started(weir: Weir, loaded: Path) -> 
     ).json
     assert ["quiet"] == weir("rules", "activate", "--all", *at, "--json").json["rules"]
     assert [] == weir("rules", "activate", "--all", *at, "--json").json["rules"]
-    assert "no rules to start" in weir("rules", "activate", "--all", *at).out
+    assert "no rules to activate" in weir("rules", "activate", "--all", *at).out
     since = [row["active_since"] for row in weir("rules", "--json").json["rows"]]
     assert ["2026-10-11T13:00:00Z"] * 2 == since
-    assert "2 rules no longer active" in weir("rules", "deactivate", "cap", "quiet", *at).out
+    assert "2 rules deactivated" in weir("rules", "deactivate", "cap", "quiet", *at).out
     assert 2 == weir("rules", "list", "--status", "inactive", "--json").json["total"]
 
 
@@ -123,7 +123,7 @@ def test_rules_are_inactive_until_they_are_started(weir: Weir, loaded: Path) -> 
     ("words", "said"),
     [
         (("activate", "cop"), "expected a rule: one of cap, quiet; did you mean cap?"),
-        (("activate",), "expected rules by id, or --all"),
+        (("activate",), "found no rules; expected their ids, or --all"),
         (("deactivate", "cap", "--all"), "found rules and --all; expected one of them"),
         (("deactivate", "cap"), "which is inactive; expected an active rule"),
         (("show", "x"), "found rule 'x'"),
@@ -137,14 +137,14 @@ def test_rules_are_inactive_until_they_are_started(weir: Weir, loaded: Path) -> 
         (("--json", "show", "cap"), "expected it after"),
     ],
 )
-def test_what_cannot_be_is_refused(weir: Weir, loaded: Path, words: tuple[str, ...], said: str) -> None:  # noqa: F811
+def test_what_cannot_be_is_refused(weir: Weir, loaded: Path, words: tuple[str, ...], said: str) -> None:
     """A wrong argument is named with what would be right, status 2."""
     refused = weir("rules", *words)
     assert (2, "") == (refused.status, refused.out)
     assert said in " ".join(refused.err.split())
 
 
-def test_firings_begin_from_what_the_history_holds(weir: Weir, loaded: Path) -> None:  # noqa: F811
+def test_firings_begin_from_what_the_history_holds(weir: Weir, loaded: Path) -> None:
     """A rule started in mid-cycle counts what the cycle has used; both levels are listed with values before and now."""
     told = fired(weir, loaded)
     assert (2, 4) == (told["firings"], told["actions"])
@@ -157,7 +157,7 @@ def test_firings_begin_from_what_the_history_holds(weir: Weir, loaded: Path) -> 
     assert (2, 4) == (total["firings"], total["actions"])
 
 
-def test_ingest_says_what_rules_did_only_where_they_did(weir: Weir, loaded: Path) -> None:  # noqa: F811
+def test_ingest_says_what_rules_did_only_where_they_did(weir: Weir, loaded: Path) -> None:
     """The table of an ingest has lines for firings and actions where there are any."""
     assert 0 == weir("rules", "activate", "cap", "--as-of", "2026-10-11T13:00:00Z").status
     for number, quantity, shown in ((8, 600, True), (9, 1, False)):
@@ -168,7 +168,7 @@ def test_ingest_says_what_rules_did_only_where_they_did(weir: Weir, loaded: Path
         assert shown == bool(re.search(r"actions +2 ", told)), told
 
 
-def test_lists_are_narrowed(weir: Weir, loaded: Path) -> None:  # noqa: F811
+def test_lists_are_narrowed(weir: Weir, loaded: Path) -> None:
     """Firings and actions by rule, SIM, time and state; a page at a time."""
     fired(weir, loaded)
     assert 0 == weir("tick", "--as-of", "2026-10-14T00:00:00Z").status
@@ -185,7 +185,7 @@ def test_lists_are_narrowed(weir: Weir, loaded: Path) -> None:  # noqa: F811
     assert ["suspend", "notify"] * 2 == [row["action"] for row in weir(*actions, "--rule", "cap").json["rows"]]
 
 
-def test_results_come_back_as_commands(weir: Weir, loaded: Path) -> None:  # noqa: F811
+def test_results_come_back_as_commands(weir: Weir, loaded: Path) -> None:
     """L10: an action is done or failed as its latest result says, and the status of the card follows it."""
     fired(weir, loaded)
     asked = {row["action"]: row for row in weir("rules", "actions", "--json").json["rows"]}
@@ -210,12 +210,12 @@ def test_results_come_back_as_commands(weir: Weir, loaded: Path) -> None:  # noq
     ]
 
 
-def _rows(weir: Weir, what: str) -> list[dict[str, Any]]:  # noqa: F811
+def _rows(weir: Weir, what: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = weir("rules", what, "--json").json["rows"]
     return rows
 
 
-def test_the_card_follows_what_was_kept(weir: Weir, loaded: Path) -> None:  # noqa: F811
+def test_the_card_follows_what_was_kept(weir: Weir, loaded: Path) -> None:
     """A status that a command set is in the next process too, beside a tag that an action set."""
     fired(weir, loaded)
     command(weir, loaded, {"type": "suspended", "iccid": OTHER, "reason": "manual"})
@@ -228,12 +228,12 @@ def test_the_card_follows_what_was_kept(weir: Weir, loaded: Path) -> None:  # no
     assert {"rule_id": "cap", "status": "ACTIVE", "since": "2026-10-11 13:00:00+00"} in found
 
 
-def test_a_rule_that_is_stopped_says_whom_it_holds(weir: Weir, loaded: Path) -> None:  # noqa: F811
+def test_a_rule_that_is_stopped_says_whom_it_holds(weir: Weir, loaded: Path) -> None:
     """L1: the SIM stays suspended until its window ends, and its card says so."""
     fired(weir, loaded)
     at = ("--as-of", "2026-10-13T12:00:00Z")
     said = weir("rules", "deactivate", "cap", *at).out
-    assert "1 rule no longer active; still suspended: 1 SIM until the end of the window or recovery" in said
+    assert "1 rule deactivated; still suspended: 1 SIM until the end of the window or recovery" in said
     (held,) = weir("sql", f"select holds from cards where iccid = '{SIM}'", "--json").json
     assert ["over_quota by cap until window_end, not confirmed"] == held["holds"]
     assert "over_quota by cap until window_end" in weir("card", SIM).out
@@ -241,7 +241,7 @@ def test_a_rule_that_is_stopped_says_whom_it_holds(weir: Weir, loaded: Path) -> 
     assert 1 == [row["action"] for row in _rows(weir, "actions")].count("resume")
 
 
-def test_a_released_sim_is_resumed_by_the_clock(weir: Weir, loaded: Path) -> None:  # noqa: F811
+def test_a_released_sim_is_resumed_by_the_clock(weir: Weir, loaded: Path) -> None:
     """L1: the tick after the cycle asks for the resume, once."""
     fired(weir, loaded)
     first = weir("tick", "--as-of", "2026-11-01T00:30:00+01:00", "--json").json
@@ -253,7 +253,7 @@ def test_a_released_sim_is_resumed_by_the_clock(weir: Weir, loaded: Path) -> Non
 
 
 def test_commands_come_from_several_files_and_standard_input(
-    weir: Weir,  # noqa: F811
+    weir: Weir,
     loaded: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -261,11 +261,11 @@ def test_commands_come_from_several_files_and_standard_input(
     (loaded / "one").write_text('{"type": "activate", "rule": "cap"}\n\n')
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"type": "deactivate", "rule": "cap"}')))
     took = weir("command", loaded / "one", "-", "--as-of", "2026-10-12T00:00:00Z")
-    assert (0, "took 2 commands\n") == (took.status, took.out)
+    assert (0, "applied 2 commands\n") == (took.status, took.out)
     assert ["INACTIVE"] * 2 == [row["status"] for row in _rows(weir, "list")]
 
 
-def test_bad_lines_are_all_found_and_nothing_is_taken(weir: Weir, loaded: Path) -> None:  # noqa: F811
+def test_bad_lines_are_all_found_and_nothing_is_taken(weir: Weir, loaded: Path) -> None:
     """Every bad line is named by file and line, field, what was found and what would be right."""
     file = loaded / "commands.ndjson"
     lines = [
@@ -311,7 +311,7 @@ def test_bad_lines_are_all_found_and_nothing_is_taken(weir: Weir, loaded: Path) 
     ],
 )
 def test_a_command_that_cannot_follow_is_named_by_its_line(
-    weir: Weir,  # noqa: F811
+    weir: Weir,
     loaded: Path,
     bad: dict[str, str],
     said: str,
@@ -336,9 +336,9 @@ def checkpoint(folder: Path) -> int:
         return driver.directory.manifest.checkpoint
 
 
-def test_tables_fit_a_terminal_of_100_columns(weir: Weir, loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_tables_fit_a_terminal_of_100_columns(weir: Weir, loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each list and the details print within 100 columns, with the names of rules and SIMs whole."""
-    from jobs.cli import console
+    from jobs.output import console
 
     fired(weir, loaded)
     assert 0 == weir("tick", "--as-of", "2026-10-14T00:00:00Z").status
@@ -355,7 +355,7 @@ def test_tables_fit_a_terminal_of_100_columns(weir: Weir, loaded: Path, monkeypa
     assert "Latest actions" in card
 
 
-def test_before_any_rule_lists_are_empty(weir: Weir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_before_any_rule_lists_are_empty(weir: Weir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without rules every list says so, and nothing can be started."""
     monkeypatch.setenv("WEIR_DATA", str(tmp_path / "data"))
     (tmp_path / "catalogue.toml").write_text(CATALOGUE.partition("[[rules]]")[0])

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from schemas.actions import ActionMessage
-from tests.integration.test_cli import Weir, weir  # noqa: F401  (a fixture)
 from tests.integration.test_outbox import Got, Receiver, receiving
+from tests.support.command_line import Weir
 
 SCHEMA = Path(__file__).parent.parent.parent / "docs" / "action.schema.json"
 USER, TERM = "8988303000000000017", "8988303000000000025"
@@ -137,7 +137,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_overage_suspends_until_the_next_cycle(weir: Weir, there: Path) -> None:  # noqa: F811
+def test_overage_suspends_until_the_next_cycle(weir: Weir, there: Path) -> None:
     """L1, L10 to L12: past allowance and margin a SIM is suspended by the network, and resumed as November begins."""
     with receiving() as network:
         journey = Journey(weir, there, network, SUSPENSION)
@@ -188,7 +188,7 @@ def test_overage_suspends_until_the_next_cycle(weir: Weir, there: Path) -> None:
         assert (1, 1) == (told["firings"], told["actions"])  # a new cycle, a new suspension
 
 
-def test_a_failed_suspension_leaves_the_card_as_it_is(weir: Weir, there: Path) -> None:  # noqa: F811
+def test_a_failed_suspension_leaves_the_card_as_it_is(weir: Weir, there: Path) -> None:
     """L10: what could not be carried out is listed with why, and the card stays activated."""
     with receiving() as network:
         journey = Journey(weir, there, network, SUSPENSION)
@@ -201,7 +201,7 @@ def test_a_failed_suspension_leaves_the_card_as_it_is(weir: Weir, there: Path) -
     assert (asked["id"], "no answer") == (row["action_id"], row["message"])
 
 
-def test_a_device_is_told_of_the_end_of_its_term(weir: Weir, there: Path) -> None:  # noqa: F811
+def test_a_device_is_told_of_the_end_of_its_term(weir: Weir, there: Path) -> None:
     """L5: the payload says 1 from 30 days before, 2 from 7 days, 3 on the last day; firings hold the days."""
     with receiving() as network:
         journey = Journey(weir, there, network, NOTICE)
@@ -224,7 +224,7 @@ def test_a_device_is_told_of_the_end_of_its_term(weir: Weir, there: Path) -> Non
     assert {row["firing_id"] for row in listed} == {one["firing_id"] for one in told}
 
 
-def test_apply_tells_what_rules_made_of_it(weir: Weir, there: Path) -> None:  # noqa: F811
+def test_apply_tells_what_rules_made_of_it(weir: Weir, there: Path) -> None:
     """L7, L12: a catalogue that changes what a rule watches says how many firings and actions came of it."""
     (there / "catalogue.toml").write_text(
         CATALOGUE
@@ -247,7 +247,7 @@ actions = [{ sequence = 1, type = "notify", by = ["system"] }, { sequence = 2, t
     assert (1, 0, 0) == (again["cards"], again["firings"], again["actions"])
 
 
-def test_what_is_told_of_the_clock_limits_and_the_outbox(weir: Weir, there: Path) -> None:  # noqa: F811
+def test_what_is_told_of_the_clock_limits_and_the_outbox(weir: Weir, there: Path) -> None:
     """A tick into the past says where the clock is; a limit that is off says so; an empty outbox says what fills it."""
     (there / "catalogue.toml").write_text(CATALOGUE.replace('margin = "10 MB"', 'margin = "off"'))
     words = ("--no-check-digits", "--as-of", "2026-10-01T08:00:00Z")
@@ -259,4 +259,4 @@ def test_what_is_told_of_the_clock_limits_and_the_outbox(weir: Weir, there: Path
     assert " off " in line
     assert "`weir outbox deliver`" in weir("outbox", "list").out
     assert 0 == weir("outbox", "deliver").status
-    assert "nothing was taken in" in weir("outbox", "list").out
+    assert "there are no deliveries yet" in weir("outbox", "list").out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -22,9 +21,9 @@ from pipeline.streaming.commands.catalogue_log import Registry
 from pipeline.streaming.kafka import Log, ensure_topics, publisher_of
 from pipeline.streaming.topics import Topics
 from tests.support.broker import SharedBroker
+from tests.support.command_line import WEIR
 from tests.support.progress import FOR_EVER_S, completed
 
-WEIR = str(Path(sys.executable).with_name("weir"))
 AT = "2026-10-02T00:00:00Z"
 AT_US = 1_790_899_200_000_000
 ACCOUNTS = """

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 import uuid
@@ -25,11 +24,11 @@ from pipeline.config import load_config
 from pipeline.journal.router import Router
 from pipeline.streaming.kafka import ensure_topics
 from tests.support.broker import SharedBroker
-from tests.support.progress import FOR_EVER_S, completed, ended, wait_until
+from tests.support.command_line import WEIR, succeeded
+from tests.support.progress import FOR_EVER_S, ended, wait_until
 
 ROOT = Path(__file__).parents[2]
 TOKENS = {"WEIR_TEST_ALL": "all-accounts-1c9", "WEIR_TEST_ONE": "one-account-77a"}
-WEIR = [str(Path(sys.executable).with_name("weir"))]  # as users start it
 MB = 1 << 20
 
 
@@ -61,7 +60,7 @@ class Process:
         self.log = config.with_name(f"{port}.log")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*WEIR, "--config", str(config), "worker", "--web-port", str(port)],
+                [WEIR, "--config", str(config), "worker", "--web-port", str(port)],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
@@ -96,12 +95,6 @@ class Process:
     def logged(self) -> list[dict[str, Any]]:
         """The lines of its log, each a JSON object."""
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
-
-
-def weir(config: Path, *arguments: str) -> None:
-    """Run a command to its end."""
-    done = completed([*WEIR, "--config", str(config), *arguments], cwd=ROOT)
-    assert done.returncode == 0, done.stderr
 
 
 def catalogue(folder: Path) -> Path:
@@ -163,9 +156,10 @@ def pair(tmp_path: Path, kafka: SharedBroker) -> Iterator[tuple[Path, Process, P
     with ExitStack() as stack:
         slow = {"WEIR_WORKER_LAND_EVERY_S": "60"}
         workers = [stack.enter_context(Process(config, free_port(), **more)) for more in ({}, slow)]
-        weir(config, "send", "apply", "--no-check-digits", str(catalogue(tmp_path)), "--as-of", "2026-10-01",
-             "--timeout", FOR_EVER_S)  # fmt: skip
-        weir(config, "feed", "plain", str(usage(tmp_path, "first", 3)), "--as-of", "2026-10-31T12:00:00Z")
+        words = ("--no-check-digits", catalogue(tmp_path), "--as-of", "2026-10-01", "--timeout", FOR_EVER_S)
+        succeeded("--config", config, "send", "apply", *words)
+        first = usage(tmp_path, "first", 3)
+        succeeded("--config", config, "feed", "plain", first, "--as-of", "2026-10-31T12:00:00Z")
         yield config, workers[0], workers[1]
 
 
@@ -214,12 +208,12 @@ def test_two_workers(pair: tuple[Path, Process, Process], tmp_path: Path) -> Non
 
     for iccid in (FIRST, SECOND):
         wait_until(lambda iccid=iccid: folded(two, iccid, 3 * MB), f"usage of {iccid} at the other", logs=logs)
-    weir(config, "feed", "plain", str(usage(tmp_path, "second", 1)), "--as-of", "2026-10-31T13:00:00Z")
+    succeeded("--config", config, "feed", "plain", str(usage(tmp_path, "second", 1)), "--as-of", "2026-10-31T13:00:00Z")
     wait_until(lambda: folded(two, SECOND, 4 * MB), "the second usage", logs=logs)
     assert metrics_of(two)["weir_partitions", ""] == 2
     two.process.send_signal(signal.SIGTERM)
     wait_until(lambda: any("stopping" in line["message"] for line in two.logged()), "the word that it stops", logs=logs)
-    assert two.ask("/ready") == (503, {"ready": False, "reasons": ["is being stopped"]})
+    assert two.ask("/ready") == (503, {"ready": False, "reasons": ["is stopping"]})
     two.process.send_signal(signal.SIGTERM)
     assert ended(two.process, logs) == 128 + signal.SIGTERM
 

@@ -19,7 +19,7 @@ from pipeline.catalogue.lines import Path as KeyPath
 from pipeline.catalogue.lines import locate
 from rating.catalogue.check_digits import luhn_digit
 from rating.errors import CatalogueError, Finding
-from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool, PoolSize
+from schemas.cards import CARD_SCHEMA, CHANGE_SCHEMA, Account, Addon, Catalogue, Pool, PoolSize
 from schemas.plans import Band, Cycle, Fee, Increment, Plan, PlanVersion, Rate, TestAllowance, Zone, ZoneSet
 from tests.support.strategies.strategies import amounts, price_specs, roundings
 
@@ -91,7 +91,7 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
         )
         for name in draw(st.lists(_IDS, min_size=1, max_size=3, unique=True))
     ]
-    cycle = draw(st.builds(Cycle, months=st.integers(1, 12), anchor_day=st.integers(1, 28)))
+    cycle = draw(st.builds(Cycle, months=st.integers(1, 12), anchor_day=st.integers(1, 31)))
     names = draw(st.lists(_IDS, min_size=2, max_size=3, unique=True))
     plans = tuple(
         Plan(
@@ -154,7 +154,7 @@ def _cards(draw: st.DrawFn, accounts: list[str], plans: tuple[Plan, ...], pools:
                 "imsi": draw(st.none() | st.just(f"90140{number:010d}"[:15])) if number < 10**9 else None,
                 "plan": plan,
                 "pool": pool,
-                "plan_from": draw(st.none() | _DAYS),
+                "plan_from": draw(st.none() | _DAYS) if plan is not None else None,
                 "status": draw(st.sampled_from([None, "activated", "suspended"])),
                 "term_months": draw(st.none() | st.integers(1, 24)),
                 "tags": draw(st.none() | st.lists(_IDS, min_size=1, max_size=2)),
@@ -204,7 +204,8 @@ def _same(one: Catalogue, other: Catalogue) -> bool:
     documents = all(
         getattr(one, name) == getattr(other, name) for name in ("accounts", "zones", "plans", "pools", "addons")
     )
-    return documents and one.cards.equals(other.cards) and one.cards.schema == other.cards.schema
+    own, others = one.cards.select(*CARD_SCHEMA), other.cards.select(*CARD_SCHEMA)
+    return documents and own.equals(others) and own.schema == others.schema
 
 
 @given(catalogues())
@@ -307,7 +308,7 @@ def test_a_damaged_card_list_is_loaded_or_refused(data: bytes) -> None:
 def _loaded_or_refused(data: bytes, name: str) -> None:
     findings: list[Finding] = []
     try:
-        assert pl.Schema(CARD_SCHEMA) == _load(data, name).cards.schema
+        assert pl.Schema(CHANGE_SCHEMA) == _load(data, name).cards.schema
     except CatalogueError as error:
         findings = error.findings
         assert findings  # being refused is a good outcome, not the expected one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -45,7 +46,7 @@ def cut(batch: UsageBatch, ends: list[int]) -> Iterator[UsageBatch]:
     """The batch in pieces that end at the given rows."""
     edges = [0, *sorted({end for end in ends if 0 < end < len(batch.rows)}), len(batch.rows)]
     for first, last in pairwise(edges):
-        yield UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, batch.rows[first:last])
+        yield replace(batch, rows=batch.rows[first:last])
 
 
 def run(engine: Engine, world: World, ends: list[int] | None = None, snapshot_after: int = -1) -> tuple[Engine, Step]:
@@ -134,7 +135,8 @@ def test_the_fold_does_what_a_slow_model_does(world: World) -> None:
             assert outcome.duplicates == step.duplicates
             rows = [{name: row[name] for name in expected} for row, expected in paired(step, outcome)]
             assert outcome.rated == rows
-            gaps = [(gap["session_id"], gap["after_sequence"], gap["before_sequence"]) for gap in step.gaps.to_pylist()]
+            names = ("session_id", "after_sequence", "before_sequence", "missing")
+            gaps = [tuple(gap[name] for name in names) for gap in step.gaps.to_pylist()]
             assert outcome.gaps == gaps
 
 
@@ -161,7 +163,7 @@ def test_duplicates_change_nothing(world: World, data: st.DataObject) -> None:
         again = batch.rows.filter(pl.col("source_row").is_in(rated))
         again = again[data.draw(st.permutations(range(len(again))))]
         facts, tables = held(engine)
-        step = engine.usage(UsageBatch(batch.feed, batch.source, batch.received_at_us, batch.cumulative, again))
+        step = engine.usage(replace(batch, rows=again))
         assert (len(again), len(again), 0, 0) == (step.records, step.duplicates, step.rated.num_rows, len(step.rejects))
         engine.state.offset -= len(again)
         assert (facts, tables) == held(engine)

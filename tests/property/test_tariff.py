@@ -92,6 +92,10 @@ def test_nothing_overflows(price: str, per: str | int, units: int, decimals: int
     assert limit == 2**62 or reference_cost(spec, limit) <= MAX_NANOS < reference_cost(spec, limit + 1)
     for reached in (limit, min(limit, units)):
         assert [rounded(spec, reference_cost(spec, reached))] == charges(spec, [0, reached])
+    beyond = limit + int(book.record_limit[0])
+    if beyond < 2**63:
+        due = rounded(spec, reference_cost(spec, beyond)) - rounded(spec, reference_cost(spec, limit))
+        assert [due] == charges(spec, [limit, beyond])
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=4, unique=True), st.integers(1, 10**6))

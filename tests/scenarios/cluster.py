@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.workers import start_worker
 from pipeline.config import Config, load_config
-from pipeline.embedded.progress import Source
+from pipeline.feeds.source_file import Source
 from pipeline.journal.entries import Apply, Commands, Entry, Tick
 from pipeline.journal.messages import messages_of, read_message
 from pipeline.store.directory import DataDirectory

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from pipeline.catalogue import load_catalogue
 from pipeline.embedded.driver import Embedded, read_usage
-from pipeline.embedded.progress import Source
 from pipeline.feeds.mappings import load_mapping
+from pipeline.feeds.source_file import Source
 from pipeline.history.rejects import reject_table
 from pipeline.store.directory import DataDirectory
 from rating.queries.views import state_views

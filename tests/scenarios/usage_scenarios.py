@@ -142,7 +142,7 @@ def sessions() -> Scenario:
 
     def file(day: int, *records: tuple[int, int, str, int]) -> Ingest:
         lines = [
-            f"17{row},{msisdn(17)},{one},ses-{session},2026-10-{day} 00:00:00,{imsi(17)},,2026-10-{day} 0{row % 10}:"
+            f"17{row},{msisdn(17)},{one},ses-{session},2026-10-15 00:00:00,{imsi(17)},,2026-10-{day} 0{row % 10}:"
             f"00:00,{kind},apn,{total // 2},{total - total // 2},{total},262,01,LTE"
             for row, session, kind, total in records
         ]

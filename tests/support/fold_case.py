@@ -11,7 +11,7 @@ import pyarrow as pa
 from rating.engine import Engine
 from rating.state import State
 from rating.step import Step
-from schemas.cards import CARD_SCHEMA, Account, Catalogue
+from schemas.cards import CARD_SCHEMA, CHANGE_SCHEMA, Account, Catalogue
 from schemas.plans import Plan, PlanVersion, Rate
 from schemas.usage import USAGE_SCHEMA, Direction, Service, UsageBatch
 
@@ -29,8 +29,12 @@ def us(moment: dt.datetime) -> int:
 
 
 def cards(*rows: Row) -> pl.DataFrame:
-    """Return a frame of CARD_SCHEMA. Each row has an `iccid`; `account` is "a" if a row does not have it."""
-    return pl.DataFrame([{"account": "a"} | row for row in rows], schema=CARD_SCHEMA)
+    """Return a frame of CARD_SCHEMA, or of CHANGE_SCHEMA if a row says `from` or `given`.
+
+    Each row has an `iccid`; `account` is "a" if a row does not have it.
+    """
+    schema = CHANGE_SCHEMA if any({"from", "given"} & row.keys() for row in rows) else CARD_SCHEMA
+    return pl.DataFrame([{"account": "a"} | row for row in rows], schema=schema)
 
 
 def plan(*rates: Rate, name: str = "p", **version: Any) -> Plan:
@@ -50,7 +54,12 @@ def engine(
 
 
 def usage(
-    *rows: Row, feed: str = "plain", received: dt.datetime = RECEIVED, cumulative: bool = False, first_row: int = 1
+    *rows: Row,
+    feed: str = "plain",
+    received: dt.datetime = RECEIVED,
+    cumulative: bool = False,
+    first_row: int = 1,
+    counter_bits: int = 0,
 ) -> UsageBatch:
     """Return a batch of records. By default, a row is a record of card 1 at NOON, and its position is its key."""
     filled = []
@@ -69,7 +78,7 @@ def usage(
         schema={name: USAGE_SCHEMA[name] for name in names},
         orient="row",
     )
-    return UsageBatch(feed, "usage.csv", us(received), cumulative, frame)
+    return UsageBatch(feed, "usage.csv", us(received), cumulative, frame, counter_bits)
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import datetime as dt
 import time
 from zoneinfo import ZoneInfo
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -90,8 +91,8 @@ def test_quantities_that_do_not_divide_sum_to_the_whole() -> None:
     assert [(0, huge // 2), (1, huge // 2)] == shares(DAY_AND_EVENING, start, start + 2 * HOUR_US, huge)
 
 
-def test_a_holiday_is_neither_weekday_nor_weekend() -> None:
-    """On a holiday only bands of holidays and of all days hold."""
+def test_on_a_holiday_the_weight_decides() -> None:
+    """A holiday is a weekday or weekend too. Of equal weight, its own band holds; a heavier band of weekdays does."""
     bands = (Band(name="all", weight=-1), Band(name="work", days="weekdays"), Band(name="end", days="weekend"))
     bands = (*bands, Band(name="feast", days="holidays"))
     table = Timetable(zone_calendar("UTC"), bands, [dt.date(2026, 12, 25), dt.date(2026, 12, 26)])
@@ -99,7 +100,10 @@ def test_a_holiday_is_neither_weekday_nor_weekend() -> None:
     one = np.ones(len(noons), np.int64)
     assert [1, 3, 3, 2] == table.split(noons, noons, one).band.tolist()  # Thursday, Friday, Saturday, Sunday
     without = timetable(zone_calendar("UTC"), bands[:3], (dt.date(2026, 12, 25),))
-    assert [1, 0, 2, 2] == without.split(noons, noons, one).band.tolist()
+    lighter = (*bands[:3], msgspec.structs.replace(bands[3], weight=-2))
+    heavy = timetable(zone_calendar("UTC"), lighter, (dt.date(2026, 12, 25), dt.date(2026, 12, 26)))
+    assert [1, 1, 2, 2] == heavy.split(noons, noons, one).band.tolist()
+    assert [1, 1, 2, 2] == without.split(noons, noons, one).band.tolist()
 
 
 def test_the_night_when_clocks_go_back() -> None:
@@ -188,16 +192,17 @@ def expected_band(bands: tuple[Band, ...], zone: str, us: int) -> int:
     """The band at an instant by the words of the rule: its wall clock, its kind of day, weight, then later start."""
     wall = dt.datetime.fromtimestamp(us / 1e6, ZoneInfo(zone))
     clock = f"{wall.hour:02}:{wall.minute:02}"
-    kind = "holidays" if wall.date() in HOLIDAYS else "weekend" if wall.weekday() >= 5 else "weekdays"
-    best = (0, "", 0)
+    holiday = wall.date() in HOLIDAYS
+    kinds = ("all", "weekend" if wall.weekday() >= 5 else "weekdays", *(("holidays",) if holiday else ()))
+    best = (0, False, "", 0)
     found = NO_BAND
     for number, band in enumerate(bands):
         begins = band.start
         if band.end <= band.start and clock < band.end:
             begins = "00:00"  # the piece of a night after midnight
         inside = begins <= clock and (clock < band.end or (band.end < band.start and clock >= band.start))
-        rank = (band.weight, begins, -number)
-        if band.days in ("all", kind) and inside and (found == NO_BAND or rank > best):
+        rank = (band.weight, not holiday or band.days in ("all", "holidays"), begins, -number)
+        if band.days in kinds and inside and (found == NO_BAND or rank > best):
             best, found = rank, number
     return found
 

@@ -95,7 +95,7 @@ def test_only_what_changed_is_written_again() -> None:
     fold.step(opened(fold, message(Apply(changed, AT_US), 9)))
     third = draft(fold, second.kept)
     written = write(items, third)
-    assert ["facts", "cards"] == names(written)
+    assert ["facts", "cards", "fact_history"] == names(written)
     assert 1 == sum(b"/seg/cards/" in key for key in written)
     restored = restore(3, items)
     assert restored is not None

@@ -163,7 +163,7 @@ def test_rates_of_one_counter_share_their_allowance() -> None:
     [
         (plan(Rate(service="data", zone="moon"), zones="z"), "plan p version 1, data/moon: found zone 'moon'"),
         (plan(Rate(service="data", band="noon")), "plan p version 1, data@noon: found band 'noon'"),
-        (plan(Rate(service="data", price=Price(model="flat", price="x"))), "plan p version 1, data: price: found 'x'"),
+        (plan(Rate(service="data", price=Price(model="flat", price="x"))), "plan p version 1, data, price: found 'x'"),
         (plan(Rate(service="data", allowance="3 h")), "found '3 h'"),
         (
             plan(Rate(service="data", band="day"), bands=(DAY,)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from calendar import monthrange
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
@@ -174,6 +175,12 @@ class TestCycles:
             (Cycle(months=3), "2026-05-20", "2026-04-01", "2026-06-30", "2026-04"),
             (Cycle(months=12), "2026-12-31", "2026-01-01", "2026-12-31", "2026-01"),
             (Cycle(months=3, anchor_day=10), "2026-04-09", "2026-01-10", "2026-04-09", "2026-01-10"),
+            (Cycle(anchor_day=31), "2026-02-27", "2026-01-31", "2026-02-27", "2026-01-31"),
+            (Cycle(anchor_day=31), "2026-02-28", "2026-02-28", "2026-03-30", "2026-02-28"),
+            (Cycle(anchor_day=31), "2026-04-29", "2026-03-31", "2026-04-29", "2026-03-31"),
+            (Cycle(anchor_day=31), "2026-04-30", "2026-04-30", "2026-05-30", "2026-04-30"),
+            (Cycle(anchor_day=30), "2024-02-29", "2024-02-29", "2024-03-29", "2024-02-29"),
+            (Cycle(months=3, anchor_day=29), "2026-04-28", "2026-01-29", "2026-04-28", "2026-01-29"),
             (Cycle(), "1969-12-31", "1969-12-01", "1969-12-31", "1969-12"),
         ],
     )
@@ -187,7 +194,7 @@ class TestCycles:
         assert index == calendar.index_of_label(label)
         assert (dt.date.fromisoformat(last) - dt.date.fromisoformat(first)).days + 1 == calendar.days(index)
 
-    @given(st.integers(1, 24), st.integers(1, 28), st.lists(st.integers(-25_000, 80_000), max_size=40))
+    @given(st.integers(1, 24), st.integers(1, 31), st.lists(st.integers(-25_000, 80_000), max_size=40))
     def test_cycles_follow_each_other(self, months: int, anchor: int, days: list[int]) -> None:
         """Every day is in one cycle, between its first and last day, and the next cycle begins the day after."""
         calendar = CycleCalendar(Cycle(months=months, anchor_day=anchor))
@@ -196,7 +203,8 @@ class TestCycles:
         for day, index in zip(days, indices.tolist(), strict=True):
             assert calendar.start_day(index) <= day <= calendar.end_day(index)
             assert calendar.start_day(index + 1) == calendar.end_day(index) + 1
-            assert anchor == day_date(calendar.start_day(index)).day
+            first = day_date(calendar.start_day(index))
+            assert first.day == min(anchor, monthrange(first.year, first.month)[1])
 
     def test_dense_and_sparse_days_agree(self) -> None:
         """Many records of few days take another way to the same cycles."""
@@ -205,9 +213,9 @@ class TestCycles:
         dense = calendar.index(np.repeat(days, 3))[::3].tolist()
         assert dense == [int(calendar.index(np.array([day], np.int32))[0]) for day in days]
 
-    @pytest.mark.parametrize("cycle", [Cycle(months=0), Cycle(anchor_day=0), Cycle(anchor_day=29)])
+    @pytest.mark.parametrize("cycle", [Cycle(months=0), Cycle(anchor_day=0), Cycle(anchor_day=32)])
     def test_a_cycle_that_cannot_be(self, cycle: Cycle) -> None:
-        """A cycle has one month or more and begins on a day that every month has."""
+        """A cycle has one month or more and begins on a day of a month."""
         with pytest.raises(PlanError, match=r"^cycle\."):
             CycleCalendar(cycle)
 

@@ -13,7 +13,7 @@ import pytest
 from pipeline.catalogue import load_catalogue
 from rating.catalogue.check_digits import luhn_digit
 from rating.errors import CatalogueError, Finding
-from schemas.cards import CARD_SCHEMA, Catalogue
+from schemas.cards import CARD_SCHEMA, CHANGE_SCHEMA, Catalogue
 
 PLANS = """\
 [[accounts]]
@@ -101,14 +101,15 @@ def test_every_column(tmp_path: Path) -> None:
         name: dt.date.fromisoformat(values[name])
         for name in ("plan_from", "pool_from", "pool_until", "activated_on", "test_from")
     }
-    assert {**values, **dates, "term_months": 12, "tags": ["a", "b"], "custom": None} == full
-    assert dict.fromkeys(CARD_SCHEMA) | {"iccid": iccid(2), "account": "acme"} == empty
+    told = {"from": None, "given": ",".join(header)}
+    assert {**values, **dates, "term_months": 12, "tags": ["a", "b"], "custom": None} | told == full
+    assert dict.fromkeys(CARD_SCHEMA) | {"iccid": iccid(2), "account": "acme"} | told == empty
 
 
 def test_the_cards_have_the_schema(tmp_path: Path) -> None:
     """Types and order of the columns are those of the contract, whatever the file has."""
-    assert pl.Schema(CARD_SCHEMA) == load(tmp_path, f"account,ICCID\nacme,{iccid(1)}\n").cards.schema
-    assert pl.Schema(CARD_SCHEMA) == load_catalogue([tmp_path / "plans.toml"]).cards.schema
+    assert pl.Schema(CHANGE_SCHEMA) == load(tmp_path, f"account,ICCID\nacme,{iccid(1)}\n").cards.schema
+    assert pl.Schema(CHANGE_SCHEMA) == load_catalogue([tmp_path / "plans.toml"]).cards.schema
 
 
 def test_custom_columns(tmp_path: Path) -> None:
@@ -175,7 +176,10 @@ def test_cells(tmp_path: Path, header: str, cells: str, field: str | None, words
     ("number", "words"),
     [
         (iccid(1)[:-1] + str((int(iccid(1)[-1]) + 1) % 10), "(Luhn)"),
-        ("898822806670000001", "19 or 20 digits"),
+        ("89882280667000001", "18 to 22 digits"),
+        ("89882280667000001234567", "18 to 22 digits"),
+        ("898604b2202110003456", "letters A to E"),
+        ("8986G4B2202110003456", "letters A to E"),
         ("8.98823E+18", "a spreadsheet rounded it"),
         (iccid(1) + "F", "without the filler F"),
         ("", "found nothing"),
@@ -188,14 +192,22 @@ def test_iccids(tmp_path: Path, number: str, words: str) -> None:
     assert words in str(findings[0])
 
 
+@pytest.mark.parametrize("number", ["898604B2202110003456", "898822806670000001", "8988228066700000012345"])
+def test_iccids_of_other_forms(tmp_path: Path, number: str) -> None:
+    """Carriers issue numbers with a letter, and of 18 to 22 characters; these have no check digit."""
+    (tmp_path / "plans.toml").write_text(PLANS, encoding="utf-8")
+    (tmp_path / "cards.csv").write_text(f"iccid,account\n{number},acme\n", encoding="utf-8")
+    assert [number] == load_catalogue([tmp_path / "plans.toml", tmp_path / "cards.csv"]).cards["iccid"].to_list()
+
+
 def test_check_digits_can_be_left_alone(tmp_path: Path) -> None:
     """An operator whose 19-digit numbers have no check digit can say so; the form is still checked."""
     (tmp_path / "plans.toml").write_text(PLANS, encoding="utf-8")
     (tmp_path / "cards.csv").write_text("iccid,account\n8988228066700000013,acme\n", encoding="utf-8")
     paths = [tmp_path / "plans.toml", tmp_path / "cards.csv"]
     assert 1 == len(load_catalogue(paths, check_digits=False).cards)
-    (tmp_path / "cards.csv").write_text("iccid,account\n898822806670000001,acme\n", encoding="utf-8")
-    with pytest.raises(CatalogueError, match="19 or 20 digits"):
+    (tmp_path / "cards.csv").write_text("iccid,account\n89882280667000001,acme\n", encoding="utf-8")
+    with pytest.raises(CatalogueError, match="18 to 22 digits"):
         load_catalogue(paths, check_digits=False)
 
 

@@ -184,7 +184,7 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         [("versions[1].version", "more than 1"), ("voucher", "RateVersion v2; expected v1")],
     ),
     ("effective = 2026-07-01", "effective = 2026-01-01", [("versions[1].effective", "later than 2026-01-01")]),
-    ("anchor_day = 5", "anchor_day = 29", [("plans.single.cycle.anchor_day", "1 to 28")]),
+    ("anchor_day = 5", "anchor_day = 32", [("plans.single.cycle.anchor_day", "1 to 31")]),
     ("months = 1,", "months = 0,", [("plans.single.cycle.months", "1 to 120"), ("voucher", "1M; expected 0M")]),
     ("term_months = 12", "term_months = 0", [("plans.single.term_months", "1 or more")]),
     # figures
@@ -262,7 +262,11 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         [("addons.more.iccid", "dynamic plan shared")],
     ),
     ('amount = "100 MB"', "amount = 0", [("addons.more.amount", "1 or more")]),
-    ("expires_on = 2026-10-31", "expires_on = 2026-09-01", [("addons.more.expires_on", "not before purchased_at")]),
+    (
+        "expires_on = 2026-10-31",
+        "expires_on = 2026-09-01",
+        [("addons.more.expires_on", "2026-10-01 or later: the local day of purchased_at")],
+    ),
     ("00:00:00Z", "00:00:00", [("addons.more.purchased_at", "with its offset")]),
 ]
 

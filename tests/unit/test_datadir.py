@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.store import manifest as manifests
-from pipeline.store.directory import STAGING, DataDirectory, staged_path
+from pipeline.store.directory import DataDirectory
+from pipeline.store.settling import STAGING, staged_path
 from rating.errors import LockedError, StorageError, UsageError
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rating.catalogue.cards import BEGINNING, END, SPELL_SCHEMA, Spells, add_spells, no_spells, term_ends, upsert_cards
+from rating.catalogue.cards import term_ends, upsert_cards
+from rating.catalogue.spells import BEGINNING, END, SPELL_SCHEMA, Spells, add_spells, no_spells
 from rating.dedupe.digests import Prints
 from rating.engine import Engine
 from rating.state import State

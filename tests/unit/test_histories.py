@@ -9,9 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from typer.testing import CliRunner
 
-from jobs.cli import app as cli
 from jobs.demo.generate import generate
 from jobs.show.sql import run_sql
 from pipeline.catalogue import load_catalogue
@@ -23,6 +21,7 @@ from pipeline.streaming.land.folder import PartitionLanding, folder_of
 from rating.errors import UsageError
 from schemas.commands import Activate
 from schemas.tables import TABLES
+from tests.support.command_line import printed
 from tests.support.landing_case import parts_of
 
 OCTOBER_US = 1_790_812_800_000_000  # 2026-10-01T00:00:00Z
@@ -127,14 +126,6 @@ def test_originals_are_those_of_the_embedded_run(both: Both) -> None:
         landing.originals(folder, 1, corrections, 10**9)
 
 
-def weir(history: Path, *arguments: str) -> str:
-    """What a command prints; raises what it raises."""
-    done = CliRunner().invoke(cli.app, ["--data", str(history), *arguments])
-    if done.exception is not None:
-        raise done.exception
-    return done.stdout
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -147,7 +138,7 @@ def weir(history: Path, *arguments: str) -> str:
 )
 def test_commands_that_read_the_history(both: Both, arguments: tuple[str, ...]) -> None:
     """What analysts ask of a data directory they ask of a history of partitions (Q5, L10, L12)."""
-    found = [json.loads(weir(data, *arguments, "--json")) for data in (both.data, both.history)]
+    found = [json.loads(printed("--data", data, *arguments, "--json")) for data in (both.data, both.history)]
     rows = [one if isinstance(one, list) else one.pop("rows") for one in found]
     ours, theirs = (sorted(map(_told, one)) for one in rows)
     assert ours == theirs
@@ -162,7 +153,7 @@ def _told(row: dict[str, Any]) -> str:
 
 def test_rejected_records_are_exported(both: Both) -> None:
     """F5: the export has every refused record of all partitions."""
-    found = [sorted(weir(data, "rejected", "export").splitlines()) for data in (both.data, both.history)]
+    found = [sorted(printed("--data", data, "rejected", "export").splitlines()) for data in (both.data, both.history)]
     assert found[0] == found[1]
     assert found[0]
 
@@ -175,6 +166,6 @@ def test_rejected_records_are_exported(both: Both) -> None:
 def test_what_needs_the_state_says_so(both: Both, arguments: tuple[str, ...]) -> None:
     """Commands that write, or ask the state itself, say who has it and what works without; nothing is written."""
     before = sorted(both.history.iterdir())
-    with pytest.raises(UsageError, match=r"history of streaming workers, which hold the state.*`weir sql`"):
-        weir(both.history, *arguments)
+    with pytest.raises(UsageError, match=r"history of streaming workers, which keep the state.*`weir sql`"):
+        printed("--data", both.history, *arguments)
     assert before == sorted(both.history.iterdir())

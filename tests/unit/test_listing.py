@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from jobs.cli.printable import UNPRINTABLE
+from jobs.output.printable import UNPRINTABLE
 from jobs.show.gauges import Gauge, list_pools, pool_detail
 from jobs.show.listing import card_detail, engine_status, list_cards, list_rejected, nanos_as_amount, raw_preview
 from jobs.show.listing_text import (
@@ -257,7 +257,11 @@ def test_nothing_in_the_data_steers_the_terminal(connection: duckdb.DuckDBPyConn
     )
     pools = small.pools.with_columns(kind=pl.lit(HOSTILE), service=pl.lit(HOSTILE), currency=pl.lit(HOSTILE))
     hostile = StateViews(
-        cards, small.counters.with_columns(currency=pl.lit(HOSTILE)), pools, small.fees, small.accounts
+        cards=cards,
+        counters=small.counters.with_columns(currency=pl.lit(HOSTILE)),
+        pools=pools,
+        fees=small.fees,
+        accounts=small.accounts,
     )
     card = card_detail(connection, hostile, "8949000000000000001", NOW)
     status = engine_status(connection, hostile, NOW, {"data": HOSTILE, HOSTILE: [HOSTILE]})

@@ -29,7 +29,7 @@ from rating.units.money import format_amount
 from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.plans import Price, Rate
 from schemas.usage import Direction, Service
-from tests.support.fold_case import NOON, RECEIVED, cards, engine, plan, usage
+from tests.support.fold_case import NOON, RECEIVED, cards, engine, plan, us, usage
 from tests.support.one_thread import work_in_this_thread
 
 DATA = Rate(service="data", allowance="1 MB", price=Price(model="flat", price="0.5", per="1 MB"))
@@ -193,6 +193,11 @@ class Served:
         self.metrics, self.registry = Metrics(), Registry(1)
         self.held, self.owner, self.reasons = rate, owner, list[str]()
 
+    def take(self, engine: Engine) -> None:
+        """Let the registry know the catalogue of an engine."""
+        (content,) = messages_of(Apply(engine.state.catalogue, us(NOON)))
+        assert self.registry.take(self.registry.next_offset, content) is None
+
     def rate(self, partition: int) -> Any:
         """The one fold, if any."""
         return self.held
@@ -276,6 +281,8 @@ def test_a_question_goes_one_step_to_the_owner() -> None:
 
     async def main() -> None:
         owner, other, third = Served(Fold(0, fleet())), Served(), Served()
+        for one in (owner, other, third):
+            one.take(fleet())
         async with at(owner) as _, at(other, url="http://other:1") as ask, at(third, url="http://third:1") as ask_third:
             other.owner = owner.url  # type: ignore[attr-defined]
             status, found, _ = await ask("/cards/2", "b-may-see")
@@ -297,6 +304,22 @@ def test_a_question_goes_one_step_to_the_owner() -> None:
                 other.owner = nobody
                 status, _, headers = await ask("/cards/1", "all-may-see")
                 assert (status, headers["Retry-After"]) == (503, "2"), nobody
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("headers", [{}, {FORWARDED: "1"}])
+def test_nothing_tells_whether_what_others_have_exists(headers: dict[str, str]) -> None:
+    """Where the partition is not, cards and pools of others are 404 as those that do not exist; one's own are 503."""
+
+    async def main() -> None:
+        worker = Served()
+        worker.take(fleet())
+        async with at(worker) as ask:
+            for path in ("/cards/1", "/cards/9", "/pools/none"):
+                assert (await ask(path, "b-may-see", **headers))[0] == 404, path
+            for path in ("/cards/2", "/cards/3", "/pools/p1"):
+                assert (await ask(path, "b-may-see", **headers))[0] == 503, path
 
     asyncio.run(main())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def test_every_ready_mapping_loads_and_is_found_by_name() -> None:
     names = [mapping.name for mapping in ready_mappings()]
     assert "plain" in names
     assert names == [load_mapping(name).name for name in names]
+
+
+def test_the_mappings_of_the_documents_load() -> None:
+    """Each whole mapping in docs/feeds.md is one that can be loaded as it stands."""
+    text = (Path(__file__).parents[2] / "docs" / "feeds.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    names = [parse_mapping(block).name for block in blocks]
+    assert ["my-feed", "tabelle", "radius", "hexdump", "lake"] == names
 
 
 @pytest.mark.parametrize(

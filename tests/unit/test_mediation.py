@@ -11,12 +11,13 @@ import polars as pl
 import pytest
 
 from pipeline.embedded.driver import read_usage
-from pipeline.embedded.progress import Source
 from pipeline.feeds.mappings import parse_mapping
+from pipeline.feeds.source_file import Source
 from pipeline.journal.entries import Apply, Rejects, Usage
 from pipeline.journal.messages import Fence, Fences, messages_of, read_message
 from pipeline.streaming.commands.catalogue_log import Registry
 from pipeline.streaming.mediate.partition import Lane, Mark, Mediated, NotYet
+from pipeline.streaming.raw.headers import Origins
 from pipeline.streaming.raw.messages import RawMessage, chunks_of, kept_line, marker, origin_of
 from schemas.cards import Account, Catalogue
 from schemas.choices import REASONS
@@ -42,6 +43,7 @@ record_type = { from = "kind", optional = true }
 corrects_key = { from = "corrects", optional = true }
 """
 )
+ORIGINS = Origins({"old": 8, "old.usage": 8}, 4)
 MAPPINGS = {mapping.name: mapping for mapping in (*map(feed, ("csv", "ndjson", "json")), EXPLODED, CORRECTING)}
 
 
@@ -70,7 +72,7 @@ def registry(*changes: Catalogue, partitions: int = 4) -> Registry:
 
 def lane(known: Registry, *marks: Mark, partition: int = 3) -> Lane:
     """A lane of that partition of usage.raw."""
-    return Lane("usage.raw", partition, known, MAPPINGS, marks)
+    return Lane("usage.raw", partition, known, MAPPINGS, marks, origins=ORIGINS)
 
 
 def single(record: dict[str, Any] | bytes, name: str = "ndjson", *headers: tuple[str, bytes]) -> RawMessage:
@@ -206,7 +208,7 @@ def test_single_records_take_their_own_arrival_time_where_they_have_one() -> Non
         (single(b"\0" * 99, "ndjson", ("encoding", b"zstd")), ""),
         (single(b"{}", "ndjson", ("encoding", b"gzip")), "gzip"),
         (single(b"{}", "json", ("form", b"rows"), ("source", b"x"), ("digest", b"y"), ("row", b"1")), ""),
-        (single(b"{}\n{}", "ndjson", ("form", b"lines"), ("origin", b"old 1"), ("offsets", b"\0" * 8)), "offsets"),
+        (single(b"{}\n{}", "ndjson", ("form", b"lines"), ("origin", b"old 3"), ("offsets", b"\0" * 8)), "offsets"),
         (single(b"1,2", "csv", ("form", b"lines"), ("source", b"x"), ("digest", b"y"), ("row", b"1")), "csv-header"),
         (single(b"{}", "ndjson", ("lists", b"?"), ("encoding", b"zstd")), ""),
         (RawMessage(b"", (("catalogue", b"first"),)), "no header feed"),

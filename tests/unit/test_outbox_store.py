@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from jobs.warehouse.compact import compact
 from pipeline.config import FileDestination, Outbox, Route, WebhookDestination
 from pipeline.outbox import Deliverer, Store
 from pipeline.outbox import deliver as delivering
+from pipeline.outbox.appended import Begun, append
 from pipeline.outbox.deliver import delay_s
 from pipeline.outbox.message import Outgoing
 from pipeline.outbox.store import Cursor
@@ -205,13 +208,43 @@ def test_delivered_ones_are_forgotten_after_a_while_and_not_taken_in_again(tmp_p
         assert {} == store.counts()
 
 
-def test_a_half_line_of_a_killed_process_is_cut_off(tmp_path: Path) -> None:
-    """The file has whole lines only, whatever the end of the last write."""
+@pytest.mark.parametrize("cut", [0, 1, 7, -1])
+def test_a_half_line_of_a_killed_process_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
+    """The file has whole lines only, wherever a process was killed while it wrote."""
+    file = tmp_path / "own.ndjson"
+    commit(tmp_path, [Act(1), Act(2)])
+
+    def killed(path: str, bodies: Sequence[bytes], begun: Begun | None, mark: Callable[[Begun | None], None]) -> None:
+        append(path, bodies, begun, lambda now: mark(now) if now is not None else None)
+        written = file.read_bytes()
+        line = written.index(b"\n") + 1
+        os.truncate(file, line + cut if cut >= 0 else len(written) - 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.outbox.deliver.append", killed)
+    with pytest.raises(KeyboardInterrupt):
+        delivered(tmp_path, Outbox(file=str(file)))
+    monkeypatch.undo()
+    delivered(tmp_path, Outbox(file=str(file)))
+    first, second = Act(1).action_id, Act(2).action_id  # the whole first line comes again, after what was cut
+    assert [first, first, second] == [line["id"] for line in lines(file)]
+
+
+@pytest.mark.parametrize("theirs", [b"no newline at the end", b'{"id":"', b"{", b"whole\n", b"whole\nhalf", b""])
+def test_what_the_outbox_did_not_write_is_never_cut(tmp_path: Path, theirs: bytes) -> None:
+    """A last line of somebody else stays, before the first delivery and after it, and ends where it ended."""
     commit(tmp_path, [Act(1)])
     file = tmp_path / "own.ndjson"
-    file.write_bytes(b'{"id":"a"}\n{"id":"b","tex')
+    file.write_bytes(theirs)
     delivered(tmp_path, Outbox(file=str(file)))
-    assert ["a", Act(1).action_id] == [line["id"] for line in lines(file)]
+    before = file.read_bytes()
+    assert before.startswith(theirs)
+    assert Act(1).action_id == json.loads(before.splitlines()[-1])["id"]
+    file.write_bytes(before + theirs)
+    commit(tmp_path, [Act(2)])
+    delivered(tmp_path, Outbox(file=str(file)))
+    assert file.read_bytes().startswith(before + theirs)
+    assert Act(2).action_id == json.loads(file.read_bytes().splitlines()[-1])["id"]
 
 
 def test_a_file_that_cannot_be_written_loses_nothing(tmp_path: Path) -> None:

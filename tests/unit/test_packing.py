@@ -21,7 +21,7 @@ from pipeline.journal.messages import Fence, read_message
 from pipeline.streaming.commands.catalogue_log import Registry
 from pipeline.streaming.mediate.partition import Lane, Mediated
 from pipeline.streaming.raw.avro import AvroRecords
-from pipeline.streaming.raw.headers import RawMessage, facts_of
+from pipeline.streaming.raw.headers import Origins, RawMessage, facts_of
 from pipeline.streaming.raw.messages import origin_of
 from pipeline.streaming.raw.packing import Packing
 from rating.errors import MappingError, UsageError
@@ -54,7 +54,7 @@ def packed(values: list[bytes], own: Packing | None = None, offsets: list[int] |
 def mediated(messages: list[RawMessage], at: int = 10) -> Mediated:
     """What usage.raw[1] of these messages leaves in four partitions of the journal."""
     numbered = [(at + number, TIME_MS * 1000 + 7, message) for number, message in enumerate(messages)]
-    return Lane("weir.usage.raw", 1, Registry(4), MAPPINGS).take(numbered)
+    return Lane("weir.usage.raw", 1, Registry(4), MAPPINGS, origins=Origins({"old": 8}, 4)).take(numbered)
 
 
 def rejects_of(done: Mediated) -> list[dict[str, Any]]:
@@ -230,7 +230,9 @@ def test_no_bytes_crash_the_reading_of_avro(values: list[bytes]) -> None:
     [
         ({"origin": b"old five"}, "origin"),
         ({"origin": b"a b 5"}, "origin"),
-        ({"origin": b"weir.usage.raw 5"}, "another topic"),
+        ({"origin": b"weir.usage.raw 5"}, "[worker].origins"),
+        ({"origin": b"old 9"}, "[worker].origins"),
+        ({"origin": b"old 2"}, "[worker].origins"),
         ({"origin": b"old 9999999999"}, "origin"),
         ({"span": b"100"}, "span"),
         ({"span": b"100 -1"}, "span"),

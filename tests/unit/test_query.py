@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 from decimal import Decimal
 from pathlib import Path
@@ -132,7 +134,7 @@ def test_only_reading_statements_run(data_dir: Path, sql: str, found: str) -> No
         ("select * from nowhere", "nowhere does not exist"),
         ("select * from data_dir", "data_dir does not exist"),
         ("select 'x'::int", "Could not convert string 'x' to INT32"),
-        ("select * from '/nowhere/x.parquet'", "No files found"),
+        ("select * from '/nowhere/x.parquet'", "beyond the tables and views of the history, which only --trust"),
     ],
 )
 def test_wrong_sql_is_the_users_to_mend(data_dir: Path, sql: str, message: str) -> None:
@@ -154,6 +156,24 @@ def test_there_must_be_a_data_directory(data_dir: Path) -> None:
     """Querying nothing says how to begin."""
     with pytest.raises(UsageError, match="there is no data directory yet"):
         run_sql(data_dir, "select 1")
+
+
+def test_no_progress_is_printed_between_the_rows(data_dir: Path) -> None:
+    """DuckDB shows the progress of long queries on stdout if Python runs without a script. Here it never does."""
+    land(data_dir)
+    asked = """
+import sys
+from pathlib import Path
+import duckdb
+from jobs.show.sql import connect
+setting = "SELECT current_setting('enable_progress_bar')"
+with connect(Path(sys.argv[1])) as connection, duckdb.connect() as other:
+    print(other.execute(setting).fetchone()[0], connection.execute(setting).fetchone()[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", asked, data_dir], capture_output=True, text=True, check=True, timeout=240
+    )
+    assert "True False" == done.stdout.strip()
 
 
 def test_a_connection_keeps_its_snapshot(data_dir: Path) -> None:

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.embedded.driver import read_usage
-from pipeline.embedded.progress import Source
 from pipeline.feeds.decode import Position
 from pipeline.feeds.mappings import load_mapping, parse_mapping
+from pipeline.feeds.source_file import Source
 from pipeline.streaming.raw.messages import RawMessage, chunks_of, origin_of
 from pipeline.streaming.raw.reading import Readers, Reading
 from rating.errors import MappingError
@@ -68,7 +68,7 @@ def assert_same(path: Path, mapping: Mapping, limit_bytes: int = 900_000) -> lis
     """The file in messages gives what the whole gives, its raw bytes come back, and it can be gone on with anywhere."""
     sent = list(chunks_of(path, mapping, Source.of(path), AS_OF_US, limit_bytes=limit_bytes))
     read = readers(mapping)
-    readings = [read.chunk(7 + at, 1, message) for at, (message, _) in enumerate(sent)]
+    readings = [read.chunk(7 + at, AS_OF_US, message) for at, (message, _) in enumerate(sent)]
     usage, rejects = together(readings)
     expected_usage, expected = whole(path, mapping)
     assert expected_usage.equals(usage)
@@ -87,7 +87,7 @@ def assert_same(path: Path, mapping: Mapping, limit_bytes: int = 900_000) -> lis
         assert len(origin_of(message, reading.batch.rows["source_row"].to_list()).lines) == reading.batch.rows.height
     for at in {0, len(sent) // 2, len(sent) - 1} if sent else ():
         later = chunks_of(path, mapping, Source.of(path), AS_OF_US, sent[at][1], limit_bytes)
-        usage, rejects = together([read.chunk(0, 0, message) for message, _ in [*sent[: at + 1], *later]])
+        usage, rejects = together([read.chunk(0, AS_OF_US, message) for message, _ in [*sent[: at + 1], *later]])
         assert expected_usage.equals(usage)
         assert expected.to_pylist() == rejects.to_pylist()
     return sent
@@ -136,7 +136,7 @@ def test_a_line_that_fits_into_no_message_is_too_long(tmp_path: Path) -> None:
         path.write_bytes(b"[%s]" % b",".join(lines) if kind == "json" else b"\n".join(lines))
         sent = list(chunks_of(path, feed(kind), Source.of(path), AS_OF_US, limit_bytes=100_000))
         assert max(message.size_bytes for message, _ in sent) <= 100_000
-        usage, rejects = together([readers(feed(kind)).chunk(0, 0, message) for message, _ in sent])
+        usage, rejects = together([readers(feed(kind)).chunk(0, AS_OF_US, message) for message, _ in sent])
         assert ["k1", "k2"] == usage["record_key"].to_list()
         assert [(2, "too_long", line[: 64 << 10])] == [
             (row["source_row"], row["reason"], row["raw"]) for row in rejects.to_pylist()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.journal.arrival import LAST_ARRIVAL_US
 from pipeline.journal.entries import Apply, Commands, Entry, Rejects, Tick, Usage
 from pipeline.journal.messages import Fence, messages_of, read_message
 from pipeline.journal.router import Router
@@ -16,6 +17,7 @@ from pipeline.streaming.commands.catalogue_log import Registry
 from rating.dedupe.seen import DAY_US
 from rating.engine import Engine
 from rating.errors import InputError, StorageError
+from rating.rules.totals.cycle_and_day import BASELINE
 from rating.state import State
 from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.commands import Activate, Command, Connected, Deactivate, Done, PlanChanged, Suspended
@@ -306,20 +308,25 @@ def test_what_is_no_command_is_refused() -> None:
             (good[:-1] + b"\x07", "checksum"),
             (content(Usage(usage({}))), "found usage"),
             (content(Apply(FLEET)), "when the catalogue came"),
+            (b"WMSG\x02" + bytes(100), "upgrade"),
+            (
+                content(Commands((Activate(rule="r"),), START_US, pl.DataFrame(schema=BASELINE))),
+                "totals of the history",
+            ),
+            (content(Tick(-1)), "before 1970"),
+            (content(Tick(LAST_ARRIVAL_US + 1)), "after 2148"),
+            (content(Tick(START_US + 3 * 86_400_000_000)), "more than a day after"),
         ]
     ):
-        refused = registry.take(offset, bad)
+        refused = registry.take(offset, bad, START_US)
         assert refused is not None
         assert said in refused
-    assert registry.take(4, good) is None
+    assert registry.take(9, good, START_US) is None
 
 
 def test_a_log_that_cannot_be_folded_stops() -> None:
-    """A later layout may be known to others, and a gap hides what others know: neither is passed over."""
+    """A gap hides what others know, so it is not passed over."""
     registry = taken(Tick(1))
-    with pytest.raises(StorageError, match="upgrade"):
-        registry.take(1, b"WMSG\x02" + bytes(100))
-    assert 1 == registry.next_offset
     for offset in (0, 2):
         with pytest.raises(StorageError, match=r"expected 1: the log of commands must be whole"):
             registry.take(offset, content(Tick(1)))

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.report import build_report
-from jobs.report.build import account_tree
+from jobs.known import account_tree
+from jobs.report.build import build_report
 from jobs.report.model import SECTIONS, Report
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import StateViews
@@ -91,23 +91,26 @@ def test_rejected_are_those_that_arrived_in_the_cycle(tmp_path: Path) -> None:
 def test_unknown_cycle_names_those_that_exist(tmp_path: Path) -> None:
     """A cycle without usage is refused with the cycles that there are."""
     connection = history(tmp_path, rated_table(small_events()))
-    with pytest.raises(InputError, match=r"no cycle '2026-13'.*there are: 2026-10, 2026-09"):
+    with pytest.raises(InputError, match=r"no cycle '2020-01'.*there are: 2026-10, 2026-09"):
+        build_report(connection, small_views(), "2020-01", None, NOVEMBER)
+    with pytest.raises(InputError, match="'2026-13' is not a billing cycle; write 2026-10"):
         build_report(connection, small_views(), "2026-13", None, NOVEMBER)
     with pytest.raises(InputError, match=r"of the account.*there are: 2026-10$"):
         build_report(connection, small_views(), "2026-09", "=globex", NOVEMBER)
 
 
-def test_fees_alone_make_no_cycle(tmp_path: Path) -> None:
-    """A cycle in which nobody used anything is refused, though fees could be computed for it; one with usage of
-    others is reported for an account that has only fees in it."""
+def test_fees_alone_make_a_cycle_that_has_begun(tmp_path: Path) -> None:
+    """A cycle in which fees are due is reported, whether or not anybody used anything; not before it begins."""
     fee = {"subject_kind": "sim", "subject": "1", "name": "base", "amount_nanos": 5, "currency": "EUR"}
-    fees = [fee | {"account_id": account, "cycle": cycle} for account in ("a", "b") for cycle in ("2020-01", "2026-10")]
+    cycles = ("2026-09", "2026-10", "2026-12")
+    fees = [fee | {"account_id": account, "cycle": cycle} for account in ("a", "b") for cycle in cycles]
     state = views(fees=fees, accounts=[{"account_id": "a"}, {"account_id": "b"}, {"account_id": "c"}])
     connection = history(tmp_path, rated_table([Event("8949000000000000001", 1, 1, account="a")]))
-    with pytest.raises(InputError, match=r"no cycle '2020-01' in the history; there are: 2026-10$"):
-        build_report(connection, state, "2020-01", None, NOVEMBER)
-    only_fees = build_report(connection, state, "2026-10", "b", NOVEMBER)
-    assert [Decimal("0.000000005")] == only_fees.sections["totals"]["total"].to_list()
+    for cycle, account, nanos in (("2026-09", None, 10), ("2026-09", "b", 5), ("2026-10", "b", 5)):
+        totals = build_report(connection, state, cycle, account, NOVEMBER).sections["totals"]["total"]
+        assert [Decimal(nanos).scaleb(-9)] == totals.to_list(), (cycle, account)
+    with pytest.raises(InputError, match=r"no cycle '2026-12' in the history; there are: 2026-10$"):
+        build_report(connection, state, "2026-12", None, NOVEMBER)
     with pytest.raises(InputError, match="nothing has been rated yet"):
         build_report(connection, state, "2026-10", "c", NOVEMBER)
 

@@ -22,13 +22,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.cli.printable import UNPRINTABLE, printable
-from jobs.report import WRITERS, Report, build_report, workbook, write_report
+from jobs.output.printable import UNPRINTABLE, printable
+from jobs.output.text import amounts_as_text, duration_text, size_text
+from jobs.report import workbook
+from jobs.report.build import build_report
 from jobs.report.charts import nice_step
 from jobs.report.columnar import csv_frame
-from jobs.report.model import SECTIONS
-from jobs.report.place import file_stem
-from jobs.report.text import amounts_as_text, duration_text, size_text
+from jobs.report.files import file_stem
+from jobs.report.model import SECTIONS, Report
+from jobs.report.write import WRITERS, write_report
 from rating.errors import StorageError
 from rating.units.money import format_amount
 from schemas.choices import ReportFormat

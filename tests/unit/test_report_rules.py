@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.report import Report, build_report
+from jobs.report.build import build_report
+from jobs.report.model import Report
 from jobs.report.page import render_html
 from schemas.tables import ACTIONS, FIRINGS
 from tests.support.rated_rows import history, rated_table, rule_tables, small_events, small_views

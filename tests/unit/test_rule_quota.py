@@ -106,7 +106,7 @@ def prorated(service: str = "data") -> Plan:
         (dt.date(2026, 10, 2), 100 * 30 // 31 + 7 * 30 // 31),
         (dt.date(2026, 10, 21), 100 * 11 // 31 + 7 * 11 // 31),
         (dt.date(2026, 10, 31), 100 // 31 + 7 // 31),
-        (dt.date(2026, 11, 1), 107),
+        (dt.date(2026, 11, 1), 0),  # not in service in this cycle
     ],
 )
 def test_a_first_cycle_counts_by_days_meter_by_meter(activated: dt.date | None, expected: int) -> None:

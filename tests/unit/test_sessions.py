@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 
 import pytest
 
 from rating.engine import Engine
+from rating.usage.sessions import Sessions
 from schemas.plans import Increment, Price, Rate
 from schemas.usage import RecordType, Service
 from tests.support.fold_case import NOON, RECEIVED, Row, charges, engine, plan, rows_of, usage
@@ -20,12 +22,12 @@ def report(minute: int, quantity: int, sequence: int | None = None, **fields: ob
     return {"used_at": at, "quantity": quantity, "sequence": sequence, "session_id": "s"} | fields
 
 
-def growth(*reports: Row, by: int = 100) -> list[int]:
+def growth(*reports: Row, by: int = 100, counter_bits: int = 0) -> list[int]:
     """The usage that each report brings; the reports come `by` in a batch."""
     weir = engine(DATA)
     found: list[int] = []
     for first in range(0, len(reports), by):
-        batch = usage(*reports[first : first + by], cumulative=True, first_row=first + 1)
+        batch = usage(*reports[first : first + by], cumulative=True, first_row=first + 1, counter_bits=counter_bits)
         found += weir.usage(batch).rated["quantity_raw"].to_pylist()
     return found
 
@@ -72,6 +74,59 @@ class TestGrowth:
         assert [(10, 90), (5, 95), (1, 4)] == [(row["volume_up_bytes"], row["volume_down_bytes"]) for row in rows]
         assert [100, 100, 5] == [row["quantity_raw"] for row in rows]
 
+    def test_directions_restart_each_for_itself(self, by: int) -> None:
+        """A counter down that restarts leaves the one up alone, which would count twice."""
+        reports = [(10, 400), (20, 30), (25, 50)]
+        rows = [
+            report(minute, up + down, volume_up_bytes=up, volume_down_bytes=down)
+            for minute, (up, down) in enumerate(reports)
+        ]
+        assert [410, 40, 25] == growth(*rows, by=by)
+
+    def test_a_late_report_before_a_restart_counts_what_it_adds(self, by: int) -> None:
+        """In order 100, 180 and a restart at 50 are 230; so they are in any other order."""
+        first, second, third = report(1, 100), report(2, 180), report(3, 50)
+        for order in itertools.permutations((first, second, third)):
+            assert 230 == sum(growth(*order, by=by))
+        assert [100, 50, 80] == growth(first, third, second, by=by)
+
+    def test_a_full_counter_begins_again(self, by: int) -> None:
+        """A counter of 32 bits that is nearly full and then small has wrapped; one that was not full has restarted."""
+        reports = [report(n, total) for n, total in enumerate((0, 4_000_000_000, 100_000_000, 200_000_000, 50))]
+        assert [0, 4_000_000_000, 394_967_296, 100_000_000, 50] == growth(*reports, by=by, counter_bits=32)
+        for order in itertools.permutations(reports[:4]):
+            assert 4_494_967_296 == sum(growth(*order, by=by, counter_bits=32))
+        assert [0, 4_000_000_000, 100_000_000, 100_000_000, 50] == growth(*reports, by=by)
+
+    def test_a_session_that_comes_again_after_its_stop_is_another(self, by: int) -> None:
+        """What follows a stop counts in full, also if it is more than the total before; a stop may have no total."""
+        stop = {"record_type": RecordType.STOP}
+        reports = [report(1, 100), report(2, 120, **stop), report(3, 150), report(4, 0, **stop), report(5, 160)]
+        assert [100, 20, 150, 0, 160] == growth(*reports, by=by)
+        for order in itertools.permutations(reports[:4]):
+            assert 270 == sum(growth(*order, by=by))
+
+    def test_another_session_start_is_another_session(self, by: int) -> None:
+        """The same id with another start counts in full; a report that does not say goes on with the one before."""
+        one, two = NOON, NOON + dt.timedelta(minutes=10)
+        reports = [
+            report(1, 100, started_at=one), report(5, 110), report(11, 150, started_at=two), report(12, 170),
+        ]  # fmt: skip
+        assert [100, 10, 150, 20] == growth(*reports, by=by)
+
+    def test_what_cannot_be_placed_is_a_gap(self, by: int) -> None:
+        """A report older than those that are remembered, and larger, was before a restart that nobody saw."""
+        weir = engine(DATA)
+        reports = [*(report(minute, minute) for minute in range(10, 16)), report(1, 5), report(2, 900)]
+        gaps: list[Row] = []
+        units = 0
+        for first in range(0, len(reports), by):
+            step = weir.usage(usage(*reports[first : first + by], cumulative=True, first_row=first + 1))
+            gaps += rows_of(step.gaps)
+            units += sum(step.rated["quantity_raw"].to_pylist())
+        assert 15 == units
+        assert [1] == [gap["missing"] for gap in gaps]
+
     def test_a_report_without_directions_is_no_restart(self, by: int) -> None:
         """Directions that a report leaves out stand as they were; the total still grows."""
         whole = report(0, 100, volume_up_bytes=40, volume_down_bytes=60)
@@ -113,11 +168,26 @@ def test_missing_partials_are_reported() -> None:
         gaps = []
         for first in range(0, 5, by):
             gaps += rows_of(weir.usage(usage(*reports[first : first + by], cumulative=True, first_row=first + 1)).gaps)
-        (gap,) = gaps
-        assert ("s", "1", "data", 2, 5, 2) == tuple(
-            gap[name] for name in ("session_id", "iccid", "service", "after_sequence", "before_sequence", "missing")
-        )
-        assert 3 == gap["journal_offset"]  # the catalogue was entry 0
+        names = ("session_id", "iccid", "service", "after_sequence", "before_sequence", "missing")
+        assert [("s", "1", "data", 2, 5, 2), ("s", "1", "data", 2, 5, -1)] == [
+            tuple(gap[name] for name in names) for gap in gaps
+        ]  # partial 4 was missing, and came late
+        assert [3, 4] == [gap["journal_offset"] for gap in gaps]  # the catalogue was entry 0
+
+
+def test_missing_partials_of_a_feed_of_deltas() -> None:
+    """There a partial that is missing is usage that is lost; what starts a record is no start of the session."""
+    reports = [
+        report(n, 5, n, started_at=NOON + dt.timedelta(minutes=n), record_type=RecordType.INTERIM) for n in (1, 2, 5, 4)
+    ]
+    for by in (1, 2, 4):
+        weir = engine(DATA)
+        found = []
+        for first in range(0, 4, by):
+            step = weir.usage(usage(*reports[first : first + by], first_row=first + 1))
+            assert [5] * len(step.rated) == step.rated["quantity_raw"].to_pylist()
+            found += [(gap["after_sequence"], gap["before_sequence"], gap["missing"]) for gap in rows_of(step.gaps)]
+        assert [(2, 5, 2), (2, 5, -1)] == found
 
 
 def test_a_session_is_over_after_35_days_of_silence() -> None:
@@ -186,3 +256,17 @@ def test_prices_over_a_session_begin_anew_with_it() -> None:
     assert [10**9, 10**9, 10**9] == list(charges(weir.usage(usage(*calls))).values())
     more = [partial(3, RecordType.STOP, 50), partial(1, RecordType.EVENT, 61, None)]
     assert [0, 2 * 10**9] == list(charges(weir.usage(usage(*more))).values())
+
+
+def test_sessions_of_an_older_snapshot() -> None:
+    """A snapshot that kept only the newest report of each session is read, and its sessions go on."""
+    weir = engine(DATA)
+    weir.usage(usage(report(1, 100, 1), cumulative=True))
+    table = weir.state.sessions.to_table()
+    names = {"us_0": "newest_us", "sequence_0": "sequence", "quantity_0": "quantity", "up_0": "up", "down_0": "down"}
+    kept = table.select(["key", *names, "seen_day", "records", "units", "overage"])
+    earlier = kept.rename_columns([names.get(name, name) for name in kept.column_names])
+    earlier = earlier.append_column("newest_sequence", earlier["sequence"])
+    weir.state.sessions = Sessions.from_table(earlier)
+    assert [30] == weir.usage(usage(report(2, 130, 2), cumulative=True, first_row=2)).rated["quantity_raw"].to_pylist()
+    assert [0] == weir.usage(usage(report(0, 50, 0), cumulative=True, first_row=3)).rated["quantity_raw"].to_pylist()

@@ -60,6 +60,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         landing.add("rated", rated_table(small_events()))
         landing.add("rejected", reject_table([{}]))
         landing.add("gaps", pa.Table.from_pylist([gap], schema=TABLES["gaps"]))
+        owed = {"charge_id": "0.1.0", "cycle": "2026-10", "account_id": "acme", "amount_nanos": 5, "currency": "EUR"}
+        landing.add("charges", pa.Table.from_pylist([owed], schema=TABLES["charges"]))
         for name, table in rule_tables().items():
             landing.add(name, table)
         landing.finish()

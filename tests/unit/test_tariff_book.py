@@ -25,14 +25,18 @@ def test_rows_that_do_not_move_cost_nothing() -> None:
     assert [0, 10**9, 0] == book.charge(price, before, after).tolist()
 
 
-def test_units_above_the_limit_are_refused_and_not_wrapped() -> None:
-    """A cost that 64 bits cannot hold is an error that names price and units; the limit itself is still rated."""
+def test_units_above_the_limit_are_charged_exactly() -> None:
+    """A charge is exact when its counter's cost needs more than 64 bits, but the cost itself cannot be returned."""
     book = PriceBook.compile([PriceSpec(Price(model="flat", price="1000", per="1 MB"))])
     limit = int(book.unit_limit[0])
     units, zero = np.array([limit, limit + 1]), np.zeros(2, np.int64)
     assert book.charge(zero[:1], zero[:1], units[:1])[0] > 4_600_000_000 * 10**9
-    with pytest.raises(OverflowError, match=f"price 0 can rate {limit} units"):
-        book.charge(zero, zero, units)
+    most = int(book.record_limit[0])
+    beyond = np.array([3 << 42, limit]) // 2**20 * 2**20
+    assert [1000 * 10**9, 7000 * 10**9] == book.charge(zero, beyond, beyond + np.array([2**20, 7 * 2**20])).tolist()
+    assert book.charge(zero[:1], units[1:], units[1:] + most)[0] > 4_600_000_000 * 10**9
+    with pytest.raises(OverflowError, match="too large"):
+        book.charge(zero, zero, 10 * units)
     with pytest.raises(OverflowError, match=f"not {limit + 1}"):
         book.cumulative(zero, units)
 
@@ -45,13 +49,11 @@ def test_the_limit_near_the_end_of_a_tier(end: int) -> None:
     assert [4_611_686] == book.unit_limit.tolist()
 
 
-def test_a_tier_that_can_never_be_paid_is_the_limit() -> None:
-    """A tier whose fee alone leaves 64 bits cannot be entered; the units before it are rated."""
+def test_a_tier_that_can_never_be_paid_is_refused() -> None:
+    """A tier whose fee alone leaves 64 bits is an error when the plan is loaded."""
     tiers = (Tier(to="1 GB", price="0.01", per="1 MB"), Tier(flat="99999999999999999999"))
-    book = PriceBook.compile([PriceSpec(Price(model="graduated", tiers=tiers))])
-    assert [2**30] == book.unit_limit.tolist()
-    zero = np.zeros(1, np.int64)
-    assert [10_240_000_000] == book.charge(zero, zero, zero + 2**30).tolist()
+    with pytest.raises(PlanError, match="jumps by more than 4611686018"):
+        PriceBook.compile([PriceSpec(Price(model="graduated", tiers=tiers))])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ class Chunk:
     `raw` has one row for each source record: String columns named by the mapping's source paths (columns that the
     source lacks are absent) and `source_row`, Int64. `rejects` (REJECT_SCHEMA) are lines that could not be decoded as
     records. `raw_lines(rows)` returns the bytes of source rows of this chunk. `header` is the header line of a CSV
-    source, else None. The next chunk starts at `end`.
+    source, else None. `footers` are its lines that are no records, as text. The next chunk starts at `end`.
     """
 
     raw: pl.DataFrame
@@ -28,6 +28,7 @@ class Chunk:
     raw_lines: Callable[[list[int]], list[bytes]]
     end: Position
     header: bytes | None = None
+    footers: tuple[str, ...] = ()
 
 
 def reject_frame(

@@ -1,12 +1,12 @@
 """Decodes Parquet and Arrow IPC batch by batch. Each value becomes the text that a CSV file would have (F2, F5).
 
-Times become ISO 8601, decimals keep their digits, floats become their shortest exact text. The raw bytes of a row are a
-JSON object of the columns that the mapping reads.
+Times become ISO 8601, decimals keep their digits, floats become their shortest exact text, a UUID and bytes of a fixed
+size are written in hexadecimal. The raw bytes of a row are a JSON object of the columns that the mapping reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.feeds.decode.chunk import Chunk, merge_rejects, reject_frame
-from pipeline.feeds.decode.lines import Position
+from pipeline.feeds.decode.ipc import require_bounded
+from pipeline.feeds.decode.lines import KEPT_LINE_BYTES, Position
 from pipeline.feeds.decode.shape import MAX_ELEMENTS
 from pipeline.feeds.decode.stream import ByteStream
 from rating.columnar.sharing import own_frame, shared_table
@@ -30,8 +31,11 @@ BATCH_ROWS = 1 << 16
 MAX_COLUMN_BYTES = 1 << 29
 MAX_COLUMN_VALUES = 1 << 26
 MAX_UNPACKED_BYTES = 256 << 20
+KEPT_CHUNK_BYTES = 64 << 20  # of the rows of a chunk together, if all are rejected
+KEPT_ROW_BYTES = 1 << 10  # of a row at least
 
 _ARROW_FILE = b"ARROW1"
+_STREAM_IN_FILE = 8  # where the stream begins: after the magic, which is filled up
 
 Ints = npt.NDArray[np.int64]
 
@@ -68,14 +72,16 @@ def _batches(path: Path, mapping: Mapping, start: Position, rows: int) -> Iterat
         if mapping.format.type == "parquet":
             yield from _parquet_batches(content, mapping, path, start.offset, rows)
             return
-        reader = pa.ipc.open_file(content) if head == _ARROW_FILE else pa.ipc.open_stream(content)
-        is_file = head == _ARROW_FILE
+        # A file in the random access form has the stream inside. It is read as such, so that what is read is what was
+        # checked, whatever the table of contents at its end says.
+        begin = _STREAM_IN_FILE if head == _ARROW_FILE else 0
+        content.seek(begin)
+        require_bounded(content)
+        content.seek(begin)
+        reader = pa.ipc.open_stream(content)
         _require(mapping, path, reader.schema)
         first = 1
-        batches: Iterable[pa.RecordBatch] = (
-            (reader.get_batch(index) for index in range(reader.num_record_batches)) if is_file else reader
-        )
-        for index, batch in enumerate(batches):
+        for index, batch in enumerate(reader):
             if index >= start.offset:
                 batch.validate(full=True)
                 yield index, first, batch
@@ -161,9 +167,10 @@ def _chunk(path: Path, mapping: Mapping, batch: pa.RecordBatch, first: int, grou
         if not _has(batch.schema, source, explode):
             continue
         if elements is not None and source.startswith(explode + "."):
-            text, wrong = _as_text(path, source, _inside(elements, source[len(explode) + 1 :].split(".")))
+            values = _inside(elements, source[len(explode) + 1 :].split("."))
+            text, wrong = _as_text(path, source, values, mapping.format.binary)
         else:
-            text, wrong = _as_text(path, source, _column(batch, source))
+            text, wrong = _as_text(path, source, _column(batch, source), mapping.format.binary)
             text, wrong = (text.gather(outer), wrong[outer]) if elements is not None else (text, wrong)
         columns[source] = text
         bad |= wrong
@@ -174,7 +181,8 @@ def _chunk(path: Path, mapping: Mapping, batch: pa.RecordBatch, first: int, grou
     raw = whole
     if bad.any():
         wrong_rows = np.unique(rows[outer[bad]])
-        rejects.append(reject_frame(wrong_rows, "encoding", "found bytes that are not UTF-8"))
+        said = 'found bytes that are not UTF-8; expected text, or binary = "hex" in [format] of the mapping'
+        rejects.append(reject_frame(wrong_rows, "encoding", said))
         raw = whole.filter(~pl.col("source_row").is_in(wrong_rows.tolist()))
     end = Position(group, first + count)
     lines = shared_table(whole)  # the folding thread also calls raw_lines
@@ -208,12 +216,17 @@ def _explode(lists: pa.Array, count: int) -> tuple[Ints, Ints, pa.Array, Ints]:
     return outer, within, lists.flatten().take(taken), long
 
 
-def _as_text(path: Path, source: str, array: pa.Array) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
-    """Return the values as text, and flags for values that are not UTF-8."""
+def _as_text(path: Path, source: str, array: pa.Array, binary: str) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
+    """Return the values as text, and flags for values that are not UTF-8. `binary` says how bytes are written."""
     kind = array.type
     fine = np.zeros(len(array), np.bool_)
+    if isinstance(kind, pa.BaseExtensionType):
+        text, wrong = _as_text(path, source, array.storage, binary)
+        return (_uuids(text) if kind.extension_name == "arrow.uuid" else text), wrong
+    if pa.types.is_run_end_encoded(kind):
+        return _as_text(path, source, pc.run_end_decode(array), binary)
     if pa.types.is_dictionary(kind):
-        values, wrong = _as_text(path, source, array.dictionary)
+        values, wrong = _as_text(path, source, array.dictionary, binary)
         index = pl.Series(pl.from_arrow(array.indices)).cast(pl.Int64)
         if not len(values):
             return pl.Series([None], dtype=pl.String).new_from_index(0, len(array)), fine
@@ -221,22 +234,17 @@ def _as_text(path: Path, source: str, array: pa.Array) -> tuple[pl.Series, npt.N
         return values.gather(index), at_fault
     if pa.types.is_null(kind):
         return pl.Series([None], dtype=pl.String).new_from_index(0, len(array)), fine
-    if (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-    ):
+    if pa.types.is_fixed_size_binary(kind) or (binary == "hex" and _is_bytes(kind)):
+        return pl.Series(pl.from_arrow(array.cast(pa.large_binary()))).bin.encode("hex"), fine
+    if _is_bytes(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         try:
             return pl.Series(pl.from_arrow(array.cast(pa.large_binary()).cast(pa.large_string()))), fine
         except pa.ArrowInvalid:
             return _decode_values(array)
-    if (
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_boolean(kind)
-    ):
+    if pa.types.is_decimal(kind):
+        wide = array if pa.types.is_decimal256(kind) else array.cast(pa.decimal256(76, kind.scale))
+        return pl.Series(pl.from_arrow(wide.cast(pa.large_string()))), fine
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         if pa.types.is_float16(kind):
             array = array.cast(pa.float32())
         return pl.Series(pl.from_arrow(array)).cast(pl.String), fine
@@ -247,7 +255,18 @@ def _as_text(path: Path, source: str, array: pa.Array) -> tuple[pl.Series, npt.N
         return moment.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f"), fine
     if pa.types.is_date(kind):
         return pl.Series(pl.from_arrow(array.cast(pa.date32()))).dt.to_string("%Y-%m-%d"), fine
-    raise MappingError(f"{path}: {source}: found a column of {kind}; expected text, numbers or times")
+    raise MappingError(f"{path}: {source}: found a column of {kind}; expected text, numbers, times, UUIDs or bytes")
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _uuids(digits: pl.Series) -> pl.Series:
+    """Return hexadecimal digits in the five groups of a UUID."""
+    groups = [digits.str.slice(start, length) for start, length in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
+    named = [group.alias(f"group_{number}") for number, group in enumerate(groups)]
+    return pl.DataFrame(named).select(pl.concat_str(pl.all(), separator="-")).to_series()
 
 
 def _decode_values(array: pa.Array) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
@@ -263,9 +282,15 @@ def _decode_values(array: pa.Array) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
 
 
 def _rows_as_json(rows: pa.Table, wanted: list[int], explode: str) -> list[bytes]:
-    """Return the mapped columns of source rows as nested JSON objects, which the same paths can read again."""
+    """Return the mapped columns of source rows as nested JSON objects, which the same paths can read again.
+
+    A row of more than KEPT_LINE_BYTES is cut off there, and earlier if the rows together are too many: a file may name
+    one long text in every row. What is cut off is no JSON, so it is not replayed by mistake.
+    """
+    kept = max(KEPT_ROW_BYTES, min(KEPT_LINE_BYTES, KEPT_CHUNK_BYTES // max(1, len(wanted))))
     found: dict[int, dict[str, Any]] = {row: {} for row in wanted}
-    for record in own_frame(rows).filter(pl.col("source_row").is_in(wanted)).iter_rows(named=True):
+    frame = own_frame(rows).filter(pl.col("source_row").is_in(wanted))
+    for record in frame.with_columns(pl.col(pl.String).str.head(kept)).iter_rows(named=True):
         target = found[record["source_row"]]
         element: dict[str, Any] = {}
         for path, value in record.items():
@@ -281,7 +306,7 @@ def _rows_as_json(rows: pa.Table, wanted: list[int], explode: str) -> list[bytes
             for step in before:
                 holder = holder.setdefault(step, {})
             holder.setdefault(last, []).append(element)
-    return [msgspec.json.encode(found[row]) for row in wanted]
+    return [msgspec.json.encode(found[row])[:kept] for row in wanted]
 
 
 def _put(target: dict[str, Any], steps: list[str], value: str) -> None:

@@ -1,14 +1,22 @@
-"""Decodes delimited text (CSV) into columns of text, one record on each physical line (F2, F5).
+"""Decodes delimited text (CSV) into columns of text (F2, F5).
 
-The plain version is Python's csv module on each line, which makes a Python object of every field. It is used only for
-lines that are hard to judge. Most blocks take the fast path: Polars parses the whole block, once it is certain that
-each line has as many fields as the header. Otherwise each line is judged alone, so a bad line never affects others: a
-quote that is not closed on its line does not swallow the lines after it.
+A record is a physical line. It is several lines, at most MAX_RECORD_LINES, if a quote is still open at the end of the
+first and the lines together make one well-formed record.
+
+The plain version is Python's csv module on each line, which makes a Python object of every field and takes 24 to 35
+times as long (benchmarks/plain_versions.py). It is used only for lines that are hard to judge. Most blocks take the
+fast path: Polars parses the whole block, once it is certain that each line has as many fields as the header. Otherwise
+each line is judged alone, so a bad line never affects others: a quote that is never closed, or does not make a record,
+does not swallow the lines after it.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +24,7 @@ import numpy.typing as npt
 import polars as pl
 
 from pipeline.feeds.decode.chunk import Chunk, merge_rejects, reject_frame
-from pipeline.feeds.decode.lines import BOM, LineBlock
+from pipeline.feeds.decode.lines import BOM, MAX_LINE_BYTES, MAX_RECORD_LINES, LineBlock
 from pipeline.feeds.decode.text import TextLines, decode_lines
 from rating.errors import MappingError
 from schemas.mapping import Mapping
@@ -38,6 +46,7 @@ class DelimitedDecoder:
         form = mapping.format
         self.header = header
         self._encoding = form.encoding
+        self._footer = None if form.footer is None else re.compile(form.footer.encode(form.encoding), re.MULTILINE)
         self._delimiter = form.delimiter
         self._quote = form.quote
         names = list(form.columns) if header is None else self._split_header(path, header)
@@ -50,10 +59,22 @@ class DelimitedDecoder:
         if block.too_long:
             rejects = reject_frame([block.first_row], "too_long", "the line is longer than 1 MiB")
             return self._chunk(block, self._empty(), [rejects])
+        if self._footer is not None and self._footer.search(block.data):
+            return self._decode_around_footers(block, self._footer)
         whole = self._decode_whole(block)
         if whole is not None:
             return self._chunk(block, whole, [])
         return self._decode_by_line(block)
+
+    def _decode_around_footers(self, block: LineBlock, footer: re.Pattern[bytes]) -> Chunk:
+        """Decode the block with blank lines in place of its footers, which keeps the numbers of the other lines."""
+        lines = block.data.split(b"\n")[:-1]
+        found = [number for number, line in enumerate(lines) if footer.search(line)]
+        footers = tuple(lines[number].rstrip(b"\r").decode(self._encoding, "replace") for number in found)
+        for number in found:
+            lines[number] = b""
+        blanked = LineBlock(b"".join(line + b"\n" for line in lines), block.first_row, block.lines, block.end)
+        return replace(self._decode_by_line(blanked), footers=footers)
 
     def _chunk(self, block: LineBlock, raw: pl.DataFrame, rejects: list[pl.DataFrame]) -> Chunk:
         return Chunk(raw, merge_rejects(rejects), block.raw_lines, block.end, self.header)
@@ -117,6 +138,12 @@ class DelimitedDecoder:
         rejects = list(text.rejects)
         fields = self._field_counts(text)
         good, odd, ragged = self._judge(text, fields)
+        joined = self._joined(
+            text, good, {row - block.first_row for part in text.rejects for row in part["source_row"]}
+        )
+        for first, last in joined.items():
+            for flags in (good, odd, ragged):
+                flags[first : last + 1] = False
         rows: list[pl.DataFrame] = []
         if good.any():
             kept = text.without(np.flatnonzero(~good))
@@ -130,12 +157,53 @@ class DelimitedDecoder:
             lines = np.flatnonzero(ragged)
             messages = [f"found {found} fields; expected {self._width}" for found in fields[lines].tolist()]
             rejects.append(reject_frame(lines + block.first_row, "malformed", messages))
+        odd[list(joined)] = True
         if odd.any():
-            frame, refused = self._read_odd(text, np.flatnonzero(odd), block.first_row)
+            frame, malformed = self._read_odd(text, np.flatnonzero(odd), block.first_row, joined)
             rows.append(frame)
-            rejects.append(refused)
+            rejects.append(malformed)
         raw = pl.concat(rows).sort("source_row") if len(rows) > 1 else rows[0] if rows else self._empty()
-        return self._chunk(block, raw, rejects)
+        chunk = self._chunk(block, raw, rejects)
+        if not joined:
+            return chunk
+        ends = {first + block.first_row: last + block.first_row for first, last in joined.items()}
+
+        def raw_lines(wanted: list[int]) -> list[bytes]:
+            return [b"\n".join(block.raw_lines([*range(row, ends.get(row, row) + 1)])) for row in wanted]
+
+        return replace(chunk, raw_lines=raw_lines)
+
+    def _joined(self, text: TextLines, good: Flags, rejected: set[int]) -> dict[int, int]:
+        """Return the last line of each record of several lines by its first line, both from 0.
+
+        Lines that are `rejected` are in no record. Neither are those that are `good` by themselves: the quotes before
+        and behind them are two faults, which must not cost them.
+        """
+        if not text.has(self._quote):
+            return {}
+        places = np.flatnonzero(text.bytes_view == ord(self._quote))
+        counts = np.bincount(np.searchsorted(text.newlines, places), minlength=len(text.newlines))
+        odd = np.flatnonzero(counts % 2).tolist()
+        found: dict[int, int] = {}
+        position = 0
+        while position + 1 < len(odd):
+            first, last = odd[position : position + 2]
+            size = int(text.newlines[last] - text.starts[first])
+            alone = good[first : last + 1].any()
+            near = not alone and last - first < MAX_RECORD_LINES and size <= MAX_LINE_BYTES
+            if near and rejected.isdisjoint(range(first, last + 1)) and self._is_record(text, first, last):
+                found[first] = last
+                position += 1
+            position += 1
+        return found
+
+    def _is_record(self, text: TextLines, first: int, last: int) -> bool:
+        content = text.data[int(text.starts[first]) : int(text.newlines[last])].decode("utf-8")
+        try:
+            records = list(self._reader(content))
+        except csv.Error:
+            return False
+        return len(records) == 1 and len(records[0]) == self._width
 
     def _judge(self, text: TextLines, fields: npt.NDArray[np.int64]) -> tuple[Flags, Flags, Flags]:
         """Return flags for each line: well formed; to be judged by the csv module; wrong number of fields.
@@ -191,9 +259,9 @@ class DelimitedDecoder:
         return count > 0, (wrong == 0) & (count % 2 == 0)
 
     def _read_odd(
-        self, text: TextLines, lines: npt.NDArray[np.int64], first_row: int
+        self, text: TextLines, lines: npt.NDArray[np.int64], first_row: int, joined: dict[int, int]
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Parse single lines with the csv module. Returns rows and rejects."""
+        """Parse single lines, and records of several lines, with the csv module. Returns rows and rejects."""
         rows: list[int] = []
         columns: list[list[str]] = [[] for _ in self._columns]
         refused: list[int] = []
@@ -201,11 +269,11 @@ class DelimitedDecoder:
         indices = list(self._columns.values())
         contents = text.split()
         for line in lines.tolist():
-            content = contents[line].decode("utf-8")
+            content = b"\n".join(contents[line : joined.get(line, line) + 1]).decode("utf-8")
             try:
-                fields = next(
-                    csv.reader([content], delimiter=self._delimiter, quotechar=self._quote or None, strict=True)
-                )
+                fields = next(self._reader(content))
+                if self._quote and line not in joined:
+                    self._require_no_end(content, fields)
             except (csv.Error, StopIteration) as error:
                 refused.append(line + first_row)
                 messages.append(f"found a line that is not CSV: {error}"[:200])
@@ -220,6 +288,16 @@ class DelimitedDecoder:
         data = {name: pl.Series(values, dtype=pl.String) for name, values in zip(self._columns, columns, strict=True)}
         frame = pl.DataFrame(data | {"source_row": pl.Series(rows, dtype=pl.Int64)})
         return frame, reject_frame(refused, "malformed", messages)
+
+    def _reader(self, content: str) -> Iterator[list[str]]:
+        quote = self._quote or None
+        return csv.reader(io.StringIO(content, newline=""), delimiter=self._delimiter, quotechar=quote, strict=True)
+
+    def _require_no_end(self, content: str, fields: list[str]) -> None:
+        """Raise csv.Error if the line ends a quoted value that began on another line: it is no record of its own."""
+        ends = (field.count(self._quote) % 2 and field.endswith(self._quote) for field in fields)
+        if content.count(self._quote) % 2 and any(ends):
+            raise csv.Error("a quoted value ends that does not begin on it")
 
     def _empty(self) -> pl.DataFrame:
         return pl.DataFrame(schema={name: pl.String() for name in self._columns} | {"source_row": pl.Int64()})

@@ -19,6 +19,8 @@ from pipeline.feeds.decode.json_lines import EXPLODED_CHUNK_BYTES
 from pipeline.feeds.decode.lines import BOM, KEPT_LINE_BYTES, MAX_BLOCK_LINES, MAX_LINE_BYTES, Position
 from pipeline.feeds.decode.shape import RecordShape
 from pipeline.feeds.decode.stream import ByteStream
+from pipeline.feeds.decode.unpacked import kind_of
+from rating.errors import SourceError
 from schemas.mapping import DOCUMENT_PREFIX, Mapping
 
 MAX_DOCUMENT_BYTES = 64 << 20
@@ -34,6 +36,8 @@ def document_chunks(path: Path, mapping: Mapping, start: Position, chunk_bytes: 
     """
     with ByteStream(path) as stream:
         data = stream.read_all(MAX_DOCUMENT_BYTES)
+    if (kind := kind_of(data)) is not None:
+        raise SourceError(f"{path}: found {kind}; expected a JSON document")
     data = data.removeprefix(BOM)
     if not data.strip() or start.offset < 0:
         return

@@ -18,6 +18,7 @@ from pipeline.feeds.decode.stream import ByteStream
 MAX_LINE_BYTES = 1 << 20
 MAX_BLOCK_LINES = 1 << 18
 KEPT_LINE_BYTES = 64 << 10
+MAX_RECORD_LINES = 64  # lines that a quoted line break may join to one record
 BOM = b"\xef\xbb\xbf"
 
 
@@ -83,22 +84,30 @@ class LineBlock:
         return [self.line(row - self.first_row) for row in rows]
 
 
-def cut_lines(stream: ByteStream, row: int, chunk_bytes: int) -> Iterator[LineBlock]:
+def cut_lines(stream: ByteStream, row: int, chunk_bytes: int, quote: str = "") -> Iterator[LineBlock]:
     """Yield the lines of `stream` from its current offset on, in blocks of about `chunk_bytes`.
 
-    The first line has number `row`. Keeps at most one block, or MAX_LINE_BYTES, in memory. Raises SourceError from the
-    stream.
+    The first line has number `row`. Lines of one record, which a `quote` that is still open joins, stay together. Keeps
+    at most one block, or a few MAX_LINE_BYTES, in memory. Raises SourceError from the stream.
     """
+    wanted = chunk_bytes
     while True:
-        window = stream.peek(chunk_bytes)
+        window = stream.peek(wanted)
         if not window:
             return
-        cut = len(window) if len(window) < chunk_bytes else window.rfind(b"\n") + 1
+        cut = len(window) if len(window) < wanted else window.rfind(b"\n") + 1
         if not cut:
             window = stream.peek(MAX_LINE_BYTES + 1)
             cut = window.find(b"\n") + 1 or (len(window) if len(window) <= MAX_LINE_BYTES else 0)
         if cut:
             cut = _before_long_line(window, cut)
+        if quote and cut and (cut < len(window) or len(window) == wanted):
+            together = _before_open_quote(window, cut, quote.encode())
+            if not together and wanted < chunk_bytes + 2 * MAX_LINE_BYTES:
+                wanted *= 2
+                continue
+            cut = together or cut
+        wanted = chunk_bytes
         if not cut:
             yield _skip_long_line(stream, window[:KEPT_LINE_BYTES], row)
             row += 1
@@ -110,10 +119,36 @@ def cut_lines(stream: ByteStream, row: int, chunk_bytes: int) -> Iterator[LineBl
         if lines > MAX_BLOCK_LINES:
             lines = MAX_BLOCK_LINES
             cut = int(np.flatnonzero(np.frombuffer(data, np.uint8) == 10)[lines - 1]) + 1
+            if quote:
+                cut = _before_open_quote(data, cut, quote.encode()) or cut
+                lines = data.count(b"\n", 0, cut)
             data = data[:cut]
         stream.skip(min(cut, len(window)))
         yield LineBlock(data, row, lines, Position(stream.offset, row + lines))
         row += lines
+
+
+def _before_open_quote(window: bytes, cut: int, quote: bytes) -> int:
+    """Return the end of the line before a line near the end of window[:cut] whose quote is still open; else `cut`."""
+    start = cut
+    for _ in range(2 * MAX_RECORD_LINES):
+        if not start:
+            break
+        start = window.rfind(b"\n", 0, start - 1) + 1
+    if quote not in window[start:cut]:
+        return cut
+    opened: int | None = None
+    number = since = 0
+    at = start
+    while at < cut:
+        end = window.find(b"\n", at, cut) + 1 or cut
+        number += 1
+        if opened is not None and number - since >= MAX_RECORD_LINES:
+            opened = None  # a stray quote, which joins no lines
+        if window.count(quote, at, end) % 2:
+            opened, since = (at, number) if opened is None else (None, since)
+        at = end
+    return cut if opened is None else opened
 
 
 def _before_long_line(window: bytes, cut: int) -> int:

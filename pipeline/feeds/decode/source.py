@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from pipeline.feeds.decode.document import document_chunks
 from pipeline.feeds.decode.json_lines import EXPLODED_CHUNK_BYTES, JsonLinesDecoder
 from pipeline.feeds.decode.lines import BOM, MAX_LINE_BYTES, Position, cut_lines
 from pipeline.feeds.decode.stream import ByteStream
-from rating.errors import MappingError
+from pipeline.feeds.decode.unpacked import kind_of
+from rating.errors import MappingError, SourceError
 from schemas.mapping import Mapping
 
 CHUNK_BYTES = 16 << 20
+
+_LINES_OF_A_TITLE = 30
+_SEPARATOR = re.compile(rb"(?:\xef\xbb\xbf)?\"?[sS][eE][pP]=(.)\"?\r?\n")  # names the delimiter to a spreadsheet
 
 
 def open_source(
@@ -46,16 +51,60 @@ def text_start(path: Path, mapping: Mapping, position: Position) -> tuple[bytes 
     form = mapping.format
     with ByteStream(path) as stream:
         window = stream.peek(MAX_LINE_BYTES + 1)
+        if stream.is_utf_16 and form.encoding != "utf-8":
+            raise MappingError(f"{path}: found text in UTF-16; expected {form.encoding}, as format.encoding says")
     if not window:
         return None
-    if form.type == "csv" and form.header:
-        size = window.find(b"\n") + 1 or len(window)
-        if size > MAX_LINE_BYTES:
-            raise MappingError(f"{path}:1: found a first line of more than 1 MiB; expected column names")
-        return window[:size].rstrip(b"\r\n"), position if position.offset else Position(size, 2)
-    if not position.offset and window.startswith(BOM):
-        return None, Position(len(BOM), position.row)
-    return None, position
+    if (kind := kind_of(window)) is not None:
+        raise SourceError(f"{path}: found {kind}; expected {form.type} text")
+    if form.type != "csv":
+        return None, Position(len(BOM), position.row) if not position.offset and window.startswith(BOM) else position
+    above, lines = _above(path, mapping, window)
+    if form.header:
+        size = window.find(b"\n", above) + 1 or len(window)
+        cut_off = size == len(window) > MAX_LINE_BYTES and not window.endswith(b"\n")
+        if size - above > MAX_LINE_BYTES or cut_off:
+            raise MappingError(f"{path}:{lines + 1}: found a first line of more than 1 MiB; expected column names")
+        header = window[above:size].rstrip(b"\r\n")
+        _require_names(path, mapping, window, header, lines)
+        return header, position if position.offset else Position(size, lines + 2)
+    if position.offset:
+        return None, position
+    return None, Position(above or (len(BOM) if window.startswith(BOM) else 0), position.row + lines)
+
+
+def _above(path: Path, mapping: Mapping, window: bytes) -> tuple[int, int]:
+    """Return the number of bytes and of lines before the header of a CSV file, or before its records."""
+    form = mapping.format
+    at = lines = 0
+    if (separator := _SEPARATOR.match(window)) is not None:
+        named = separator.group(1).decode("latin-1")
+        if named != form.delimiter:
+            raise MappingError(f"{path}:1: found sep={named}; expected {form.delimiter!r}, as format.delimiter says")
+        at, lines = separator.end(), 1
+    for _ in range(form.skip_lines):
+        at, lines = window.find(b"\n", at) + 1 or len(window), lines + 1
+    return at, lines
+
+
+def _require_names(path: Path, mapping: Mapping, window: bytes, header: bytes, lines: int) -> None:
+    """Raise MappingError if the header lacks a column and another line near it has all of them, as under a title."""
+    needed = {source.encode(mapping.format.encoding) for source, required in mapping.sources().items() if required}
+    delimiter, quote = mapping.format.delimiter.encode(), mapping.format.quote.encode()
+
+    def has_names(line: bytes) -> bool:
+        cells = line.removeprefix(BOM).rstrip(b"\r\n").split(delimiter)
+        return needed <= {cell.strip().strip(quote) if quote else cell.strip() for cell in cells}
+
+    if not needed or has_names(header):
+        return
+    for number, line in enumerate(window[: 1 << 16].split(b"\n")[:_LINES_OF_A_TITLE]):
+        if number != lines and has_names(line):
+            skipped = number - (1 if _SEPARATOR.match(window) else 0)
+            raise MappingError(
+                f"{path}:{lines + 1}: found a line that lacks columns of mapping {mapping.name!r}; line {number + 1} "
+                f"has them: write skip_lines = {skipped} under [format]"
+            )
 
 
 def _csv_chunks(path: Path, mapping: Mapping, position: Position, chunk_bytes: int) -> Iterator[Chunk]:
@@ -64,7 +113,7 @@ def _csv_chunks(path: Path, mapping: Mapping, position: Position, chunk_bytes: i
     header, position = found
     decoder = DelimitedDecoder(mapping, path, header)
     with ByteStream(path, position.offset) as stream:
-        for block in cut_lines(stream, position.row, chunk_bytes):
+        for block in cut_lines(stream, position.row, chunk_bytes, mapping.format.quote):
             yield decoder.decode(block)
 
 

@@ -1,4 +1,7 @@
-"""The uncompressed bytes of a source file (plain, gzip or zstd, recognised by magic number), in bounded memory.
+"""The uncompressed bytes of a source file, in bounded memory.
+
+A file may be plain, gzip, zstd, or a ZIP archive with one data file, recognised by magic number. Text in UTF-16 is read
+as UTF-8.
 
 A stream is read by looking ahead (`peek`) and consuming (`skip`), so that a reader can cut at line ends without keeping
 the whole file in memory.
@@ -14,6 +17,7 @@ from types import TracebackType
 
 import pyarrow as pa
 
+from pipeline.feeds.decode.unpacked import UNPACK_ERRORS, Member, Readable, Utf16, is_utf_16, is_zip
 from rating.errors import SourceError
 
 BOMB_FLOOR_BYTES = 256 << 20
@@ -43,17 +47,16 @@ class ByteStream:
         self.offset = 0
         self._buffer = b""
         self._fd = -1
-        self._inflate: pa.CompressedInputStream | None = None
+        self._inflate: Readable | None = None
+        self.is_utf_16 = False
         try:
             self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             facts = os.fstat(self._fd)
             if not stat.S_ISREG(facts.st_mode):
                 raise SourceError(f"{path}: is not a regular file; expected a feed file")
             self._size = facts.st_size
-            self.compression = compression_of(os.pread(self._fd, 4, 0))
-            if self.compression is not None:
-                self._inflate = pa.CompressedInputStream(pa.OSFile(str(path)), self.compression)
-        except (OSError, pa.ArrowException) as error:
+            self._open(os.pread(self._fd, 4, 0))
+        except (OSError, pa.ArrowException, *UNPACK_ERRORS) as error:
             self.close()
             raise self._failed(error) from None
         except SourceError:
@@ -61,6 +64,22 @@ class ByteStream:
             raise
         if offset:
             self._seek(offset)
+
+    def _open(self, head: bytes) -> None:
+        """Choose how the file is read by its first four bytes, and by those of what is packed in it."""
+        self.compression: str | None = "zip" if is_zip(head) else compression_of(head)
+        if self.compression == "zip":
+            self._inflate = Member(self.path)
+        elif self.compression is not None:
+            self._inflate = pa.CompressedInputStream(pa.OSFile(str(self.path)), self.compression)
+        if self._inflate is not None:
+            head = self._buffer = self._inflate.read(4)
+        if is_utf_16(head):
+            self.is_utf_16 = True
+            source = self._inflate or self.path.open("rb")
+            self._inflate = Utf16(source, head, self._buffer)
+            self._buffer = b""
+            self.compression = self.compression or "UTF-16"
 
     def peek(self, count: int) -> bytes:
         """Return the next `count` bytes without consuming them; fewer only at the end of the stream."""
@@ -140,7 +159,7 @@ class ByteStream:
         while count > 0:
             try:
                 block = self._inflate.read(min(count, _READ_BYTES))
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, pa.ArrowException, *UNPACK_ERRORS) as error:
                 raise self._failed(error) from None
             if not block:
                 break

@@ -50,9 +50,9 @@ class InForce:
 async def in_force(kafka: Kafka) -> InForce:
     """Return the effect of all messages of `commands` that a worker accepts, or will accept."""
     log, topic = Log(kafka), Topics(kafka.prefix).commands
-    found, registry = InForce(), Registry(kafka.partitions)
+    found, registry = InForce(), Registry(kafka.partitions, kafka.limit_bytes)
     async for message in log.read(topic, 0, 0, await log.end_offset(topic, 0)):
-        if registry.take(message.offset, message.value) is None:
+        if registry.take(message.offset, message.value, message.timestamp_us) is None:
             found.take(read_message(message.value, f"{topic}[0]@{message.offset}").entry())
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -15,22 +16,39 @@ from pipeline.streaming.kafka import Log
 from pipeline.streaming.raw.headers import marker
 from pipeline.streaming.stage.in_order import InOrder
 from pipeline.streaming.stage.inbox import Delivery, Inbox, Publish
+from pipeline.streaming.stage.position import Position, digest_of, same_as
+from pipeline.streaming.stage.waiting import Waiting
 from pipeline.streaming.topics import Topics
 
 _INBOX_BYTES: Final = 16 << 20
 
 
 class Accept:
-    """The stage of the topic of commands, which has one partition."""
+    """The stage of the topic of commands, which has one partition.
 
-    def __init__(self, topics: Topics, raw_partitions: int, follower: Follower, log: Log, publish: Publish) -> None:
+    Resumes at `position`, or at the beginning if that is None; `save` makes a position durable. Replies are no
+    position: others may write to their topic.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        raw_partitions: int,
+        follower: Follower,
+        log: Log,
+        publish: Publish,
+        position: Position | None,
+        save: Callable[[Position], Awaitable[None]],
+    ) -> None:
         self.inbox = Inbox(_INBOX_BYTES)
+        self.waiting = Waiting()
+        self._save = save
         self._topics = topics
         self._raw_partitions = raw_partitions
         self._follower = follower
-        self._log = log
         self._publish = publish
-        self._source = InOrder(self.inbox, log, topics.commands, 0, 0)
+        start = Position() if position is None else position
+        self._source = InOrder(self.inbox, log, topics.commands, 0, start.next_offset, same_as(start.digest))
 
     @property
     def next_offset(self) -> int:
@@ -38,10 +56,7 @@ class Accept:
         return self._source.next_offset
 
     async def run(self) -> None:
-        """Handle the messages of the inbox until cancelled. Resumes after the message that the last reply answers."""
-        last = await self._log.last_message(self._topics.replies, 0)
-        if last is not None:
-            self._source.next_offset = msgspec.json.decode(last.value, type=Reply).offset + 1
+        """Handle the messages of the inbox until cancelled."""
         await self._source.begin()
         while True:
             for delivery in await self._source.take(_INBOX_BYTES):
@@ -49,7 +64,8 @@ class Accept:
                 delivery.ack()
 
     async def _accept(self, delivery: Delivery) -> None:
-        await self._follower.reached(delivery.offset)
+        with self.waiting.for_what(f"waits until offset {delivery.offset} is folded"):
+            await self._follower.reached(delivery.offset)
         refused = self._follower.refusal(delivery.offset)
         if refused is None:
             brings_cards, parts = await asyncio.to_thread(self._parts, delivery)
@@ -67,6 +83,7 @@ class Accept:
                 await self._send([(self._topics.raw, at, raw.value, raw.headers) for at in range(self._raw_partitions)])
         reply = msgspec.json.encode(Reply(delivery.offset, refused is None, refused or ""))
         await self._send([(self._topics.replies, 0, reply, ())])
+        await self._save(Position(delivery.offset + 1, digest_of(delivery)))
 
     def _parts(self, delivery: Delivery) -> tuple[bool, list[list[bytes]]]:
         """Return whether an accepted message is a catalogue, and its messages for each journal partition."""

@@ -40,6 +40,23 @@ async def ensure_topics(kafka: Kafka) -> list[str]:
         return [layout.name for layout in missing]
 
 
+async def require_topics(kafka: Kafka) -> None:
+    """Raise ConfigError if a topic has another number of partitions than configured, or is gone.
+
+    Faust does not see partitions that are added while it runs, so their messages would be ignored.
+    """
+    async with admin_of(kafka) as admin:
+        wanted = layouts(kafka)
+        found = await admin.describe_topics([layout.name for layout in wanted])
+        gone = [one["topic"] for one in found if one["error_code"] == errors.UnknownTopicOrPartitionError.errno]
+        if gone:
+            raise ConfigError(
+                f"topic {gone[0]}: found none any more; expected what the workers made: restore it from a mirror, or "
+                "begin a new fleet with another prefix, app and history"
+            )
+        _check_partitions(wanted, found)
+
+
 def _raise_not_made(kafka: Kafka, name: str, code: int, said: str | None) -> None:
     kind = errors.for_code(code)
     if kind in FORBIDDEN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from pipeline.streaming.topics import Topics, largest_message_bytes
 from rating.errors import StorageError, WorldError
 
 _POLL_MS: Final = 500
+BROKERS_TIME: Final = 1  # type of a timestamp that the broker set (LogAppendTime)
 _FETCH_BYTES: Final = 8 << 20
 
 Headers = Sequence[tuple[str, bytes]]
@@ -28,6 +30,15 @@ class LogMessage(NamedTuple):
     key: bytes | None
     value: bytes
     headers: Headers
+    is_brokers_time: bool = False  # False if the sender chose the timestamp
+
+
+class Bounds(NamedTuple):
+    """The first offset and the end of a partition, and the message that was asked for; None if it is not there."""
+
+    begin: int
+    end: int
+    message: LogMessage | None
 
 
 class Log:
@@ -84,6 +95,25 @@ class Log:
             since = (await consumer.end_offsets([place]))[place] if found is None else found.offset
         return begin, max(begin, since)
 
+    async def bounds(self, topic: str, partition: int, offset: int = -1) -> Bounds:
+        """Return begin and end of a partition, and its message at `offset` if that is between them.
+
+        Raises WorldError if the broker does not return the message within REQUEST_S.
+        """
+        place = TopicPartition(topic, partition)
+        async with self._consumer(topic, [partition], {"max_partition_fetch_bytes": 1}) as consumer:
+            begin = (await consumer.beginning_offsets([place]))[place]
+            end = (await consumer.end_offsets([place]))[place]
+            if not begin <= offset < end:
+                return Bounds(begin, end, None)
+            consumer.seek(place, offset)
+            async with asyncio.timeout(REQUEST_S):
+                while not (got := (await consumer.getmany(place, timeout_ms=_POLL_MS)).get(place)):
+                    if await consumer.position(place) > offset:
+                        return Bounds(begin, end, None)
+            first = _message_of(got[0])
+            return Bounds(begin, end, first if first.offset == offset else None)
+
     async def last_message(self, topic: str, partition: int) -> LogMessage | None:
         """Return the newest message of a partition, or None if it is empty. Not for compacted topics."""
         end = await self.end_offset(topic, partition)
@@ -121,9 +151,7 @@ class Log:
                     if end is not None and record.offset >= end:
                         return
                     at = record.offset + 1
-                    yield LogMessage(
-                        record.offset, record.timestamp * 1000, record.key, record.value or b"", record.headers
-                    )
+                    yield _message_of(record)
                 position = await consumer.position(place)  # also moves past messages that compaction has removed
                 if position > at or got:
                     heard_s, at = time.monotonic(), max(at, position)
@@ -163,6 +191,17 @@ class Log:
                 yield consumer
             finally:
                 await consumer.stop()
+
+
+def _message_of(record: Any) -> LogMessage:
+    return LogMessage(
+        record.offset,
+        record.timestamp * 1000,
+        record.key,
+        record.value or b"",
+        record.headers,
+        record.timestamp_type == BROKERS_TIME,
+    )
 
 
 class Ends:

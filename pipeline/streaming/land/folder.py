@@ -251,7 +251,7 @@ class PartitionLanding:
         try:
             self._landed = _landed_in(directory.manifest, self._folder)
             with storage_errors(self._folder, "open the folder of a partition"):
-                (self._folder / READERS).touch()
+                (self._folder / READERS).touch(0o600)
         except BaseException:
             directory.close()
             raise
@@ -347,7 +347,7 @@ def _rows_of(manifest: Manifest, name: str) -> int:
 def _unread(folder: Path) -> Iterator[bool]:
     """Yield True if nobody is reading the folder. Until the end of the block no reader can start then."""
     with storage_errors(folder, "look for readers of the folder"):
-        lock = os.open(folder / READERS, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(folder / READERS, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,7 +5,11 @@ Each entry goes to the journal partition of its account.
 The entries of a raw message depend on two logs alone: on the bytes of the message, and on the catalogues accepted up to
 the last marker before it in its raw partition. So any worker may mediate it again: the fence of its source, the highest
 source position already applied, skips entries that the journal has already. Only two things depend on how many messages
-were read together: the arrival time of single records, and which single records share an entry.
+were read together: the arrival time of single records, and which single records share an entry. A message whose time is
+ahead of the machine's clock is rejected; if it is mediated again after that time, it is usage as well.
+
+Nothing that a message contains stops a lane. A message that cannot be mediated, whatever it raises, becomes one
+rejected record with its first 64 KiB (F5). One that cannot even be rejected is reported as `Unmediated`.
 """
 
 from __future__ import annotations
@@ -18,9 +22,10 @@ from typing import Final, NamedTuple, Protocol
 
 from pipeline.history.originals import stretches
 from pipeline.journal.entries import Entry, Rejects, Usage
-from pipeline.journal.messages import Fence, messages_of
+from pipeline.journal.messages import LIMIT_BYTES, Fence, messages_of
 from pipeline.journal.router import Router
-from pipeline.streaming.raw.headers import RawMessage, instant_of
+from pipeline.streaming.failures import ANY_FAILURE, said
+from pipeline.streaming.raw.headers import NO_ORIGINS, Origins, RawMessage, arrival_of, instant_of
 from pipeline.streaming.raw.reading import Numbered, Readers, Reading
 from schemas import mapping as feeds
 
@@ -32,6 +37,13 @@ class Mark(NamedTuple):
 
     raw_offset: int
     catalogue_offset: int
+
+
+class Unmediated(NamedTuple):
+    """A message that could not even become a rejected record: its raw offset, and why."""
+
+    raw_offset: int
+    why: str
 
 
 class NotYet(Exception):
@@ -61,13 +73,18 @@ class Catalogues(Protocol):
         """Return the router for the catalogues accepted up to and including an offset; -1 means none."""
         ...
 
+    def has_catalogue(self, offset: int) -> bool:
+        """Return whether the message at an offset below `next_offset` is an accepted catalogue."""
+        ...
+
 
 @dataclass
 class Mediated:
     """The result of mediating raw messages.
 
     `journal` has (journal partition, message) in the order in which they must be sent. `marks` are the new marks.
-    `records` counts usage records and `rejected` rejected records. `next_offset` is the raw offset after the last
+    `records` counts usage records and `rejected` rejected records; `unread` counts messages that became one rejected
+    record as a whole. `unmediated` are the messages that left nothing. `next_offset` is the raw offset after the last
     message.
     """
 
@@ -76,10 +93,23 @@ class Mediated:
     marks: tuple[Mark, ...] = ()
     records: int = 0
     rejected: int = 0
+    unread: int = 0
+    unmediated: list[Unmediated] = field(default_factory=list)
+
+    def add(self, other: Mediated) -> None:
+        """Add what later messages left."""
+        self.journal += other.journal
+        self.records += other.records
+        self.rejected += other.rejected
+        self.unread += other.unread
+        self.unmediated += other.unmediated
 
 
 class Lane:
-    """The mediation of one raw partition. `marks` are the markers that an earlier owner of the partition has read."""
+    """The mediation of one raw partition. `marks` are the markers that an earlier owner of the partition has read.
+
+    Messages of the journal have at most `limit_bytes`. Packed records may come from `origins` only.
+    """
 
     def __init__(
         self,
@@ -88,42 +118,82 @@ class Lane:
         registry: Catalogues,
         mappings: Mapping[str, feeds.Mapping],
         marks: Sequence[tuple[int, int]] = (),
+        *,
+        origins: Origins = NO_ORIGINS,
+        limit_bytes: int = LIMIT_BYTES,
     ) -> None:
         self.topic = topic
         self.partition = partition
         self.marks = tuple(Mark(*mark) for mark in marks)
         self._registry = registry
-        self._readers = Readers(topic, partition, mappings)
+        self._limit_bytes = limit_bytes
+        self._readers = Readers(topic, partition, mappings, origins)
 
-    def take(self, messages: Sequence[Numbered]) -> Mediated:
+    def take(
+        self, messages: Sequence[Numbered], *, now_us: int | None = None, commands_end: int | None = None
+    ) -> Mediated:
         """Mediate consecutive messages.
 
         They may begin at any offset that was reached before, so messages may be repeated. Each record ends up in the
         journal, as usage or as a rejected record, whatever the messages contain (F5). Raises NotYet, without any
         effect, if a marker among the messages is ahead of the registry.
+
+        `now_us` is the machine's clock: times more than a day ahead of it are rejected. `commands_end` is the end of
+        the command log, found after the messages were read: a marker of a later catalogue is false, and has no effect.
         """
         known = len(self.marks)
-        marks = self._marked(messages)
+        marks = self._marked(messages, commands_end)
         done = Mediated(messages[-1][0] + 1 if messages else 0, marks=marks[known:])
         self.marks = marks
-        for group in _groups(messages):
+        for group in _groups(messages, now_us):
             offset, _, first = group[0]
-            if _catalogue_of(first) is not None:
-                continue
-            router = self._registry.router_at(self._catalogue_at(offset, marks))
-            if first.is_chunk:
-                fence = Fence(self.topic, self.partition, offset)
-                reading = self._readers.chunk(*group[0])
-                if reading.origin is not None:  # so that a record packed twice is applied once
-                    fence = Fence.run(*reading.origin, via=(self.partition, offset))
-            else:
-                fence = Fence.run(self.topic, self.partition)
-                reading = self._readers.run(group)
-            _Parts(router, fence, self.partition % router.partitions, done).send(reading)
+            if _catalogue_of(first) is None:
+                router = self._registry.router_at(self._catalogue_at(offset, marks))
+                done.add(self._mediated(group, router, now_us))
         return done
 
-    def _marked(self, messages: Sequence[Numbered]) -> tuple[Mark, ...]:
-        """Return all marks up to the end of the messages. Raises NotYet if a mark is ahead of the registry."""
+    def _mediated(self, group: Sequence[Numbered], router: Router, now_us: int | None) -> Mediated:
+        """Mediate a chunk, or single records that can be read together. Raises nothing, whatever they contain."""
+        try:
+            return self._parts(router, *self._read(group, now_us))
+        except ANY_FAILURE as failure:
+            if len(group) > 1:  # so that a bad record costs only itself
+                half = len(group) // 2
+                done = self._mediated(group[:half], router, now_us)
+                done.add(self._mediated(group[half:], router, now_us))
+                return done
+            return self._refused(group[0], router, said(failure))
+
+    def _read(self, group: Sequence[Numbered], now_us: int | None) -> tuple[Fence, Reading]:
+        offset, timestamp_us, first = group[0]
+        if not first.is_chunk:
+            return Fence.run(self.topic, self.partition), self._readers.run(group, now_us)
+        reading = self._readers.chunk(offset, timestamp_us, first, now_us)
+        if reading.origin is None:
+            return Fence(self.topic, self.partition, offset), reading
+        # The offsets of the source topic, so that a record packed twice is applied once.
+        return Fence.run(*reading.origin, via=(self.partition, offset)), reading
+
+    def _refused(self, one: Numbered, router: Router, why: str) -> Mediated:
+        """Return the message as one rejected record; if that fails too, as an Unmediated."""
+        fence = Fence.run(self.topic, self.partition)
+        if one[2].is_chunk:
+            fence = Fence(self.topic, self.partition, one[0])
+        try:
+            return self._parts(router, fence, self._readers.unread([one], f"the message cannot be mediated: {why}"))
+        except ANY_FAILURE as failure:
+            return Mediated(one[0] + 1, unmediated=[Unmediated(one[0], f"{why}; as a reject: {said(failure)}")])
+
+    def _parts(self, router: Router, fence: Fence, reading: Reading) -> Mediated:
+        done = Mediated(0, unread=reading.unread)
+        _Parts(router, fence, self.partition % router.partitions, done, self._limit_bytes).send(reading)
+        return done
+
+    def _marked(self, messages: Sequence[Numbered], commands_end: int | None) -> tuple[Mark, ...]:
+        """Return all marks up to the end of the messages. Raises NotYet if a mark is ahead of the registry.
+
+        A marker counts only if the command log has an accepted catalogue at the offset that it names.
+        """
         marks = self.marks
         if marks and marks[-1].catalogue_offset >= self._registry.next_offset:
             raise NotYet(marks[-1].catalogue_offset)  # an earlier owner of the partition has read it
@@ -133,8 +203,11 @@ class Lane:
             if catalogue is None or catalogue <= self._catalogue_at(offset, marks):
                 continue
             if catalogue >= self._registry.next_offset:
+                if commands_end is not None and catalogue >= commands_end:
+                    continue
                 raise NotYet(catalogue)
-            marks = (*marks, Mark(offset, catalogue))
+            if self._registry.has_catalogue(catalogue):
+                marks = (*marks, Mark(offset, catalogue))
         return marks
 
     @staticmethod
@@ -149,17 +222,20 @@ def _catalogue_of(message: RawMessage) -> int | None:
     return int(text) if text and text.isdigit() and len(text) <= 18 else None
 
 
-def _groups(messages: Sequence[Numbered]) -> Iterator[list[Numbered]]:
+def _groups(messages: Sequence[Numbered], now_us: int | None) -> Iterator[list[Numbered]]:
     """Group messages in order: each chunk or marker alone, single records in runs that can be read together."""
     run: list[Numbered] = []
     size_bytes = 0
     headers: tuple[tuple[str, bytes], ...] | None = None
-    key: tuple[bytes | None, ...] | None = None
+    of_headers: tuple[bytes | None, ...] | None = None
+    key: tuple[object, ...] | None = None
     for one in messages:
         former = key
         if one[2].headers != headers:
             headers = one[2].headers
-            key = _run_key(one[2])
+            of_headers = _run_key(one[2])
+        # Records whose time may not count are rejected, so the others must not be in a run with them.
+        key = None if of_headers is None else (*of_headers, arrival_of(one[1], one[2], now_us)[1])
         if run and (key != former or size_bytes > RUN_BYTES):
             yield run
             run, size_bytes = [], 0
@@ -188,8 +264,9 @@ class _Parts:
     `fence` belongs to one message, whose parts are counted, or to a run of single records, whose rows carry offsets.
     """
 
-    def __init__(self, router: Router, fence: Fence, rejects_at: int, done: Mediated) -> None:
+    def __init__(self, router: Router, fence: Fence, rejects_at: int, done: Mediated, limit_bytes: int) -> None:
         self._router = router
+        self._limit_bytes = limit_bytes
         self._rejects_at = rejects_at
         self._fences = [fence] * router.partitions
         self._rejected = fence  # rejected records have a count of their own
@@ -214,4 +291,4 @@ class _Parts:
         self._done.rejected += reading.rejected.num_rows
 
     def _journal(self, at: int, entry: Entry | Rejects, fence: Fence) -> None:
-        self._done.journal += [(at, content) for content in messages_of(entry, fence)]
+        self._done.journal += [(at, content) for content in messages_of(entry, fence, self._limit_bytes)]

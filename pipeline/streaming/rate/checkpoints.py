@@ -32,10 +32,10 @@ from pipeline.streaming.rate.fold import PartitionFold
 from rating.dedupe.runs import joined
 from rating.dedupe.seen import DIGESTS, UNNAMED_DIGESTS, Columns, Run, Seen, require_digests, run_of
 from rating.errors import StorageError, WorldError
+from rating.queried_state import HISTORIES, STEADY
 from rating.state import State
 
 FORMAT: Final = 1
-_STEADY: Final = ("cards", "plan_history", "pool_history")
 _FACTS: Final = "facts"
 _SEEN: Final = "seen"
 _ROWS: Final = 1 << 14  # rows of a table in one segment; halved while they exceed a message
@@ -61,6 +61,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     tables: dict[str, tuple[Segment, ...]]
     runs: tuple[tuple[Segment, ...], ...]
     digests: str = UNNAMED_DIGESTS  # of the seen keys
+    checksum: int | None = None  # of the last applied message, by which its log is recognised
 
     def segments(self) -> Iterator[Segment]:
         for segments in (*self.tables.values(), *self.runs):
@@ -116,6 +117,7 @@ class Draft:
     tables: dict[str, pa.Table]
     steady: dict[str, pl.DataFrame]
     groups: list[list[Run]]
+    checksum: int | None
     former: Kept | None
     _kept: Kept | None = field(default=None)
 
@@ -137,8 +139,8 @@ class Draft:
                     yield written.key.encode(), content
             tables[name] = tuple(found)
         if self.former is not None:
-            for name in _STEADY:
-                tables.setdefault(name, self.former.manifest.tables.get(name, ()))
+            former = self.former.manifest.tables
+            tables = {name: former[name] for name in STEADY if name in former} | tables
         runs, merged = list[tuple[Run, tuple[Segment, ...]]](), list[tuple[tuple[Run, ...], Run]]()
         written_before = {} if self.former is None else {id(run): segments for run, segments in self.former.runs}
         place = 0
@@ -165,6 +167,7 @@ class Draft:
             tables,
             tuple(segments for _, segments in runs),
             DIGESTS,
+            self.checksum,
         )
         content = msgspec.json.encode(manifest)
         if len(content) > LIMIT_BYTES:
@@ -227,11 +230,12 @@ def draft(fold: PartitionFold, former: Kept | None) -> Draft:
     catalogue = state.catalogue
     nothing = catalogue.cards.clear()
     # Leave out tables that never change in place: keeping a reference to them costs nothing.
-    spells = state.plan_history.clear()
-    lean = replace(state, catalogue=replace(catalogue, cards=nothing), plan_history=spells, pool_history=spells)
+    histories = {name: getattr(state, name) for name in HISTORIES}
+    empty = {name: frame.clear() for name, frame in histories.items()}
+    lean = replace(state, catalogue=replace(catalogue, cards=nothing), **empty)
     facts, tables = lean.snapshot()
     changed = former is None or former.manifest.generation != state.generation
-    steady = {"cards": catalogue.cards, "plan_history": state.plan_history, "pool_history": state.pool_history}
+    steady = {"cards": catalogue.cards, **histories}
     return Draft(
         fold.partition,
         fold.applied,
@@ -240,9 +244,10 @@ def draft(fold: PartitionFold, former: Kept | None) -> Draft:
         state.seen.today,
         Fences.from_bytes(fold.fences.to_bytes()),
         facts,
-        {name: _copied(table) for name, table in tables.items() if name not in _STEADY},
+        {name: _copied(table) for name, table in tables.items() if name not in STEADY},
         steady if changed else {},
         planned([[run] for run in runs]),
+        fold.checksum,
         former,
     )
 
@@ -283,7 +288,8 @@ def _restored(partition: int, key: bytes, manifest: _Manifest, items: Mapping[by
             f"base {key.decode()}: found content of another shape ({error}); expected that of this version of weir: "
             "use the one that wrote it, or remove the bases of this partition so that its journal is folded again"
         ) from error
-    fold = PartitionFold(partition, state, applied=manifest.applied, fences=Fences(manifest.fences))
+    at, fences = manifest.applied, Fences(manifest.fences)
+    fold = PartitionFold(partition, state, applied=at, fences=fences, checksum=manifest.checksum)
     # Keys that are not newer and not part of this checkpoint: earlier checkpoints, and segments of an unfinished one.
     mine, end = f"{partition}/".encode(), _made_at(key)
     kept = Kept(key, manifest, tuple(runs))
@@ -391,7 +397,7 @@ def _whole(parts: list[pa.Table], name: str) -> pa.Table:
     The steady tables, which are the largest, stay chunked: their reader rechunks them itself.
     """
     table = pa.concat_tables(parts)
-    return table if name in _STEADY else table.unify_dictionaries().combine_chunks()
+    return table if name in STEADY else table.unify_dictionaries().combine_chunks()
 
 
 def _to_ipc(table: pa.Table) -> bytes:

@@ -32,6 +32,8 @@ from rating.state import State
 from rating.step import Step
 from schemas.usage import RecordType, UsageBatch
 
+# Of an output: each of its messages names all of them, so their number bounds what is left for rows.
+_MOST_PARTS: Final = 256
 _ACTIVATED: Final = "activated"  # a card without a status counts as activated (C1)
 
 
@@ -80,16 +82,23 @@ class Opened:
 class PartitionFold:
     """The state of one partition, and the position in the journal up to which entries have been applied.
 
-    `applied` is the offset of the last applied message, or -1. `fences` hold, for each source partition, the highest
-    source position already applied.
+    `applied` is the offset of the last applied message, or -1, and `checksum` its checksum, or None if that is not
+    known. `fences` hold, for each source partition, the highest source position already applied.
     """
 
     def __init__(
-        self, partition: int, state: State | None = None, *, applied: int = -1, fences: Fences | None = None
+        self,
+        partition: int,
+        state: State | None = None,
+        *,
+        applied: int = -1,
+        fences: Fences | None = None,
+        checksum: int | None = None,
     ) -> None:
         self.partition = partition
         self.engine = Engine(State() if state is None else state, partition)
         self.applied = applied
+        self.checksum = checksum
         self.sizes = self._sizes()  # cards, counters and seen keys after the last entry; any thread may read them
         self.fences = Fences() if fences is None else fences
         # Opening runs ahead of applying, so it has an offset and fences of its own.
@@ -128,15 +137,16 @@ class PartitionFold:
         return self._fold([opened], originals, baseline)
 
     def steps(self, opened: Sequence[Opened]) -> tuple[Output | None, Sequence[Opened]]:
-        """Apply entries up to the first that wants history. Returns one output for all of them, and the entries left.
+        """Apply entries up to the first that wants history, and some hundreds at most.
 
-        The output is None if the first entry wants history or there are no entries.
+        Returns one output for all of them, and the entries left. The output is None if the first entry wants history or
+        there are no entries.
         """
         folded: list[Output] = []
-        at = 0
-        while at < len(opened) and not opened[at].wants_history:
-            end = _alike(opened, at)
-            folded.append(self._fold(opened[at:end]))
+        some, at = opened[:_MOST_PARTS], 0
+        while at < len(some) and not some[at].wants_history:
+            end = _alike(some, at)
+            folded.append(self._fold(some[at:end]))
             at = end
         return (Output.joined(folded) if folded else None), opened[at:]
 
@@ -163,7 +173,7 @@ class PartitionFold:
             output = self._other(first, baseline)
         for one in opened:
             self.fences.take(one.message)
-        self.applied = opened[-1].offset
+        self.applied, self.checksum = opened[-1].offset, opened[-1].message.checksum
         self.sizes = self._sizes()
         return output
 
@@ -222,7 +232,11 @@ class PartitionFold:
         return self._output(offset, [part], step, rated=step.rated, rejected=rejected, statuses=statuses)
 
     def _output(self, offset: int, parts: Sequence[Part], step: Step, **tables: pa.Table) -> Output:
-        tables = {"gaps": step.gaps, "results": step.results, "statuses": EMPTY["statuses"]} | tables
+        tables = (
+            {name: getattr(step, name) for name in ("gaps", "results", "charges")}
+            | {"statuses": EMPTY["statuses"]}
+            | tables
+        )
         return Output(self.partition, offset, tuple(parts), tables, tuple(one for one in step.outcomes if len(one)))
 
 
@@ -254,7 +268,8 @@ def _alike(opened: Sequence[Opened], start: int) -> int:
 
 def _facts(batch: UsageBatch) -> tuple[object, ...]:
     """Return the properties that batches must share to be folded as one."""
-    return batch.feed, batch.received_at_us, batch.cumulative, batch.rows.columns
+    facts = batch.feed, batch.received_at_us, batch.cumulative, batch.counter_bits, batch.labels
+    return *facts, batch.rows.columns
 
 
 def _placed(batches: Sequence[UsageBatch]) -> UsageBatch:

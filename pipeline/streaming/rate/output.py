@@ -170,6 +170,11 @@ class Output:
         return self.tables["results"]
 
     @property
+    def charges(self) -> pa.Table:
+        """Rows of schemas.tables.CHARGES."""
+        return self.tables["charges"]
+
+    @property
     def rejected(self) -> pa.Table:
         """Rows of schemas.tables.REJECTED.
 

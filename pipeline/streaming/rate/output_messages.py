@@ -42,7 +42,6 @@ _UNPACKED: Final = pa.ipc.IpcReadOptions(use_threads=False)
 _ROW_BYTES: Final = 128  # first estimate of a row's size, rather too large
 _FILL: Final = 0.93  # of a piece, to leave room because row sizes are estimated from earlier rows
 _MORE_BYTES: Final = 512  # size of the head without its parts
-_PART_BYTES: Final = 160
 _FILLED: Final = ("reject_id", "raw", "raw_header")
 
 
@@ -109,7 +108,7 @@ def encode(output: Output, limit_bytes: int = LIMIT_BYTES) -> list[bytes]:
 
 def packed(output: Output, limit_bytes: int = LIMIT_BYTES) -> list[Packed]:
     """Like `encode`, with the piece that `decode` would return for each message (same values in the same chunks)."""
-    room = limit_bytes - _MORE_BYTES - _PART_BYTES * len(output.parts)
+    room = limit_bytes - _MORE_BYTES - len(msgspec.json.encode(output.parts))
     streams: list[list[_Stream]] = [[]]
     left, digest = room, 0
     for name, table in output.all_tables().items():

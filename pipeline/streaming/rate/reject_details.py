@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
 
-from pipeline.journal.messages import Fence
+from pipeline.journal.messages import LIMIT_BYTES, Fence
+from pipeline.streaming.failures import ANY_FAILURE
 from pipeline.streaming.rate.output_messages import Output, fill_rejected, refused_rows
 from pipeline.streaming.rate.recent import RecentRaw
-from pipeline.streaming.raw.reading import Origin, kept_line, origin_of
+from pipeline.streaming.raw.bounds import kept_line
+from pipeline.streaming.raw.reading import Origin, origin_of
+from rating.errors import WorldError
+
+_RAW_BYTES_FIELD: Final = len(',"raw_bytes":123456789')
 
 
 async def with_raw_bytes(output: Output, raw: RecentRaw) -> Output:
@@ -19,8 +25,18 @@ async def with_raw_bytes(output: Output, raw: RecentRaw) -> Output:
 
     If the topic no longer has a message, its records get empty raw bytes and an id made from their topic position.
     """
-    found = {one.fence: await origin_at(one.fence, one.rows, raw) for one in refused_rows(output)}
+    found = {one.fence: await _origin_or_none(one.fence, one.rows, raw) for one in refused_rows(output)}
     return fill_rejected(output, lambda fence, rows: found[fence])
+
+
+async def _origin_or_none(fence: Fence, rows: Sequence[int], raw: RecentRaw) -> Origin:
+    """Return the origin of rows, with empty lines if the topic has another message there by now."""
+    try:
+        return await origin_at(fence, rows, raw)
+    except WorldError:
+        raise
+    except ANY_FAILURE:
+        return Origin(f"{fence.topic}[{fence.partition}]@{fence.offset}", None, [b""] * len(rows))
 
 
 async def origin_at(fence: Fence, rows: Sequence[int], raw: RecentRaw) -> Origin:
@@ -44,8 +60,11 @@ async def origin_at(fence: Fence, rows: Sequence[int], raw: RecentRaw) -> Origin
     return Origin(place, header, [kept_line(messages[row].value) if row in messages else b"" for row in rows])
 
 
-def reject_messages(output: Output) -> list[bytes]:
-    """Return one JSON object for each rejected record, with its raw bytes in base64."""
+def reject_messages(output: Output, limit_bytes: int = LIMIT_BYTES) -> list[bytes]:
+    """Return one JSON object of at most `limit_bytes` for each rejected record, with its raw bytes in base64.
+
+    One that would be larger lacks its header line; if that is not enough, `raw` is cut, and `raw_bytes` is its length.
+    """
     if not output.rejected.num_rows:
         return []
     names = output.rejected.column_names
@@ -53,4 +72,17 @@ def reject_messages(output: Output) -> list[bytes]:
         (column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column).to_pylist()
         for column in output.rejected.columns
     ]
-    return [msgspec.json.encode(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+    return [_fitting(dict(zip(names, row, strict=True)), limit_bytes) for row in zip(*columns, strict=True)]
+
+
+def _fitting(row: dict[str, Any], limit_bytes: int) -> bytes:
+    content = msgspec.json.encode(row)
+    if len(content) <= limit_bytes:
+        return content
+    content = msgspec.json.encode(row | {"raw_header": None})
+    if len(content) <= limit_bytes:
+        return content
+    raw = row["raw"] or b""
+    over_bytes = len(content) + _RAW_BYTES_FIELD - limit_bytes
+    kept = raw[: max(0, len(raw) - (over_bytes * 3 // 4 + 3))]
+    return msgspec.json.encode(row | {"raw_header": None, "raw": kept, "raw_bytes": len(raw)})

@@ -8,7 +8,7 @@ which uses the state afterwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -97,10 +97,12 @@ async def restored(
 
 def _fold(fold: PartitionFold, opened: list[Opened], folder: Path) -> None:
     """Fold entries and drop their outputs, which have landed before."""
-    left = fold.steps(opened)[1]
+    left: Sequence[Opened] = opened
     while left:
-        step_with_history(fold, left[0], folder)
-        left = fold.steps(left[1:])[1]
+        output, left = fold.steps(left)
+        if output is None:
+            step_with_history(fold, left[0], folder)
+            left = left[1:]
 
 
 def step_with_history(fold: PartitionFold, opened: Opened, folder: Path) -> Output:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from pipeline.streaming.kafka import Log
 from pipeline.streaming.rate.output_messages import Output, Packed, action_messages, decode, packed, status_messages
@@ -12,6 +15,8 @@ from pipeline.streaming.rate.recent import RecentPieces, RecentRaw
 from pipeline.streaming.rate.reject_details import reject_messages, with_raw_bytes
 from pipeline.streaming.stage.inbox import Publish
 from pipeline.streaming.worker.metrics import Metrics
+
+_log = logging.getLogger(__name__)
 
 _AHEAD: Final = 64  # outputs that may wait for the broker before the fold blocks
 
@@ -51,7 +56,7 @@ class Sender:
         self._metrics = metrics
         self._waiting: asyncio.Queue[Folded] = asyncio.Queue(_AHEAD)
         self._sent: asyncio.Queue[_Sent] = asyncio.Queue(_AHEAD)
-        self._through = -1  # usage.rated has all pieces of entries up to this offset
+        self.through = -1  # usage.rated has all pieces of entries up to this offset
         self._settled = asyncio.Condition()
 
     async def begin(self) -> None:
@@ -60,7 +65,7 @@ class Sender:
         if last is not None:
             piece = decode(last.value, f"{self._topics.rated}[{self.partition}]@{last.offset}")
             whole = piece.piece == piece.pieces - 1
-            self._through = piece.journal_offset if whole else piece.parts[0].journal_offset - 1
+            self.through = piece.journal_offset if whole else piece.parts[0].journal_offset - 1
 
     async def put(self, folded: Folded) -> None:
         """Send the results of an entry. Call in journal order; blocks while the broker is behind."""
@@ -77,7 +82,7 @@ class Sender:
             tasks.create_task(self._settle())
             while True:
                 folded = await self._waiting.get()
-                output = None if folded.output is None else folded.output.after(self._through)
+                output = None if folded.output is None else folded.output.after(self.through)
                 await self._sent.put(([] if output is None else await self._send(output), output, folded))
 
     async def _send(self, output: Output) -> list[asyncio.Future[Any]]:
@@ -90,8 +95,8 @@ class Sender:
         async with asyncio.TaskGroup() as tasks:
             if output.outcomes or output.statuses.num_rows:
                 actions, statuses = await asyncio.to_thread(_told, output)
-                told = [await self._publish(topics.actions, None, body, key) for key, body in actions]
-                told += [await self._publish(topics.status, None, body, key) for key, body in statuses]
+                told = [await self._publish_fitting(topics.actions, body, key, output) for key, body in actions]
+                told += [await self._publish_fitting(topics.status, body, key, output) for key, body in statuses]
                 tasks.create_task(self._tell(output, told))
             if output.rejected["reject_id"].null_count:
                 output = await with_raw_bytes(output, self._raw)
@@ -100,6 +105,16 @@ class Sender:
         await asyncio.gather(*refused)
         self._recent.note(pieces)
         return [await self._publish(topics.rated, partition, one.content) for one in pieces]
+
+    async def _publish_fitting(self, topic: str, body: bytes, key: bytes, output: Output) -> asyncio.Future[Any]:
+        """Send a message; if it is larger than a message may be, its place to the topic quarantine instead."""
+        if len(body) + len(key) <= self._limit_bytes:
+            return await self._publish(topic, None, body, key)
+        place = f"{self._topics.journal}[{self.partition}]@{output.first_journal_offset} to {output.journal_offset}"
+        why = f"a message for {topic} takes {len(body):,} bytes; expected at most {self._limit_bytes:,}"
+        _log.error("%s: %s: it is not sent", place, why)
+        document = {"version": 1, "topic": topic, "key": key[:1024].decode(errors="replace"), "from": place, "why": why}
+        return await self._publish(self._topics.quarantine, 0, msgspec.json.encode(document))
 
     async def _tell(self, output: Output, told: Sequence[asyncio.Future[Any]]) -> None:
         await asyncio.gather(*told)
@@ -127,4 +142,4 @@ def _told(output: Output) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, 
 
 def _kept(output: Output, limit_bytes: int) -> tuple[list[Packed], list[bytes]]:
     """Return the messages of the topics usage.rated and usage.rejected."""
-    return packed(output, limit_bytes), reject_messages(output)
+    return packed(output, limit_bytes), reject_messages(output, limit_bytes)

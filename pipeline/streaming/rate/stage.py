@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from pipeline.journal.messages import checksum_of
 from pipeline.streaming.kafka import Log
 from pipeline.streaming.land.folder import folder_of, landed_of
 from pipeline.streaming.rate import checkpoints as base
@@ -25,6 +26,7 @@ from pipeline.streaming.rate.restore import step_with_history
 from pipeline.streaming.rate.send import Folded, Sender
 from pipeline.streaming.stage.in_order import InOrder
 from pipeline.streaming.stage.inbox import Delivery, Inbox
+from pipeline.streaming.stage.waiting import Waiting
 from pipeline.streaming.topics import Topics
 from pipeline.streaming.worker.metrics import Metrics
 
@@ -83,6 +85,7 @@ class Rate:
         self.fold: PartitionFold | None = None
         self.lock = asyncio.Lock()
         self.ready = asyncio.Event()
+        self.waiting = Waiting()
         self._sender = sender
         self._bases = bases
         self._log = log
@@ -140,8 +143,11 @@ class Rate:
         self._bases.forget(self.partition)
         self.fold = fold
         await self._sender.begin()
-        self._source = InOrder(self.inbox, self._log, self._topics.journal, self.partition, fold.applied + 1)
+        is_last = None if fold.checksum is None else lambda message: checksum_of(message.value) == fold.checksum
+        self._source = InOrder(self.inbox, self._log, self._topics.journal, self.partition, fold.applied + 1, is_last)
         await self._source.begin()
+        # What has landed or was sent came from the journal, so it must be in there.
+        self._source.require(max(await asyncio.to_thread(landed_of, self._folder), self._sender.through) + 1)
         while self._source.is_behind:
             batch = await self._source.take(_AT_ONCE_BYTES)
             await self._take(fold, batch, await asyncio.to_thread(self._open, fold, batch))
@@ -182,9 +188,10 @@ class Rate:
         """Wait until the rows of all entries up to `offset` are in the history."""
         if offset < 0:
             return
-        await self._sender.settled(offset)
-        while await asyncio.to_thread(landed_of, self._folder) < offset:
-            await asyncio.sleep(_LANDED_POLL_S)
+        with self.waiting.for_what(f"waits until entry {offset} has landed"):
+            await self._sender.settled(offset)
+            while await asyncio.to_thread(landed_of, self._folder) < offset:
+                await asyncio.sleep(_LANDED_POLL_S)
 
     @property
     def _is_basing(self) -> bool:

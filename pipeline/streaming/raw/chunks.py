@@ -17,13 +17,14 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.embedded.progress import Source
 from pipeline.feeds.decode import Chunk, Position, open_source
 from pipeline.feeds.decode.json_lines import EXPLODED_CHUNK_BYTES
 from pipeline.feeds.decode.lines import KEPT_LINE_BYTES, LineBlock, cut_lines
 from pipeline.feeds.decode.source import text_start
 from pipeline.feeds.decode.stream import ByteStream
+from pipeline.feeds.footer import require_footer
 from pipeline.feeds.lookups import with_lists
+from pipeline.feeds.source_file import Source
 from pipeline.journal.messages import LIMIT_BYTES
 from pipeline.streaming.raw.headers import (
     LINES,
@@ -85,7 +86,9 @@ class _Packing:
         self._looked_up = bool(mapping.lookups)
 
     def lines(self, path: Path, start: Position) -> Iterator[tuple[RawMessage, Position]]:
-        """Yield the chunks of a text file."""
+        """Yield the chunks of a text file. Raises SourceError, before the first, if its footer says something else."""
+        if not start.offset:
+            require_footer(path, self._mapping)
         if (found := text_start(path, self._mapping, start)) is None:
             return
         header, start = found
@@ -99,7 +102,8 @@ class _Packing:
         decoder = decoder_of(self._mapping, header, path)
         at = start.offset
         with ByteStream(path, start.offset) as stream:
-            for block in cut_lines(stream, start.row, _text_bytes(self._mapping)):
+            quote = self._mapping.format.quote if self._mapping.format.type == "csv" else ""
+            for block in cut_lines(stream, start.row, _text_bytes(self._mapping), quote):
                 yield from self._of_block(block, at, decoder)
                 at = block.end.offset
 

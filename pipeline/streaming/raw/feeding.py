@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import Kafka
-from pipeline.embedded.progress import Source
 from pipeline.feeds.decode import CHUNK_BYTES, Position
 from pipeline.feeds.decode.lines import cut_lines
 from pipeline.feeds.decode.stream import ByteStream
+from pipeline.feeds.source_file import Source
 from pipeline.streaming.kafka import Log, LogMessage, Publisher, publisher_of
 from pipeline.streaming.raw.messages import RawMessage, chunks_of
 from pipeline.streaming.topics import Topics

@@ -16,14 +16,16 @@ catalogue   makes the message a marker
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping as Named
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from pipeline.feeds.decode.delimited import DelimitedDecoder
 from pipeline.feeds.decode.json_lines import JsonLinesDecoder
+from pipeline.journal.arrival import LAST_ARRIVAL_US, time_problem
 from rating.errors import MappingError
 from schemas.mapping import Mapping
 
@@ -37,15 +39,44 @@ _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _MOST_PACKED: Final = 1 << 23
 _MORE_BYTES: Final = 128  # overhead of a message, besides value and headers
 
+_LONGEST_SOURCE: Final = 4096  # bytes; each reject and each rated row carries the name
+_LONGEST_DIGEST: Final = 256
+
 Decoder = DelimitedDecoder | JsonLinesDecoder
 
 
 @dataclass(frozen=True)
+class Origins:
+    """The topics that `weir pack` may pack from: the number of partitions of each, as [worker].origins says.
+
+    Partition `n` of such a topic goes to partition `n % raw_partitions` of usage.raw, and to no other.
+    """
+
+    partitions: Named[str, int]
+    raw_partitions: int
+
+    def allow(self, topic: str, partition: int, raw_partition: int) -> bool:
+        """Return whether a chunk in `raw_partition` may have come from this partition of a topic."""
+        return partition < self.partitions.get(topic, 0) and partition % self.raw_partitions == raw_partition
+
+
+NO_ORIGINS: Final = Origins({}, 1)
+
+
+@dataclass(frozen=True)
 class RawMessage:
-    """A message of `usage.raw`. If a header occurs twice, the first one counts."""
+    """A message of `usage.raw`. If a header occurs twice, the first one counts.
+
+    A header without bytes as its value, which Kafka allows, is left out.
+    """
 
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Leave out headers that are not a text with bytes."""
+        if not all(map(_is_plain, self.headers)):
+            object.__setattr__(self, "headers", tuple(filter(_is_plain, self.headers)))
 
     def header(self, name: str) -> bytes | None:
         """Return the value of a header, or None if it is missing."""
@@ -60,6 +91,11 @@ class RawMessage:
     def size_bytes(self) -> int:
         """Estimated size in a topic, rather too large."""
         return len(self.value) + sum(len(key) + len(text) + 16 for key, text in self.headers) + _MORE_BYTES
+
+
+def _is_plain(header: tuple[Any, Any]) -> bool:
+    key, text = header
+    return isinstance(key, str) and isinstance(text, bytes)
 
 
 def marker(catalogue_offset: int) -> RawMessage:
@@ -121,8 +157,8 @@ def facts_of(message: RawMessage) -> Facts:
         place = f"{topic}[{int(partition)}]"
         return facts._replace(source=place, fingerprint=place, offsets=offsets, origin=(topic, int(partition)))
     return facts._replace(
-        source=_text(held, "source", needed=True),
-        fingerprint=_text(held, "digest", needed=True),
+        source=_text(held, "source", needed=True, most_bytes=_LONGEST_SOURCE),
+        fingerprint=_text(held, "digest", needed=True, most_bytes=_LONGEST_DIGEST),
         row=_number(held, "row"),
     )
 
@@ -130,10 +166,13 @@ def facts_of(message: RawMessage) -> Facts:
 def _offsets_of(held: dict[str, bytes]) -> bytes:
     """Return the offsets of packed records as little-endian int64. Raises ValueError if the headers are wrong."""
     if "span" not in held:
-        offsets = held.get("offsets", b"")
-        if not offsets or len(offsets) % 8:
-            raise ValueError(f"found {len(offsets)} bytes of offsets; expected eight for each line")
-        return offsets
+        given = held.get("offsets", b"")
+        if not given or len(given) % 8:
+            raise ValueError(f"found {len(given)} bytes of offsets; expected eight for each line")
+        offsets = np.frombuffer(given, "<i8")
+        if offsets[0] < 0 or offsets[-1] >= 10**_DIGITS or (offsets[1:] <= offsets[:-1]).any():
+            raise ValueError(f"found offsets that do not ascend from 0 to 10^{_DIGITS}; expected those of a partition")
+        return given
     words = held["span"].split(b" ")
     if len(words) != 2 or not all(word.isdigit() and len(word) <= _DIGITS for word in words):
         raise ValueError(f"found span {held['span']!r:.60}; expected the first offset and how many there are")
@@ -155,8 +194,10 @@ def decoder_of(mapping: Mapping, header: bytes | None, path: Path = Path("csv-he
     return DelimitedDecoder(mapping, path, header if mapping.format.header else None)
 
 
-def _text(held: dict[str, bytes], name: str, *, needed: bool = False) -> str:
+def _text(held: dict[str, bytes], name: str, *, needed: bool = False, most_bytes: int = MAX_HEADER_BYTES) -> str:
     text = held.get(name, b"").decode()
+    if len(held.get(name, b"")) > most_bytes:
+        raise ValueError(f"found {len(held[name]):,} bytes in header {name}; expected at most {most_bytes:,}")
     if needed and not text:
         raise ValueError(f"found no header {name}; expected one in every message of usage")
     return text
@@ -167,6 +208,22 @@ def instant_of(text: bytes | None) -> int | None:
     if text is None or not text.isdigit() or len(text) > _DIGITS or int(text) > _LAST_US:
         return None
     return int(text)
+
+
+def arrival_of(timestamp_us: int, message: RawMessage, now_us: int | None = None) -> tuple[int, str | None]:
+    """Return the arrival time of a message in microseconds, and what is wrong with it, or None.
+
+    It is the header as-of, or else the timestamp. Neither may be more than a day after the machine's clock `now_us`,
+    and as-of no more than a day after the timestamp. A wrong time is replaced by the latest one that may count.
+    """
+    problem = time_problem(timestamp_us, now_us)
+    latest_us = LAST_ARRIVAL_US if now_us is None else now_us
+    sent_us = timestamp_us if problem is None else min(max(timestamp_us, 0), latest_us)
+    as_of_us = instant_of(message.header("as-of"))
+    if problem is not None or as_of_us is None:
+        return sent_us, problem
+    problem = time_problem(as_of_us, sent_us)
+    return (as_of_us, None) if problem is None else (sent_us, f"as-of: {problem}")
 
 
 def _number(held: dict[str, bytes], name: str) -> int:

@@ -12,6 +12,7 @@ import io
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Mapping as Named
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -25,7 +26,8 @@ from pipeline.feeds.decode.lines import KEPT_LINE_BYTES
 from pipeline.streaming.kafka import Batches, Log, Publisher, publisher_of
 from pipeline.streaming.raw.avro import AvroRecords
 from pipeline.streaming.raw.chunks import CHUNK_TEXT_BYTES
-from pipeline.streaming.raw.headers import LINES, MESSAGE, RAW, REASON, ROWS, ZSTD, RawMessage, decoder_of, facts_of
+from pipeline.streaming.raw.headers import LINES, MESSAGE, RAW, REASON, ROWS, ZSTD, RawMessage, decoder_of
+from pipeline.streaming.raw.packed_before import origin, reached
 from pipeline.streaming.raw.reading import as_lines
 from pipeline.streaming.topics import layouts
 from rating.columnar.key_index import Ints
@@ -34,13 +36,9 @@ from schemas.mapping import Mapping
 
 IN_FLIGHT: Final = 8  # unacknowledged messages of a partition
 
-_WINDOW: Final = 16  # messages at the end of usage.raw that are searched first; then eight times as many, and so on
 _MOST_LINES: Final = 1 << 17  # of a chunk
 _REPORT_S: Final = 1.0
-_FRESH_US: Final = 10_000_000  # after a message younger than this, another one of a killed packer may still arrive
 _IDLE_S: Final = 0.3
-_SETTLE_S: Final = 0.3
-_SETTLE_ROUNDS: Final = 10
 _LAST_MS: Final = 253_402_300_799_999
 _ZSTD: Final = pa.Codec("zstd", 1)
 
@@ -175,52 +173,6 @@ def _cuts(values: Sequence[bytes], start: int, stop: int) -> Iterator[tuple[int,
         at = end
 
 
-def origin(topic: str, partition: int) -> bytes:
-    """Return the value of the header `origin` of packed records."""
-    return f"{topic} {partition}".encode()
-
-
-async def reached(log: Log, place: int, origins: Collection[bytes]) -> dict[bytes, int]:
-    """Return, for each origin, the offset after its last record in this partition of usage.raw.
-
-    Origins without records are absent. Waits a moment for messages that a killed packer had handed to its operating
-    system.
-    """
-    topic = log.topics.raw
-    end = await log.end_offset(topic, place)
-    for _ in range(_SETTLE_ROUNDS):
-        newest = await log.last_message(topic, place)
-        if newest is None or newest.timestamp_us < time.time_ns() // 1000 - _FRESH_US:
-            break
-        await asyncio.sleep(_SETTLE_S)
-        former, end = end, await log.end_offset(topic, place)
-        if former == end:
-            break
-    begin, _ = await log.begin_since(topic, place, 0)
-    found: dict[bytes, int] = {}
-    stop, window = end, _WINDOW
-    while stop > begin and len(found) < len(origins):
-        start = max(begin, stop - window)
-        there: dict[bytes, int] = {}
-        async for message in log.read(topic, place, start, stop):
-            held = RawMessage(message.value, tuple(message.headers))
-            name = held.header("origin")
-            if name in origins and name not in found:
-                assert name is not None
-                there[name] = max(there.get(name, 0), _behind(held))
-        found |= there
-        stop, window = start, window * 8
-    return found
-
-
-def _behind(message: RawMessage) -> int:
-    try:
-        offsets = facts_of(message).offsets
-    except ValueError:
-        return 0  # mediation rejects it
-    return int(np.frombuffer(offsets or b"\0" * 8, "<i8")[-1]) + 1
-
-
 @dataclass
 class Packed:
     """The result for a source partition.
@@ -260,10 +212,20 @@ class _Lane:
 
 
 class Packer:
-    """Packs partitions of a topic until it is stopped."""
+    """Packs partitions of a topic until it is stopped.
+
+    `origins` has the topics, with the number of their partitions, that workers take packed records from.
+    """
 
     def __init__(
-        self, kafka: Kafka, packing: Packing, topic: str, partitions: Sequence[int] | None, group: str, wait_s: float
+        self,
+        kafka: Kafka,
+        packing: Packing,
+        topic: str,
+        partitions: Sequence[int] | None,
+        group: str,
+        wait_s: float,
+        origins: Named[str, int],
     ) -> None:
         self._log = Log(kafka)
         self._kafka = kafka
@@ -272,6 +234,7 @@ class Packer:
         self._partitions = partitions
         self._group = group
         self._wait_s = wait_s
+        self._origins = origins
 
     async def run(
         self, stop: asyncio.Event, *, idle_exit: bool, watch: Callable[[int], None] | None = None
@@ -327,6 +290,12 @@ class Packer:
         count = await self._log.partitions_of(self._topic)
         if not count:
             raise UsageError(f"--from: found no topic {self._topic}; expected one that the broker has: make it first")
+        if self._origins.get(self._topic, 0) < count:
+            raise UsageError(
+                f"--from: found {self._topic}, which has {count} partitions; expected a topic that [worker].origins "
+                f'names, with their number: write origins = {{ "{self._topic}" = {count} }} into the configuration of '
+                "the workers, start them anew, then pack with the same configuration: workers reject other records"
+            )
         wanted = range(count) if self._partitions is None else self._partitions
         absent = [one for one in wanted if not 0 <= one < count]
         if absent:

@@ -16,24 +16,27 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.embedded.progress import Source
+from pipeline.feeds.batch import batch_of
 from pipeline.feeds.decode import Chunk, Position
 from pipeline.feeds.decode.chunk import merge_rejects, reject_frame
 from pipeline.feeds.decode.lines import KEPT_LINE_BYTES, MAX_LINE_BYTES, LineBlock
+from pipeline.feeds.source_file import Source
 from pipeline.history.rejects import reject_table
-from pipeline.journal.messages import LIMIT_BYTES
+from pipeline.streaming.raw.arrow_rows import rows_of
+from pipeline.streaming.raw.bounds import cut_lines_of, kept_line, repeatable, short_rejects, without_long
 from pipeline.streaming.raw.headers import (
-    MAX_HEADER_BYTES,
     MESSAGE,
+    NO_ORIGINS,
     RAW,
     REASON,
     ROWS,
     Decoder,
     Facts,
+    Origins,
     RawMessage,
+    arrival_of,
     decoder_of,
     facts_of,
-    instant_of,
 )
 from rating.columnar.key_index import Ints
 from rating.errors import MappingError
@@ -41,8 +44,9 @@ from rating.mediation.records import mediate
 from schemas.mapping import Field, Mapping
 from schemas.usage import REJECT_SCHEMA, UsageBatch
 
-MOST_RAW_BYTES: Final = LIMIT_BYTES - MAX_HEADER_BYTES - (64 << 10)
 MAX_CONTENT_BYTES: Final = 64 << 20  # of a decompressed chunk
+MAX_LINES_BYTES: Final = 16 << 20  # of a decompressed chunk of lines; Weir makes chunks of a third of that
+_MOST_SAID: Final = 300  # characters
 
 
 _UNREADABLE: Final = (
@@ -78,40 +82,58 @@ class Reading:
     batch: UsageBatch
     rejected: pa.Table
     origin: tuple[str, int] | None = None
+    unread: int = 0  # messages that could not be read, each of which is one rejected record
 
 
 class Readers:
     """Decodes and mediates the messages of one raw partition. Caches decoders."""
 
-    def __init__(self, topic: str, partition: int, mappings: Named[str, Mapping]) -> None:
-        self._topic = topic
+    def __init__(
+        self, topic: str, partition: int, mappings: Named[str, Mapping], origins: Origins = NO_ORIGINS
+    ) -> None:
+        self._partition = partition
         self._place = f"{topic}[{partition}]"
         self._mappings = mappings
+        self._origins = origins
         self._decoders: dict[tuple[str, bytes | None], Decoder] = {}
 
-    def chunk(self, offset: int, timestamp_us: int, message: RawMessage) -> Reading:
-        """Return usage and rejected records of a chunk. A chunk that cannot be read becomes one rejected record."""
+    def chunk(self, offset: int, timestamp_us: int, message: RawMessage, now_us: int | None = None) -> Reading:
+        """Return usage and rejected records of a chunk. A chunk that cannot be read becomes one rejected record.
+
+        `now_us` is the clock of the machine; without it times are compared with the timestamp of the message only.
+        """
         try:
             facts = facts_of(message)
-            if facts.origin is not None and facts.origin[0] == self._topic:
-                raise ValueError(f"found origin {facts.source}; expected another topic than the chunk is in")
+            received_at_us, problem = arrival_of(timestamp_us, message, now_us)
+            if problem is not None:
+                raise ValueError(problem)
+            if facts.origin is not None and not self._origins.allow(*facts.origin, self._partition):
+                raise ValueError(
+                    f"found origin {facts.source:.300}; expected a topic and partition of [worker].origins of the "
+                    "workers' configuration, in the partition of usage.raw that belongs to it"
+                )
             mapping = self._mapping(facts)
             chunk = decode_chunk(message, facts, lambda: self._decoder(facts.feed, facts.header))
         except _UNREADABLE as error:
-            return self._unread([(offset, timestamp_us, message)], str(error))
-        received_at_us = facts.as_of_us if facts.as_of_us >= 0 else timestamp_us
+            return self.unread([(offset, timestamp_us, message)], str(error))
         reading = _mediated(chunk, mapping, Source("", facts.source, 0, facts.fingerprint), received_at_us)
         return replace(reading, origin=facts.origin)
 
-    def run(self, records: Sequence[Numbered]) -> Reading:
-        """Return usage and rejected records of single records whose headers agree."""
+    def run(self, records: Sequence[Numbered], now_us: int | None = None) -> Reading:
+        """Return usage and rejected records of single records whose headers agree, and all of whose times may count.
+
+        If the time of the first may not count, all are rejected.
+        """
         try:
             facts = facts_of(records[0][2])
+            _, problem = arrival_of(records[0][1], records[0][2], now_us)
+            if problem is not None:
+                raise ValueError(problem)
             mapping = self._mapping(facts)
             decoder = self._decoder(facts.feed, facts.header)
             values = [content_of(message, facts) for _, _, message in records]
         except _UNREADABLE as error:
-            return self._unread(records, str(error))
+            return self.unread(records, str(error))
         numbers = np.array([offset for offset, _, _ in records], np.int64)
         lines, rejects = as_lines(values, is_json=mapping.format.type != "csv")
         block = LineBlock(b"\n".join([*lines, b""]), 0, len(lines), Position())
@@ -140,36 +162,28 @@ class Readers:
             known = self._decoders[feed, header] = decoder_of(self._mappings[feed], header)
         return known
 
-    def _unread(self, records: Sequence[Numbered], why: str) -> Reading:
+    def unread(self, records: Sequence[Numbered], why: str) -> Reading:
+        """Return each message as one rejected record with its first 64 KiB. `why` says what is wrong with them."""
         numbers = [offset for offset, _, _ in records]
         values = {offset: message.value[:KEPT_LINE_BYTES] for offset, _, message in records}
         feed = (records[0][2].header("feed") or b"")[:64].decode("utf-8", "replace")
-        rejects = reject_frame(numbers, "malformed", why[:300])
+        rejects = reject_frame(numbers, "malformed", why.encode(errors="replace").decode()[:_MOST_SAID])
         chunk = Chunk(pl.DataFrame(), rejects, lambda wanted: [values[row] for row in wanted], Position())
         received_at_us = _arrival(records)
         source = Source("", self._place, 0, self._place)
         empty = UsageBatch(feed, self._place, received_at_us, False, pl.DataFrame())
-        return Reading(empty, reject_table(rejects, chunk, feed, source, received_at_us))
-
-
-def kept_line(value: bytes) -> bytes:
-    """Return the bytes of a single record for a rejected record: without line end, and cut if it is too long."""
-    line = value.removesuffix(b"\n").removesuffix(b"\r")
-    return line if len(line) <= MAX_LINE_BYTES else line[:KEPT_LINE_BYTES]
+        rejected = reject_table(rejects, chunk, feed, source, received_at_us)
+        return Reading(empty, rejected, unread=len(records))
 
 
 def _mediated(chunk: Chunk, mapping: Mapping, source: Source, received_at_us: int) -> Reading:
     usage, rejects = mediate(chunk.raw, mapping, source.name)
-    if len(chunk.rejects):
-        rejects = pl.concat([chunk.rejects, rejects]).sort("source_row", maintain_order=True)
-    batch = UsageBatch(mapping.name, source.name, received_at_us, mapping.cumulative, usage)
-    fitting = replace(chunk, raw_lines=lambda rows: _cut(chunk.raw_lines(rows)))
-    return Reading(batch, reject_table(rejects, fitting, mapping.name, source, received_at_us))
-
-
-def _cut(lines: list[bytes]) -> list[bytes]:
-    """Cut lines that no journal message could carry to KEPT_LINE_BYTES."""
-    return [line if len(line) <= MOST_RAW_BYTES else line[:KEPT_LINE_BYTES] for line in lines]
+    usage, long = without_long(usage)
+    if len(chunk.rejects) or len(long):
+        rejects = pl.concat([chunk.rejects, rejects, long]).sort("source_row", maintain_order=True)
+    batch = batch_of(mapping, source.name, received_at_us, usage)
+    fitting = replace(chunk, raw_lines=lambda rows: cut_lines_of(chunk.raw_lines(rows)))
+    return Reading(batch, reject_table(short_rejects(rejects), fitting, mapping.name, source, received_at_us))
 
 
 def as_lines(values: list[bytes], *, is_json: bool) -> tuple[list[bytes], list[pl.DataFrame]]:
@@ -193,12 +207,8 @@ def as_lines(values: list[bytes], *, is_json: bool) -> tuple[list[bytes], list[p
 
 
 def _arrival(records: Sequence[Numbered]) -> int:
-    """Return the latest arrival time of the records, in microseconds."""
-    found = []
-    for _, timestamp_us, message in records:
-        as_of_us = instant_of(message.header("as-of"))
-        found.append(timestamp_us if as_of_us is None else as_of_us)
-    return max(found)
+    """Return the latest arrival time of the records, in microseconds. A time that may not count is replaced."""
+    return max(arrival_of(timestamp_us, message)[0] for _, timestamp_us, message in records)
 
 
 def with_carried_lists(mapping: Mapping, lists: bytes) -> Mapping:
@@ -240,9 +250,8 @@ def decode_chunk(message: RawMessage, facts: Facts, decoder: Callable[[], Decode
         rejects = chunk.rejects.with_columns(pl.lit(facts.too_long).alias("message"))
         return replace(chunk, rejects=rejects)
     block = _block(content, facts)
-    if facts.offsets is None:
-        return decoder().decode(block)
-    return renumbered(decoder().decode(block), np.frombuffer(facts.offsets, "<i8"))
+    chunk = replace(decoder().decode(block), header=repeatable(facts.header, block.lines))
+    return chunk if facts.offsets is None else renumbered(chunk, np.frombuffer(facts.offsets, "<i8"))
 
 
 def renumbered(chunk: Chunk, offsets: Ints) -> Chunk:
@@ -271,16 +280,18 @@ def origin_of(raw: RawMessage, rows: Sequence[int]) -> Origin:
         raise ValueError("found a single record; expected a chunk")
     content, wanted = content_of(raw, facts), list(rows)
     if facts.form == ROWS:
-        return Origin(facts.fingerprint, None, _cut(_from_rows(content, facts).raw_lines(wanted)))
+        return Origin(facts.fingerprint, None, cut_lines_of(_from_rows(content, facts).raw_lines(wanted)))
     block = _block(content, facts)
     if facts.offsets is not None:
         wanted = np.searchsorted(np.frombuffer(facts.offsets, "<i8"), wanted).tolist()
-    return Origin(facts.fingerprint, facts.header, _cut(block.raw_lines(wanted)))
+    return Origin(facts.fingerprint, repeatable(facts.header, block.lines), cut_lines_of(block.raw_lines(wanted)))
 
 
 def content_of(message: RawMessage, facts: Facts) -> bytes:
     """Return the decompressed value. Raises ValueError or pyarrow's errors if it is damaged or too large."""
-    return _unpacked(message.value) if facts.packed else message.value
+    if not facts.packed:
+        return message.value
+    return _unpacked(message.value, MAX_CONTENT_BYTES if facts.form == ROWS else MAX_LINES_BYTES)
 
 
 def _block(content: bytes, facts: Facts) -> LineBlock:
@@ -290,27 +301,19 @@ def _block(content: bytes, facts: Facts) -> LineBlock:
     if facts.offsets is None:
         return LineBlock(content, facts.row, lines, Position())
     offsets = np.frombuffer(facts.offsets, "<i8")
-    if len(offsets) != lines or (np.diff(offsets, prepend=-1) <= 0).any():
-        raise ValueError(f"found {len(offsets)} offsets of {lines} lines; expected one of each line, ascending")
+    if len(offsets) != lines:
+        raise ValueError(f"found {len(offsets)} offsets of {lines} lines; expected one of each line")
     return LineBlock(content, 0, lines, Position())
 
 
 def _from_rows(content: bytes, facts: Facts) -> Chunk:
-    with pa.ipc.open_stream(content) as stream:
-        found = stream.read_all()
-    found.validate(full=True)
-    table = pl.from_arrow(found)
-    assert isinstance(table, pl.DataFrame)
-    strings = [name for name in table.columns if name not in ("source_row", RAW)]
-    wrong = table.schema.get("source_row") != pl.Int64 or table.schema.get(RAW) != pl.Binary
-    if wrong or any(table.schema[name] != pl.String for name in strings) or table["source_row"].null_count():
-        raise ValueError(f"found rows of {str(dict(table.schema))[:200]}; expected texts, source_row and {RAW}")
+    table = rows_of(content)
     if facts.offsets is not None and table["source_row"].to_list() != np.frombuffer(facts.offsets, "<i8").tolist():
         raise ValueError("found rows of other offsets than the headers say; expected one row of each")
     lined = table.filter(pl.col(RAW).is_not_null())
     lines = lined.select("source_row", RAW)
     refused = pl.DataFrame(schema=REJECT_SCHEMA)
-    if {REASON, MESSAGE} <= set(table.columns):
+    if REASON in table.columns:
         bad = table.filter(pl.col(REASON).is_not_null())
         refused = bad.select(
             "source_row",
@@ -327,18 +330,18 @@ def _from_rows(content: bytes, facts: Facts) -> Chunk:
         return [known[row] for row in wanted]
 
     raw = table.drop(RAW, REASON, MESSAGE, strict=False)
-    return Chunk(raw, refused, raw_lines, Position(), facts.header)
+    return Chunk(raw, refused, raw_lines, Position(), repeatable(facts.header, len(table)))
 
 
-def _unpacked(value: bytes) -> bytes:
+def _unpacked(value: bytes, most_bytes: int = MAX_CONTENT_BYTES) -> bytes:
     pieces: list[bytes] = []
     size_bytes = 0
     step = max(64 << 10, 4 * len(value))  # enough for most chunks in one read, without allocating for the largest
     with pa.CompressedInputStream(pa.BufferReader(value), "zstd") as stream:
-        while size_bytes <= MAX_CONTENT_BYTES and (piece := stream.read(min(step, MAX_CONTENT_BYTES + 1 - size_bytes))):
+        while size_bytes <= most_bytes and (piece := stream.read(min(step, most_bytes + 1 - size_bytes))):
             pieces.append(piece)
             size_bytes += len(piece)
     content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    if len(content) > MAX_CONTENT_BYTES:
-        raise ValueError(f"found more than {MAX_CONTENT_BYTES:,} bytes; expected a smaller chunk")
+    if len(content) > most_bytes:
+        raise ValueError(f"found more than {most_bytes:,} bytes; expected a smaller chunk")
     return content

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 Headers = Sequence[tuple[str, bytes]]
+
+_MESSAGE_BYTES: Final = 32
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,12 @@ class Delivery:
     value: bytes
     headers: Headers
     ack: Callable[[], object]
+    is_brokers_time: bool = False  # False if the sender chose the timestamp
+
+    @property
+    def size_bytes(self) -> int:
+        """Size in memory, estimated. A message without a value has one too, or any number of them would fit."""
+        return _MESSAGE_BYTES + len(self.value) + sum(len(key) + len(value or b"") for key, value in self.headers)
 
 
 class Publish(Protocol):
@@ -57,7 +65,7 @@ class Inbox:
         """Append a delivery."""
         async with self._changed:
             self._waiting.append(delivery)
-            self._bytes += len(delivery.value)
+            self._bytes += delivery.size_bytes
             self._changed.notify_all()
 
     async def note_end(self, end: int) -> None:
@@ -79,9 +87,9 @@ class Inbox:
                 await self._changed.wait()
             count, size_bytes = 0, 0
             for delivery in self._waiting:
-                if count and size_bytes + len(delivery.value) > most_bytes:
+                if count and size_bytes + delivery.size_bytes > most_bytes:
                     break
-                count, size_bytes = count + 1, size_bytes + len(delivery.value)
+                count, size_bytes = count + 1, size_bytes + delivery.size_bytes
             taken, self._waiting = self._waiting[:count], self._waiting[count:]
             self._bytes -= size_bytes
             self._end_before = 0  # deliveries arrive, so start over with the check for lost messages

@@ -15,9 +15,12 @@ from typing import Any, Final, Protocol
 import faust
 from faust.types import TP, EventT
 
+from pipeline.streaming.kafka import BROKERS_TIME
 from pipeline.streaming.stage.inbox import Delivery, Inbox
+from rating.errors import InputError
 
 FAILED: Final = 3  # exit status of a worker whose stage failed
+WRONG: Final = 2  # exit status if starting again does not help: configuration or topics are not as expected
 
 _ASK_AGAIN_S: Final = 0.5
 
@@ -88,7 +91,9 @@ class Stages:
             return  # the partition has just been revoked
         headers: Any = tuple(message.headers.items() if isinstance(message.headers, dict) else message.headers or ())
         timestamp_us = round(message.timestamp * 1000) * 1000  # Kafka timestamps are in milliseconds
-        await stage.inbox.put(Delivery(message.offset, timestamp_us, message.value or b"", headers, event.ack))
+        is_brokers_time = message.timestamp_type == BROKERS_TIME
+        delivery = Delivery(message.offset, timestamp_us, message.value or b"", headers, event.ack, is_brokers_time)
+        await stage.inbox.put(delivery)
         if stage.inbox.full and tp not in self._paused:
             self._paused.add(tp)
             self._app.consumer.pause_partitions({tp})
@@ -134,8 +139,9 @@ async def ending(work: Coroutine[Any, Any, None], what: str) -> None:
     except BaseException as failure:
         for one in _leaves(failure):
             _log.critical("%s: %s", what, one, exc_info=one)
+        wrong = all(isinstance(one, InputError) for one in _leaves(failure))
         logging.shutdown()
-        os._exit(FAILED)
+        os._exit(WRONG if wrong else FAILED)
 
 
 def told(tps: Iterable[TP]) -> str:

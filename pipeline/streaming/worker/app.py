@@ -15,7 +15,9 @@ import logging
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from collections.abc import Mapping as Named
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -31,20 +33,31 @@ from pipeline.journal.messages import messages_of
 from pipeline.streaming.commands.catalogue_log import Registry
 from pipeline.streaming.commands.follower import Follower
 from pipeline.streaming.commands.stage import Accept
-from pipeline.streaming.kafka import Log, Publisher, client_settings, ensure_topics, publisher_of
+from pipeline.streaming.kafka import (
+    BROKERS_TIME,
+    Log,
+    Publisher,
+    client_settings,
+    ensure_topics,
+    publisher_of,
+    require_topics,
+)
 from pipeline.streaming.land.stage import Land, LandPace
 from pipeline.streaming.mediate.process import Lanes
 from pipeline.streaming.mediate.stage import Mediate, Progress
 from pipeline.streaming.rate.recent import RecentPieces, RecentRaw
 from pipeline.streaming.rate.send import Sender
 from pipeline.streaming.rate.stage import Pace, Rate
+from pipeline.streaming.raw.headers import Origins
+from pipeline.streaming.stage.in_order import other_log
+from pipeline.streaming.stage.position import Position
 from pipeline.streaming.topics import Topics, largest_message_bytes
 from pipeline.streaming.worker.agents import Stages, define, ending, told
 from pipeline.streaming.worker.changelogs import SegmentTable, TableOfBases, segment_table, send
 from pipeline.streaming.worker.http import own_url, serving, waits
 from pipeline.streaming.worker.metrics import Metrics
 from pipeline.streaming.worker.threads import work_in_one_thread
-from rating.errors import WorldError
+from rating.errors import ConfigError, WorldError
 from schemas.mapping import Mapping
 
 T = TypeVar("T")
@@ -53,6 +66,9 @@ _BUFFERED_MESSAGES: Final = 64  # for each agent; a message may have a megabyte
 _FINISH_S: Final = 30.0
 _TURN_S: Final = 0.002
 _WATCH_EVERY_S: Final = 1.0
+_LOOK_EVERY_S: Final = 10.0  # at the topics themselves
+_SHORT_TIMES: Final = 5  # a partition that ends too early so many times in a row is not the log that was read
+_MOST_SKEW_US: Final = 3_600_000_000
 _CLICKHOUSE_PATIENCE_S: Final = 2.0  # after this, landing continues without ClickHouse for a while
 
 _log = logging.getLogger(__name__)
@@ -106,8 +122,10 @@ class Worker:
         self.config = config
         self.topics = Topics(config.kafka.prefix)
         self.metrics = Metrics()
-        self._lanes = Lanes(self.topics.raw, config.kafka.partitions, _mappings(config))
-        self.follower = Follower(config.kafka.partitions, self._lanes.know)
+        origins = Origins(config.worker.origins, config.kafka.raw)
+        limit_bytes = config.kafka.worker_limit_bytes
+        self._lanes = Lanes(self.topics.raw, config.kafka.partitions, _mappings(config), origins, limit_bytes)
+        self.follower = Follower(config.kafka.partitions, self._lanes.know, limit_bytes)
         self.log = Log(config.kafka)
         self._raw = RecentRaw(self.log)
         self._recent = RecentPieces()
@@ -117,6 +135,9 @@ class Worker:
         self._states = segment_table(self.app, "state", config.kafka.partitions)
         self._mediated = segment_table(self.app, "mediated", config.kafka.raw)
         self._landed = segment_table(self.app, "landed", config.kafka.partitions)
+        self._accepted = segment_table(self.app, "accepted", 1)
+        self._wrong_clock: str | None = None
+        self._told_waiting: set[tuple[str, int]] = set()
         self._publisher: Publisher | None = None
         self._begun = self._stopping = False
         self._commands_at_start = 0
@@ -140,7 +161,7 @@ class Worker:
         work_in_one_thread()
         made = await ensure_topics(self.config.kafka)
         if made:
-            _log.info("made the topics %s", ", ".join(made))
+            _log.info("created topics: %s", ", ".join(made))
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._lanes.close)
             await stack.enter_async_context(serving(self, self.config.worker))
@@ -192,10 +213,11 @@ class Worker:
     def waits_for(self) -> list[str]:
         """Return the reasons why the worker is not ready; empty if it is ready."""
         if self._stopping:
-            return ["is being stopped"]
+            return ["is stopping"]
         assigned = sorted(self.app.consumer.assignment()) if self._begun else ()
         stages = {f"{tp.topic}[{tp.partition}]": self.stages.get(tp) for tp in assigned if tp.topic in self._topics}
-        return waits(self._begun, self.app.rebalancing, stages, self.follower.next_offset, self._commands_at_start)
+        found = waits(self._begun, self.app.rebalancing, stages, self.follower.next_offset, self._commands_at_start)
+        return found if self._wrong_clock is None else [*found, self._wrong_clock]
 
     def measure(self) -> None:
         """Update the gauges that are only computed when metrics are scraped."""
@@ -208,7 +230,7 @@ class Worker:
     async def _on_assigned(self, _: Any, *assigned: Any, **__: Any) -> None:
         """Stop the stages of revoked partitions, so that they do not overlap for long with those of the next owner."""
         await self.stages.keep(*assigned)
-        _log.info("was given %s", told(tp for tps in assigned for tp in tps if tp.topic in self._topics))
+        _log.info("assigned partitions: %s", told(tp for tps in assigned for tp in tps if tp.topic in self._topics))
 
     async def _on_recovered(self, *_: object, **__: object) -> None:
         """Start the stages of new partitions. Faust calls this once it has read their changelogs."""
@@ -228,11 +250,24 @@ class Worker:
             save = functools.partial(self._save, self._mediated, partition)
             publish, metrics = self._publish, self.metrics
             follower = self.follower
-            return Mediate(partition, self._lanes, follower, self.log, self._raw, publish, progress, save, metrics)
+            return Mediate(
+                partition,
+                self._lanes,
+                follower,
+                self.log,
+                self._raw,
+                publish,
+                progress,
+                save,
+                metrics,
+                skips_lost=worker.skip_lost_usage,
+            )
         if tp.topic == topics.commands:
-            return Accept(topics, config.kafka.raw, self.follower, self.log, self._publish)
+            position = self._saved(self._accepted, partition, Position)
+            keep = functools.partial(self._save, self._accepted, partition)
+            return Accept(topics, config.kafka.raw, self.follower, self.log, self._publish, position, keep)
         if tp.topic == topics.journal:
-            limit_bytes, publish, metrics = config.kafka.limit_bytes, self._publish, self.metrics
+            limit_bytes, publish, metrics = config.kafka.worker_limit_bytes, self._publish, self.metrics
             sender = Sender(partition, self.log, self._raw, self._recent, limit_bytes, publish, metrics)
             pace = Pace(worker.base_records, worker.base_every_s)
             bases = TableOfBases(self._states)
@@ -270,33 +305,79 @@ class Worker:
         every_s = self.config.worker.tick_s
         while every_s:
             await asyncio.sleep(every_s - time.time() % every_s)
-            if TP(self.topics.commands, 0) in self.stages:
-                for content in messages_of(Tick(time.time_ns() // 1000)):
-                    await (await self._publish(self.topics.commands, 0, content))
+            if TP(self.topics.commands, 0) not in self.stages:
+                continue
+            if self._wrong_clock is not None:
+                self.metrics.refused_tick()
+                continue
+            now_us = time.time_ns() // 1000
+            for content in messages_of(Tick(now_us)):
+                sent = await (await self._publish(self.topics.commands, 0, content))
+                self._wrong_clock = wrong_clock(now_us, sent.timestamp, sent.timestamp_type == BROKERS_TIME)
+            if self._wrong_clock is not None:
+                _log.error("%s; no more ticks are sent", self._wrong_clock)
 
     async def _watch_ends(self) -> None:
-        """Tell each stage the current end of its partition, and update the lag metrics."""
+        """Tell each stage the current end of its partition, and update metrics of lags and waiting stages.
+
+        Raises ConfigError if a partition is not the log any more that a stage has read, or if the topics have changed.
+        """
         while True:
             with contextlib.suppress(WorldError):  # the broker is unreachable; try again later
+                looked_s = time.monotonic()
                 async with self.log.watching() as ends:
+                    short: Counter[tuple[str, int]] = Counter()
                     while True:
                         running = {(tp.topic, tp.partition): stage for tp, stage in self.stages.items()}
+                        before = {place: stage.next_offset for place, stage in running.items()}
                         found = await ends.of(running)
+                        short = Counter({place: short[place] + 1 for place in found if found[place] < before[place]})
+                        for place, times in short.items():
+                            if times >= _SHORT_TIMES:  # right after an election a broker may not know the end yet
+                                raise ConfigError(other_log(*place, found[place], before[place]))
+                        self._tell_waiting(running)
                         for place, end in found.items():
                             await running[place].inbox.note_end(end)
                         self.metrics.lags({place: end - running[place].next_offset for place, end in found.items()})
+                        if time.monotonic() - looked_s > _LOOK_EVERY_S:
+                            await require_topics(self.config.kafka)
+                            looked_s = time.monotonic()
                         await asyncio.sleep(_WATCH_EVERY_S)
             await asyncio.sleep(_WATCH_EVERY_S)
+
+    def _tell_waiting(self, running: Named[tuple[str, int], Any]) -> None:
+        """Update the metric of waiting stages, and log once of each that it has waited for long."""
+        waiting = {place: stage.waiting for place, stage in running.items() if hasattr(stage, "waiting")}
+        self.metrics.waits({place: one.seconds for place, one in waiting.items()})
+        long = {place: one.problem for place, one in waiting.items() if one.problem is not None}
+        for (topic, partition), problem in long.items():
+            if (topic, partition) not in self._told_waiting:
+                _log.warning("%s[%d]: %s", topic, partition, problem, extra={"partition": partition})
+        self._told_waiting = set(long)
 
     async def _finish(self) -> None:
         """Write checkpoints and flush results on shutdown, so that the next owner replays little."""
         landing = {tp.partition for tp in self.stages if tp.topic == self.topics.rated}
-        _log.info("stopping: bases are written, rows are landed")
+        _log.info("stopping: writing checkpoints, landing rows")
         try:
             async with asyncio.timeout(_FINISH_S):
                 await asyncio.gather(*(rate.finish(rate.partition in landing) for rate in self.rates))
         except TimeoutError:
-            _log.warning("stopping without all bases and rows after %.0f s: whoever comes next makes them", _FINISH_S)
+            _log.warning(
+                "stopping after %.0f s without all checkpoints and rows; the next owner replays more", _FINISH_S
+            )
+
+
+def wrong_clock(now_us: int, sent_ms: int, is_brokers_time: bool) -> str | None:
+    """Return what is wrong with the clock of this machine, `now_us`, when the broker's time is `sent_ms`, or None.
+
+    If the topic keeps the times of senders, nothing can be said.
+    """
+    skew_us = now_us - sent_ms * 1000
+    if not is_brokers_time or abs(skew_us) <= _MOST_SKEW_US:
+        return None
+    way = "ahead of" if skew_us > 0 else "behind"
+    return f"the clock of this machine is {abs(skew_us) // 60_000_000} minutes {way} the broker's: run NTP, start again"
 
 
 def _key(partition: int) -> bytes:

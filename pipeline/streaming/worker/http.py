@@ -26,9 +26,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from yarl import URL
 
 from pipeline.config import read_secret
-from pipeline.config.worker import Token, Worker
+from pipeline.config.worker import EVERY_ACCOUNT, Token, Worker
 from pipeline.streaming.commands.catalogue_log import Registry
 from pipeline.streaming.rate.stage import Rate
+from pipeline.streaming.worker.door import Door
 from pipeline.streaming.worker.live import card_now, pool_now
 from pipeline.streaming.worker.metrics import Metrics
 from rating.engine import Engine
@@ -113,10 +114,14 @@ async def serving(worker: Serving, config: Worker) -> AsyncIterator[None]:
         runner = web.AppRunner(desk.application(), access_log=None, shutdown_timeout=_STOP_S)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        assert runner.server is not None
+        desk.door = Door(runner.server)
         try:
-            await web.TCPSite(runner, config.web_host, config.web_port).start()
+            loop = asyncio.get_running_loop()
+            listening = await loop.create_server(desk.door, config.web_host, config.web_port)
         except OSError as error:
             raise _not_listening(config, error) from error
+        stack.callback(listening.close)
         yield
 
 
@@ -136,6 +141,7 @@ class Desk:
         self._bearers = known
         self._url = URL(url)
         self._session = session
+        self.door: Door | None = None  # in front of the application, if it serves a port
 
     def application(self) -> web.Application:
         """Return the aiohttp application with all routes."""
@@ -156,7 +162,9 @@ class Desk:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Count requests by route and status. Unexpected errors are logged without the headers of the request."""
-        started = time.monotonic()
+        started, transport = time.monotonic(), request.transport
+        if self.door is not None:
+            self.door.began(transport)
         try:
             response = await handler(request)
         except web.HTTPException as refused:
@@ -165,6 +173,9 @@ class Desk:
         except Exception:
             _log.exception("an answer failed")
             response = _problem(500, "internal error; see the log of the worker")
+        finally:
+            if self.door is not None:
+                self.door.ended(transport)
         resource = request.match_info.route.resource
         path = "other" if resource is None else resource.canonical
         self._worker.metrics.answered(path, response.status, time.monotonic() - started)
@@ -184,19 +195,31 @@ class Desk:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _card(self, request: web.Request) -> web.Response:
-        return await self._state(request, lambda name: self._worker.registry.partition_of(name), card_now, "card")
+        def place(name: str) -> tuple[int | None, str | None]:
+            registry = self._worker.registry
+            return registry.partition_of(name), registry.account_of(name)
+
+        return await self._state(request, place, card_now, "card")
 
     async def _pool(self, request: web.Request) -> web.Response:
-        return await self._state(request, lambda name: self._worker.registry.partition_of_pool(name), pool_now, "pool")
+        def place(name: str) -> tuple[int | None, str | None]:
+            registry = self._worker.registry
+            return registry.partition_of_pool(name), registry.account_of_pool(name)
+
+        return await self._state(request, place, pool_now, "pool")
 
     async def _state(
         self,
         request: web.Request,
-        partition_of: Callable[[str], int | None],
+        place_of: Callable[[str], tuple[int | None, str | None]],
         now: Callable[[Engine, str, Sequence[str]], dict[str, Any] | None],
         what: str,
     ) -> web.Response:
-        """Answer with the state that `now` returns, here or from the worker that owns the partition."""
+        """Answer with the state that `now` returns, here or from the worker that owns the partition.
+
+        `place_of` returns partition and account, each None if it is not known. Before anything tells whether the card
+        or pool exists, it is looked up whether the token may see its account.
+        """
         bearer = self._bearer(request)
         if isinstance(bearer, web.Response):
             return bearer
@@ -204,12 +227,13 @@ class Desk:
         missing = _problem(404, f"no {what} {name[:_LONGEST_ID]!r} that this token may see")
         if len(name) > _LONGEST_ID:
             return missing
-        partition = await asyncio.to_thread(partition_of, name)
-        if partition is None:
+        partition, account = await asyncio.to_thread(place_of, name)
+        sees_all = EVERY_ACCOUNT in bearer.accounts
+        if partition is None or not (sees_all or account is None or await self._sees(bearer, account)):
             return missing
         rate = self._worker.rate(partition)
         if rate is None or not rate.ready.is_set():
-            return await self._handed_on(request, partition)
+            return missing if account is None and not sees_all else await self._handed_on(request, partition)
         try:
             found = await _look(rate, lambda engine: now(engine, name, bearer.accounts))
         except TimeoutError:
@@ -217,6 +241,9 @@ class Desk:
         if found is None:
             return missing
         return _json(found)
+
+    async def _sees(self, bearer: Bearer, account: str) -> bool:
+        return await asyncio.to_thread(lambda: self._worker.registry.is_within(account, bearer.accounts))
 
     def _bearer(self, request: web.Request) -> Bearer | web.Response:
         """Return a bearer with all accounts of the request's token, or the response that rejects the request."""
@@ -307,9 +334,12 @@ def waits(begun: bool, rebalancing: bool, stages: Mapping[str, object | None], f
         reasons.append(f"commands are folded up to {folded} of {commands}")
     for name, stage in stages.items():
         waits_for = getattr(stage, "waits_for", None)
+        waiting = getattr(stage, "waiting", None)
         ready = getattr(stage, "ready", None)
         if stage is None or (ready is not None and not ready.is_set()):
             reasons.append(f"{name} is being restored")
         elif waits_for is not None:
             reasons.append(f"{name} does not land: {waits_for}")
+        if waiting is not None and waiting.problem is not None:
+            reasons.append(f"{name} has waited for {waiting.seconds:.0f} s: it {waiting.problem}")
     return reasons

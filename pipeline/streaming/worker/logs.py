@@ -24,17 +24,28 @@ _QUIET: Final = {
     "aiokafka.consumer.group_coordinator": logging.CRITICAL,  # it logs an error while it looks for a coordinator
 }
 
+# At debug level these log whole requests, and with them the password of [kafka].
+_WITH_SECRETS: Final = ("aiokafka.conn",)
+_SECRET: Final = "SaslAuthenticate"  # the request that carries it, in any log
+
+
+def _tells_no_secret(record: logging.LogRecord) -> bool:
+    return _SECRET not in record.getMessage()
+
 
 def configure(level: str, form: Literal["json", "text"]) -> None:
     """Log from `level` on (debug, info, warning, error) to standard error. Replaces all former log handlers.
 
-    Libraries log only warnings or errors, except if `level` is debug.
+    Libraries log only warnings or errors, except if `level` is debug. No request that carries a password is logged.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=number, handlers=[handler], force=True)
     logging.captureWarnings(True)
+    for name in _WITH_SECRETS:
+        logging.getLogger(name).setLevel(max(number, logging.INFO))
+    handler.addFilter(_tells_no_secret)
     if number > logging.DEBUG:
         for name, least in _QUIET.items():
             logging.getLogger(name).setLevel(max(number, least))

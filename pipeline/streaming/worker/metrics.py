@@ -12,6 +12,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from pipeline.streaming.mediate.partition import Mediated
 from pipeline.streaming.rate.output_messages import Output
 
 _LATENCY_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -28,42 +29,81 @@ class Metrics:
         gauge = partial(Gauge, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry, buckets=_LATENCY_S)
         self._raw = counter("weir_raw_records", "Records read from usage.raw", ["partition"])
+        self._unread = counter("weir_unread_messages", "Messages of usage.raw that became one reject as a whole")
+        self._quarantined = counter("weir_quarantined_messages", "Messages of usage.raw that were skipped")
+        self._lost = counter("weir_raw_lost_messages", "Messages that usage.raw dropped unmediated", ["partition"])
+        self._refused_ticks = counter("weir_clock_refused", "Ticks not sent, because this machine's clock is wrong")
+        self._waiting = gauge("weir_waiting_seconds", "How long a stage has waited", ["topic", "partition"])
         self._records = counter("weir_records", "Records folded, by outcome", ["outcome"])
         self._rejects = counter("weir_rejects", "Records rejected, by reason", ["reason"])
         self._firings = counter("weir_firings", "Firings of rules")
-        self._actions = counter("weir_actions", "Actions that rules asked for")
-        self._to_rated = histogram("weir_rated_latency_seconds", "From arrival to usage.rated")
-        self._to_action = histogram("weir_action_latency_seconds", "From arrival to the topic of actions")
-        self._to_landed = histogram("weir_landed_latency_seconds", "From arrival to the history")
+        self._actions = counter("weir_actions", "Actions that rules requested")
+        self._to_rated = histogram(
+            "weir_rated_latency_seconds", "Seconds from arrival until the broker has the rated rows"
+        )
+        self._to_action = histogram(
+            "weir_action_latency_seconds", "Seconds from arrival until the broker has the actions"
+        )
+        self._to_landed = histogram(
+            "weir_landed_latency_seconds", "Seconds from arrival until the rows are in the history"
+        )
         self._rows = counter("weir_landed_rows", "Rated rows landed")
-        self._landing = histogram("weir_landing_seconds", "Time to land a block")
-        self._landing_failures = counter("weir_landing_failures", "Landings that failed and were tried again")
-        self._bases = counter("weir_bases", "Bases of the state written")
-        self._base_bytes = counter("weir_base_bytes", "Bytes of bases written to the changelog")
-        self._lag = gauge("weir_lag_messages", "Messages not read yet", ["topic", "partition"])
-        self._ready = gauge("weir_ready", "Whether this worker is ready: 1, else 0")
-        self._partitions = gauge("weir_partitions", "Partitions of the journal that this worker folds")
-        self._answers = counter("weir_http_requests", "Questions over HTTP answered", ["path", "status"])
+        self._landing = histogram("weir_landing_seconds", "Seconds to land a block of rows")
+        self._landing_failures = counter("weir_landing_failures", "Failed landings; each is retried")
+        self._bases = counter("weir_bases", "Checkpoints written")
+        self._base_bytes = counter("weir_base_bytes", "Bytes of checkpoints written to the changelog")
+        self._lag = gauge("weir_lag_messages", "Unread messages", ["topic", "partition"])
+        self._ready = gauge("weir_ready", "1 if this worker is ready, else 0")
+        self._partitions = gauge("weir_partitions", "Partitions of the journal that are assigned to this worker")
+        self._answers = counter("weir_http_requests", "HTTP requests", ["path", "status"])
         self._answering = Histogram(
-            "weir_http_seconds", "Time to answer", ["path"], registry=self.registry, buckets=_ANSWER_S
+            "weir_http_seconds",
+            "Seconds to answer an HTTP request",
+            ["path"],
+            registry=self.registry,
+            buckets=_ANSWER_S,
         )
         of_partition = partial(gauge, labelnames=["partition"])
-        self._applied = of_partition("weir_journal_offset", "Last entry of the journal folded")
-        self._landed = of_partition("weir_landed_offset", "Last entry of the journal landed")
-        self._applied_at = of_partition("weir_journal_arrival_timestamp_seconds", "Arrival of the last entry folded")
-        self._landed_at = of_partition("weir_landed_arrival_timestamp_seconds", "Arrival of the last entry landed")
-        self._landing_fails = of_partition("weir_landing_failing", "1 while landing is tried again, else 0")
-        self._recovery = of_partition("weir_recovery_seconds", "Time that restoring took last")
-        self._based_at = of_partition("weir_base_timestamp_seconds", "When the newest base was written or restored")
-        self._base_size = of_partition("weir_base_size_bytes", "Size of the newest base")
+        self._applied = of_partition("weir_journal_offset", "Offset of the last folded entry of the journal")
+        self._landed = of_partition("weir_landed_offset", "Offset of the last landed entry of the journal")
+        self._applied_at = of_partition(
+            "weir_journal_arrival_timestamp_seconds", "Time of arrival of the last folded entry"
+        )
+        self._landed_at = of_partition(
+            "weir_landed_arrival_timestamp_seconds", "Time of arrival of the last landed entry"
+        )
+        self._landing_fails = of_partition("weir_landing_failing", "1 while landing fails and is retried, else 0")
+        self._recovery = of_partition("weir_recovery_seconds", "Seconds that the last restore took")
+        self._based_at = of_partition(
+            "weir_base_timestamp_seconds", "Time at which the newest checkpoint was written or restored"
+        )
+        self._base_size = of_partition("weir_base_size_bytes", "Bytes of the newest checkpoint")
         self._cards = of_partition("weir_cards", "Cards in the state")
         self._counters = of_partition("weir_counters", "Counters in the state")
-        self._keys = of_partition("weir_seen_keys", "Record keys that are known")
-        self._standby = of_partition("weir_standby_bytes", "Bases held for a partition that another worker has")
+        self._keys = of_partition("weir_seen_keys", "Record keys that deduplication knows")
+        self._standby = of_partition(
+            "weir_standby_bytes", "Bytes of checkpoints of a partition that this worker stands by for"
+        )
 
-    def mediated(self, partition: int, records: int) -> None:
-        """Count records of a raw partition whose journal entries are durable."""
-        self._raw.labels(partition).inc(records)
+    def mediated(self, partition: int, mediated: Mediated) -> None:
+        """Count what messages of a raw partition left, once it is durable."""
+        self._raw.labels(partition).inc(mediated.records)
+        self._unread.inc(mediated.unread)
+        self._quarantined.inc(len(mediated.unmediated))
+
+    def lost(self, partition: int, messages: int) -> None:
+        """Count messages that the topic dropped before they were mediated."""
+        self._lost.labels(partition).inc(messages)
+
+    def refused_tick(self) -> None:
+        """Count a tick that was not sent because the clock of this machine is wrong."""
+        self._refused_ticks.inc()
+
+    def waits(self, seconds: Mapping[tuple[str, int], float]) -> None:
+        """Set how long the stage of each topic and partition has waited; all other partitions are removed."""
+        self._waiting.clear()
+        for (topic, partition), waited_s in seconds.items():
+            self._waiting.labels(topic, partition).set(waited_s)
 
     def acted(self, output: Output) -> None:
         """Observe the latency of an output whose actions the broker has confirmed."""

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.cards import CARD_SCHEMA
+from schemas.cards import CARD_SCHEMA, CHANGE_SCHEMA
 from schemas.commands import Command
 from schemas.rules import Action
 
@@ -79,13 +79,13 @@ def _with_fields(custom: str | None, values: dict[str, str]) -> str:
 
 
 def changed_cards(cards: pl.DataFrame, changes: Iterable[tuple[str, Change]]) -> pl.DataFrame:
-    """Return the cards (CARD_SCHEMA) with these ICCIDs after their changes, applied in order; skip unknown ICCIDs."""
-    merged: dict[str, Change] = {}
-    for iccid, change in changes:
-        merged.setdefault(iccid, {}).update(change)
+    """Return the changes (CHANGE_SCHEMA) of cards with these ICCIDs, at most one of each; skip unknown ICCIDs."""
+    merged = {
+        iccid: change | {"given": ",".join(name for name in change if name != "from")} for iccid, change in changes
+    }
     touched = cards.filter(pl.col("iccid").is_in(list(merged)))
     rows = [row | merged[row["iccid"]] for row in touched.iter_rows(named=True)]
-    return pl.DataFrame(rows, schema=CARD_SCHEMA)
+    return pl.DataFrame(rows, schema=CHANGE_SCHEMA)
 
 
 def rounds(results: list[tuple[int, str, Command]]) -> list[list[tuple[int, str, Command]]]:

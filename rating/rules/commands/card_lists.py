@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from rating.catalogue.cards import given
 from rating.columnar.key_index import Ints
 from rating.rules.holds import OUTSIDE, REASONS, RELEASED, Holds, reason_code
 from schemas.cards import CARD_SCHEMA
@@ -38,14 +39,17 @@ def remember(listed: pl.DataFrame, cards: pl.DataFrame) -> pl.DataFrame:
 
 
 def merged(change: pl.DataFrame, cards: pl.DataFrame, listed: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the cards of a list (CARD_SCHEMA) as they take effect, and what lists have said then (LISTED_SCHEMA).
+    """Return the cards of a list (CHANGE_SCHEMA) as they take effect, and what lists have said then (LISTED_SCHEMA).
 
     `cards` are the cards in force. Of a card that results or actions have changed, a field that is empty or as the list
-    had it before keeps its value in force; tags and custom fields that actions have added stay.
+    had it before is no longer given, so that it keeps its value in force; tags and custom fields that actions have
+    added stay.
     """
     known = change.select("iccid").join(listed, on="iccid", how="semi")
     if known.is_empty():
         return change, listed
+    if "given" not in change.columns:
+        change = change.with_columns(given=pl.lit(None, pl.String))
     now = cards.join(known, on="iccid", how="semi")
     rows = {row["iccid"]: row for row in now.iter_rows(named=True)}
     told = {row["iccid"]: row for row in listed.join(known, on="iccid", how="semi").iter_rows(named=True)}
@@ -53,38 +57,53 @@ def merged(change: pl.DataFrame, cards: pl.DataFrame, listed: pl.DataFrame) -> t
     taken = [_taken(row, rows[row["iccid"]], told[row["iccid"]]) for row in fresh.iter_rows(named=True)]
     said = [_said(row, told[row["iccid"]]) for row in fresh.iter_rows(named=True)]
     return (
-        change.update(pl.DataFrame(taken, schema=CARD_SCHEMA), on="iccid", how="left", include_nulls=True),
+        change.update(pl.DataFrame(taken, schema=change.schema), on="iccid", how="left", include_nulls=True),
         listed.update(pl.DataFrame(said, schema=LISTED_SCHEMA), on="iccid", how="left", include_nulls=True),
     )
 
 
+def _given(row: dict[str, Any]) -> set[str]:
+    """Return the columns that a row of a list says something about (CHANGE_SCHEMA)."""
+    if row["given"] is not None:
+        return set(row["given"].split(","))
+    return {name for name in CARD_SCHEMA if name not in ("plan", "pool") or row[name] is not None}
+
+
+def _same(row: dict[str, Any], told: dict[str, Any], given: set[str], names: tuple[str, ...]) -> bool:
+    """Return True if a row says of these columns what the list said before. A column that is not given says nothing."""
+    return all(row[name] == told[name] for name in names if name in given)
+
+
 def _taken(row: dict[str, Any], now: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     """Return a row of a list as it takes effect."""
-    taken = dict(row)
-    if row["status"] is None or (row["status"], row["status_reason"]) == (told["status"], told["status_reason"]):
-        taken |= {name: now[name] for name in ("status", "status_reason")}
-    if row["plan"] is not None and (row["plan"], row["plan_from"]) == (told["plan"], told["plan_from"]):
-        taken |= {name: now[name] for name in ("plan", "plan_from")}
+    taken, given = dict(row), _given(row)
+    silent: set[str] = set()
+    if row["status"] is None or _same(row, told, given, ("status", "status_reason")):
+        silent |= {"status", "status_reason"}
+    if row["plan"] is not None and _same(row, told, given, ("plan", "plan_from")):
+        silent |= {"plan", "plan_from"}
     if row["tags"] is None or row["tags"] == told["tags"]:
-        taken["tags"] = now["tags"]
+        silent.add("tags")
     else:
         added = [tag for tag in now["tags"] or () if tag not in (told["tags"] or ())]
         taken["tags"] = list(dict.fromkeys([*row["tags"], *added]))
     if row["custom"] is None or row["custom"] == told["custom"]:
-        taken["custom"] = now["custom"]
+        silent.add("custom")
     else:
         before, fields = _fields(told["custom"]), _fields(row["custom"])
         own = {name: value for name, value in _fields(now["custom"]).items() if before.get(name) != value}
         kept = {name: value for name, value in own.items() if fields.get(name) == before.get(name)}
         taken["custom"] = msgspec.json.encode(fields | kept).decode()
+    taken["given"] = ",".join(name for name in CARD_SCHEMA if name in given - silent)
     return taken
 
 
 def _said(row: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
-    """Return what lists have said of a card after a row of a list: an empty cell says nothing."""
-    said = {"iccid": row["iccid"]}
+    """Return what lists have said of a card after a row of a list: a cell that is empty or not given says nothing."""
+    said, given = {"iccid": row["iccid"]}, _given(row)
     for names in (("status", "status_reason"), ("plan", "plan_from"), ("tags",), ("custom",)):
-        said |= {name: row[name] if row[names[0]] is not None else told[name] for name in names}
+        says = names[0] in given and row[names[0]] is not None
+        said |= {name: row[name] if says and name in given else told[name] for name in names}
     return said
 
 
@@ -103,7 +122,7 @@ def lift_listed(ruleset: RuleSet, state: RuleState, change: pl.DataFrame) -> pl.
     if not len(holds) or change.is_empty():
         return change
     card = ruleset.directory.rows_of(change["iccid"])
-    at = np.flatnonzero((card >= 0) & holds.any_on(card))
+    at = np.flatnonzero((card >= 0) & holds.any_on(card) & given(change, "status"))
     if not len(at):
         return change
     cards = ruleset.directory.cards["status"].gather(card[at]).fill_null(_ACTIVE).to_list()

@@ -13,7 +13,7 @@ import pyarrow as pa
 from rating.catalogue.cards import Directory
 from rating.columnar.key_index import Words
 from rating.dedupe.seen import DAY_US, Seen, digest, first_in_batch
-from rating.errors import RuleError, UsageError
+from rating.errors import Finding, RuleError, UsageError
 from rating.rules.commands.action_ids import read_action_id
 from rating.state import State
 from schemas.choices import CARD_STATUSES
@@ -75,7 +75,7 @@ def _check_rule(command: Activate | Deactivate, rules: set[str], active: set[str
 
 
 def _refuse(name: str, found: str, expected: str) -> NoReturn:
-    raise RuleError(f"rule: found {name!r}, {found}; expected {expected}")
+    raise RuleError(Finding(("rule",), f"{name!r}, {found}", expected))
 
 
 def unseen(seen: Seen, commands: Sequence[Command], today: int) -> list[bool]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rating.calendars.calendar import DAY_US, QUARTER_US
-from rating.catalogue.cards import END
+from rating.catalogue.spells import END
 from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
 from rating.rules.commands.results import CANCELLED

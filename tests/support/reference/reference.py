@@ -20,14 +20,13 @@ from schemas.cards import Account, Addon, Catalogue, Pool
 from schemas.plans import Cycle, Plan, PlanVersion, Rate, ZoneSet
 from schemas.usage import Direction, RecordType, Service, UsageBatch
 from tests.support.reference.price_reference import reference_cost
+from tests.support.reference.reference_facts import Facts
 from tests.support.reference.reference_terms import (
     FOR_EVER,
-    LONG_AGO,
     Day,
     Outcome,
     Row,
     Session,
-    Spell,
     add_months,
     allowance_of,
     band_at,
@@ -37,33 +36,32 @@ from tests.support.reference.reference_terms import (
     cycle_name,
     find_rate,
     fixed_size,
-    follow,
     growth,
     held,
     meter,
     pool_rate,
+    prorates,
 )  # fmt: skip
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MOST = {"data": 1 << 45, "sms": 1 << 20, "voice": 1 << 25}
 _CONTENT = (
     "iccid", "imsi", "msisdn", "session_id", "corrects_key", "plmn", "volume_up_bytes", "volume_down_bytes",
-    "quantity", "used_at", "sequence", "service", "direction",
+    "quantity", "used_at", "sequence", "service", "direction", "country", "zone", "started_at", "ended_at",
 )  # fmt: skip
 
 
-class Model:
+class Model(Facts):
     """The reference model of the engine's state and fold."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.latest = _EPOCH
         self.accounts: dict[str, Account] = {}
         self.zones: dict[str, ZoneSet] = {}
         self.plans: dict[str, Plan] = {}
         self.pools: dict[str, Pool] = {}
         self.addons: dict[str, Addon] = {}
-        self.cards: dict[str, Row] = {}
-        self.card_plans: dict[str, list[Spell]] = defaultdict(list)
-        self.card_pools: dict[str, list[Spell]] = defaultdict(list)
         self.seen: dict[tuple[str, str], tuple[Any, int]] = {}
         self.today = 0
         self.sessions: dict[tuple[str, str, str], Session] = defaultdict(Session)
@@ -75,42 +73,15 @@ class Model:
 
     # The catalogue
 
-    def apply(self, change: Catalogue) -> None:
-        """Apply a catalogue: upsert by id, and turn plans and pools of cards into spells."""
+    def apply(self, change: Catalogue, at: dt.datetime | None = None) -> None:
+        """Apply a catalogue that arrived at a time (None: the latest so far): upsert by id."""
         self.accounts |= {account.id: account for account in change.accounts}
         self.zones |= {zones.id: zones for zones in change.zones}
         self.plans |= {plan.id: plan for plan in change.plans}
         self.pools |= {pool.id: pool for pool in change.pools}
         self.addons |= {addon.id: addon for addon in change.addons}
-        for card in change.cards.iter_rows(named=True):
-            self.cards[card["iccid"]] = card
-            if card["plan"] is not None:
-                spell = Spell(card["plan_from"] or LONG_AGO, FOR_EVER, card["plan"])
-                self.card_plans[card["iccid"]] = follow(self.card_plans[card["iccid"]], spell)
-            if card["pool"] is not None:
-                spell = Spell(card["pool_from"] or LONG_AGO, card["pool_until"] or FOR_EVER, card["pool"])
-                self.card_pools[card["iccid"]] = follow(self.card_pools[card["iccid"]], spell)
+        self.take_cards(change, self.latest if at is None else at)
         self.offset += 1
-
-    def version_on(self, plan: str | None, day: Day) -> PlanVersion | None:
-        """Return the plan version in force on a day (P1), or None."""
-        if plan is None:
-            return None
-        begun = [version for version in self.plans[plan].versions if version.effective <= day]
-        return max(begun, key=lambda version: version.effective, default=None)
-
-    def term_end(self, card: Row) -> Day:
-        """Return the last day of a card's term (T3), or FOR_EVER if it has none."""
-        months = card["term_months"]
-        if months is None and card["plan"] is not None:
-            months = self.plans[card["plan"]].term_months
-        if months is None or card["activated_on"] is None:
-            return FOR_EVER
-        return add_months(card["activated_on"].replace(day=1), months) - dt.timedelta(days=1)
-
-    def local(self, account: str, moment: dt.datetime) -> dt.datetime:
-        """Return an instant in the account's local time (T1)."""
-        return moment.astimezone(ZoneInfo(self.accounts[account].time_zone))
 
     # A batch
 
@@ -118,6 +89,7 @@ class Model:
         """Fold a batch, one record after the other."""
         outcome = Outcome()
         received = _EPOCH + dt.timedelta(microseconds=batch.received_at_us)
+        self.latest = max(self.latest, received)
         arrival = (received - _EPOCH).days
         self.today = max(self.today, arrival)
         for row in batch.rows.iter_rows(named=True):
@@ -126,6 +98,7 @@ class Model:
                 "country": row.get("country"),
                 "started_at": row.get("started_at"),
                 "ended_at": row.get("ended_at"),
+                "record_type": row.get("record_type"),
             }
             key = (batch.feed, row["record_key"])
             content = (tuple(record[name] for name in _CONTENT), row.get("record_type") or RecordType.EVENT)
@@ -146,11 +119,12 @@ class Model:
         return outcome
 
     def card_of(self, record: Row) -> Row | None:
-        """Return the card of a record by ICCID, else IMSI, else MSISDN (F1), or None."""
+        """Return the card of a record by ICCID, else IMSI, else MSISDN (F1), or None: as of the time of use."""
         for name in ("iccid", "imsi", "msisdn"):
-            if record[name] is not None:
-                owners = [card for card in self.cards.values() if card[name] == record[name]]
-                return owners[-1] if owners else None
+            number = record[name]
+            if number is not None:
+                known = number if name == "iccid" else self.who_had(name, number, record["used_at"])
+                return self.card_at(known, record["used_at"]) if known in self.cards else None
         return None
 
     def refusal(self, record: Row, received: dt.datetime) -> str | None:
@@ -164,8 +138,9 @@ class Model:
         if record["used_at"] > received + dt.timedelta(hours=1):
             return "future"
         day = self.local(card["account"], record["used_at"]).date()
-        version = self.version_on(held(self.card_plans[card["iccid"]], day), day)
-        if version is None:
+        plan = held(self.card_plans[card["iccid"]], day)
+        version = self.version_on(plan, day)
+        if version is None or (self.plans[plan or ""].after_term == "reject" and not self.in_term(card["iccid"], day)):
             return "no_plan"
         zone = self.zone_of(version, record)
         ways = [way for way, _, _ in self.directions(version, record)]
@@ -219,12 +194,15 @@ class Model:
             session.heard = max(session.heard, arrival)
         if batch.cumulative:
             assert session is not None
-            raw, up, down = growth(session, record, outcome)
-        connects, units_before = True, 0
+            raw, up, down = growth(session, record, outcome, batch.counter_bits)
+        elif session is not None and record["sequence"] is not None:  # deltas have no totals, but numbers
+            bare = dict.fromkeys(("volume_up_bytes", "volume_down_bytes", "started_at"))
+            growth(session, record | bare | {"quantity": 0}, outcome)
+        units_before = 0
         if session is not None:
-            connects, units_before = session.records == 0, session.units
-            session.records += 1
+            units_before = session.units
             session.units += raw
+        connects = raw > 0 and units_before == 0
         pool = self.pool_of(card, plan, service, day)
         cycle, late = self.cycle_of(pool.cycle if isinstance(pool, Pool) else plan.cycle, account, day, received)
         parts = self.parts(
@@ -343,10 +321,12 @@ class Model:
     ) -> Row:
         """Take one part from allowances in order (P6), count and price it. Return the measures of its row."""
         kind, name = ("sim", card["iccid"])
+        own_name = counted = self.billed_as(card)
         if pool is not None:
             kind, name = ("pool", pool.id) if isinstance(pool, Pool) else ("device", pool)
+            counted = name
         label = cycle_name(cycle, cycle_kind(pool, plan))
-        total = self.counters[kind, name, meter(rate), label]
+        total = self.counters[kind, counted, meter(rate), label]
         allowance = allowance_of(version, meter(rate))
         plainly = pool is None and allowance == 0
         entered = total["records"] > 0
@@ -356,15 +336,13 @@ class Model:
         wants = allowed = units - from_test
         bucket = total
         if pool is None:
-            if (
-                rate.prorate_allowance
-                and card["activated_on"] is not None
-                and cycle[0] < card["activated_on"] <= cycle[1]
-            ):
-                days = (cycle[1] - cycle[0]).days + 1
-                allowance = allowance * ((cycle[1] - card["activated_on"]).days + 1) // days
+            if rate.prorate_allowance:
+                of_owner = self.owned_by(card["iccid"], card["account"])
+                allowance = self.share(card["iccid"], cycle, lambda one: allowance_of(one, meter(rate)), of_owner)
+            if self.ended(card["iccid"], day):
+                allowance = 0
         else:
-            own = self.counters["sim", card["iccid"], meter(rate), label]
+            own = self.counters["sim", own_name, meter(rate), label]
             if rate.sim_cap is not None:
                 cap = parse_quantity(rate.sim_cap, rate.service, version.data_base)
                 allowed = min(allowed, max(0, cap - own["in_pool"]))
@@ -372,7 +350,7 @@ class Model:
             now = min(max(self.local(card["account"], received).date(), cycle[0]), cycle[1])
             allowance = self.pool_size(pool, meter(rate), rate.service, cycle, now)
             if isinstance(pool, Pool) and fixed_size(pool, rate.service) is not None:
-                bucket = self.counters[kind, name, rate.service, label]
+                bucket = self.counters[kind, counted, rate.service, label]
         from_allowance = min(allowed, max(0, allowance - bucket["allowance"]))
         bucket["allowance"] += from_allowance
         from_addon = 0
@@ -384,7 +362,7 @@ class Model:
         if isinstance(pool, Pool):
             own_rate = pool_rate(pool, rate.service, way)
             price_rate, base = (own_rate, pool.data_base) if own_rate is not None else (rate, base)
-        priced = self.counters[kind, name, meter(price_rate), label]
+        priced = self.counters[kind, counted, meter(price_rate), label]
         overage_before = priced["overage"]
         spec = PriceSpec(price_rate.price, price_rate.rounding, price_rate.service, base)
         charge = self.cost(spec, priced, overage, plainly, entered, session, connects)
@@ -417,7 +395,7 @@ class Model:
         """Return the device that a card is billed with on a day, or None (A1)."""
         plan = held(self.card_plans[iccid], day)
         by_device = plan is not None and self.plans[plan].entity == "device"
-        found: str | None = self.cards[iccid]["device"] if by_device else None
+        found: str | None = self.fact_on(iccid, "device", day) if by_device else None
         return found if held(self.card_pools[iccid], day) is None else None
 
     def pool_size(self, pool: Pool | str, counter: str, service: str, cycle: tuple[Day, Day], now: Day) -> int:
@@ -428,33 +406,44 @@ class Model:
                 return fixed
         size = 0
         for iccid, card in self.cards.items():
-            since: Day | None = None
-            for spell in self.card_pools[iccid]:
-                if isinstance(pool, Pool) and spell.target == pool.id and spell.first <= now <= spell.last:
-                    since = spell.first
-            best = 0
+            if not self.serves(iccid, now) or held(self.card_plans[iccid], now) is None:
+                continue
+            if not self.shares(iccid, pool, now):
+                continue
+            if isinstance(pool, Pool) and pool.joining == "prorate":
+                size += self.share(
+                    iccid,
+                    cycle,
+                    lambda one: allowance_of(one, counter),
+                    lambda day, who=iccid: self.shares(who, pool, day),
+                )  # type: ignore[misc]
+                continue
+            best = self.share(
+                iccid,
+                cycle,
+                lambda one: allowance_of(one, counter) if prorates(one, counter) else 0,
+                self.owned_by(iccid, card["account"]),
+            )
             for spell in self.card_plans[iccid]:
                 if spell.first <= now and spell.last >= cycle[0]:
                     versions = sorted(self.plans[spell.target].versions, key=lambda version: version.effective)
                     ends = [*(version.effective for version in versions[1:]), FOR_EVER]
-                    best = max(
-                        [best]
-                        + [
-                            allowance_of(version, counter)
-                            for version, end in zip(versions, ends, strict=True)
-                            if version.effective <= now and end > cycle[0]
-                        ]
-                    )
-            if isinstance(pool, str) and self.device_of(iccid, now) == pool:
-                since = LONG_AGO
-            counts = card["status"] in (None, "activated", "suspended") and self.term_end(card) >= now
-            if since is None or not counts:
-                continue
-            if isinstance(pool, Pool) and pool.joining == "prorate":
-                days = (cycle[1] - cycle[0]).days + 1
-                best = best * ((cycle[1] - max(since, cycle[0])).days + 1) // days
+                    for version, end in zip(versions, ends, strict=True):
+                        if version.effective <= now and end > cycle[0] and not prorates(version, counter):
+                            best = max(best, allowance_of(version, counter))
             size += best
         return size
+
+    def shares(self, iccid: str, pool: Pool | str, day: Day) -> bool:
+        """Return whether a card shares a pool or device on a day."""
+        if isinstance(pool, Pool):
+            return held(self.card_pools[iccid], day) == pool.id
+        return self.device_of(iccid, day) == pool
+
+    def billed_as(self, card: Row) -> str:
+        """Return the name of a card's own totals: each account that comes to own it has others."""
+        first = card["account"] == self.first_account[card["iccid"]]
+        return str(card["iccid"]) if first else f"{card['iccid']} of {card['account']}"
 
     def burn_addons(self, card: Row, service: str, used_at: dt.datetime, day: Day, wants: int) -> int:
         """Take up to `wants` units from the card's add-ons, by expiry, then purchase (P6). Return the taken units."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import calendar
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rating.units.quantity import parse_quantity
 from schemas.cards import Pool
 from schemas.plans import Band, Cycle, Increment, Plan, PlanVersion, Quantity, Rate
-from schemas.usage import Direction
+from schemas.usage import Direction, RecordType
 
 Row = dict[str, Any]
 Day = dt.date
@@ -27,18 +28,25 @@ class Spell:
     target: str
 
 
+class Report(NamedTuple):
+    """A report of a session: what a record says of its running totals. None is unknown."""
+
+    used_at: dt.datetime
+    sequence: int | None
+    quantity: int
+    up: int | None
+    down: int | None
+    start: dt.datetime | None
+    stop: bool
+
+
 @dataclass
 class Session:
-    """A session: its last reported values, and its totals so far."""
+    """A session: its newest reports in order of use, how many there were, and its totals so far."""
 
-    quantity: int | None = None
-    up: int | None = None
-    down: int | None = None
-    sequence: int | None = None
-    newest_sequence: int | None = None
-    newest: dt.datetime | None = None
+    reports: list[Report] = field(default_factory=list)
+    count: int = 0
     heard: int = 0  # Latest day of arrival. A session that is silent for more than 35 days has ended.
-    records: int = 0
     units: int = 0
     overage: int = 0
 
@@ -50,7 +58,7 @@ class Outcome:
     rated: list[Row] = field(default_factory=list)
     rejects: list[tuple[int, str]] = field(default_factory=list)
     duplicates: int = 0
-    gaps: list[tuple[str | None, int, int]] = field(default_factory=list)
+    gaps: list[tuple[str | None, int | None, int | None, int]] = field(default_factory=list)
 
 
 def follow(spells: list[Spell], fresh: Spell) -> list[Spell]:
@@ -71,38 +79,91 @@ def held(spells: list[Spell], day: Day) -> str | None:
     return next((spell.target for spell in spells if spell.first <= day <= spell.last), None)
 
 
-def growth(session: Session, record: Row, outcome: Outcome) -> tuple[int, int | None, int | None]:
-    """Return how much a cumulative record adds to its session (F3): quantity, volume up, volume down."""
-    quantity, up, down = record["quantity"], record["volume_up_bytes"], record["volume_down_bytes"]
-    sequence, used_at = record["sequence"], record["used_at"]
-    earlier = session.newest is not None and used_at < session.newest
-    stale = earlier
-    if sequence is not None and session.newest_sequence is not None:
-        again = session.newest is not None and used_at <= session.newest
-        stale = sequence <= session.newest_sequence and again
-    if sequence is not None:
-        session.newest_sequence = max(sequence, session.newest_sequence or 0)
-    session.newest = used_at if session.newest is None else max(session.newest, used_at)
-    if stale:
-        return 0, None if up is None else 0, None if down is None else 0
-    if sequence is not None and session.sequence is not None and sequence > session.sequence + 1:
-        outcome.gaps.append((record["session_id"], session.sequence, sequence))
-    if session.quantity is not None and quantity < session.quantity:
-        session.quantity = session.up = session.down = None
-    restarted = any(
-        now is not None and before is not None and now < before
-        for now, before in ((up, session.up), (down, session.down))
-    )
+REMEMBERED = 4  # newest reports of a session that a late one can be placed among
 
-    def grown(now: int | None, before: int | None) -> int | None:
-        return None if now is None else now - (0 if restarted or before is None else before)
 
-    found = grown(quantity, session.quantity), grown(up, session.up), grown(down, session.down)
-    session.quantity, session.sequence = quantity, sequence
-    session.up = session.up if up is None else up
-    session.down = session.down if down is None else down
-    assert found[0] is not None
-    return found[0], found[1], found[2]
+def growth(
+    session: Session, record: Row, outcome: Outcome, counter_bits: int = 0
+) -> tuple[int, int | None, int | None]:
+    """Return how much a cumulative record adds to its session (F3): quantity, volume up, volume down.
+
+    It is what the totals of the session are with the record at its place, less what they were without it.
+    """
+    told = Report(
+        record["used_at"], record["sequence"], record["quantity"], record["volume_up_bytes"],
+        record["volume_down_bytes"], record["started_at"], record["record_type"] == RecordType.STOP,
+    )  # fmt: skip
+    at = next((n for n in range(len(session.reports), 0, -1) if not precedes(told, session.reports[n - 1])), 0)
+    report = completed(told, session.reports[at - 1]) if at else told
+    later = session.reports[at] if at < len(session.reports) else None
+    forgotten = at == 0 and session.count > REMEMBERED
+    if forgotten and later is not None:
+        found, missing = [0, 0, 0], 0 if not another(report, later) and report.quantity <= later.quantity else 1
+    else:
+        reports = [*session.reports[:at], report, *session.reports[at:]]
+        then, now = totals(session.reports, counter_bits), totals(reports, counter_bits)
+        found = [max(after - before, 0) for after, before in zip(now[:3], then[:3], strict=True)]
+        missing = now[3] - then[3]
+        session.reports = reports[-REMEMBERED:]
+        session.count += 1
+    if missing:
+        since = told.sequence if later is not None and missing > 0 else reports[at - 1].sequence if at else None
+        until = told.sequence if later is None else later.sequence
+        outcome.gaps.append((record["session_id"], since, until, missing))
+    return found[0], None if told.up is None else found[1], None if told.down is None else found[2]
+
+
+def precedes(report: Report, other: Report) -> bool:
+    """Return whether a report belongs before another: by number and time, or by time alone."""
+    numbered = report.sequence is not None and other.sequence is not None
+    if report.used_at == other.used_at and (not numbered or report.sequence == other.sequence):
+        if None not in (report.start, other.start) and report.start != other.start:
+            return bool(report.start < other.start)  # type: ignore[operator]
+        return not other.stop and report.quantity < other.quantity
+    if numbered:
+        return bool(report.sequence <= other.sequence and report.used_at <= other.used_at)  # type: ignore[operator]
+    return report.used_at < other.used_at
+
+
+def another(before: Report, report: Report) -> bool:
+    """Return whether a report belongs to another session than the one before it."""
+    return before.stop or (None not in (before.start, report.start) and before.start != report.start)
+
+
+def completed(report: Report, before: Report) -> Report:
+    """Return the report with what it leaves out and what still holds from the one before it."""
+    report = report._replace(start=before.start if report.start is None else report.start)
+    if another(before, report) or report.quantity < before.quantity:
+        return report
+    up, down = (before.up if report.up is None else report.up), (before.down if report.down is None else report.down)
+    return report._replace(up=up, down=down)
+
+
+def totals(reports: list[Report], counter_bits: int) -> list[int]:
+    """Return quantity, up and down of a session by all its reports in order of use, and its missing partials."""
+    sums = [0, 0, 0, 0]
+    before: Report | None = None
+    for report in reports:
+        if before is None or another(before, report):
+            grown = [report.quantity, report.up or 0, report.down or 0, 0]
+        else:
+            grown = [climb(before.quantity, report.quantity, counter_bits)]
+            grown += [climb(before.up, report.up, counter_bits), climb(before.down, report.down, counter_bits)]
+            if all(None not in (one.up, one.down) and one.quantity == one.up + one.down for one in (before, report)):  # type: ignore[operator]
+                grown[0] = grown[1] + grown[2]
+            numbered = None not in (before.sequence, report.sequence)
+            grown += [max(report.sequence - before.sequence - 1, 0) if numbered else 0]  # type: ignore[operator]
+        sums = [one + other for one, other in zip(sums, grown, strict=True)]
+        before = report
+    return sums
+
+
+def climb(before: int | None, now: int | None, counter_bits: int) -> int:
+    """Return how far a counter went up; one that fell has restarted, unless it was full and began again at 0."""
+    if now is None or before is None or now >= before:
+        return (now or 0) - (0 if now is None else before or 0)
+    full = 2**32 if counter_bits == 32 else 0
+    return now + full - before if before < full and now + full - before < full // 2 else now
 
 
 def find_rate(version: PlanVersion, service: str, way: Direction, zone: str | None, band: str | None) -> Rate | None:
@@ -124,15 +185,16 @@ def band_at(version: PlanVersion, local: dt.datetime) -> str | None:
     holiday = local.date() in version.holidays
     weekend = local.weekday() >= 5
     clock = local.strftime("%H:%M")
-    best: tuple[int, str, int] | None = None
+    best: tuple[int, bool, str, int] | None = None
     name = None
     for place, band in enumerate(version.bands):
-        days = {"all": True, "weekdays": not holiday and not weekend, "weekend": not holiday and weekend}
+        days = {"all": True, "weekdays": not weekend, "weekend": weekend}
         if not days.get(band.days, holiday):
             continue
+        first = not holiday or band.days in ("all", "holidays")
         for start, end in pieces(band):
-            if start <= clock < end and (best is None or (band.weight, start, -place) > best):
-                best, name = (band.weight, start, -place), band.name
+            if start <= clock < end and (best is None or (band.weight, first, start, -place) > best):
+                best, name = (band.weight, first, start, -place), band.name
     return name
 
 
@@ -186,6 +248,11 @@ def allowance_of(version: PlanVersion, counter: str) -> int:
     return 0
 
 
+def prorates(version: PlanVersion, counter: str) -> bool:
+    """Return whether the allowance of a counter counts by days, as the first of its rates says (P9)."""
+    return next((rate.prorate_allowance for rate in version.rates if meter(rate) == counter), False)
+
+
 def fixed_size(pool: Pool, service: str) -> int | None:
     """Return the fixed size of a pool for a service, or None if it has none."""
     for size in pool.size:
@@ -210,10 +277,11 @@ def cycle_days(cycle: Cycle, day: Day) -> tuple[Day, Day]:
 
     Cycles of several months are counted from January 1970.
     """
-    month = day.year * 12 + day.month - 1 - (day.day < cycle.anchor_day)
-    number = (month - 1970 * 12) // cycle.months
-    first = add_months(dt.date(1970, 1, cycle.anchor_day), number * cycle.months)
-    return first, add_months(first, cycle.months) - dt.timedelta(days=1)
+    anchored = dt.date(1970, 1, cycle.anchor_day)
+    months = (day.year - 1970) * 12 + day.month - 1
+    number = (months - (day < add_months(anchored, months))) // cycle.months
+    first, after = (add_months(anchored, count * cycle.months) for count in (number, number + 1))
+    return first, after - dt.timedelta(days=1)
 
 
 def cycle_name(days: tuple[Day, Day], cycle: Cycle) -> str:
@@ -222,6 +290,6 @@ def cycle_name(days: tuple[Day, Day], cycle: Cycle) -> str:
 
 
 def add_months(day: Day, months: int) -> Day:
-    """Return the same day of the month, `months` months later."""
+    """Return the same day of the month, `months` months later; the last day if that month is too short."""
     year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
-    return day.replace(year=year, month=month + 1)
+    return day.replace(year=year, month=month + 1, day=min(day.day, calendar.monthrange(year, month + 1)[1]))

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from rating.rules.triggers import TRIGGERS
-from schemas.cards import CARD_SCHEMA, Catalogue
+from schemas.cards import Catalogue
 from schemas.commands import Activate, Command, Deactivate, Failed, PlanChanged, Resumed, StatusChanged, Suspended
 from schemas.plans import PlanVersion
 from schemas.rules import Action, Rule
@@ -107,7 +107,8 @@ class RuleModel(Corrections, Events, Suspensions, Sizes):
         self._settle(offset)
         before = self._cards()
         cards = [self.list_row(row) for row in change.cards.iter_rows(named=True)]
-        self.apply(replace(change, cards=pl.DataFrame(cards, schema=CARD_SCHEMA)))
+        schema = dict(change.cards.schema) | {"given": pl.String()}
+        self.apply(replace(change, cards=pl.DataFrame(cards, schema=schema)), at)
         for row in cards:
             self.hold_listed(row["iccid"], before.get(row["iccid"]), offset)
             if row["iccid"] not in before:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from schemas.cards import CARD_SCHEMA
 from schemas.commands import Command, Failed, PlanChanged, Resumed, StatusChanged, Suspended
 from schemas.rules import Action, Rule
 from tests.support.reference.reference_terms import LONG_AGO, Day, Row
@@ -42,6 +43,7 @@ class Suspensions:
 
         def change_plan(self, card: Row, plan: str, day: Day) -> None: ...
         def local(self, account: str, moment: dt.datetime) -> dt.datetime: ...
+        def follow_facts(self, before: Row, after: Row, since: Day, told: set[str], stated: bool) -> bool: ...
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,6 +116,7 @@ class Suspensions:
         if iccid not in self.cards:
             return
         card = self.cards[iccid]
+        before = dict(card)
         if isinstance(one, PlanChanged):
             self.remember_list(iccid)
             self.change_plan(card, one.plan, one.from_ or self.local(card["account"], self.at).date())
@@ -133,6 +136,8 @@ class Suspensions:
         elif isinstance(one, StatusChanged):
             self.remember_list(iccid)
             self._status_changed(card, one.status, offset)
+        since = self.local(card["account"], min(one.at or self.at, self.at)).date()
+        self.follow_facts(before, card, since, {"status"}, one.at is not None and not isinstance(one, PlanChanged))
 
     def _told(self, iccid: str, keys: list[Key], reason: str | None, offset: int) -> None:
         for key in keys:
@@ -217,13 +222,13 @@ class Suspensions:
         return row
 
     def _kept(self, row: Row, now: Row, told: Row) -> Row:
-        taken = dict(row)
+        taken, given = dict(row), given_in(row)
         for names in SHARED:
-            says = row[names[0]] is not None and any(row[name] != told[name] for name in names)
-            if names[0] == "plan" and row["plan"] is None:
-                continue  # A card that leaves its plan.
+            if names[0] not in given or (names[0] == "plan" and row["plan"] is None):
+                continue  # The list says nothing of it, or the card leaves its plan.
+            says = row[names[0]] is not None and any(row[name] != told[name] for name in names if name in given)
             if not says:
-                taken |= {name: now[name] for name in names}
+                given -= set(names)
             elif names[0] == "tags":
                 added = [tag for tag in now["tags"] or [] if tag not in (told["tags"] or [])]
                 taken["tags"] = list(dict.fromkeys([*row["tags"], *added]))
@@ -234,12 +239,14 @@ class Suspensions:
                         fields[name] = value
                 taken["custom"] = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
         for names in SHARED:
-            if row[names[0]] is not None:
-                self.listed[row["iccid"]] |= {name: row[name] for name in names}
-        return taken
+            if names[0] in given_in(row) and row[names[0]] is not None:
+                self.listed[row["iccid"]] |= {name: row[name] for name in names if name in given_in(row)}
+        return taken | {"given": ",".join(name for name in CARD_SCHEMA if name in given)}
 
     def _listed_status(self, row: Row, now: Row) -> Row:
         becomes, keys = status_of(row), self.on(row["iccid"])
+        if "status" not in given_in(row):
+            return row
         if not keys or becomes in (status_of(now), "suspended"):
             return row
         if becomes != "activated":
@@ -262,6 +269,13 @@ class Suspensions:
             return
         if not any(key[2] == reason and self.holds[key].told for key in self.on(iccid)):
             self.holds[iccid, OUTSIDE, reason] = Hold("released", True, offset)
+
+
+def given_in(row: Row) -> set[str]:
+    """Return the columns that a row of a card list says something about."""
+    if row.get("given") is not None:
+        return set(row["given"].split(","))
+    return {name for name in CARD_SCHEMA if name not in ("plan", "pool") or row[name] is not None}
 
 
 def _fields(custom: str | None) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Sizes(Model):
 
     def card_of(self, record: Row) -> Row | None:
         """Return the result of Model.card_of, cached by the numbers of the record."""
-        key = (record["iccid"], record["imsi"], record["msisdn"])
+        key = (record["iccid"], record["imsi"], record["msisdn"], record["used_at"])
         if key not in self._owners:
             self._owners[key] = super().card_of(record)
         return self._owners[key]
@@ -79,9 +79,10 @@ class Sizes(Model):
         total = 0
         for name, rate in distinct_meters(version, service).items():
             amount = allowance_of(version, name) if name in meters else 0
-            active = card["activated_on"]
-            if rate.prorate_allowance and active is not None and cycle.first < active <= cycle.last:
-                amount = amount * ((cycle.last - active).days + 1) // ((cycle.last - cycle.first).days + 1)
+            if rate.prorate_allowance and name in meters:
+                whole = (cycle.first, cycle.last)
+                of_owner = self.owned_by(card["iccid"], card["account"])
+                amount = self.share(card["iccid"], whole, lambda one, name=name: allowance_of(one, name), of_owner)  # type: ignore[misc]
             total += amount
         return total
 

@@ -12,6 +12,7 @@ from schemas.cards import Account, Addon, Catalogue, Pool, PoolSize
 from schemas.plans import (
     Band,
     Cycle,
+    Fee,
     Increment,
     IncrementStart,
     Plan,
@@ -27,6 +28,7 @@ from schemas.plans import (
 from schemas.usage import Direction, RecordType, Service, UsageBatch
 from tests.support.fold_case import SINCE, Row, cards, usage
 
+_ACTIVATION = Fee(name="start", amount="5.00", per="activation")
 _ZONES = ("UTC", "Europe/Berlin", "America/Los_Angeles")
 _DAYS = [dt.date(2026, 9, 1), dt.date(2026, 9, 20), dt.date(2026, 10, 1), dt.date(2026, 10, 15), dt.date(2026, 10, 26)]
 _ARRIVALS = [
@@ -192,6 +194,7 @@ def versions(draw: st.DrawFn, number: int, cumulative_only: bool) -> PlanVersion
         holidays=(dt.date(2026, 10, 26),) if banded else (),
         test=None if cumulative_only else roll.pick(None, None, TestAllowance(amount=500, months=1)),
         rates=tuple(rate(draw(dice), cumulative_only=cumulative_only, **place) for place in rate_places(roll, banded)),
+        fees=(Fee(name="base", amount="31.00", prorate=roll.pick(True, True, False)), *roll.pick((), (_ACTIVATION,))),
     )
 
 
@@ -207,6 +210,7 @@ def plans(draw: st.DrawFn, name: str, cycle: Cycle, cumulative_only: bool) -> Pl
         entity=roll.pick("sim", "sim", "device"),
         cycle=cycle,
         term_months=roll.pick(None, None, 2),
+        after_term=roll.pick("rate", "rate", "reject"),
     )
 
 
@@ -225,6 +229,19 @@ def pool(roll: Dice, name: str, cycle: Cycle, cumulative_only: bool) -> Pool:
     )
 
 
+def card_change(roll: Dice, iccid: str, plan_ids: list[str], pool_ids: list[str]) -> Row:
+    """Return a change of a card: all of it, or some columns, from a day that may be past or future, or none."""
+    row = card(roll, iccid, plan_ids, pool_ids, True) | {"from": roll.pick(None, None, roll.day())}
+    row["account"] = roll.pick("a", "a", "b")
+    if row["account"] == "b":
+        row["pool"] = None
+    some = [name for name in row if name not in ("iccid", "account", "from") and roll.below(2)]
+    if roll.below(2):
+        whole = {name: row[name] for name in ("iccid", "account", "from")}
+        row = whole | {name: row[name] for name in some} | {"given": ",".join(["iccid", "account", *some])}
+    return row
+
+
 def card(roll: Dice, iccid: str, plan_ids: list[str], pool_ids: list[str], later: bool) -> Row:
     """Return a card, or a change of a card if `later`."""
     pool_id = roll.pick(None, *pool_ids)
@@ -239,9 +256,10 @@ def card(roll: Dice, iccid: str, plan_ids: list[str], pool_ids: list[str], later
         "pool_from": roll.pick(None, roll.day()),
         "pool_until": roll.pick(None, None, dt.date(2026, 10, 20)),
         "device": roll.pick(None, "d"),
-        "status": roll.pick(None, "activated", "suspended", "inventory"),
+        "status": roll.pick(None, "activated", "suspended", "inventory", "deactivated"),
         "activated_on": roll.pick(None, roll.day()),
         "test_from": roll.pick(None, dt.date(2026, 9, 10)),
+        "term_months": roll.pick(None, None, None, 1, 2),
     }
 
 
@@ -290,10 +308,21 @@ def batches(draw: st.DrawFn, iccids: list[str], first_row: int, most: int, cumul
     roll = draw(dice)
     cumulative = not cumulative_only and roll.below(3) == 2
     received = roll.pick(*_ARRIVALS)
-    feed = "totals" if cumulative else roll.pick("plain", "plain", "other")
+    feed = roll.pick("totals", "totals", "wraps") if cumulative else roll.pick("plain", "plain", "other")
     rolls = draw(st.lists(dice, min_size=most // 3, max_size=most))
-    rows = (record(one, iccids, received, cumulative) for one in rolls)
-    return usage(*rows, feed=feed, received=received, cumulative=cumulative, first_row=first_row)
+    rows = [record(one, iccids, received, cumulative) for one in rolls]
+    bits = 32 if feed == "wraps" else 0
+    for one, row in zip(rolls, rows, strict=True):
+        if bits and row["service"] == Service.DATA:
+            fill(one, row, 1 << bits)
+    return usage(*rows, feed=feed, received=received, cumulative=cumulative, first_row=first_row, counter_bits=bits)
+
+
+def fill(roll: Dice, row: Row, full: int) -> None:
+    """Move the totals of a record to where their counters, which hold less than `full`, are about to begin again."""
+    for name in ("quantity", "volume_up_bytes", "volume_down_bytes"):
+        if row.get(name) is not None:
+            row[name] = (row[name] + roll.pick(0, full - 700)) % full
 
 
 @st.composite
@@ -303,7 +332,7 @@ def worlds(draw: st.DrawFn, cumulative_only: bool = False, most: int = 12) -> Wo
     If `cumulative_only`, each price is a function of cumulative usage alone, and the change is empty.
     """
     roll = draw(dice)
-    cycle = Cycle(anchor_day=roll.pick(1, 1, 15), months=roll.pick(1, 1, 3))
+    cycle = Cycle(anchor_day=roll.pick(1, 1, 15, 31), months=roll.pick(1, 1, 3))
     plan_ids = [f"p{number}" for number in range(roll.pick(1, 2, 3))]
     pool_ids = [f"q{number}" for number in range(roll.pick(0, 1, 2))]
     iccids = [str(number) for number in range(1, 1 + roll.pick(2, 1, 3, 6))]
@@ -329,7 +358,7 @@ def worlds(draw: st.DrawFn, cumulative_only: bool = False, most: int = 12) -> Wo
     )
     changed = [] if cumulative_only else [iccid for iccid in [*iccids, "new"] if roll.below(3) == 2]
     change = Catalogue(
-        cards=cards(*(card(draw(dice), iccid, plan_ids, pool_ids, True) for iccid in changed)),
+        cards=cards(*(card_change(draw(dice), iccid, plan_ids, pool_ids) for iccid in changed)),
         addons=tuple(addon(draw(dice), f"y{one}", iccids) for one in range(0 if cumulative_only else roll.pick(0, 1))),
     )
     sides: list[tuple[UsageBatch, ...]] = []

@@ -1,6 +1,8 @@
-"""Text of quantities and amounts: readable for people, exact decimals for machines."""
+"""Text of quantities and amounts, and JSON rows: readable for people, exact decimals for machines."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import polars as pl
 
@@ -17,6 +19,17 @@ def amount_text(amount: pl.Expr) -> pl.Expr:
     """Return the exact decimal text of a Decimal column: "0", "-0.5", "12.000000001"."""
     text = amount.cast(pl.Decimal(38, 9)).cast(pl.String)
     return text.str.strip_chars_end("0").str.strip_chars_end(".")
+
+
+def json_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of `frame` as JSON values: amounts as decimal text, dates and times in ISO 8601."""
+    dates = [name for name, kind in frame.schema.items() if kind == pl.Date]
+    instants = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
+    return (
+        amounts_as_text(frame)
+        .with_columns(pl.col(dates).dt.to_string("iso"), pl.col(instants).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ"))
+        .to_dicts()
+    )
 
 
 def size_text(volume_bytes: int) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from jobs.cli.printable import printable
+from jobs.output.printable import printable
 
 _PIPED_CELLS = 200  # A pipe has no width of its own. Tables take at most so many cells, and longer texts wrap.
 

@@ -29,7 +29,7 @@ def file_stem(report: Report) -> str:
 
 
 @contextmanager
-def placed(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. It is renamed to `path` if the block succeeds, and deleted otherwise.
 
     Creates the folder if it is missing. Turns an OSError of the block into StorageError.

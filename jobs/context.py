@@ -16,6 +16,7 @@ from pipeline.feeds.ready import ready_feeds
 from rating.errors import UsageError
 
 if TYPE_CHECKING:
+    from pipeline.embedded.committed import Committed
     from pipeline.embedded.driver import Embedded
     from rating.step import Step
 
@@ -25,6 +26,9 @@ def feed_names(incomplete: str) -> list[str]:
     return [name for name in ready_feeds() if name.startswith(incomplete)]
 
 
+Force = Annotated[
+    bool, typer.Option("--force", help="Take a time more than a day ahead of this machine's clock; it never goes back.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Limit = Annotated[int, typer.Option(min=0, help="Maximum number of rows to show.")]
 Offset = Annotated[int, typer.Option(min=0, help="Number of rows to skip.")]
@@ -44,25 +48,26 @@ class Data:
     path: Path
     config: Path | None = None  # None means weir.toml of the working directory, if that file exists.
 
-    def write(self) -> Embedded:
+    def write(self, *, force: bool = False) -> Embedded:
         """Open the data directory to write, and create it if it does not exist.
 
-        Raises UsageError if it is the history of streaming workers.
+        With `force`, times of arrival may be more than a day ahead of the machine's clock. Raises UsageError if it is
+        the history of streaming workers.
         """
         from pipeline.embedded.driver import Embedded
 
         self._require_state()
-        return Embedded.open(self.path, write=True)
+        return Embedded.open(self.path, write=True, force=force)
 
-    def read(self) -> Embedded:
+    def read(self) -> Committed:
         """Open the data directory to read. Another process may write to it meanwhile.
 
         Raises UsageError if it is the history of streaming workers.
         """
-        from pipeline.embedded.driver import Embedded
+        from pipeline.embedded.committed import Committed
 
         self._require_state()
-        return Embedded.open(self.path, write=False)
+        return Committed.open(self.path)
 
     def is_streaming(self) -> bool:
         """Return True if the path is the history of streaming workers, which has no state."""
@@ -74,7 +79,7 @@ class Data:
         from pipeline.history.reader import no_state
 
         if self.is_streaming():
-            raise no_state(self.path, "what this command needs of it")
+            raise no_state(self.path, "what this command needs")
 
 
 def data_of(context: typer.Context) -> Data:
@@ -98,6 +103,20 @@ def parse_instant(text: str | None, option: str) -> dt.datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
 
 
+def instant_to_send(text: str | None, option: str) -> dt.datetime | None:
+    """Parse a time as `parse_instant` does, for workers.
+
+    Raises UsageError if workers would refuse it: a time more than a day ahead of now, or before 1970.
+    """
+    from pipeline.journal.arrival import time_problem
+
+    moment = parse_instant(text, option)
+    problem = None if moment is None else time_problem(micros(moment), micros(dt.datetime.now(dt.UTC)))
+    if problem is not None:
+        raise UsageError(f"{option}: {problem}; workers refuse it, because their clock never goes back")
+    return moment
+
+
 def micros(moment: dt.datetime) -> int:
     """Return the microseconds since 1970-01-01 UTC."""
     return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
@@ -108,7 +127,7 @@ def tell(said: str, document: dict[str, Any], step: Step, as_json: bool) -> None
 
     The text omits zero counts; the JSON document always has both.
     """
-    from jobs.cli.console import show
+    from jobs.output.console import show
 
     counts = {"firings": step.firings.num_rows, "actions": step.actions.num_rows}
     came = ", ".join(counted(count, name.removesuffix("s")) for name, count in counts.items() if count)

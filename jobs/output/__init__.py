@@ -1,0 +1,1 @@
+"""How values are printed: console, safe text, quantities, amounts and JSON rows."""

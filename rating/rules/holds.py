@@ -27,7 +27,7 @@ _REASON_BITS: Final = 3
 _COLUMNS: Final = (
     "until",  # index into UNTILS
     "told",  # 1 after the network or a card list said that the SIM is suspended; 0 while it is only asked for
-    "offset",  # journal offset of the latest entry that asked for it or told of it
+    "offset",  # journal offset of the latest entry that asked for it or reported it
     "on",  # 0 after the hold ended
     "failed",  # 1 after the suspension failed, until the network says that it succeeded or its hold ends
 )
@@ -40,7 +40,7 @@ def reason_code(reason: Reason) -> int:
 
 @dataclass(frozen=True)
 class HoldRows:
-    """Holds in ascending order of card, cause and reason, int64[n] each. `until`, `told` and `offset` as in Holds."""
+    """Holds in ascending order of card, cause and reason, int64[n] each. The others as in Holds."""
 
     card: Ints
     cause: Ints
@@ -90,7 +90,7 @@ class Holds:
     def put(self, card: Ints, cause: int, reason: int, until: int, offset: Ints, told: bool = False) -> None:
         """Put a hold on each card (int64[n], each at most once). If it is on already, it gets the new offset and end.
 
-        A hold that was told of stays told. `offset` is int64[n].
+        A confirmed hold stays confirmed. `offset` is int64[n].
         """
         if not len(card):
             return

@@ -289,7 +289,7 @@ class TestHolds:
 
 
 def test_late_usage_suspends_nobody_for_a_window_that_is_over(driver: Driver) -> None:
-    """It is recorded and told. The limit of the open cycle still suspends."""
+    """It is recorded, and people are notified. The limit of the open cycle still suspends."""
     day = Rule(id="day", trigger="data_usage_24h", threshold="100 MB", sims=("2",),
                actions=(Action(sequence=1, type="suspend", until="window_end"), Action(sequence=2, type="webhook",
                url="https://example.com"), Action(sequence=3, type="throttle", rate_bps=1)))  # fmt: skip

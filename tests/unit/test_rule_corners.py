@@ -138,7 +138,7 @@ def test_a_sim_that_left_the_pool_is_released_without_a_total(driver: Driver) ->
 
 @pytest.mark.parametrize("ends", [(), (1,)])
 def test_a_daily_rule_repeats_in_the_current_window(driver: Driver, ends: tuple[int, ...]) -> None:
-    """A SIM that changed plan has two cycles at once: it is told once a day, of the cycle of its plan (L10)."""
+    """A SIM that changed plan has two cycles at once: it fires once a day, of the cycle of its plan (L10)."""
     rule = Rule(id="r", trigger="data_usage_cycle", threshold=10, repetition="daily", actions=(TELL,))
     rows = [{"iccid": "1", "plan_from": dt.date(2026, 1, 1)}]
     begin(driver, rule, plans=[data(), data("q", cycle=Cycle(anchor_day=15))], card_rows=rows)

@@ -144,7 +144,7 @@ def lift_listed(ruleset: RuleSet, state: RuleState, change: pl.DataFrame) -> pl.
 
 
 def hold_listed(holds: Holds, card: Ints, before: pl.DataFrame, after: pl.DataFrame, offset: int) -> None:
-    """Put a hold on each card that a list suspends, unless a hold that was told of has its reason.
+    """Put a hold on each card that a list suspends, unless a hold that is confirmed has its reason.
 
     `card` (int64[n]) are rows of the directory, `before` and `after` (n rows) the status and its reason. A new card is
     null in `before`.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rating.rules.active_rules import RuleSet
     from rating.rules.state import RuleState
 
-CANCELLED: Final = "cancelled"  # for good (C8): nothing suspends or resumes such a card
+CANCELLED: Final = "cancelled"  # for good: nothing suspends or resumes such a card
 _SUSPENDED: Final = "suspended"
 _ACTIVE: Final = "activated"
 
@@ -130,7 +130,7 @@ class Results:
         return self._left(rows, lifted)
 
     def _left(self, rows: list[int], lifted: list[int]) -> Change:
-        """Return the status of a card after some of its holds were lifted: suspended while another told one is on."""
+        """Return the status of a card after some of its holds were lifted: suspended while a confirmed one is on."""
         holds = self._state.holds
         still = [row for row in rows if row not in lifted and holds["told"][row]]
         if not still:

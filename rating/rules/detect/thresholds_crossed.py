@@ -167,7 +167,8 @@ class Decisions:
     def _is_over(self, one: Slice, places: Ints) -> Flags:
         """bool[n]: whether the window of each record was over when the record arrived.
 
-        What fires for it is recorded and told, but the network does nothing: the window that it would be for is past.
+        What fires for it is recorded, and people are notified. But the network does nothing: the window that it would
+        be for is past.
         """
         traffic = self.traffic
         ends = traffic.cycle_end if one.window == "cycle" else traffic.day

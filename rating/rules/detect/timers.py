@@ -101,7 +101,7 @@ class _Tick:
 
     @cached_property
     def cancelled(self) -> Flags:
-        """bool[cards]: the cards that are cancelled for good. Nobody is told of the end of their terms."""
+        """bool[cards]: the cards that are cancelled for good. Nobody is notified of the end of their terms."""
         return (self.ruleset.directory.cards["status"] == CANCELLED).fill_null(False).to_numpy()
 
     @cached_property

@@ -54,7 +54,7 @@ def usage_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fi
 
 
 def count_sessions(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fires]:
-    """Count data sessions that the network told of, and return the firings of rules on their number.
+    """Count data sessions that the network reported, and return the firings of rules on their number.
 
     `traffic` has a row for each session that began, with no units. No record brought it, so the firings have no time of
     use and no key.

@@ -437,7 +437,7 @@ class RuleModel(Corrections, Events, Suspensions, Sizes):
         """End suspensions with their window, or when their condition is no longer met (L1, L2).
 
         A rule lets a SIM go once no firing of the rule keeps it suspended. A rule that was stopped lets go as it would
-        have done, one that no longer suspends lets go of all.
+        have done, one that no longer suspends releases all.
         """
         ended: dict[tuple[str, str], list[Fired]] = defaultdict(list)
         for (name, iccid, _), row in self.memory.rows.items():

@@ -259,7 +259,7 @@ class Events:
                 seen.times["data"].append(at)
 
     def _count_session(self, card: Row, at: dt.datetime, offset: int) -> None:
-        """Count a data session that the network told of, and fire the rules on the number of sessions."""
+        """Count a data session that the network reported, and fire the rules on the number of sessions."""
         iccid, seen = card["iccid"], self.sighting(card)
         day = self.local(card["account"], at).date()
         closes = self.midnight(card, day + dt.timedelta(days=1)) + self.grace(card["account"])
@@ -358,7 +358,7 @@ class Events:
                 if trigger.kind == "silence" and status_of(card) == "activated":
                     self._silence(rule, trigger, card, offset)
                 elif status_of(card) == "cancelled":
-                    continue  # Nobody is told of the end of its term.
+                    continue  # Nobody is notified of the end of its term.
                 elif rule.trigger == "term_ends":
                     self._term(rule, card, offset)
                 elif rule.trigger == "price_plan_expired" and rule.by != "data":

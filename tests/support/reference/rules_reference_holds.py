@@ -24,7 +24,7 @@ Key = tuple[str, str, str]  # ICCID, cause, reason
 
 @dataclass
 class Hold:
-    """One reason for which a SIM is suspended: what ends it, whether it was told of, and when it was asked for."""
+    """One reason for which a SIM is suspended: what ends it, whether it was confirmed, and when it was asked for."""
 
     until: str
     told: bool
@@ -261,7 +261,7 @@ class Suspensions:
         return row
 
     def hold_listed(self, iccid: str, before: Row | None, offset: int) -> None:
-        """Put a hold on a card that a list suspends, unless one that was told of has its reason."""
+        """Put a hold on a card that a list suspends, unless one that is confirmed has its reason."""
         card = self.cards[iccid]
         was = (before["status"], before["status_reason"]) if before is not None else (None, None)
         reason = card["status_reason"] or "manual"

@@ -146,7 +146,7 @@ class Totals:
                     self.quarters["sim", fact.iccid, *trigger].append((quarter_of(fact.used_at), amount))
 
     def add_session(self, iccid: str, day: Day, used_at: dt.datetime, in_day: bool, oldest: dt.datetime) -> None:
-        """Count a data session that the network told of. It is counted as a record is, and adds to nothing else."""
+        """Count a data session that the network reported. It is counted as a record is, and adds to nothing else."""
         self.counted = in_day
         self.floor = quarter_of(oldest) - (_QUARTERS - 1)
         for trigger in _SLICES:

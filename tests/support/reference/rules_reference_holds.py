@@ -128,7 +128,7 @@ class Suspensions:
             keys = [key for key in self.on(iccid) if key[2] == one.reason and named in (None, key[1])]
             if named and not keys:
                 self._late(iccid, named, str(one.action_id), offset)
-            self._told(iccid, keys, None if named else one.reason, offset)
+            self._confirmed(iccid, keys, None if named else one.reason, offset)
             card |= {"status": "suspended", "status_reason": one.reason}
         elif isinstance(one, Resumed):
             self.remember_list(iccid)
@@ -139,7 +139,7 @@ class Suspensions:
         since = self.local(card["account"], min(one.at or self.at, self.at)).date()
         self.follow_facts(before, card, since, {"status"}, one.at is not None and not isinstance(one, PlanChanged))
 
-    def _told(self, iccid: str, keys: list[Key], reason: str | None, offset: int) -> None:
+    def _confirmed(self, iccid: str, keys: list[Key], reason: str | None, offset: int) -> None:
         for key in keys:
             self.holds[key].told = True
             self.failures.discard(key)
@@ -179,7 +179,7 @@ class Suspensions:
             self._settle_status(card)
             return
         if status == "suspended":
-            self._told(card["iccid"], keys, "manual", offset)
+            self._confirmed(card["iccid"], keys, "manual", offset)
         else:
             self.lift(keys)
         card |= {"status": status, "status_reason": None}

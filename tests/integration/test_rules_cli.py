@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.embedded.driver import Embedded
-from tests.support.command_line import Result, Weir
+from tests.support.weir_command import Result, Weir
 
 SIM, OTHER = "8988303000000000017", "8988303000000000025"
 CATALOGUE = f"""

@@ -21,8 +21,8 @@ from pipeline.streaming.land.folder import PartitionLanding, folder_of
 from rating.errors import UsageError
 from schemas.commands import Activate
 from schemas.tables import TABLES
-from tests.support.command_line import printed
 from tests.support.landing_case import parts_of
+from tests.support.weir_command import printed
 
 OCTOBER_US = 1_790_812_800_000_000  # 2026-10-01T00:00:00Z
 NOVEMBER_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z

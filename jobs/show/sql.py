@@ -239,7 +239,7 @@ def rows_as_csv(table: pa.Table) -> str:
 
     A text or name that a spreadsheet would evaluate as a formula gets a leading apostrophe; numbers never do.
     """
-    lines = _Lines()
+    lines = _CsvLines()
     writer = csv.writer(lines)
     writer.writerow([defused(name) for name in table.column_names])
     columns = [
@@ -250,7 +250,7 @@ def rows_as_csv(table: pa.Table) -> str:
     return "".join(lines.written)
 
 
-class _Lines:
+class _CsvLines:
     """Takes rows of CSV that end in CR LF, so that a cell with either is quoted, and keeps them ending in LF."""
 
     def __init__(self) -> None:

@@ -27,9 +27,12 @@ from rating.dedupe.digests import Prints
 from rating.dedupe.seen import DAY_US
 from rating.entries import Apply, Commands, Entry, Rerate, Tick, Usage
 from rating.position import JournalPosition
-from rating.rules.commands.card_changes import change_of, changed_cards, no_notes, noted_cards, rounds
+from rating.rules.commands.card_changes import Change, changed_cards, no_notes, noted_cards, rounds
+from rating.rules.commands.card_lists import hold_listed, remember
 from rating.rules.commands.commands import check_commands, judge, kind_of, moment_us, results_table, unseen
+from rating.rules.commands.results import card_of
 from rating.rules.evaluate import Found, Rules
+from rating.rules.firing.tables import Outcome
 from rating.rules.triggers import TRIGGERS
 from rating.state import State
 from rating.step import Step, join
@@ -43,11 +46,13 @@ from rating.usage.rated_rows import Names
 from rating.usage.rerate_scope import RerateScope
 from rating.usage.rerating import Moment, Rerating
 from schemas.cards import Catalogue
-from schemas.commands import Activate, Command, Deactivate, NetworkEvent
+from schemas.commands import Activate, Command, Deactivate, NetworkEvent, PlanChanged
 from schemas.usage import UsageBatch
 
 # Larger batches are folded in slices of this many rows, so that the working columns stay in the CPU cache.
 BATCH_ROWS: Final = 1 << 17
+
+_LISTED: Final = ["status", "status_reason"]
 
 
 class Engine:
@@ -102,7 +107,8 @@ class Engine:
         offset, now_us = self._arrive(at_us)
         found = Found()
         self._take_notes(offset, now_us, found)
-        self._put(change, offset, now_us, found)
+        cards = self.rules.listed(self.state.catalogue.cards, change.cards)
+        self._put(replace(change, cards=cards), offset, now_us, found, is_list=True)
         return self._close(found, 1, offset, now_us)
 
     def tick(self, now_us: int) -> Step:
@@ -179,19 +185,29 @@ class Engine:
         if len(notes):
             self._put(Catalogue(cards=noted_cards(self.state.catalogue.cards, notes)), offset, now_us, found)
 
-    def _put(self, change: Catalogue, offset: int | dict[str, int], now_us: int, found: Found) -> None:
+    def _put(
+        self, change: Catalogue, offset: int | dict[str, int], now_us: int, found: Found, is_list: bool = False
+    ) -> None:
         """Apply a catalogue, and add to `found` the rules that fire for the cards it changed.
 
-        `offset` is one journal offset, or one for each ICCID.
+        `offset` is one journal offset, or one for each ICCID. The change is a card list, or the effect of results or
+        actions, which a later list does not undo.
         """
         state = self.state
         cards = state.catalogue.cards
+        if not is_list:
+            state.rules.listed = remember(state.rules.listed, cards.join(change.cards, on="iccid", how="semi"))
         state.addon_used = self.compiled.addons.usage()
         compiled = apply(state, change, self.compiled, now_us)
         self._compile(compiled)
         know_accounts(state.closed, compiled.book, now_us)
         assert compiled.cards is not None
         rows = compiled.cards.replaced
+        if is_list:
+            place = pl.Series(compiled.cards.rows)
+            former = pl.select(pl.when(place < len(cards)).then(place)).to_series()
+            hold_listed(state.rules.holds, compiled.cards.rows, cards[_LISTED].select(pl.all().gather(former)),
+                        compiled.cards.change[_LISTED], cast(int, offset))  # fmt: skip
         if len(rows):
             before, after = cards[rows], state.catalogue.cards[rows]
             at = offset if isinstance(offset, int) else np.array([offset[iccid] for iccid in before["iccid"]], np.int64)
@@ -220,23 +236,34 @@ class Engine:
         """
         judged = judge(results, self.state, self.compiled.directory)
         today = days_of_arrival(self.compiled, now_us)
-        changes = []
-        for offset, command, refused in judged:
-            card = getattr(command, "iccid", None)
-            if refused is None and card is not None:
-                account = self.compiled.directory.account[self.compiled.directory.row_of(card)]
-                happened = None
-                if command.at is not None:
-                    zone = self.compiled.book.time_zones[self.compiled.book.account_zone[account]]
-                    happened = day_date(local_day_at(zone, min(moment_us(command, now_us), now_us)))
-                change = change_of(command, day_date(int(today[account])), happened)
-                if change is not None:
-                    changes.append((offset, card, change))
+        directory = self.compiled.directory
+        told = [
+            (offset, card, command)
+            for offset, command, refused in judged
+            if refused is None and (card := card_of(command)) is not None and directory.row_of(card) >= 0
+        ]
         # A round changes each card at most once, so that rules see every single change.
-        for part in rounds(changes):
-            cards = changed_cards(self.state.catalogue.cards, [(card, change) for _, card, change in part])
-            self._put(Catalogue(cards=cards), {card: offset for offset, card, _ in part}, now_us, found)
+        for part in rounds(told):
+            accounts = [directory.account[directory.row_of(card)] for _, card, _ in part]
+            days = [day_date(int(today[account])) for account in accounts]
+            made = self.rules.results(part, days)
+            changes = [
+                (offset, card, self._since(command, account, now_us) | change)
+                for (offset, card, command), account, change in zip(part, accounts, made, strict=True)
+                if change is not None
+            ]
+            if changes:
+                cards = changed_cards(self.state.catalogue.cards, [(card, change) for _, card, change in changes])
+                self._put(Catalogue(cards=cards), {card: offset for offset, card, _ in changes}, now_us, found)
         return judged
+
+    def _since(self, command: Command, account: int, now_us: int) -> Change:
+        """Return since when the change of a result holds: the local day of its event, if the result has its time."""
+        if command.at is None or isinstance(command, PlanChanged):
+            return {}
+        book = self.compiled.book
+        zone = book.time_zones[book.account_zone[account]]
+        return {"from": day_date(local_day_at(zone, min(moment_us(command, now_us), now_us)))}
 
     def usage(self, batch: UsageBatch, originals: pa.Table | None = None, prints: Prints | None = None) -> Step:
         """Fold a batch of usage. Every record ends as rated, duplicate or rejected.
@@ -265,10 +292,11 @@ class Engine:
         while len(rows):
             done = correct(self.state, self.compiled, replace(batch, rows=rows), originals, self.partition)
             self.rules.adjust([done.back])
-            outcomes = () if done.provisional is None else (self.rules.usage(done.provisional),)
+            outcomes = [] if done.provisional is None else [self.rules.usage(done.provisional)]
             # The rules have counted replacements as if nothing else had been used.
             counted = None if done.provisional is None else done.provisional.rated
             self.rules.adjust([done.fresh, done.adjustments], counted)
+            outcomes.append(self._settled([done.back, done.adjustments], batch.received_at_us, self.state.offset - 1))
             rated = pa.concat_tables([done.back, done.fresh, done.adjustments])
             steps.append(
                 Step(
@@ -277,7 +305,7 @@ class Engine:
                     duplicates=done.judged.duplicates,
                     rated=rated,
                     rejects=done.judged.reject_table(),
-                    outcomes=outcomes,
+                    outcomes=tuple(outcomes),
                     rerated_records=done.records,
                     rerated_subjects=done.subjects,
                 )
@@ -300,8 +328,20 @@ class Engine:
         again = Rerating(self.state, self.compiled, entry.rows, moment)
         again.settle()
         self.rules.adjust([again.adjustments])
+        settled = self._settled([again.adjustments], now_us, offset)
         self.state.offset += 1
-        return Step(rated=again.adjustments, rerated_records=again.records, rerated_subjects=again.subjects)
+        return Step(
+            rated=again.adjustments,
+            outcomes=(settled,),
+            rerated_records=again.records,
+            rerated_subjects=again.subjects,
+        )
+
+    def _settled(self, adjusted: list[pa.Table], at_us: int, offset: int) -> Outcome:
+        """Return what the rules let go after usage of the cards in rated rows was adjusted."""
+        iccids = {iccid for rows in adjusted for iccid in rows["iccid"].unique().to_pylist()}
+        return self.rules.settle(iccids, at_us, offset)
+
 
     def _usage(self, batch: UsageBatch, prints: Prints) -> Step:
         state, compiled = self.state, self.compiled

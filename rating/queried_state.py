@@ -19,6 +19,7 @@ from rating.catalogue.vocabulary import Vocabulary
 from rating.closing.closed_cycles import ClosedCycles
 from rating.columnar.counters import Counters
 from rating.dedupe.seen import UNNAMED_DIGESTS, require_digests
+from rating.rules.holds import Holds
 from schemas.cards import CARD_SCHEMA, Account, Addon, Catalogue, Pool
 from schemas.plans import Plan, ZoneSet
 from schemas.rules import Rule
@@ -29,7 +30,7 @@ SNAPSHOT_VERSION: Final = 2
 # version that had no dated facts but plans and pools: each card then has what its row says on all days.
 HISTORIES: Final = ("plan_history", "pool_history", "fact_history", "tenures")
 STEADY: Final = ("cards", *HISTORIES)
-QUERIED_TABLES: Final = (*STEADY, "counters", "further_charges", "closed_cycles")  # of a snapshot, for questions
+QUERIED_TABLES: Final = (*STEADY, "counters", "further_charges", "closed_cycles", "rule_holds")  # of a snapshot
 
 
 class SnapshotFacts(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,9 +54,14 @@ class SnapshotFacts(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass
 class ActiveRules:
-    """`active` maps the id of each active rule to the time of its activation, in microseconds since 1970 UTC."""
+    """What questions need of the state of the rules.
+
+    `active` maps the id of each active rule to the time of its activation, in microseconds since 1970 UTC. `holds` say
+    why SIMs are suspended.
+    """
 
     active: dict[str, int] = field(default_factory=dict)
+    holds: Holds = field(default_factory=Holds)
 
 
 @dataclass
@@ -110,7 +116,10 @@ def queried_state(facts_json: bytes, tables: Mapping[str, pa.Table]) -> QueriedS
         vocabulary=Vocabulary(facts.vocabulary),
         counters=Counters.from_table(tables["counters"], tables.get("further_charges")),
         addon_used=facts.addon_used,
-        rules=ActiveRules(facts.active_rules),
+        # A snapshot of a version without holds shows none until the next checkpoint is written.
+        rules=ActiveRules(
+            facts.active_rules, Holds.from_table(tables["rule_holds"]) if "rule_holds" in tables else Holds()
+        ),
         closed=ClosedCycles.from_table(tables.get("closed_cycles")),
         offset=facts.offset,
         clock_us=facts.clock_us,

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from rating.dedupe.seen import DIGESTS, Seen
 from rating.queried_state import HISTORIES, SNAPSHOT_VERSION, QueriedState, SnapshotFacts, queried_state
+from rating.rules.holds import Holds
 from rating.rules.state import RuleState
 from rating.usage.sessions import Sessions
 
@@ -69,7 +70,7 @@ class State(QueriedState):
         Raises ValueError if the snapshot has another version, or digests of another algorithm.
         """
         known = queried_state(facts_json, tables)
-        return cls(
+        state = cls(
             catalogue=known.catalogue,
             plan_history=known.plan_history,
             pool_history=known.pool_history,
@@ -86,3 +87,14 @@ class State(QueriedState):
             sessions=Sessions.from_table(tables["sessions"]),
             seen=seen,
         )
+        if "rule_holds" not in tables:
+            state.rules.holds = _implied_holds(state)
+        return state
+
+
+def _implied_holds(state: State) -> Holds:
+    """Return the holds of a snapshot that was written before there were holds."""
+    cards = state.catalogue.cards.select("status", "status_reason").with_row_index("row")
+    suspended = cards.filter(pl.col("status") == "suspended").select("row", "status_reason")
+    rules = {state.vocabulary.rules.rows[rule.id]: rule for rule in state.catalogue.rules}
+    return Holds.of_former(state.rules.memory, rules, dict(suspended.iter_rows()))

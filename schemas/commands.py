@@ -46,9 +46,14 @@ class Suspended(_Command, frozen=True, tag="suspended"):
 
 
 class Resumed(_Command, frozen=True, tag="resumed"):
-    """The SIM was resumed. Its status is "activated" again."""
+    """The SIM was resumed. Its status is "activated" again, unless it is suspended for something else as well.
+
+    `reason` lifts the holds with this reason, whatever put them on. None lifts those that end when somebody releases
+    the SIM. If the result names a resume that Weir asked for, it lifts none: that hold ended before.
+    """
 
     iccid: str
+    reason: Reason | None = None
     action_id: str | None = None
 
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import polars_threads
 from tests.support.broker import kafka, own_broker
-from tests.support.command_line import weir
 from tests.support.guarded import pytest_configure, pytest_unconfigure
 from tests.support.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler
+from tests.support.weir_command import weir
 
 __all__ = [
     "kafka",  # Fixtures for all tests.

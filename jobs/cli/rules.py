@@ -17,6 +17,7 @@ from schemas.choices import ActionState, RuleStatus, TriggerName
 if TYPE_CHECKING:
     import duckdb
 
+    from rating.engine import Engine
     from schemas.commands import Command
 
 group = typer.Typer(
@@ -240,11 +241,29 @@ def _switch(
         kind = Activate if to == "ACTIVE" else Deactivate
         commands: list[Command] = [kind(rule=rule_id) for rule_id in ids]
         step = driver.command(commands, micros(moment))
+        held = _held_by(driver.engine, ids) if to == "INACTIVE" else {}
     if not ids:
         said = "no rules to activate" if to == "ACTIVE" else "no rules to deactivate"
     else:
         said = f"{counted(len(ids), 'rule')} {'activated' if to == 'ACTIVE' else 'deactivated'}"
-    tell(said, {"rules": list(ids), "status": to}, step, as_json)
+    if held:
+        said += "; still suspended: " + ", ".join(f"{counted(count, 'SIM')} until {end}" for end, count in held.items())
+    tell(said, {"rules": list(ids), "status": to} | ({"holds": held} if held else {}), step, as_json)
+
+
+def _held_by(engine: Engine, ids: Sequence[str]) -> dict[str, int]:
+    """Return how many SIMs these rules keep suspended, by what ends that."""
+    from rating.rules.holds import RELEASED
+
+    shown = engine.state.rules.holds.shown()
+    rows = engine.state.vocabulary.rules.rows
+    by_rule = [cause in {rows[rule] for rule in ids} for cause in shown.cause.tolist()]
+    released = sum(until == RELEASED for until, own in zip(shown.until.tolist(), by_rule, strict=True) if own)
+    found = {
+        "the end of the window or recovery": sum(by_rule) - released,
+        'a result says "resumed"': released,
+    }
+    return {end: count for end, count in found.items() if count}
 
 
 def _moment(as_of: str | None) -> dt.datetime:

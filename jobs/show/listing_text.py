@@ -102,8 +102,8 @@ def render_card(card: CardDetail) -> RenderableType:
 
 def _basics(basics: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
     for name, value in basics.items():
-        if name == "tags":
-            yield "tags", ", ".join(value) if value else None
+        if name in ("tags", "holds"):
+            yield name, (", " if name == "tags" else "; ").join(value) if value else None
         else:
             yield name.removesuffix("_id").replace("_", " "), str(value) if value is not None else None
 

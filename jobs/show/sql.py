@@ -68,8 +68,8 @@ def _connect(
 ) -> duckdb.DuckDBPyConnection:
     """Return a connection to the history. `checked` are tables whose files are compared with their digests.
 
-    Unless it is `trusted`, the connection reads no other file, opens no network connection, writes nothing, and cannot
-    be told otherwise.
+    Unless it is `trusted`, the connection reads no other file, opens no network connection and writes nothing. No query
+    can change that.
     """
     # DuckDB must not download extensions, and a query must not read Python variables as tables.
     options: dict[str, str | bool | int | float | list[str]] = {
@@ -82,7 +82,7 @@ def _connect(
     connection.execute("SET enable_progress_bar = false")  # it is printed on stdout, between the rows of the answer
     allowed: list[str] = []
     for name, schema in TABLES.items():
-        # DuckDB does not verify the checksums of Parquet pages, so whoever needs true sums checks the whole file.
+        # DuckDB does not verify the checksums of Parquet pages, so the whole file is checked if sums must be true.
         files = histories.files(name, check=name in checked)
         allowed += [form(file) for file in files for form in (_quoted, _literal)]  # DuckDB asks for both
         if files:
@@ -239,7 +239,7 @@ def rows_as_csv(table: pa.Table) -> str:
 
     A text or name that a spreadsheet would evaluate as a formula gets a leading apostrophe; numbers never do.
     """
-    lines = _Lines()
+    lines = _CsvLines()
     writer = csv.writer(lines)
     writer.writerow([defused(name) for name in table.column_names])
     columns = [
@@ -250,7 +250,7 @@ def rows_as_csv(table: pa.Table) -> str:
     return "".join(lines.written)
 
 
-class _Lines:
+class _CsvLines:
     """Takes rows of CSV that end in CR LF, so that a cell with either is quoted, and keeps them ending in LF."""
 
     def __init__(self) -> None:

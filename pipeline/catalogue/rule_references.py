@@ -9,6 +9,7 @@ import polars as pl
 from pipeline.catalogue.findings import Entry, Findings, T, Text, choice
 from pipeline.catalogue.lines import Path
 from pipeline.catalogue.merge import Known
+from schemas.usage import Service
 
 
 class References:
@@ -83,3 +84,13 @@ class References:
             elif pool is not None and owner in self.known.accounts and not self.is_within(pool.account, str(owner)):
                 found = Text(f"{name} of account {pool.account}")
                 findings.add(entry, field, found, f"a pool of account {owner} or of one below it")
+
+    def check_shared(
+        self, entry: Entry[T], pools: tuple[str, ...], service: Service | None, findings: Findings
+    ) -> None:
+        """Add a finding for each pool that does not share the service of a rule: it would never fire for it."""
+        for index, name in enumerate(pools):
+            pool = self.known.pools.get(name)
+            if pool is not None and service is not None and service.name.lower() not in pool.services:
+                found = Text(f"{name}, which shares {', '.join(pool.services)}")
+                findings.add(entry, ("pools", index), found, f"a pool that shares {service.name.lower()}")

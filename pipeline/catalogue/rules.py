@@ -91,6 +91,7 @@ def _check_rule(entry: Entry[Rule], references: References, findings: Findings) 
     _check_changed(entry, references, findings)
     references.check_sims(entry, rule.sims, rule.owner, findings)
     references.check_pools(entry, rule.pools, rule.owner, findings)
+    references.check_shared(entry, rule.pools, trigger.service, findings)
     if trigger.kind == "pool" and rule.sims:
         findings.add(entry, ("sims",), rule.sims, "no sims: every SIM that draws on the pool is watched")
     _check_nearest(entry, trigger, findings)

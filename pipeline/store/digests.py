@@ -2,7 +2,7 @@
 
 The digest of a file is XXH3-128 over the XXH3-128 of each MiB of it, so that a file of any size is hashed in bounded
 memory. XXH3 from polars-hash hashes 6.7 GiB a second here, SHA-256 of the standard library 1.3 (docs/decisions/0140).
-It finds accidents, not forgers: whoever may write the file may write the manifest too.
+It finds accidents, not forgers: a user who may write the file may write the manifest too.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import polars as pl
 from rating.catalogue.allowance_sizes import version_allowances, version_prorates
 from rating.catalogue.cards import Directory
 from rating.catalogue.rates import Book
-from rating.catalogue.service import Service, Stretches
+from rating.catalogue.service import ServiceDays, Stretches
 from rating.catalogue.spells import END, Dated
 from rating.columnar.key_index import Ints
 
@@ -73,9 +73,9 @@ class Pools:
         return Dated(self.device_row, history, lambda text: -1 if text is None else rows.get(DEVICE_PREFIX + text, -1))
 
     @cached_property
-    def service(self) -> Service:
+    def service(self) -> ServiceDays:
         """The days of service of all cards."""
-        return Service(self.book, self.directory, self.devices)
+        return ServiceDays(self.book, self.directory, self.devices)
 
     @cached_property
     def _any(self) -> bool:

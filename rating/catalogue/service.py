@@ -50,7 +50,7 @@ class Stretches:
         return type(self)(**{one.name: getattr(self, one.name)[at] for one in fields(self)})
 
 
-class Service:
+class ServiceDays:
     """The days of service of all cards. Everything is compiled at first use."""
 
     def __init__(self, book: Book, directory: Directory, devices: Dated) -> None:

@@ -24,7 +24,7 @@ _ACCOUNT_BITS: Final = 32
 
 
 @dataclass(frozen=True)
-class _Holders:
+class _PlanHolders:
     """Cards with the account that owned them, the plan version they had last in a cycle, and their days on it.
 
     int64 columns, one row for each card and account. Cards that share a pool or a device are left out.
@@ -76,7 +76,7 @@ def minimums_owed(compiled: Compiled, counters: Counters, code: int, fees: pl.Da
     asked = [row for row in {*rates, *spends} if _cycle_of(book, row) == kind]
     if not asked:
         return pl.DataFrame(schema=FEES_OWED)
-    holders = _Holders.of(compiled, code)
+    holders = _PlanHolders.of(compiled, code)
     frames = [
         _idle(compiled, counters, code, holders.take(np.flatnonzero(holders.version == row)), rate)
         for row in asked
@@ -106,7 +106,7 @@ def _minimum_rates(book: Book, version: int) -> list[int]:
     ]
 
 
-def _idle(compiled: Compiled, counters: Counters, code: int, holders: _Holders, rate: int) -> pl.DataFrame:
+def _idle(compiled: Compiled, counters: Counters, code: int, holders: _PlanHolders, rate: int) -> pl.DataFrame:
     """Return the minimum of a rate for the cards that have no record on its counter."""
     book = compiled.book
     meter, count = int(book.rates.meter[rate]), len(holders.card)
@@ -122,7 +122,7 @@ def _idle(compiled: Compiled, counters: Counters, code: int, holders: _Holders, 
 
 
 def _topped_up(
-    compiled: Compiled, counters: Counters, code: int, holders: _Holders, owed: pl.DataFrame
+    compiled: Compiled, counters: Counters, code: int, holders: _PlanHolders, owed: pl.DataFrame
 ) -> pl.DataFrame:
     """Return what is missing to the minimum spend of one plan version."""
     book = compiled.book
@@ -171,7 +171,7 @@ def _charged(counters: Counters, code: int, subject: Ints, currency: int) -> Int
     return np.array([max(-most, min(most, sums.get(one, 0))) for one in subject.tolist()], np.int64)
 
 
-def _rows(compiled: Compiled, code: int, holders: _Holders, name: str, nanos: Ints) -> pl.DataFrame:
+def _rows(compiled: Compiled, code: int, holders: _PlanHolders, name: str, nanos: Ints) -> pl.DataFrame:
     book = compiled.book
     if not len(holders.card):
         return pl.DataFrame(schema=FEES_OWED)

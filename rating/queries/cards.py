@@ -17,6 +17,7 @@ from rating.queries.counters import open_cycles, rows_of_subject
 from rating.queries.pools import PoolUse, uses_now
 from rating.queries.queried import Queried
 from rating.queries.schemas import ADDONS_VIEW, CARDS_VIEW
+from rating.rules.holds import OUTSIDE, REASONS, UNTILS
 from rating.units.money import parse_amount
 from rating.usage.cycles import cycle_label
 
@@ -57,8 +58,25 @@ def cards_view(engine: Queried, card: Ints, day: Ints) -> pl.DataFrame:
         term_ends_on=pl.when(pl.Series(ends < END)).then(pl.Series(np.minimum(ends, 1 << 20))).cast(pl.Date),
         custom="custom",
         status_reason=pl.when(reason != "").then(reason),
+        holds=_holds(engine, card),
     )
     return frame.select(pl.col(name).cast(kind) for name, kind in CARDS_VIEW.items())
+
+
+def _holds(engine: Queried, card: Ints) -> pl.Series:
+    """List(String)[n]: what holds each card, such as `hard_cut by limit.hard_cut.a until recovered`; null: nothing."""
+    shown = engine.state.rules.holds.shown(card)
+    rules = engine.state.vocabulary.rules.names
+    texts: dict[int, list[str]] = {}
+    for one, cause, reason, until, told in zip(
+        *(column.tolist() for column in (shown.card, shown.cause, shown.reason, shown.until, shown.told)), strict=True
+    ):
+        who = "somebody" if cause == OUTSIDE else rules[cause]
+        state = "" if told else ", not confirmed"
+        texts.setdefault(one, []).append(f"{REASONS[reason]} by {who} until {UNTILS[until]}{state}")
+    return pl.Series(
+        [texts.get(one) for one in card.tolist()] if texts else [None] * len(card), dtype=pl.List(pl.String)
+    )
 
 
 def addons_view(engine: Queried, rows: Ints | None = None) -> pl.DataFrame:

@@ -30,6 +30,7 @@ CARDS_VIEW: dict[str, pl.DataType] = {
     "term_ends_on": pl.Date(),
     "custom": pl.String(),  # JSON object
     "status_reason": pl.String(),  # why it is suspended
+    "holds": pl.List(pl.String()),  # every suspension of it: reason, who asked for it, what ends it; null: none
 }
 
 COUNTERS_VIEW: dict[str, pl.DataType] = {

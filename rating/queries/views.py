@@ -52,14 +52,17 @@ def todays(engine: Queried, as_of_us: int | None = None) -> Ints:
 
 
 def cycles_gone(engine: Queried, as_of_us: int) -> list[str]:
-    """Return the labels of cycles open at a time whose counters the state no longer keeps: they take no more usage."""
+    """Return the labels of cycles open at a time whose counters the state no longer keeps: they take no more usage.
+
+    Cycles of one kind that are open in another time zone and still take usage count for all time zones.
+    """
     book, today = engine.compiled.book, todays(engine, as_of_us).astype(np.int32)
-    codes = {
-        code
-        for kind, calendar in enumerate(book.cycle_calendars)
-        for code in cycle_code(kind, calendar.index(today).astype(np.int64)).tolist()
-    }
-    return sorted({cycle_label(book, code) for code in codes if is_closed(book, code, engine.state.clock_us)})
+    gone: set[str] = set()
+    for kind, calendar in enumerate(book.cycle_calendars):
+        codes = set(cycle_code(kind, calendar.index(today).astype(np.int64)).tolist())
+        if all(is_closed(book, code, engine.state.clock_us) for code in codes):
+            gone |= {cycle_label(book, code) for code in codes}
+    return sorted(gone)
 
 
 def _cycles(engine: Queried, today: Ints, label: str | None) -> list[int]:

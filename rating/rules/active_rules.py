@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rating.apply import Compiled
 from rating.rules.active_rule import Watch
+from rating.rules.holds import RELEASED
 from rating.rules.quota import Quota
 from rating.rules.select.filters import Filters
 from rating.rules.thresholds import Limits
@@ -13,6 +14,8 @@ from rating.state import State
 
 class RuleSet:
     """The active rules in order of their number, with their filters, limits and the catalogue that they use.
+
+    `resting` are inactive rules that still hold SIMs: they fire no more, but their holds end as they would have ended.
 
     `zones` are the zone names of all plans; `Traffic.zone` contains indices into this list. A new RuleSet is made
     whenever the catalogue changes or a rule is activated or deactivated.
@@ -28,7 +31,8 @@ class RuleSet:
             Watch(row, place, rule, TRIGGERS[rule.trigger], state.rules.active[rule.id])
             for place, (row, rule) in enumerate(active)
         )
-        self.by_row = {watch.row: watch for watch in self.watches}
+        self.resting = _resting(state, names.rows, len(self.watches))
+        self.by_row = {watch.row: watch for watch in (*self.watches, *self.resting)}
         self.catalogue = state.catalogue
         self.vocabulary = state.vocabulary
         self.book, self.directory = compiled.book, compiled.directory
@@ -39,4 +43,22 @@ class RuleSet:
             rules, state.catalogue, compiled.book, compiled.directory, former.filters if former is not None else None
         )
         self.quota = Quota(compiled.book, compiled.directory, compiled.pools, compiled.addons)
-        self.limits = Limits(rules)
+        self.limits = Limits([*rules, *(watch.rule for watch in self.resting)])
+
+
+def _resting(state: State, rows: dict[str, int], first: int) -> tuple[Watch, ...]:
+    """Return the inactive rules that still hold SIMs until a window ends. `first` is the index of the first of them."""
+    memory, holds = state.rules.memory, state.rules.holds
+    if not len(memory) and not len(holds):
+        return ()
+    lasting = (holds["on"] == 1) & (holds["until"] != RELEASED)
+    holding = {*memory.rule[memory["held"] == 1].tolist(), *holds.cause[lasting].tolist()}
+    resting = sorted(
+        (rows[rule.id], rule)
+        for rule in state.catalogue.rules
+        if rows[rule.id] in holding and rule.id not in state.rules.active
+    )
+    return tuple(
+        Watch(row, place, rule, TRIGGERS[rule.trigger], state.clock_us)
+        for place, (row, rule) in enumerate(resting, first)
+    )

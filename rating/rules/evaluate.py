@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 import polars as pl
@@ -11,17 +12,23 @@ from rating.apply import Compiled
 from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
 from rating.rules.active_rules import RuleSet
-from rating.rules.detect.events import change_fires, event_fires, traffic_fires
+from rating.rules.commands.card_changes import Change
+from rating.rules.commands.card_lists import lift_listed, merged
+from rating.rules.commands.results import Results
+from rating.rules.detect.changes import change_fires, plans_now
+from rating.rules.detect.events import event_fires, traffic_fires
 from rating.rules.detect.intake import Home, traffic_of
 from rating.rules.detect.last_seen import needs
-from rating.rules.detect.timers import release_fires, tick_fires
+from rating.rules.detect.releases import release_fires, settle_fires
+from rating.rules.detect.timers import tick_fires
 from rating.rules.detect.usage import adjust, backfill, drop_unwatched, expire, usage_fires
 from rating.rules.firing.firings import Fires
+from rating.rules.firing.holding import take_holds
 from rating.rules.firing.tables import FiredOn, Outcome
 from rating.state import State
 from rating.usage.batch import RatedBatch
 from rating.usage.rated_rows import Names
-from schemas.commands import NetworkEvent
+from schemas.commands import Command, NetworkEvent
 from schemas.usage import Service
 
 
@@ -55,42 +62,84 @@ class Rules:
         self.set: RuleSet = RuleSet(state, compiled, names.zones, former.set if former is not None else None)
         wanted = needs(self.set.watches)
         if wanted or len(state.rules.sightings):
-            state.rules.sightings.follow(wanted, compiled.directory.cards["imei"], state.clock_us)
+            plan = plans_now(self.set, state.clock_us)
+            state.rules.sightings.follow(wanted, compiled.directory.cards["imei"], plan, state.clock_us)
         drop_unwatched(self.set, state.rules)
-        self._home_meters = self.set.quota.home_meters(Service.DATA, None)
+        quota = self.set.quota
+        self._home = Home(quota.home_meters(Service.DATA, None), quota.all_pool_meters())
         # Only these rules need to know whether a session is new.
         self.hears_sessions = any(watch.trigger.hears_sessions for watch in self.set.watches)
+
+    def listed(self, cards: pl.DataFrame, change: pl.DataFrame) -> pl.DataFrame:
+        """Return the cards of a list as they take effect, and lift the holds that the list ends.
+
+        `cards` are those in force, `change` those of the list (CARD_SCHEMA). What results and actions have set stays,
+        unless the list says something new.
+        """
+        change, self.state.rules.listed = merged(change, cards, self.state.rules.listed)
+        return lift_listed(self.set, self.state.rules, change)
+
+    def _held(self, fires: list[Fires]) -> list[Fires]:
+        """Put and lift the holds that firings ask for; return the firings."""
+        return take_holds(self.set, self.state.rules.holds, fires)
+
+    @property
+    def _concerned(self) -> bool:
+        """True if an entry can fire something: a rule is active, or an inactive one still holds SIMs."""
+        return bool(self.set.watches or self.set.resting)
+
+    def results(self, results: Sequence[tuple[int, str, Command]], today: Sequence[dt.date]) -> list[Change | None]:
+        """Apply results of actions (offset, ICCID, result) to the holds; return the change of each card, or None.
+
+        Each card occurs at most once and is in the directory. `today` is the local day of each.
+        """
+        taker = Results(self.set, self.state.rules, [iccid for _, iccid, _ in results])
+        changes = [
+            taker.take(place, offset, command, day)
+            for place, ((offset, _, command), day) in enumerate(zip(results, today, strict=True))
+        ]
+        taker.close()
+        return changes
 
     def usage(self, result: RatedBatch) -> Outcome:
         """The outcome of a batch of usage."""
         batch = result.usage.batch
-        if not self.set.watches:
+        if not self._concerned:
             return self.outcome(Found(), batch.received_at_us)
-        home = Home(self.set.quota.home_slot(), self._home_meters)
-        traffic = traffic_of(home, self.names, self.set.book.rates.meter, result, self.state.clock_us)
+        traffic = traffic_of(self._home, self.names, self.set.book.rates.meter, result, self.state.clock_us)
         found = Found()
-        found.add(self.set, traffic_fires(self.set, self.state.rules, traffic))
-        found.add(self.set, usage_fires(self.set, self.state.rules, traffic))
+        fires = traffic_fires(self.set, self.state.rules, traffic)
+        fires += usage_fires(self.set, self.state.rules, traffic)
+        found.add(self.set, self._held(fires))
         keys = batch.rows["record_key"]
         return self.outcome(found, batch.received_at_us, keys)
 
     def adjust(self, added: Sequence[pa.Table], counted: pa.Table | None = None) -> None:
-        """Add rated rows (RATED) to the totals of the rules, and take rows that were `counted` off (F6). Nothing fires.
+        """Add rated rows (RATED) to the totals of the rules, and take rows that were `counted` off (F6).
 
-        Reversals and adjustments have negative units if they take something back.
+        Reversals and adjustments have negative units if they take something back. `settle` has to follow.
         """
-        if self.set.watches:
+        if self._concerned:
             adjust(self.set, self.state.rules, added, [] if counted is None else [counted])
+
+    def settle(self, iccids: set[str], at_us: int, offset: int) -> Outcome:
+        """The outcome of usage of these cards that was taken back: releases of SIMs below their thresholds again."""
+        found = Found()
+        cards = self.set.directory.rows_of(pl.Series(sorted(iccids), dtype=pl.String)) if iccids else ()
+        for card in cards:
+            found.add(self.set, settle_fires(self.set, self.state.rules, int(card), self.state.clock_us, offset))
+        return self.outcome(found, at_us)
 
     def tick(self, now_us: int, offset: int, found: Found) -> None:
         """Add the firings of timers that are due, then drop totals whose window is over."""
-        if self.set.watches:
+        if self._concerned:
             found.add(self.set, tick_fires(self.set, self.state.rules, now_us, offset))
             expire(self.set, self.state.rules, now_us)
+        self.state.rules.holds.expire()
 
     def recovered(self, now_us: int, offset: int, found: Found) -> None:
         """Add the releases of SIMs that the catalogue has put below their threshold again (L2)."""
-        if self.set.watches:
+        if self._concerned:
             found.add(self.set, release_fires(self.set, self.state.rules, now_us, offset))
 
     def changes(self, before: pl.DataFrame, after: pl.DataFrame, offset: Ints | int, now_us: int, found: Found) -> None:
@@ -99,13 +148,15 @@ class Rules:
         `before` and `after` have the columns of CARD_SCHEMA and one row per card. `offset` is one offset, or one for
         each row of `after`.
         """
-        if self.set.watches:
-            found.add(self.set, change_fires(self.set, self.state.rules, before, after, offset, now_us))
+        if self.set.watches or len(self.state.rules.sightings):
+            fires = change_fires(self.set, self.state.rules, before, after, offset, now_us)
+            found.add(self.set, self._held(fires))
 
     def events(self, events: Sequence[NetworkEvent], offsets: Ints, now_us: int, found: Found) -> None:
         """Add the firings of network events. `offsets` (int64[n]) has the offset of each event."""
         if self.set.watches:
-            found.add(self.set, event_fires(self.set, self.state.rules, events, offsets, now_us))
+            fires = event_fires(self.set, self.state.rules, events, offsets, now_us)
+            found.add(self.set, self._held(fires))
 
     def backfill(self, rules: Sequence[str], baseline: pl.DataFrame | None) -> None:
         """Fill the totals of newly activated rules from the usage in the history (BASELINE columns)."""

@@ -153,7 +153,8 @@ def _is_on(level: tuple[int, Quantity]) -> bool:
 def _margin(limit: Limit) -> tuple[Quantity, ...]:
     if limit.margin == OFF:
         return ()
-    if limit.margin is None or (isinstance(limit.margin, int) and limit.margin != 0):
+    bare = str(limit.margin).strip().replace(".", "", 1)
+    if limit.margin is None or (bare.isdigit() and int(bare) != 0):
         found = "nothing" if limit.margin is None else str(limit.margin)
         raise PlanError(Finding(("margin",), found, f'data with its unit such as "10 MB", 0, or "{OFF}"'))
     try:

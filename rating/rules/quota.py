@@ -77,6 +77,12 @@ class Quota:
             self._shares[service] = _Share.of(self._allowances, self._prorates, counting)
         return self._units(self._shares[service], card, version, cycle_start, cycle_end)
 
+    def has_one_counter(self, service: Service) -> Flags:
+        """bool[versions]: whether the plan version has at most one counter with an allowance for the service."""
+        meters = self._book.meter_service == service
+        one: Flags = np.count_nonzero(self._allowances[:, meters], axis=1) <= 1
+        return one
+
     def home(self, card: Ints, version: Ints, cycle_start: Ints, cycle_end: Ints) -> Ints:
         """int64[n]: like `allowance`, for data on the meters of the home zone."""
         if None not in self._shares:
@@ -96,12 +102,12 @@ class Quota:
         return size
 
     def pool(self, service: Service, direction: Direction | None, pool: Ints, days: CycleDays) -> Ints:
-        """int64[n]: the size of each pool in the home zone for a service and direction (None: all) (P7).
+        """int64[n]: the size of each pool for a service and direction (None: all) (P7).
 
         The size is that on the day `days.today`: the fixed size of a static pool; for any other pool, the sum over the
-        meters of the home zones of its members' plans.
+        counters of `pool_meters` of its members' plans.
         """
-        home = self.home_meters(service, direction)
+        home = self.pool_meters(service, direction)
         counting = np.flatnonzero((home & (self._allowances > 0)).any(axis=0)).tolist()
 
         def sizes(_: int, code: int, start_day: int, end_day: int, now_day: int) -> Ints:
@@ -126,6 +132,25 @@ class Quota:
                 slots.append(homes[0] if homes else _NO_HOME if key.zones else 0)
             self._home_slot = np.array(slots, np.int64)[self._book.version_zone_key]
         return self._home_slot
+
+    def all_pool_meters(self) -> Flags:
+        """bool[versions, meters]: the meters of `pool_meters` for all services."""
+        meters: Flags = np.logical_or.reduce([self.pool_meters(service, None) for service in Service])
+        return meters
+
+    def pool_meters(self, service: Service, direction: Direction | None) -> Flags:
+        """bool[versions, meters]: the meters whose usage pool rules compare with the size of a pool (L8).
+
+        They are the meters of the home zone, with all usage on them, wherever it was: a meter that counts other zones
+        too is used up by them. If no zone of a plan is its home, all its meters count.
+        """
+        book, meters = self._book, self.home_meters(service, direction)
+        for version, slot in enumerate(self.home_slot().tolist()):
+            if slot == _NO_HOME:
+                ways = slice(None) if direction is None else direction
+                rates = np.unique(book.rate_at[version, service, ways])
+                meters[version, book.rates.meter[rates[rates >= 0]]] = True
+        return meters
 
     def home_meters(self, service: Service, direction: Direction | None) -> Flags:
         """bool[versions, meters]: the meters that count home-zone usage of a service and direction (None: all)."""

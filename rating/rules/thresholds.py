@@ -25,7 +25,7 @@ from schemas.rules import Measure, Rule
 
 NEVER: Final = np.iinfo(np.int64).max  # a limit that no value exceeds
 
-Size = Literal["", "quota", "home", "pool", "tier"]
+Size = Literal["", "quota", "home", "pool", "tier", "covered"]
 
 _SERVICE: Final = {"bytes": "data", "messages": "sms", "seconds": "voice"}
 _PERCENT: Final = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?\s*%\Z", re.ASCII)
@@ -100,8 +100,9 @@ class Limits:
     def needs_size(self, place: int) -> Size:
         """Return which size the method `of` needs for a rule.
 
-        "": none. "quota": the quota of the SIM. "home": its home allowance. "pool": the size of the pool. "tier": the
-        allowance of the plan, which is its tier; the add-ons are a separate argument then (L2).
+        "": none. "quota": the quota of the SIM. "covered": what was no overage of its usage. "home": its home
+        allowance. "pool": the size of the pool. "tier": the allowance of the plan, which is its tier; the add-ons are a
+        separate argument then (L2).
         """
         return self._thresholds[place].size
 
@@ -189,6 +190,8 @@ def _size(rule: Rule, trigger: Trigger, percent: bool) -> Size:
         return ""
     if trigger.kind == "pool":
         return "pool"
+    if rule.measure == "over":
+        return "covered"
     return "home" if trigger.place == "home" else "quota"
 
 

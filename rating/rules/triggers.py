@@ -12,7 +12,7 @@ from schemas.usage import Direction, Service
 Kind = Literal["usage", "pool", "event", "silence", "change", "term"]
 Place = Literal["anywhere", "country", "zone", "home"]
 Unit = Literal["bytes", "messages", "seconds", "sessions", "days"]
-Counts = Literal["units", "home", "sessions"]
+Counts = Literal["units", "home", "sessions", "overage"]
 Event = Literal["session_started", "session_stopped", "blocked"]
 
 _UNITS: Final[dict[Service, Unit]] = {Service.DATA: "bytes", Service.SMS: "messages", Service.VOICE: "seconds"}

@@ -107,6 +107,16 @@ class Addons:
                 units[at] += self.units[addon]
         return units
 
+    def left(self, card: Ints, service: int, now_us: int, day: Ints) -> Ints:
+        """Return the units that each card's active add-ons still have, int64[n]; the rest as in `bought`."""
+        units = np.zeros(len(card), np.int64)
+        if len(self.addons):
+            asking = np.flatnonzero(self._count[card] > 0)
+            now, of_service = np.full(len(card), now_us, np.int64), np.full(len(card), service, np.int64)
+            for at, addon in self._acting(asking, card, of_service, now, day):
+                units[at] += self.units[addon] - self.used[addon]
+        return units
+
     def _acting(self, asking: Ints, card: Ints, service: Ints, at_us: Ints, day: Ints) -> Iterator[tuple[Ints, Ints]]:
         """Yield (rows, active add-on of each row) in burn order, one pass per add-on of a card.
 

@@ -66,7 +66,7 @@ def deltas(sessions: Sessions, session: Ints, rows: pl.DataFrame, counter_bits: 
         timeline = _Timeline(sessions, int(groups.keys[group]), counter_bits)
         reports = zip(*(own[name][part].tolist() for name in REPORT), strict=True)
         for position, report in enumerate(reports, part.start):
-            for name, value in zip(_GROWN, timeline.add(Report(*report)), strict=True):
+            for name, value in zip(_GROWN, timeline.add(SessionReport(*report)), strict=True):
                 grown[name][position] = value
         timeline.save()
     _remember(sessions, groups, columns, in_order)
@@ -208,7 +208,7 @@ def _remember(sessions: Sessions, groups: Groups, columns: Columns, chosen: Flag
     sessions["reports"][keys] = np.minimum(sessions["reports"][keys] + counts[chosen], REPORTS + 1)
 
 
-class Report(NamedTuple):
+class SessionReport(NamedTuple):
     """A report of a session, with the columns of REPORT."""
 
     us: int
@@ -227,10 +227,10 @@ class _Timeline:
         self._sessions, self._row, self._full = sessions, row, 1 << counter_bits if counter_bits == 32 else 0
         self._count = int(sessions["reports"][row])
         kept = range(min(self._count, REPORTS) - 1, -1, -1)
-        reports = (Report(*(int(sessions[f"{name}_{age}"][row]) for name in REPORT)) for age in kept)
+        reports = (SessionReport(*(int(sessions[f"{name}_{age}"][row]) for name in REPORT)) for age in kept)
         self._reports = [report for report in reports if report.us >= 0]
 
-    def add(self, report: Report) -> tuple[int, int, int, int, int, int]:
+    def add(self, report: SessionReport) -> tuple[int, int, int, int, int, int]:
         """Put a report at its place. Returns the columns of _GROWN: its growth, and the gap that it opens or closes."""
         at = len(self._reports)
         while at and _older(report, self._reports[at - 1]):
@@ -264,7 +264,7 @@ class _Timeline:
                 self._sessions[f"{name}_{age}"][self._row] = value
         self._sessions["reports"][self._row] = self._count
 
-    def _completed(self, report: Report, at: int) -> Report:
+    def _completed(self, report: SessionReport, at: int) -> SessionReport:
         """Return the report with what it does not say, from the one before its place."""
         if not at:
             return report
@@ -277,7 +277,9 @@ class _Timeline:
             up=before.up if report.up < 0 else report.up, down=before.down if report.down < 0 else report.down
         )
 
-    def _unplaced(self, own: Report, report: Report, after: Report) -> tuple[int, int, int, int, int, int]:
+    def _unplaced(
+        self, own: SessionReport, report: SessionReport, after: SessionReport
+    ) -> tuple[int, int, int, int, int, int]:
         """Return no growth for a report older than all that are remembered, and a gap if usage may be missing.
 
         Within a run of growing totals nothing is missing, because the report after it has counted it.
@@ -286,7 +288,7 @@ class _Timeline:
         ways = (0 if own.up >= 0 else _UNKNOWN), (0 if own.down >= 0 else _UNKNOWN)
         return 0, *ways, report.sequence, after.sequence, 0 if same else 1
 
-    def _step(self, before: Report | None, report: Report) -> tuple[int, int, int, int]:
+    def _step(self, before: SessionReport | None, report: SessionReport) -> tuple[int, int, int, int]:
         """Return the growth of quantity, up and down from one report to the next, and the partials between them."""
         if before is None or _apart(before, report):
             return report.quantity, max(report.up, 0), max(report.down, 0), 0
@@ -307,12 +309,12 @@ class _Timeline:
         return over if before < self._full and over < self._full // 2 else now
 
 
-def _apart(before: Report, report: Report) -> bool:
+def _apart(before: SessionReport, report: SessionReport) -> bool:
     """Return whether two consecutive reports belong to two sessions."""
     return before.stop == 1 or (before.start >= 0 and report.start >= 0 and before.start != report.start)
 
 
-def _older(report: Report, other: Report) -> bool:
+def _older(report: SessionReport, other: SessionReport) -> bool:
     """Return whether a report belongs before another; as `_is_late` does for columns."""
     numbered = report.sequence >= 0 and other.sequence >= 0
     if report.us == other.us and (not numbered or report.sequence == other.sequence):

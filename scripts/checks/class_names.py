@@ -18,7 +18,7 @@ PRODUCT = ("schemas", "rating", "pipeline", "jobs")
 LEFT: dict[str, int] = {
     "Accepted": 2,
     "Delivery": 2,
-    "Facts": 3,
+    "Facts": 2,
     "Format": 2,
     "Found": 2,
     "Held": 3,

@@ -27,6 +27,7 @@ ALLOWED: dict[str, str] = {
     "pipeline/broker/fetch.py: lacking": "tests/support/broker.py says with it why a machine cannot run Kafka tests",
     "pipeline/streaming/kafka/lenient.py: LenientRecords.has_next": "the Kafka client calls it",
     "pipeline/streaming/kafka/lenient.py: LenientRecords.next_batch": "the Kafka client calls it",
+    "pipeline/streaming/kafka/lenient.py: LenientRecords.size_in_bytes": "the Kafka client calls it",
     "rating/dedupe/seen.py: Seen.memory_bytes": "benchmarks/bench_dedupe.py measures with it what a key costs",
     "rating/dedupe/seen.py: Seen.recent": "tests/property/test_bases.py compares states with it and changes nothing",
 }

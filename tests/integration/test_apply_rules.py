@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.embedded.driver import Embedded
 from schemas.commands import Activate, Command, Deactivate
-from tests.support.command_line import Weir
+from tests.support.weir_command import Weir
 
 RULE = """\
 [[accounts]]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from jobs.cli import app as cli
-from tests.support.command_line import WEIR, Result, Weir
 from tests.support.progress import communicated, completed, wait_until
+from tests.support.weir_command import WEIR, Result, Weir
 
 BERLIN, ANGELES, MEMBER = "89490000000000000011", "89010000000000000022", "89490000000000000033"
 AS_OF = "2026-10-13T05:00:00Z"  # the 13th in Berlin, still the 12th in Los Angeles

@@ -39,9 +39,9 @@ from pipeline.store.folders import lock_directory
 from rating.errors import LockedError, UsageError, WorldError
 from schemas.tables import TABLES
 from tests.support.clickhouse_case import PASSWORD, ROOT, USER, TestServer, commit, events, everything, server
-from tests.support.command_line import WEIR, Weir
 from tests.support.progress import completed, ended
 from tests.support.rated_rows import rated_table
+from tests.support.weir_command import WEIR, Weir
 
 PAGE = (ROOT / "docs" / "clickhouse.md").read_text(encoding="utf-8")
 VIEWS_OF_THE_HISTORY = ("daily", "cycles", "action_states")

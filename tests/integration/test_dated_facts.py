@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import CommandLine
+from tests.support.weir_command import CommandLine
 
 HEADER = "record_key,service,iccid,msisdn,imsi,quantity,used_at\n"
 ONE, TWO, THREE, FOUR = (f"89490000000000000{number}" for number in ("018", "026", "034", "042"))

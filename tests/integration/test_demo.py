@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.output import console
-from tests.support.command_line import Weir
+from tests.support.weir_command import Weir
 
 SMALL = ("--cards", 600, "--records", 15_000)
 _FOLLOWED = {"suspended", "resumed"}

@@ -20,8 +20,8 @@ from rating.engine import Engine
 from rating.errors import LockedError, RuleError, SourceError, StorageError, UsageError
 from rating.state import State
 from schemas.commands import Activate, Suspended
-from tests.support.command_line import WEIR
 from tests.support.progress import completed
+from tests.support.weir_command import WEIR
 
 AS_OF_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z
 

@@ -19,8 +19,8 @@ from pipeline.config import Kafka
 from pipeline.streaming.kafka import Log, LogMessage
 from pipeline.streaming.topics import Topics
 from tests.support.broker import SharedBroker
-from tests.support.command_line import WEIR
 from tests.support.progress import communicated, wait_until
+from tests.support.weir_command import WEIR
 
 PARTITIONS = 2
 MAPPING = """

@@ -24,8 +24,8 @@ from pipeline.broker import Broker, fetch, kafka_jars, pins
 from pipeline.broker.server import HOST, free_port
 from rating.errors import WorldError
 from tests.support.broker import SharedBroker, make_topic, need_broker
-from tests.support.command_line import WEIR
 from tests.support.progress import communicated, completed, wait_until
+from tests.support.weir_command import WEIR
 
 
 async def produce(address: str, topic: str, values: list[bytes]) -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from jobs.demo.generate import Generated, generate
 from pipeline.store.directory import DataDirectory
-from tests.support.command_line import WEIR
 from tests.support.progress import communicated, wait_until
+from tests.support.weir_command import WEIR
 
 AS_OF = "2026-11-01T00:00:00Z"
 KILLS = 32

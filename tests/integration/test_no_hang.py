@@ -24,8 +24,8 @@ from tests.scenarios.stories import csv_of, oct_, sim, used
 from tests.scenarios.words import account, card, solo
 from tests.support import polars_threads
 from tests.support.broker import SharedBroker
-from tests.support.command_line import WEIR
 from tests.support.progress import communicated, completed
+from tests.support.weir_command import WEIR
 
 ROOT: Final = Path(__file__).parents[2]
 INGESTS: Final = 100

@@ -11,7 +11,7 @@ import pytest
 from jobs.context import Data
 from jobs.show.source import reading
 from pipeline.streaming.worker.live import card_now, pool_now
-from tests.support.command_line import Weir
+from tests.support.weir_command import Weir
 
 PERCENTS = {1: "0.13", 3: "0.38", 800: "100.00", 997: "124.63"}  # by usage of a pool of 800 bytes
 CATALOGUE = """

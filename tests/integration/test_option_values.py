@@ -17,7 +17,7 @@ from jobs.cli.app import COMMANDS, load_command
 from rating.rules.triggers import TRIGGERS
 from schemas.choices import REASONS, ActionState, RejectReason, TriggerName
 from tests.integration.test_cli import files, loaded
-from tests.support.command_line import Weir
+from tests.support.weir_command import Weir
 
 __all__ = ["files", "loaded"]  # fixtures
 

@@ -33,9 +33,9 @@ from pipeline.config import Email, Outbox, Route, WebhookDestination
 from pipeline.outbox import Deliverer, Delivery, Store, Tally
 from pipeline.outbox.signature import message_id
 from pipeline.outbox.webhook import retry_after_s
-from tests.support.command_line import WEIR, succeeded
 from tests.support.outbox_case import Act, commit, lines, sim
 from tests.support.progress import communicated, completed, wait_until
+from tests.support.weir_command import WEIR, succeeded
 
 KEY = b"k" * 32
 LOOPBACK = ("127.0.0.0/8",)

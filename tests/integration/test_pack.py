@@ -30,10 +30,10 @@ from pipeline.streaming.rate.reject_details import origin_at
 from pipeline.streaming.raw.headers import Origins, RawMessage, facts_of
 from pipeline.streaming.topics import Topics
 from tests.support.broker import SharedBroker
-from tests.support.command_line import WEIR
 from tests.support.feed_files import HEADERS, good_line
 from tests.support.packing_case import folded
 from tests.support.progress import communicated, wait_until
+from tests.support.weir_command import WEIR
 
 MAPPING = """
 name = "mine"

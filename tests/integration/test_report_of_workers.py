@@ -34,8 +34,8 @@ from pipeline.streaming.topics import Topics
 from rating.errors import ConfigError, StorageError, WorldError
 from schemas.commands import Activate
 from tests.support.broker import SharedBroker, make_topic
-from tests.support.command_line import printed
 from tests.support.landing_case import pieces, table_of
+from tests.support.weir_command import printed
 
 OCTOBER_US = 1_790_812_800_000_000  # 2026-10-01T00:00:00Z
 NOVEMBER_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z

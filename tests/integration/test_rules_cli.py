@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.embedded.driver import Embedded
-from tests.support.command_line import Result, Weir
+from tests.support.weir_command import Result, Weir
 
 SIM, OTHER = "8988303000000000017", "8988303000000000025"
 CATALOGUE = f"""
@@ -226,6 +226,19 @@ def test_the_card_follows_what_was_kept(weir: Weir, loaded: Path) -> None:
     assert ["quiet"] == rows[SIM]["tags"]
     found = weir("sql", "select rule_id, status, active_since::varchar as since from rules", "--json").json
     assert {"rule_id": "cap", "status": "ACTIVE", "since": "2026-10-11 13:00:00+00"} in found
+
+
+def test_a_rule_that_is_stopped_says_whom_it_holds(weir: Weir, loaded: Path) -> None:
+    """L1: the SIM stays suspended until its window ends, and its card says so."""
+    fired(weir, loaded)
+    at = ("--as-of", "2026-10-13T12:00:00Z")
+    said = weir("rules", "deactivate", "cap", *at).out
+    assert "1 rule deactivated; still suspended: 1 SIM until the end of the window or recovery" in said
+    (held,) = weir("sql", f"select holds from cards where iccid = '{SIM}'", "--json").json
+    assert ["over_quota by cap until window_end, not confirmed"] == held["holds"]
+    assert "over_quota by cap until window_end" in weir("card", SIM).out
+    weir("tick", "--as-of", "2026-11-01T00:30:00+01:00")
+    assert 1 == [row["action"] for row in _rows(weir, "actions")].count("resume")
 
 
 def test_a_released_sim_is_resumed_by_the_clock(weir: Weir, loaded: Path) -> None:

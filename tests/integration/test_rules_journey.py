@@ -13,7 +13,7 @@ import pytest
 
 from schemas.actions import ActionMessage
 from tests.integration.test_outbox import Got, Receiver, receiving
-from tests.support.command_line import Weir
+from tests.support.weir_command import Weir
 
 SCHEMA = Path(__file__).parent.parent.parent / "docs" / "action.schema.json"
 USER, TERM = "8988303000000000017", "8988303000000000025"

@@ -173,7 +173,7 @@ def test_a_directory_of_something_else_is_left_alone(weir: Weir, files: Path, na
 
 @pytest.mark.parametrize("link", ["staging", "journal", "history", "history/rated", "seen", "replay", "outbox", "lock"])
 def test_links_in_it_are_not_followed(weir: Weir, loaded: Path, link: str) -> None:
-    """What lies behind a link stays as it is, and the command that would have followed it says so."""
+    """What is behind a link stays as it is, and the command that would have followed it says so."""
     data, victim = loaded / "data", loaded / "victim"
     inside = data / link
     if link == "lock":

@@ -21,8 +21,8 @@ from pipeline.streaming.commands.catalogue_log import Registry
 from pipeline.streaming.kafka import Log, ensure_topics, publisher_of
 from pipeline.streaming.topics import Topics
 from tests.support.broker import SharedBroker
-from tests.support.command_line import WEIR
 from tests.support.progress import FOR_EVER_S, completed
+from tests.support.weir_command import WEIR
 
 AT = "2026-10-02T00:00:00Z"
 AT_US = 1_790_899_200_000_000

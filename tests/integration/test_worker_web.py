@@ -24,8 +24,8 @@ from pipeline.config import load_config
 from pipeline.journal.router import Router
 from pipeline.streaming.kafka import ensure_topics
 from tests.support.broker import SharedBroker
-from tests.support.command_line import WEIR, succeeded
 from tests.support.progress import FOR_EVER_S, ended, wait_until
+from tests.support.weir_command import WEIR, succeeded
 
 ROOT = Path(__file__).parents[2]
 TOKENS = {"WEIR_TEST_ALL": "all-accounts-1c9", "WEIR_TEST_ONE": "one-account-77a"}

@@ -33,7 +33,7 @@ from tests.support.strategies.rules_strategies import fleet
 START_US = us(dt.datetime(2026, 9, 1, tzinfo=dt.UTC))
 TABLES = ("rated", "gaps", "firings", "actions", "results")
 # Where something stands in a journal, and the ids that follow from it, are those of each journal.
-PLACES = {"journal_partition", "journal_offset", "firing_id", "action_id"}
+PLACES = {"journal_partition", "journal_offset", "firing_id", "action_id", "charge_id"}
 
 Outcome = dict[str, Counter[str]]
 

@@ -13,9 +13,11 @@ import polars as pl
 
 from rating.engine import Engine
 from rating.rules.active_rules import RuleSet
-from rating.rules.detect.events import change_fires, event_fires, traffic_fires
+from rating.rules.detect.changes import change_fires, plans_now
+from rating.rules.detect.events import event_fires, traffic_fires
 from rating.rules.detect.last_seen import needs
-from rating.rules.detect.timers import release_fires, tick_fires
+from rating.rules.detect.releases import release_fires
+from rating.rules.detect.timers import tick_fires
 from rating.rules.detect.traffic import Traffic
 from rating.rules.detect.usage import usage_fires
 from rating.rules.firing.firings import NONE, Fires, Labels
@@ -58,9 +60,11 @@ class Scene:
             vocabulary=engine.state.vocabulary,
             catalogue=replace(engine.state.catalogue, rules=self.rules),
             rules=self.state,
+            clock_us=self.known_us,
         )
         self.set = RuleSet(state, engine.compiled, ZONES)  # type: ignore[arg-type]
-        self.state.sightings.follow(needs(self.set.watches), self.set.directory.cards["imei"], self.known_us)
+        plan = plans_now(self.set, self.known_us)
+        self.state.sightings.follow(needs(self.set.watches), self.set.directory.cards["imei"], plan, self.known_us)
 
     def apply(self, at: dt.datetime = NOON, **parts: Any) -> list[Row]:
         """Apply a catalogue entry: changes of cards fire, and suspensions end."""
@@ -123,7 +127,8 @@ class Scene:
             country=nothing - 1, countries=[], used_us=used_us, day=day,
             today=local_days(book, account, np.full(count, us(received), np.int64)), pool=nothing - 1,
             cycle=cycle, cycle_start=days[:, 0], cycle_end=days[:, 1], units=column("units", 0), home_units=nothing,
-            home=np.ones(count, bool), started=column("started", 0).astype(bool),
+            pool_units=nothing, overage=column("overage", 0),
+            started=column("started", 0).astype(bool),
             stopped=column("stopped", 0).astype(bool), rows=frame,
         )  # fmt: skip
 

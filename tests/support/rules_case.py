@@ -40,6 +40,7 @@ class Fold:
 
     def take(self, entry: Entry) -> None:
         """Fold one journal entry."""
+        entry = entry.answered(self.asked)
         if entry.usage is not None:
             step = self.engine.usage(entry.usage, self._originals(entry.usage) if entry.corrects else None)
             self.rated.append(step.rated)
@@ -84,6 +85,7 @@ class Slow:
 
     def take(self, entry: Entry) -> None:
         """Fold one journal entry."""
+        entry = entry.answered(self.asked)
         if entry.usage is not None and entry.corrects:
             self.model.correct(entry.usage)
         elif entry.usage is not None:

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.cli.app import COMMANDS, load_command
 from jobs.version import VERSION
-from tests.support.command_line import WEIR
+from tests.support.weir_command import WEIR
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -173,3 +173,11 @@ def test_names_that_are_no_fields_are_left_alone(tmp_path: Path, monkeypatch: py
     ):
         monkeypatch.setenv(name, "tcp://x")
     assert loaded(tmp_path, "") == Config()
+
+
+def test_origins_are_topics_with_their_number_of_partitions(tmp_path: Path) -> None:
+    """A number that is none, and more partitions than the state can know, are refused with their line."""
+    config = loaded(tmp_path, '[worker]\norigins = { "carrier.cdr" = 12 }\n')
+    assert config.worker.origins == {"carrier.cdr": 12}
+    assert "1 to 1000" in refused(tmp_path, '[worker]\norigins = { "carrier.cdr" = 0 }\n')
+    assert "at most 1000 partitions" in refused(tmp_path, "[worker]\norigins = { a = 600, b = 600 }\n")

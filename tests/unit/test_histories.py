@@ -21,13 +21,13 @@ from rating.errors import UsageError
 from schemas.commands import Activate
 from schemas.tables import TABLES
 from schemas.usage import RecordType
-from tests.support.command_line import printed
 from tests.support.fold_case import usage
 from tests.support.landing_case import parts_of
+from tests.support.weir_command import printed
 
 OCTOBER_US = 1_790_812_800_000_000  # 2026-10-01T00:00:00Z
 NOVEMBER_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z
-PLACES = {"journal_partition", "journal_offset", "firing_id", "action_id"}  # are those of each journal
+PLACES = {"journal_partition", "journal_offset", "firing_id", "action_id", "charge_id"}  # are those of each journal
 PARTITIONS = 2
 RULES = """
 [[rules]]
@@ -137,7 +137,7 @@ def test_originals_are_those_of_the_embedded_run(both: Both) -> None:
     [
         ("sql", "select account_id, sum(charge)::varchar as cards from cycles group by all order by all"),
         ("rules", "firings", "--rule", "much", "--limit", "1000"),
-        ("rules", "actions", "--state", "open", "--limit", "1000"),
+        ("rules", "actions", "--state", "told", "--limit", "1000"),
         ("rejected", "list", "--limit", "1000"),
     ],
     ids=" ".join,

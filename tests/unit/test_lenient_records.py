@@ -8,6 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
 from pipeline.streaming.kafka.lenient import LenientRecords
@@ -53,6 +54,15 @@ def test_a_name_that_is_no_text_costs_nothing(place: int) -> None:
     assert [b"v0", b"v1", b"v2"] == [value for _, value, _ in found]
     headers[place][-1] = ("�" * 4, b"1")
     assert headers == [own for _, _, own in found]
+
+
+def test_all_that_the_client_asks_is_there() -> None:
+    """It has the methods of the client's own records, and a batch that is cut off has a size, but is not read."""
+    assert {name for name in dir(MemoryRecords) if name[0] != "_"} <= set(dir(LenientRecords))
+    content = batch([("a", b"1")])
+    cut = LenientRecords(content[:-1])
+    assert (len(content) - 1, False) == (cut.size_in_bytes(), cut.has_next())
+    assert LenientRecords(b"").size_in_bytes() == 0
 
 
 def test_batches_before_and_behind_are_read() -> None:

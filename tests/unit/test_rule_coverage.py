@@ -86,7 +86,9 @@ def totals(name: str) -> Scenario:
     fires = [story(least), story(least - 1, 1)]
     if not name.endswith("_24h"):
         fires.append(story(least - 1, 1, at=(6, 25)))
-    (fires if told.place is None else quiet).append(story(99, country="FR"))
+    # SMS and voice of the plan have one counter for all zones, and so has the size of the pool.
+    anywhere = told.place is None or (told.of_pool and told.service != Service.DATA)
+    (fires if anywhere else quiet).append(story(99, country="FR"))
     if told.of_pool:
         quiet += [story(99, iccid="1"), story(99, iccid="3")]
     return Scenario(fires, quiet, rule)
@@ -215,7 +217,8 @@ _GB = 1 << 30
 def ends(trigger: Trigger, measure: str) -> tuple[Row, int]:
     """Fields of a rule that compares a measure, and the usage at its threshold."""
     assert trigger.service is not None
-    size = 1000 if trigger.place == "home" else _QUOTA[trigger.service]
+    at_home = trigger.place == "home" or (measure == "over" and trigger.service == Service.DATA)
+    size = 1000 if at_home else _QUOTA[trigger.service]
     found: dict[str, tuple[Row, int]] = {
         "used": ({"threshold": 10}, 10),
         "percent": ({"threshold": "80 %"}, size * 4 // 5),

@@ -137,8 +137,8 @@ def test_a_rule_that_was_stopped_and_started_fires_again() -> None:
     assert fold.usage(usage({"quantity": 11}, first_row=3)).firings.num_rows == 1
 
 
-def test_a_stopped_rule_finds_the_total_of_what_it_holds_when_it_starts_again() -> None:
-    """Another rule keeps the slice, so no baseline fills it; the day is long over when the suspension ends."""
+def test_a_stopped_rule_finds_the_total_of_what_it_holds() -> None:
+    """Its suspension ends with the day, long after it was stopped; when it starts again nothing is left to be ended."""
     cut = Rule(id="cut", trigger="data_usage_24h", threshold=10, actions=(HOLD,))
     fold = started(Rule(id="other", trigger="data_usage_24h", threshold=1000, actions=(TELL,)))
     fold.apply(Catalogue(rules=(cut,)))
@@ -146,7 +146,7 @@ def test_a_stopped_rule_finds_the_total_of_what_it_holds_when_it_starts_again() 
     fold.usage(usage({"quantity": 11, "used_at": RECEIVED - dt.timedelta(hours=1)}))
     fold.command([Deactivate(rule="cut")], us(RECEIVED))
     later = us(RECEIVED + dt.timedelta(days=10))
-    assert fold.tick(later).firings.num_rows == 0
-    fold.command([Activate(rule="cut")], later)
     (released,) = fold.tick(later).firings.to_pylist()
     assert ("released", 11) == (released["kind"], released["value_now"])
+    fold.command([Activate(rule="cut")], later)
+    assert fold.tick(later).firings.num_rows == 0

@@ -242,7 +242,7 @@ class TestTerm:
     @pytest.mark.parametrize(("by", "fires"), [("any", True), ("time", True), ("data", False)])
     def test_expired_by_time(self, by: Any, fires: bool) -> None:
         """The plan has expired on the day after the last of the term, once."""
-        one = scene(Rule(id="r", trigger="price_plan_expired", by=by), card_rows=(TERM, NONE))
+        one = scene(Rule(id="r", trigger="price_plan_expired", by=by), card_rows=(TERM, NONE), since=utc(2022, 6, 1))
         assert [] == one.tick(utc(2022, 7, 1) - TICK)
         found = one.tick(utc(2022, 7, 1))
         assert ([("1", "2022-06-30")] if fires else []) == [(row["iccid"], row["label"]) for row in found]
@@ -296,6 +296,7 @@ def suspending(until: Any, **fields: Any) -> Rule:
     return Rule(id="r", actions=(Action(sequence=1, type="suspend", until=until),), **fields)
 
 
+PAST: Any = {"units": 111 * MB, "overage": 11 * MB}  # of 100 MB
 OVER: Any = {"trigger": "data_usage_cycle", "measure": "over", "threshold": "10 MB"}
 
 
@@ -303,13 +304,13 @@ class TestReleases:
     def test_as_the_next_cycle_begins(self) -> None:
         """A SIM that was suspended for overage is resumed at the first tick of the next cycle, once (L1)."""
         one = scene(suspending("window_end", **OVER), zone="America/Los_Angeles")
-        assert ["1"] == iccids(one.hear({"units": 111 * MB}))
+        assert ["1"] == iccids(one.hear(PAST))
         assert [] == one.tick(utc(2026, 11, 1, 7) - TICK)
         (row,) = one.tick(utc(2026, 11, 1, 7))
         facts = ("iccid", "released", "label", "level", "known", "now", "size")
         assert ("1", True, "2026-10", 0, 0, 111 * MB, 100 * MB) == tuple(row[name] for name in facts)
         assert [] == one.tick(utc(2026, 11, 2))
-        assert ["1"] == iccids(one.hear({"units": 111 * MB, "used_at": utc(2026, 11, 3)}, received=utc(2026, 11, 3)))
+        assert ["1"] == iccids(one.hear(PAST | {"used_at": utc(2026, 11, 3)}, received=utc(2026, 11, 3)))
 
     def test_as_the_next_day_begins(self) -> None:
         """A suspension of a daily total ends with the local day."""
@@ -333,14 +334,14 @@ class TestReleases:
     def test_once_for_ever(self) -> None:
         """A rule that fires once for ever resumes the SIM too, and does not fire again."""
         one = scene(suspending("window_end", repetition="once", **OVER), anchor_day=15, since=utc(2026, 10, 1))
-        one.hear({"units": 111 * MB})
+        one.hear(PAST)
         assert [] == one.tick(utc(2026, 10, 15) - TICK)
         assert [("1", True)] == [(row["iccid"], row["released"]) for row in one.tick(utc(2026, 10, 15))]
-        assert [] == one.hear({"units": 111 * MB, "used_at": utc(2026, 10, 16)}, received=utc(2026, 10, 16))
+        assert [] == one.hear(PAST | {"used_at": utc(2026, 10, 16)}, received=utc(2026, 10, 16))
 
     def test_by_a_renewal(self) -> None:
         """A SIM that was suspended as its term was over is resumed when the term goes on."""
-        one = scene(suspending("recovered", trigger="price_plan_expired"), card_rows=(TERM,))
+        one = scene(suspending("recovered", trigger="price_plan_expired"), card_rows=(TERM,), since=utc(2022, 1, 1))
         assert ["1"] == iccids(one.tick(utc(2022, 7, 1)))
         assert [] == one.tick(utc(2022, 7, 2))
         renewed = cards(TERM | {"plan": "p", "term_months": 24})
@@ -352,7 +353,7 @@ class TestReleases:
     def test_many_at_once(self) -> None:
         """Each SIM by its own total: what one recovers the other does not."""
         one = scene(suspending("recovered", **OVER))
-        one.hear({"units": 111 * MB}, {"card": 1, "units": 200 * MB})
+        one.hear(PAST, {"card": 1, "units": 200 * MB, "overage": 100 * MB})
         bigger = msgspec.structs.replace(billed(allowance="150 MB"), id="q")
         found = one.apply(plans=(bigger,), cards=cards({"iccid": "1", "plan": "q"}, {"iccid": "2", "plan": "q"}))
         assert ["1"] == iccids(found)

@@ -126,7 +126,8 @@ def traffic(weir: Engine, records: list[Record], received_us: int, clock_us: int
         cycle_end=days[:, 1],
         units=column("units"),
         home_units=np.where(zone == 0, column("units"), 0),
-        home=zone == 0,
+        pool_units=np.where(zone == 0, column("units"), 0),
+        overage=np.zeros(count, np.int64),
         started=column("started") > 0,
         stopped=np.zeros(count, bool),
         rows=rows,
@@ -252,7 +253,6 @@ class Slow:
 CHOICES: list[dict[str, Any]] = [
     {"trigger": "data_usage_cycle", "threshold": (3, 8, 20)},
     {"trigger": "data_usage_cycle", "threshold": ("50 %", "100 %")},
-    {"trigger": "data_usage_cycle", "threshold": 2, "measure": "over"},
     {"trigger": "data_usage_cycle", "threshold": ("80 %", "20 %"), "measure": "remaining"},
     {"trigger": "data_usage_24h", "threshold": (2, 6)},
     {"trigger": "data_usage_24h", "threshold": (3, 5), "window": "rolling"},

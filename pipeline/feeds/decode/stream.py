@@ -17,7 +17,7 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from pipeline.feeds.decode.unpacked import UNPACK_ERRORS, Member, Readable, Utf16, is_utf_16, is_zip
+from pipeline.feeds.decode.unpacked import UNPACK_ERRORS, ArchiveMember, Readable, Utf16, is_utf_16, is_zip
 from rating.errors import SourceError
 
 BOMB_FLOOR_BYTES = 256 << 20
@@ -69,7 +69,7 @@ class ByteStream:
         """Choose how the file is read by its first four bytes, and by those of what is packed in it."""
         self.compression: str | None = "zip" if is_zip(head) else compression_of(head)
         if self.compression == "zip":
-            self._inflate = Member(self.path)
+            self._inflate = ArchiveMember(self.path)
         elif self.compression is not None:
             self._inflate = pa.CompressedInputStream(pa.OSFile(str(self.path)), self.compression)
         if self._inflate is not None:

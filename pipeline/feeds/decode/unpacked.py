@@ -64,7 +64,7 @@ def is_utf_16(head: bytes) -> bool:
     return _UTF_16.match(head) is not None
 
 
-class Member:
+class ArchiveMember:
     """The one data file in a ZIP archive. Raises SourceError if the archive has none, several, or is a workbook."""
 
     def __init__(self, path: Path) -> None:

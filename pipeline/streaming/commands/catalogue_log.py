@@ -51,7 +51,7 @@ class _Accepted:
     addons: tuple[Addon, ...]
 
 
-class _Position(NamedTuple):
+class _Before(NamedTuple):
     """What the log had put into force before a message."""
 
     state: State
@@ -92,7 +92,7 @@ class Registry:
                 f"commands[0]@{offset}: found this after offset {self.next_offset - 1}; expected {self.next_offset}: "
                 "the log of commands must be whole from its beginning; restore the topic, and let it keep everything"
             )
-        before = _Position(self._state, self._compiled, len(self._accepted), dict(self._routers), self._newest)
+        before = _Before(self._state, self._compiled, len(self._accepted), dict(self._routers), self._newest)
         try:
             refused = self._taken(offset, content, timestamp_us)
         except ANY_FAILURE as failure:

@@ -16,7 +16,7 @@ from pipeline.streaming.kafka import Log
 from pipeline.streaming.raw.headers import marker
 from pipeline.streaming.stage.in_order import InOrder
 from pipeline.streaming.stage.inbox import Delivery, Inbox, Publish
-from pipeline.streaming.stage.position import Position, digest_of, same_as
+from pipeline.streaming.stage.position import StagePosition, digest_of, same_as
 from pipeline.streaming.stage.waiting import Waiting
 from pipeline.streaming.topics import Topics
 
@@ -37,8 +37,8 @@ class Accept:
         follower: Follower,
         log: Log,
         publish: Publish,
-        position: Position | None,
-        save: Callable[[Position], Awaitable[None]],
+        position: StagePosition | None,
+        save: Callable[[StagePosition], Awaitable[None]],
     ) -> None:
         self.inbox = Inbox(_INBOX_BYTES)
         self.waiting = Waiting()
@@ -47,7 +47,7 @@ class Accept:
         self._raw_partitions = raw_partitions
         self._follower = follower
         self._publish = publish
-        start = Position() if position is None else position
+        start = StagePosition() if position is None else position
         self._source = InOrder(self.inbox, log, topics.commands, 0, start.next_offset, same_as(start.digest))
 
     @property
@@ -83,7 +83,7 @@ class Accept:
                 await self._send([(self._topics.raw, at, raw.value, raw.headers) for at in range(self._raw_partitions)])
         reply = msgspec.json.encode(Reply(delivery.offset, refused is None, refused or ""))
         await self._send([(self._topics.replies, 0, reply, ())])
-        await self._save(Position(delivery.offset + 1, digest_of(delivery)))
+        await self._save(StagePosition(delivery.offset + 1, digest_of(delivery)))
 
     def _parts(self, delivery: Delivery) -> tuple[bool, list[list[bytes]]]:
         """Return whether an accepted message is a catalogue, and its messages for each journal partition."""

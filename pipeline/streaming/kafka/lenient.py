@@ -30,6 +30,10 @@ class LenientRecords:
         self._records = MemoryRecords(data)
         self._at = 0
 
+    def size_in_bytes(self) -> int:
+        """Return the size of the answer, a batch that is cut off at its end included."""
+        return int(self._records.size_in_bytes())
+
     def has_next(self) -> bool:
         """Return whether there is another whole batch."""
         return bool(self._records.has_next())

@@ -23,7 +23,7 @@ class Told(Protocol):
         ...
 
 
-class Position(msgspec.Struct, frozen=True):
+class StagePosition(msgspec.Struct, frozen=True):
     """The offset of the next message, and the digest of the message before it; empty if that is not known."""
 
     next_offset: int = 0

@@ -50,7 +50,7 @@ from pipeline.streaming.rate.send import Sender
 from pipeline.streaming.rate.stage import Pace, Rate
 from pipeline.streaming.raw.headers import Origins
 from pipeline.streaming.stage.in_order import other_log
-from pipeline.streaming.stage.position import Position
+from pipeline.streaming.stage.position import StagePosition
 from pipeline.streaming.topics import Topics, largest_message_bytes
 from pipeline.streaming.worker.agents import Stages, define, ending, told
 from pipeline.streaming.worker.changelogs import SegmentTable, TableOfBases, segment_table, send
@@ -263,7 +263,7 @@ class Worker:
                 skips_lost=worker.skip_lost_usage,
             )
         if tp.topic == topics.commands:
-            position = self._saved(self._accepted, partition, Position)
+            position = self._saved(self._accepted, partition, StagePosition)
             keep = functools.partial(self._save, self._accepted, partition)
             return Accept(topics, config.kafka.raw, self.follower, self.log, self._publish, position, keep)
         if tp.topic == topics.journal:

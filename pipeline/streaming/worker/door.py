@@ -15,8 +15,6 @@ PATIENCE_S: Final = 10.0  # for a request to come, and for its answer to be take
 _MOST: Final = 512
 _SHARE: Final = 4  # of the files that the process may have open
 
-_Connection = asyncio.Protocol  # its methods are called by the event loop
-
 
 def most_connections() -> int:
     """Return how many connections the worker holds at most: a quarter of the files that it may have open."""
@@ -53,7 +51,7 @@ class Door:
             self.visits[transport].wait()
 
 
-class Visit(_Connection):
+class Visit(asyncio.Protocol):
     """One connection, passed on to the protocol of aiohttp."""
 
     def __init__(self, door: Door, inner: asyncio.Protocol) -> None:

@@ -94,6 +94,7 @@ def _basics(engine: Engine, row: int, day: int) -> dict[str, Any]:
     card = cards_view(engine, np.array([row]), np.array([day])).row(0, named=True)
     return {name: card[name] for name in _BASICS} | {
         "tags": card["tags"] or [],
+        "holds": card["holds"] or [],
         "pool_id": card["pool_id"],
         "activated_on": _text(card["activated_on"]),
         "term_ends_on": _text(card["term_ends_on"]),

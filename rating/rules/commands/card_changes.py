@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.cards import CARD_SCHEMA, CHANGE_SCHEMA
-from schemas.commands import Command, PlanChanged, Resumed, StatusChanged, Suspended
+from schemas.commands import Command
 from schemas.rules import Action
 
 Change = dict[str, Any]  # new values, by column of CARD_SCHEMA
@@ -79,24 +78,6 @@ def _with_fields(custom: str | None, values: dict[str, str]) -> str:
     return msgspec.json.encode(fields | values).decode()
 
 
-def change_of(command: Command, today: dt.date, happened: dt.date | None = None) -> Change | None:
-    """Return the change of the card that a result causes, or None.
-
-    `today` is the local day on which the command arrived. `happened` is that of its event, if the command says when it
-    was; a change of status holds from this day on.
-    """
-    day = {"from": happened}
-    if isinstance(command, Suspended):
-        return day | {"status": "suspended", "status_reason": command.reason}
-    if isinstance(command, Resumed):
-        return day | {"status": "activated", "status_reason": None}
-    if isinstance(command, StatusChanged):
-        return day | {"status": command.status, "status_reason": None}
-    if isinstance(command, PlanChanged):
-        return {"plan": command.plan, "plan_from": command.from_ or today}
-    return None
-
-
 def changed_cards(cards: pl.DataFrame, changes: Iterable[tuple[str, Change]]) -> pl.DataFrame:
     """Return the changes (CHANGE_SCHEMA) of cards with these ICCIDs, at most one of each; skip unknown ICCIDs."""
     merged = {
@@ -107,11 +88,11 @@ def changed_cards(cards: pl.DataFrame, changes: Iterable[tuple[str, Change]]) ->
     return pl.DataFrame(rows, schema=CHANGE_SCHEMA)
 
 
-def rounds(changes: list[tuple[int, str, Change]]) -> list[list[tuple[int, str, Change]]]:
-    """Split changes (offset, ICCID, change) into consecutive rounds in which each card occurs at most once."""
-    found: list[list[tuple[int, str, Change]]] = []
+def rounds(results: list[tuple[int, str, Command]]) -> list[list[tuple[int, str, Command]]]:
+    """Split results (offset, ICCID, result) into consecutive rounds in which each card occurs at most once."""
+    found: list[list[tuple[int, str, Command]]] = []
     named: set[str] = set()
-    for one in changes:
+    for one in results:
         if not found or one[1] in named:
             found.append([])
             named = set()

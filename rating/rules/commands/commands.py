@@ -14,6 +14,7 @@ from rating.catalogue.cards import Directory
 from rating.columnar.key_index import Words
 from rating.dedupe.seen import DAY_US, Seen, digest, first_in_batch
 from rating.errors import Finding, RuleError, UsageError
+from rating.rules.commands.action_ids import read_action_id
 from rating.state import State
 from schemas.choices import CARD_STATUSES
 from schemas.commands import Activate, Command, Deactivate, Failed, NetworkEvent, PlanChanged, StatusChanged
@@ -42,12 +43,15 @@ def check_commands(state: State, commands: Sequence[Command]) -> None:
     rules = {rule.id for rule in state.catalogue.rules}
     active = set(state.rules.active)
     plans = {plan.id for plan in state.catalogue.plans}
-    named = {iccid for command in commands if (iccid := getattr(command, "iccid", None)) is not None}
-    cards = set(state.catalogue.cards["iccid"].filter(state.catalogue.cards["iccid"].is_in(list(named))))
+    iccids = {iccid for command in commands if (iccid := getattr(command, "iccid", None)) is not None}
+    cards = set(state.catalogue.cards["iccid"].filter(state.catalogue.cards["iccid"].is_in(list(iccids))))
     for command in commands:
         iccid = getattr(command, "iccid", None)
         if iccid is not None and iccid not in cards:
             raise UsageError(f"iccid: found {iccid!r}, which no card has; expected a card of the catalogue")
+        named = read_action_id(getattr(command, "action_id", None))
+        if named is not None and iccid is not None and named.iccid != iccid:
+            raise UsageError(f"action_id: found an action of SIM {named.iccid}; expected one of SIM {iccid}")
         if isinstance(command, PlanChanged) and command.plan not in plans:
             raise UsageError(f"plan: found {command.plan!r}; expected a plan of the catalogue, see docs/catalogue.md")
         if isinstance(command, StatusChanged) and command.status not in CARD_STATUSES:

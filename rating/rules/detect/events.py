@@ -9,14 +9,15 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import numpy as np
 import polars as pl
 
 from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
-from rating.rules.detect.last_seen import NEVER, UNKNOWN, Heard, Reports, Sightings
+from rating.rules.detect.last_seen import NEVER, UNKNOWN, Heard, Reports, Sightings, device_of
+from rating.rules.detect.told_sessions import begun
 from rating.rules.detect.traffic import Flags, Traffic
+from rating.rules.detect.usage import count_sessions
 from rating.rules.firing.firings import Fires
 from rating.rules.firing.repetition import Occurrences
 from rating.rules.triggers import Trigger
@@ -113,7 +114,7 @@ def event_fires(
     used_us = np.array([_at_us(one, now_us) for one in events], np.int64)
     heard = sightings.hear(_reports(sightings, events, card, used_us))
     day = local_days(ruleset.book, directory.account[card], np.full(len(card), now_us, np.int64))
-    fires: list[Fires] = []
+    fires = count_sessions(ruleset, state, begun(ruleset, sightings, events, (card, offsets, used_us), now_us))
     for watch in ruleset.watches:
         trigger, texts = watch.trigger, dict[str, pl.Series]()
         if trigger.event is not None:
@@ -122,69 +123,12 @@ def event_fires(
             at, texts = _moves(watch.rule, trigger.fact, sightings, heard)
         else:
             continue
-        keep = matching(ruleset, watch, card[at], day[at]) & _placed(
+        keep = matching(ruleset, watch, card[at], day[at]) & placed(
             ruleset, watch, sightings, {name: heard.after[name][at] for name in ("zone", "rat") if name in heard.after}
         )
         at, texts = at[keep], {name: column.filter(pl.Series(keep)) for name, column in texts.items()}
         fires += admit_events(state, watch, card[at], day[at], {"offset": offsets[at]} | texts)
     return fires
-
-
-def change_fires(
-    ruleset: RuleSet, state: RuleState, before: pl.DataFrame, after: pl.DataFrame, offset: Ints | int, now_us: int
-) -> list[Fires]:
-    """Return the firings for card data that a catalogue or the result of an action changed; update IMEIs in sightings.
-
-    `before` and `after` have the columns of CARD_SCHEMA and one row per card: all cards, or the changed ones. A card
-    that is in only one of them does not count as changed. `offset` is one journal offset, or int64[rows of after]. A
-    first IMEI is not a change of device. A first MSISDN, plan or custom field is a change from null.
-    """
-    directory, sightings = ruleset.directory, state.sightings
-    watches = [watch for watch in ruleset.watches if watch.trigger.kind == "change"]
-    if "imei" not in sightings and not watches:
-        return []
-    was = after.select("iccid").join(before, on="iccid", how="left", maintain_order="left")
-    known = after["iccid"].is_in(before["iccid"].implode())
-    differs = pl.DataFrame({name: was[name].ne_missing(after[name]) for name in _COMPARED}).select(
-        pl.any_horizontal(*_COMPARED)
-    )
-    at = np.flatnonzero((known & differs.to_series()).to_numpy())
-    if not len(at):
-        return []
-    was, now = was[at], after[at]
-    card = directory.rows_of(now["iccid"])
-    offsets = np.broadcast_to(np.asarray(offset, np.int64), (len(after),))[at]
-    day = local_days(ruleset.book, directory.account[card], np.full(len(card), now_us, np.int64))
-    imei = was["imei"]
-    if "imei" in sightings:
-        imei = sightings.texts["imei"].named(sightings["imei"][card])
-        told = np.flatnonzero((now["imei"].is_not_null() & was["imei"].ne_missing(now["imei"])).to_numpy())
-        sightings["imei"][card[told]] = sightings.texts["imei"].numbers(now["imei"].gather(told))
-    fires: list[Fires] = []
-    for watch in watches:
-        rule, column = watch.rule, watch.trigger.column
-        if column == "custom":
-            changed, old, new = _fields_changed(rule, was["custom"], now["custom"])
-        elif column is not None:
-            old, new = was[column], now[column]
-            changed = old.ne_missing(new).to_numpy()
-            if column == "status":
-                old, new = old.fill_null("activated"), new.fill_null("activated")
-                changed = (old != new).to_numpy()
-            elif column == "imei":
-                old = imei
-                changed &= (old != new).fill_null(False).to_numpy()
-            changed = changed & _named(rule, old, new)
-        else:
-            continue
-        held = {name: sightings[name][card] for name in ("zone", "rat") if name in sightings}
-        keep = changed & matching(ruleset, watch, card, day) & _placed(ruleset, watch, sightings, held)
-        texts = {"from_value": old.filter(pl.Series(keep)), "to_value": new.filter(pl.Series(keep))}
-        fires += admit_events(state, watch, card[keep], day[keep], {"offset": offsets[keep]} | texts)
-    return fires
-
-
-_COMPARED: Final = ("status", "msisdn", "plan", "imei", "custom")
 
 
 def _is_told(trigger: Trigger, event: NetworkEvent) -> bool:
@@ -202,7 +146,7 @@ def matching(ruleset: RuleSet, watch: Watch, card: Ints, day: Ints) -> Flags:
     return keep
 
 
-def _placed(ruleset: RuleSet, watch: Watch, sightings: Sightings, seen: dict[str, Ints]) -> Flags | bool:
+def placed(ruleset: RuleSet, watch: Watch, sightings: Sightings, seen: dict[str, Ints]) -> Flags | bool:
     """bool[n]: whether the last-seen zone and RAT of each SIM match the rule; True if the rule has no such filter.
 
     `seen` has the last-seen values as numbers of Sightings.texts, by name ("zone", "rat").
@@ -220,7 +164,7 @@ def _placed(ruleset: RuleSet, watch: Watch, sightings: Sightings, seen: dict[str
 def last_seen(ruleset: RuleSet, watch: Watch, sightings: Sightings, card: Ints) -> Flags | bool:
     """bool[n]: whether the last-seen zone and RAT of each card match the rule; True if it has no such filter (L9)."""
     held = {name: sightings[name][card] for name in ("zone", "rat") if name in sightings}
-    return _placed(ruleset, watch, sightings, held)
+    return placed(ruleset, watch, sightings, held)
 
 
 def _moves(rule: Rule, name: str, sightings: Sightings, heard: Heard) -> tuple[Ints, dict[str, pl.Series]]:
@@ -235,55 +179,25 @@ def _moves(rule: Rule, name: str, sightings: Sightings, heard: Heard) -> tuple[I
         return at, {}
     texts = sightings.texts[name]
     old, new = texts.named(heard.before[name][at]), texts.named(heard.after[name][at])
-    keep = _named(rule, old, new)
+    keep = named(rule, old, new, name == "imei")
     return at[keep], {"from_value": old.filter(pl.Series(keep)), "to_value": new.filter(pl.Series(keep))}
 
 
-def _named(rule: Rule, old: pl.Series, new: pl.Series) -> Flags:
-    """bool[n]: whether each change matches `from` and `to` of the rule."""
+def named(rule: Rule, old: pl.Series, new: pl.Series, by_device: bool = False) -> Flags:
+    """bool[n]: whether each change matches `from` and `to` of the rule. With `by_device`, the values are IMEIs."""
     keep = np.ones(len(new), bool)
     for wanted, values in ((rule.from_, old), (rule.to, new)):
-        if wanted is not None:
-            keep &= (values == wanted).fill_null(False).to_numpy()
+        if wanted is None:
+            continue
+        one = pl.Series([wanted], dtype=pl.String)
+        one, values = (devices(one), devices(values)) if by_device else (one, values)
+        keep &= (values == one[0]).fill_null(False).to_numpy()
     return keep
 
 
-def _fields_changed(rule: Rule, was: pl.Series, now: pl.Series) -> tuple[Flags, pl.Series, pl.Series]:
-    """Return whether custom fields of each card changed as the rule asks (bool[n]), and old and new values (String[n]).
-
-    For a rule that names no field, the values are JSON objects of all fields of the card that changed.
-    """
-    changed = was.ne_missing(now).to_numpy().copy()
-    texts: list[list[str | None]] = [[None] * len(now), [None] * len(now)]
-    for row in np.flatnonzero(changed).tolist():
-        old, new = _custom(was[row]), _custom(now[row])
-        moved = {
-            name: (old.get(name), new.get(name))
-            for name in sorted(old | new)
-            if old.get(name) != new.get(name)
-            and rule.attribute in (None, name)
-            and rule.from_ in (None, old.get(name))
-            and rule.to in (None, new.get(name))
-        }
-        changed[row] = bool(moved)
-        for side, column in enumerate(texts):
-            told = {name: pair[side] for name, pair in moved.items() if pair[side] is not None}
-            column[row] = told.get(rule.attribute) if rule.attribute is not None else _JSON.encode(told).decode()
-    from_value, to_value = (pl.Series(column, dtype=pl.String) for column in texts)
-    return changed, from_value, to_value
-
-
-_JSON: Final = msgspec.json.Encoder()
-
-
-def _custom(text: str | None) -> dict[str, str]:
-    """Return the custom fields of a card as text, without those that are null."""
-    fields: dict[str, Any] = msgspec.json.decode(text) if text else {}
-    return {
-        name: value if isinstance(value, str) else _JSON.encode(value).decode()
-        for name, value in fields.items()
-        if value is not None
-    }
+def devices(imeis: pl.Series) -> pl.Series:
+    """String[n]: the part of each IMEI that names the device."""
+    return imeis.to_frame("imei").select(device_of(pl.col("imei"))).to_series()
 
 
 def _reports(sightings: Sightings, events: Sequence[NetworkEvent], card: Ints, used_us: Ints) -> Reports:

@@ -16,12 +16,10 @@ from schemas.usage import RecordType, Service
 
 @dataclass(frozen=True)
 class Home:
-    """What counts as home: `slot[version]` is the zone slot of the home zone (0: the plan has no zones, -1: none of
-    them is home), `meters[version, meter]` whether a counter is that of its data.
-    """
+    """What counts, bool[versions, meters]: the counters of data at home, and those that the size of a pool is for."""
 
-    slot: Ints
-    meters: Flags
+    data: Flags
+    pools: Flags
 
 
 def traffic_of(home: Home, names: Names, meters: Ints, result: RatedBatch, clock_us: int) -> Traffic:
@@ -29,12 +27,15 @@ def traffic_of(home: Home, names: Names, meters: Ints, result: RatedBatch, clock
     usage, entries, rating = result.usage, result.entries, result.rating
     accepted, cycles = usage.accepted, usage.cycles
     counted = entries.billable - rating.from_test
-    at_home = home.meters[accepted.version[entries.record], meters[entries.rate]]
-    at_home &= accepted.service[entries.record] == Service.DATA
-    units, home_units = counted, np.where(at_home, counted, 0)
+    version, meter = accepted.version[entries.record], meters[entries.rate]
+    at_home = home.data[version, meter] & (accepted.service[entries.record] == Service.DATA)
+    units, home_units, overage = counted, np.where(at_home, counted, 0), rating.overage
+    pool_units = np.where(home.pools[version, meter], counted, 0)
     if entries.split:
         starts = np.flatnonzero(np.diff(entries.record, prepend=-1))
-        units, home_units = np.add.reduceat(units, starts), np.add.reduceat(home_units, starts)
+        units, home_units, pool_units, overage = (
+            np.add.reduceat(column, starts) for column in (units, home_units, pool_units, overage)
+        )
     countries = sorted({country for _, country, _ in accepted.spots if country})
     numbers = {country: number for number, country in enumerate(countries)}
     country_of_spot = np.array([numbers.get(country, -1) for _, country, _ in accepted.spots] or [-1], np.int64)
@@ -61,7 +62,8 @@ def traffic_of(home: Home, names: Names, meters: Ints, result: RatedBatch, clock
         cycle_end=cycles.end_day,
         units=units,
         home_units=home_units,
-        home=accepted.zone == home.slot[accepted.version],
+        pool_units=pool_units,
+        overage=overage,
         started=data & (usage.connects == 1),
         stopped=data & _stops(usage.rows),
         rows=usage.rows,

@@ -38,6 +38,7 @@ HEARD: Final = {None: "seen_us", Service.DATA: "data_us", Service.SMS: "sms_us",
 _TEXTS: Final = ("imei", "cell", "rat", "zone")
 _TOLD: Final = {"imei": "imei", "cell": "cell_id", "rat": "rat"}  # the column of USAGE_SCHEMA that reports each fact
 _NULL: Final = np.uint64(0)  # the digest of null
+_IMEI: Final = "imei"
 
 
 def quiet_columns(heard: str) -> tuple[str, str]:
@@ -55,19 +56,33 @@ def needs(watches: Iterable[Watch]) -> set[str]:
             found.add(HEARD[trigger.service])
             if trigger.window == "cycle":
                 found.update(quiet_columns(HEARD[trigger.service]))
+        elif trigger.column == "plan":
+            found.add("plan")
         elif trigger.fact is not None:
             found |= {trigger.fact, "seen_us"} | ({"cell_session"} if trigger.fact == "cell" else set())
-        if trigger.kind not in ("usage", "pool") or rule.repetition == "daily":
+        if trigger.kind not in ("usage", "pool") or trigger.hears_sessions or rule.repetition == "daily":
             # Ticks, catalogues and commands have no record for these filters, so they use the last-seen value.
             found.update(name for one in rule.filters for name in ("zone", "rat") if one.type == name)
     return found | ({"seen_us"} if found & set(_TEXTS) else set())
 
 
-class Texts:
-    """Distinct texts, numbered in order of first appearance and looked up by digest. No text is ever removed."""
+def device_of(imei: pl.Expr) -> pl.Expr:
+    """Return the part of an IMEI that names the device: its first 14 digits.
 
-    def __init__(self, texts: Sequence[str] = ()) -> None:
+    A check digit (15 digits) or a software version (16 digits) follows them. Other text is returned as it is.
+    """
+    return imei.str.replace(r"^(\d{14})\d{1,2}$", "${1}")
+
+
+class Texts:
+    """Distinct texts, numbered in order of first appearance and looked up by digest. No text is ever removed.
+
+    With `devices`, the texts are IMEIs, and those of one device are one text: the first of them.
+    """
+
+    def __init__(self, texts: Sequence[str] = (), devices: bool = False) -> None:
         self.index = KeyIndex()
+        self._name = _IMEI if devices else "text"
         self.series = pl.Series([], dtype=pl.String)
         if len(texts):
             self.numbers(pl.Series(texts, dtype=pl.String))
@@ -81,7 +96,7 @@ class Texts:
         `digests` (uint64[n]) are the digests of the texts, if the caller has them already.
         """
         if digests is None:
-            digests = digests_of(texts.to_frame("text"), ["text"])["text"]
+            digests = digests_of(texts.to_frame(self._name), [self._name])[self._name]
         found = self.index.find(digests)
         missing = np.flatnonzero((found < 0) & (digests != _NULL))
         if len(missing):
@@ -134,7 +149,7 @@ class Sightings:
 
     def __init__(self) -> None:
         self.columns: dict[str, Ints] = {"known_us": nothing()}
-        self.texts = {name: Texts() for name in _TEXTS}
+        self.texts = {name: Texts(devices=name == _IMEI) for name in _TEXTS}
 
     def __len__(self) -> int:
         return len(self.columns["known_us"])
@@ -146,11 +161,12 @@ class Sightings:
         """int64[len], writable: the column `name`."""
         return self.columns[name]
 
-    def follow(self, wanted: set[str], imei: pl.Series, clock_us: int) -> None:
+    def follow(self, wanted: set[str], imei: pl.Series, plan: Ints, clock_us: int) -> None:
         """Maintain the columns `wanted`, and no others, from now on for all cards of the directory.
 
-        `imei` (String[cards]) has the IMEIs of the catalogue. New cards are known since `clock_us`. Dropping the other
-        columns ensures that a rule that needs them later does not find outdated values.
+        `imei` (String[cards]) has the IMEIs of the catalogue, `plan` (int64[cards]) the plans in force. New cards are
+        known since `clock_us`. Dropping the other columns ensures that a rule that needs them later does not find
+        outdated values.
         """
         known = self.columns["known_us"]
         fresh = np.full(len(imei) - len(known), clock_us, np.int64)
@@ -160,6 +176,8 @@ class Sightings:
             rest = len(imei) - len(held)
             if name == "imei":
                 added = self.texts[name].numbers(imei[len(held) :])
+            elif name == "plan":
+                added = plan[len(held) :]
             else:
                 added = np.full(rest, NEVER if name.endswith("_us") else UNKNOWN, np.int64)
             columns[name] = np.concatenate([held, added]) if rest else held
@@ -269,14 +287,21 @@ class Sightings:
         texts = pl.from_arrow(tables["rule_texts"])
         assert isinstance(texts, pl.DataFrame)
         for name in _TEXTS:
-            sightings.texts[name].numbers(texts.filter(pl.col("kind") == name)["text"])
+            numbers = sightings.texts[name].numbers(texts.filter(pl.col("kind") == name)["text"])
+            if name in sightings:
+                # An older snapshot may have several IMEIs of one device, which are one text here.
+                column = sightings[name]
+                known = column >= 0
+                column[known] = numbers[column[known]]
         return sightings
 
 
 def digests_of(rows: pl.DataFrame, columns: Sequence[str]) -> dict[str, Words]:
-    """Return digests of the texts of each column, uint64[n] by column name; 0 for null."""
+    """Return digests of the texts of each column, uint64[n] by column name; 0 for null. IMEIs of a device are equal."""
     if not columns:
         return {}
+    if _IMEI in columns:
+        rows = rows.with_columns(device_of(pl.col(_IMEI)))
     found = rows.select(plh.col(name).nchash.xxh3_64().fill_null(int(_NULL)) for name in columns)
     return {name: found[name].to_numpy() for name in columns}
 

@@ -15,9 +15,9 @@ from rating.columnar.groups import distinct
 from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
 from rating.rules.detect.traffic import Flags, Traffic
-from rating.rules.firing.firings import Fires, Labels, nothing
+from rating.rules.firing.firings import NETWORK, NONE, Fires, Labels, nothing
 from rating.rules.firing.repetition import Occurrences, memory_key
-from rating.rules.totals.batch import Moved, Slid, spans
+from rating.rules.totals.batch import Moved, Slid, Tally, spans
 from rating.rules.totals.cycle_and_day import Slice
 from rating.usage.cycles import cycle_label
 from schemas.usage import Service
@@ -66,7 +66,7 @@ class Decisions:
         self._label_of: dict[bool, Labels] = {}
         self._rat: tuple[Ints, list[str]] | None = None
 
-    def moved(self, watch: Watch, moved: Moved) -> Candidates | None:
+    def moved(self, watch: Watch, moved: Moved, tally: Tally) -> Candidates | None:
         """Return the candidates of a rule on a slice by cycle or day; None if there are none.
 
         A group of records is first judged by its total after the batch. Only groups that may fire are examined record
@@ -74,12 +74,19 @@ class Decisions:
         """
         ordered, place = moved.ordered, watch.place
         need = self.ruleset.limits.needs_size(place)
-        size, over = self._size(need, moved.slice, ordered.first, moved.groups)
+        overage: tuple[Ints, Ints] | None = None
+        size: Ints | None
+        over: Ints | None
+        if need == "covered":
+            overage = tally.overage(moved.slice, ordered)
+            size, over = moved.now - overage[1], None
+        else:
+            size, over = self._size(need, moved.slice, ordered.first, moved.groups)
         limits = self.ruleset.limits.of(place, size, over)
         if not len(limits):
             return None
         past = moved.now > limits[0]
-        mixed = ordered.mixed if need else None
+        mixed = ordered.mixed if need and overage is None else None
         may = (moved.now > moved.before) & (past if mixed is None else past | mixed)
         at = np.flatnonzero(may)
         if moved.slice.pooled:
@@ -90,14 +97,17 @@ class Decisions:
             return None
         where, group = spans(ordered.starts[at], ordered.stops[at])
         added = moved.added[where]
-        running = np.cumsum(added)
-        begins = np.cumsum(ordered.stops[at] - ordered.starts[at])
-        opened = np.concatenate([np.zeros(1, np.int64), running[begins[:-1] - 1]])
-        now = running - opened[group] + moved.before[at][group]
+        ends = np.cumsum(ordered.stops[at] - ordered.starts[at])
+        now = _running(added, ends, group, moved.now[at])
+        if overage is not None:
+            covered = now - _running(overage[0][where], ends, group, overage[1][at])
         adds = np.flatnonzero(added > 0)
         where, group, now, added = where[adds], group[adds], now[adds], added[adds]
         places = ordered.order[where]
-        if mixed is not None:
+        if overage is not None:
+            size = covered[adds]
+            limits = self.ruleset.limits.of(place, size)
+        elif mixed is not None:
             size, over = self._size(need, moved.slice, places, None)
             limits = self.ruleset.limits.of(place, size, over)
         else:
@@ -123,7 +133,8 @@ class Decisions:
                 np.repeat([one.watch.row for one in some], lengths),
                 repetition,
                 Occurrences(traffic.card[places], window, level, traffic.today[places]),
-                np.repeat([one.watch.holds_back for one in some], lengths),
+                np.repeat([one.watch.holds_back for one in some], lengths)
+                & ~np.concatenate([self._is_over(one.slice, one.places) for one in some]),
             )
             ends = np.cumsum(lengths).tolist()
             for one, start, end in zip(some, [0, *ends], ends, strict=False):
@@ -150,7 +161,19 @@ class Decisions:
             used_us=traffic.used_us[places],
             place=traffic.place[places],
             label=self._labels(one.slice, places),
+            withheld=np.where(self._is_over(one.slice, places), NETWORK, NONE),
         )
+
+    def _is_over(self, one: Slice, places: Ints) -> Flags:
+        """bool[n]: whether the window of each record was over when the record arrived.
+
+        What fires for it is recorded, and people are notified. But the network does nothing: the window that it would
+        be for is past.
+        """
+        traffic = self.traffic
+        ends = traffic.cycle_end if one.window == "cycle" else traffic.day
+        over: Flags = ends[places] < traffic.today[places]
+        return over
 
     def _rested(self, watch: Watch, moved: Moved, at: Ints, limits: Ints, mixed: Flags | None) -> Ints:
         """int64[k]: the groups in `at` that the rule watches and in which the memory may let it fire."""
@@ -268,6 +291,15 @@ class Decisions:
             names = [cycle_label(book, code) if by_cycle else day_date(code).isoformat() for code in windows.tolist()]
             self._label_of[by_cycle] = Labels(names, rank)
         return self._label_of[by_cycle][places]
+
+
+def _running(added: Ints, ends: Ints, group: Ints, last: Ints) -> Ints:
+    """int64[n]: the total after each record, given what each adds and the total of each group after its last record.
+
+    Group g ends before row `ends[g]`; `group` is the group of each record.
+    """
+    running = np.cumsum(added)
+    return running - running[ends - 1][group] + last[group]
 
 
 def _of(limits: Ints, at: Ints) -> Ints:

@@ -18,12 +18,16 @@ from rating.calendars.calendar import DAY_US, QUARTER_US
 from rating.catalogue.spells import END
 from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
+from rating.rules.commands.results import CANCELLED
+from rating.rules.detect.changes import plan_fires
 from rating.rules.detect.events import admit, last_seen, matching
 from rating.rules.detect.last_seen import HEARD, quiet_columns
+from rating.rules.detect.releases import release_fires
 from rating.rules.detect.traffic import Flags
 from rating.rules.firing.firings import Fires
+from rating.rules.firing.holding import take_holds
 from rating.rules.firing.repetition import WINDOW_BITS, Occurrences
-from rating.rules.totals.current import TERM, Windows, label_of, standing, windows_of
+from rating.rules.totals.current import TERM, current_window, label_of, standing, windows_of
 from rating.rules.totals.cycle_and_day import Slice
 from rating.usage.accept import local_days
 from rating.usage.cycles import cycle_code
@@ -36,8 +40,8 @@ _ACTIVE: Final = "activated"
 
 
 def tick_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> list[Fires]:
-    """Return the firings of a tick: silences, terms, daily rules that are still past their threshold, and releases
-    (L1 to L5).
+    """Return the firings of a tick: silences, terms, daily rules that are still past their threshold, changes of plan,
+    and releases (L1 to L5). The holds of the others are put before anything is released.
     """
     tick = _Tick(ruleset, state, now_us, offset)
     fires: list[Fires] = []
@@ -49,73 +53,13 @@ def tick_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int) -> 
             fires += tick.term_ends(watch)
         elif kind == "term" and rule.by != "data":
             fires += tick.term_over(watch)
-        if rule.repetition == "daily" and kind != "pool" and Slice.of(rule, watch.trigger) is not None:
+        if rule.repetition == "daily" and Slice.of(rule, watch.trigger) is not None:
             fires += tick.repeats(watch)
+    fires += plan_fires(ruleset, state, now_us, offset)
+    fires = take_holds(ruleset, state.holds, fires)
     fires += release_fires(ruleset, state, now_us, offset, ticking=True)
     tick.forget()
     return fires
-
-
-def release_fires(ruleset: RuleSet, state: RuleState, now_us: int, offset: int, ticking: bool = False) -> list[Fires]:
-    """Return the `released` firings of suspensions that end, and record that they no longer await a resume (L1, L2).
-
-    A suspension ends when its condition is over, if the rule says "recovered"; with `ticking` also when its window is
-    over. The condition is over if the total no longer exceeds the limit with the current quota, or if the term was
-    extended. Unless its repetition is `once`, the rule can then fire again in the same window.
-    """
-    memory = state.memory
-    if not any(watch.holds_back for watch in ruleset.watches) or not memory["held"].any():
-        return []
-    held = np.flatnonzero(memory["held"])
-    rule_of = memory.rule[held]
-    fires: list[Fires] = []
-    for watch in ruleset.watches:
-        if not watch.holds_back:
-            continue
-        rows = held[rule_of == watch.row]
-        if not len(rows):
-            continue
-        windows = windows_of(ruleset, watch, memory.card[rows], memory.window[rows], memory["day"][rows], now_us)
-        now = standing(ruleset, state, watch, windows, now_us)
-        recovers = any(one.type == "suspend" and one.until == "recovered" for one in watch.rule.actions)
-        recovered = (now.level == 0) & recovers
-        ended = windows.over if ticking else np.zeros(len(rows), bool)
-        at = np.flatnonzero(recovered | ended)
-        if not len(at):
-            continue
-        memory["held"][rows[at]] = 0
-        if watch.rule.repetition != "once":
-            memory["level"][rows[at[~windows.over[at]]]] = 0
-        at = at[_last_of_card(windows, at, windows.card[memory["held"][rows] == 1])]
-        nothing = np.zeros(len(at), np.int64)
-        fires.append(
-            Fires(
-                watch.row,
-                windows.card[at],
-                np.full(len(at), offset, np.int64),
-                windows.window[at],
-                level=nothing,
-                known=nothing,
-                now=now.value[at],
-                size=now.size[at],
-                pool=windows.pool[at],
-                label=label_of(ruleset, watch, windows.window[at]),
-                released=True,
-            )
-        )
-    return fires
-
-
-def _last_of_card(windows: Windows, at: Ints, still: Ints) -> Ints:
-    """int64[k]: the indices in `at` of the latest window of each card, without the cards in `still`.
-
-    `still` are cards that another window of the rule keeps suspended.
-    """
-    order = np.lexsort((windows.start[at], windows.end[at], windows.card[at]))
-    card = windows.card[at][order]
-    last = np.append(card[1:] != card[:-1], True)
-    ended: Ints = np.sort(order[last & ~np.isin(card, still)])
-    return ended
 
 
 @dataclass(frozen=True)
@@ -154,6 +98,17 @@ class _Tick:
         status = self.ruleset.directory.cards["status"]
         active: Flags = (status.fill_null(_ACTIVE) == _ACTIVE).to_numpy()
         return active
+
+    @cached_property
+    def cancelled(self) -> Flags:
+        """bool[cards]: the cards that are cancelled for good. Nobody is notified of the end of their terms."""
+        return (self.ruleset.directory.cards["status"] == CANCELLED).fill_null(False).to_numpy()
+
+    @cached_property
+    def _has_plan(self) -> Flags:
+        """bool[cards]: the cards that have a plan today."""
+        has: Flags = self.ruleset.directory.plans.at(np.arange(len(self.today)), self.today) >= 0
+        return has
 
     @cached_property
     def former(self) -> _Former:
@@ -195,7 +150,7 @@ class _Tick:
     def term_ends(self, watch: Watch) -> list[Fires]:
         """Return the firings for SIMs whose term ends in so many days. The last day of the term is day 0 (L4, L5)."""
         end = self.ruleset.directory.term_ends
-        left = end - self.today
+        left = np.where(self.cancelled, -1, end - self.today)
         thresholds = self.ruleset.limits.days(watch.place)
         level = np.zeros(len(end), np.int64)
         for days in thresholds:
@@ -204,9 +159,12 @@ class _Tick:
         return self._due(watch, level, TERM | end, left, thresholds)
 
     def term_over(self, watch: Watch) -> list[Fires]:
-        """Return the firings for SIMs whose term is over."""
-        end = self.ruleset.directory.term_ends
-        return self._due(watch, (self.today > end).astype(np.int64), TERM | end)
+        """Return the firings for SIMs whose term is over, and was not when the rule started."""
+        book, directory = self.ruleset.book, self.ruleset.directory
+        end = directory.term_ends
+        since = local_days(book, directory.account, np.full(len(directory), watch.since_us, np.int64))
+        level = (self.today > end) & (since <= end + 1) & ~self.cancelled
+        return self._due(watch, level.astype(np.int64), TERM | end)
 
     def _due(
         self,
@@ -258,19 +216,26 @@ class _Tick:
             self.state.memory.keep(~np.isin(self.state.memory.keys, past))
 
     def repeats(self, watch: Watch) -> list[Fires]:
-        """Return the firings of a daily rule for SIMs for which it fired on an earlier day.
+        """Return the firings of a daily rule for SIMs that are past its threshold in the current window.
 
-        The window of that firing must still be open, and the total must still be past the threshold.
+        A SIM for which the rule fired today is left out. A pool rule has only the SIMs as targets whose usage met the
+        condition before, as long as the window of that firing is open.
         """
         memory = self.state.memory
         rows = np.flatnonzero(self.rules == watch.row)
-        rows = rows[memory["day"][rows] < self.today[memory.card[rows]]]
-        rows = rows[memory.window[rows] < TERM]
-        if not len(rows):
+        told = memory["day"][rows] >= self.today[memory.card[rows]]
+        if watch.trigger.kind == "pool":
+            rows = rows[~told]
+            card, window = memory.card[rows], memory.window[rows]
+        else:
+            due = self._has_plan.copy()
+            due[memory.card[rows[told]]] = False
+            card = np.flatnonzero(due)
+            card = card[matching(self.ruleset, watch, card, self.today[card])]
+            window = current_window(self.ruleset, watch, card, self.today[card])
+        if not len(card):
             return []
-        windows = windows_of(
-            self.ruleset, watch, memory.card[rows], memory.window[rows], memory["day"][rows], self.now_us
-        )
+        windows = windows_of(self.ruleset, watch, card, window, self.today[card], self.now_us)
         windows = windows.take(np.flatnonzero(~windows.over))
         # Sort, because the order of the memory depends on how usage was split into batches.
         windows = windows.take(np.lexsort((windows.start, windows.end, windows.card)))
@@ -286,6 +251,7 @@ class _Tick:
             "before": now.value[at],
             "now": now.value[at],
             "size": now.size[at],
+            "pool": windows.pool[at],
             "threshold": now.threshold[at],
             "label": label_of(self.ruleset, watch, windows.window[at]),
         }

@@ -18,9 +18,10 @@ class Traffic:
     """Accepted records in journal order. Columns are int64[n] unless noted.
 
     `units` is the billable quantity less the part that the test allowance covered (C2). `home_units` is the part of
-    `units` on the home-zone data counter of the plan, or all of it if the plan has no zones. `zone` is an index into
-    the zone names of all plans, `country` an index into `countries`; -1 is none. `day` is the local day of use, `today`
-    the local day of arrival. `started` and `stopped` (bool[n]) mark records with which a data session began or ended.
+    `units` on the home-zone data counter of the plan, or all of it if the plan has no zones. `pool_units` is the part
+    on the counters that the size of a pool is for. `overage` is the part that was priced. `zone` is an index into the
+    zone names of all plans, `country` an index into `countries`; -1 is none. `day` is the local day of use, `today` the
+    local day of arrival. `started` and `stopped` (bool[n]) mark records with which a data session began or ended.
     """
 
     received_us: int
@@ -44,7 +45,8 @@ class Traffic:
     cycle_end: Ints
     units: Ints
     home_units: Ints
-    home: Flags  # bool[n]: used in the home zone, or on a plan without zones
+    pool_units: Ints
+    overage: Ints
     started: Flags
     stopped: Flags
     rows: pl.DataFrame  # the usage of these records: USAGE_SCHEMA

@@ -8,6 +8,7 @@ fire are examined record by record. `test_rules_fire_as_record_by_record_and_in_
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,7 +24,7 @@ from rating.errors import InputError
 from rating.rules.active_rule import Watch
 from rating.rules.detect.thresholds_crossed import Candidates, Decisions
 from rating.rules.detect.traffic import Flags, Traffic
-from rating.rules.firing.firings import Fires
+from rating.rules.firing.firings import Fires, nothing
 from rating.rules.firing.repetition import Memory
 from rating.rules.totals.batch import Tally, floor_quarter
 from rating.rules.totals.current import TERM
@@ -46,8 +47,26 @@ def usage_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fi
     A rule fires for a record that adds to its slice and leaves the total above the limit, unless `repetition` forbids
     another firing. Only slices that an active rule needs are totalled; other slices are dropped.
     """
-    by_slice = _watched(ruleset)
+    by_slice = _watched(ruleset, state.memory)
     _drop_unused(state, by_slice)
+    return _moved_past(ruleset, state, traffic, by_slice)
+
+
+def count_sessions(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fires]:
+    """Count data sessions that the network reported, and return the firings of rules on their number.
+
+    `traffic` has a row for each session that began, with no units. No record brought it, so the firings have no time of
+    use and no key.
+    """
+    by_slice = {one: watches for one, watches in _watched(ruleset, state.memory).items() if one.counts == "sessions"}
+    fires = _moved_past(ruleset, state, traffic, by_slice)
+    return [replace(one, used_us=nothing(), place=nothing()) for one in fires]
+
+
+def _moved_past(
+    ruleset: RuleSet, state: RuleState, traffic: Traffic, by_slice: dict[Slice, list[Watch]]
+) -> list[Fires]:
+    """Add the traffic to these slices, and return the firings of their rules."""
     if not by_slice or not len(traffic):
         return []
     decisions = Decisions(ruleset, state, traffic)
@@ -59,23 +78,36 @@ def usage_fires(ruleset: RuleSet, state: RuleState, traffic: Traffic) -> list[Fi
             found += [decisions.slid(watch, slid) for watch in watches if slid is not None and len(slid.places)]
         else:
             moved = tally.move(one)
-            found += [decisions.moved(watch, moved) for watch in watches if moved is not None]
+            found += [decisions.moved(watch, moved, tally) for watch in watches if moved is not None]
     return decisions.fires([one for one in found if one is not None])
 
 
-def _watched(ruleset: RuleSet) -> dict[Slice, list[Watch]]:
-    """Return the slices that active rules need, with the rules of each."""
+def _watched(ruleset: RuleSet, memory: Memory) -> dict[Slice, list[Watch]]:
+    """Return the slices that rules need, with the active rules of each.
+
+    An inactive rule needs its slice as long as it holds SIMs, because a hold may end when the SIM recovers.
+    """
     found: dict[Slice, list[Watch]] = {}
     for watch in ruleset.watches:
         one = Slice.of(watch.rule, watch.trigger)
         if one is not None:
+            if watch.rule.measure == "over":
+                found.setdefault(one.of_overage(), [])
             found.setdefault(one, []).append(watch)
-    return found
+    if ruleset.resting:
+        holding = set(np.unique(memory.rule[memory["held"] == 1]).tolist())
+        for watch in ruleset.resting:
+            one = Slice.of(watch.rule, watch.trigger)
+            if one is not None and watch.row in holding:
+                found.setdefault(one, [])
+                if watch.rule.measure == "over":
+                    found.setdefault(one.of_overage(), [])
+    return dict(sorted(found.items(), key=lambda one: one[0].counts != "overage"))
 
 
 def drop_unwatched(ruleset: RuleSet, state: RuleState) -> None:
     """Drop slices that no active rule needs. Call this whenever rules are activated or deactivated."""
-    _drop_unused(state, _watched(ruleset))
+    _drop_unused(state, _watched(ruleset, state.memory))
 
 
 def _drop_unused(state: RuleState, slices: Iterable[Slice]) -> None:
@@ -132,10 +164,10 @@ def adjust(ruleset: RuleSet, state: RuleState, added: Sequence[pa.Table], taken:
 
     A row counts in the cycle that it belongs to. Counts of sessions do not change.
     """
-    watched = _watched(ruleset)
+    watched = _watched(ruleset, state.memory)
     _drop_unused(state, watched)
     rows = pl.concat([_sums(table, sign) for tables, sign in ((added, 1), (taken, -1)) for table in tables])
-    rows = rows.filter(pl.col("units") != 0)
+    rows = rows.filter((pl.col("units") != 0) | (pl.col("overage") != 0))
     if rows.is_empty():
         return
     history = _History(ruleset, rows)
@@ -150,10 +182,11 @@ def _sums(rated: pa.Table, sign: int) -> pl.DataFrame:
     names = [name for name in BASELINE if name in rated.schema.names]
     rows = own_frame(rated.select([*names, "adjusts_cycle", "used_at", "billable_quantity", "from_test"]))
     return rows.select(
-        *(pl.col(name) for name in names if name != "cycle"),
+        *(pl.col(name) for name in names if name not in ("cycle", "overage")),
         cycle=pl.coalesce(pl.col("adjusts_cycle").cast(pl.String), pl.col("cycle").cast(pl.String)),
         quarter=pl.col("used_at").to_physical() // _QUARTER_US,
         units=sign * (pl.col("billable_quantity") - pl.col("from_test")),
+        overage=sign * pl.col("overage"),
         sessions=pl.lit(0, pl.Int64),
     ).select(pl.col(name).cast(kind) for name, kind in BASELINE.items())
 
@@ -166,6 +199,8 @@ def backfill(ruleset: RuleSet, state: RuleState, rows: pl.DataFrame, watches: Se
     """
     kept = state.totals.slices | state.rolling.slices
     slices = {one for watch in watches if (one := Slice.of(watch.rule, watch.trigger)) is not None}
+    slices |= {one.of_overage() for watch in watches if watch.rule.measure == "over"
+               and (one := Slice.of(watch.rule, watch.trigger)) is not None}  # fmt: skip
     fresh = sorted((one for one in slices if one.text not in kept), key=lambda one: one.text)
     if fresh:
         history = _History(ruleset, rows)
@@ -224,18 +259,19 @@ class _History:
         self.day = self.rows["day"].to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
         self.quarter = self.rows["quarter"].fill_null(-1).to_numpy()
         meter = _codes(self.rows["rate"], vocabulary.meters.rows)
-        self.on_home_meter = quota.home_meters(Service.DATA, None)[version, meter] if len(version) else meter > 0
-        slot = quota.home_slot()[version]
-        names = [book.zone_name(row, max(int(one), 0)) for row, one in enumerate(quota.home_slot())]
-        named = pl.Series(names or [None], dtype=pl.String).gather(np.maximum(version, 0))
-        self.at_home = (slot == 0) | ((slot > 0) & (self.rows["zone"] == named).fill_null(False).to_numpy())
+        none = np.zeros(0, bool)
+        self.on_home_meter = quota.home_meters(Service.DATA, None)[version, meter] if len(version) else none
+        self.on_pool_meter = quota.all_pool_meters()[version, meter] if len(version) else none
 
     def add(self, state: RuleState, one: Slice) -> None:
         """Add the rows that belong to a slice to its totals."""
         subject = self.pool if one.pooled else self.card
         window = {"cycle": self.cycle, "day": self.day, "rolling": self.quarter}[one.window]
         at = np.flatnonzero(self._which(one) & (subject >= 0) & (window >= 0))
-        units = self.rows["sessions" if one.counts == "sessions" else "units"].fill_null(0).to_numpy()[at]
+        name = one.counts if one.counts in ("sessions", "overage") else "units"
+        # An entry of an older version has no column of overage.
+        column = self.rows[name] if name in self.rows.columns else pl.Series(np.zeros(len(self.rows), np.int64))
+        units = column.fill_null(0).to_numpy()[at]
         subject, window = subject[at], window[at]
         if one.family is None:
             state.rolling.add(one.text, subject, window, units)
@@ -255,7 +291,7 @@ class _History:
                 which &= (self.rows[name] == wanted).fill_null(False).to_numpy()
         if one.counts == "home":
             which &= self.on_home_meter
-        return which & self.at_home if one.pooled else which
+        return which & self.on_pool_meter if one.pooled else which
 
 
 def _codes(names: pl.Series, numbers: dict[str, int]) -> Ints:

@@ -12,6 +12,16 @@ from rating.columnar.key_index import Ints
 
 NONE: Final = np.iinfo(np.int64).min  # null in an integer column
 
+# Which actions of a firing are withheld.
+RESUMES: Final = 1  # resumes: another hold keeps the SIM suspended, or it is cancelled
+NETWORK: Final = 2  # whatever the network would do: the window of the firing is over
+NETWORK_ACTIONS: Final = ("suspend", "resume", "throttle", "change_status", "change_plan")
+
+
+def is_withheld(action: str, withheld: int) -> bool:
+    """Return whether an action of this type is not asked for."""
+    return (withheld == RESUMES and action == "resume") or (withheld == NETWORK and action in NETWORK_ACTIONS)
+
 
 def nothing() -> Ints:
     """int64[0]: the value of a column that does not apply to a rule."""
@@ -61,6 +71,7 @@ class Fires:
     from_value: pl.Series | None = None  # String[n]
     to_value: pl.Series | None = None
     label: pl.Series | Labels | None = None  # String[n]: name of the window; None: no window
+    withheld: Ints = field(default_factory=nothing)  # which actions are not asked for: RESUMES, NETWORK; NONE: all are
     released: bool = False  # True: the suspension of the SIM ends
 
     def __post_init__(self) -> None:

@@ -136,6 +136,19 @@ class Memory:
         self["day"][own] = _NEVER
         self.keep(~own | (self["held"] == 1))
 
+    def let_go(self, rule: Ints, card: Ints, again: bool) -> None:
+        """Note that the suspensions of these pairs of rule and card (int64[n] each) await no resume any more.
+
+        With `again`, they did not come about: the rule can fire again in the same window.
+        """
+        if not len(rule) or not len(self):
+            return
+        own = np.isin((self.card << RULE_BITS) | self.rule, (card << RULE_BITS) | rule)
+        self["held"][own] = 0
+        if again:
+            self["level"][own] = 0
+            self["day"][own] = _NEVER
+
     def keep(self, mask: npt.NDArray[np.bool_]) -> None:
         """Drop the rows whose `mask` (bool[len]) is false. The others keep their order."""
         kept = np.flatnonzero(mask)

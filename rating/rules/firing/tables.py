@@ -21,7 +21,7 @@ from rating.columnar.key_index import Ints
 from rating.columnar.sharing import own_column, shared_column
 from rating.rules.active_rule import Watch
 from rating.rules.commands.card_changes import is_own, no_notes, notes_of
-from rating.rules.firing.firings import NONE, Fires, Labels
+from rating.rules.firing.firings import NETWORK, NONE, RESUMES, Fires, Labels, is_withheld
 from rating.rules.triggers import Trigger
 from schemas.rules import Action, Rule
 from schemas.tables import ACTIONS, FIRINGS
@@ -60,7 +60,9 @@ class Outcome:
         rules = [watches[one.rule].rule for one in fires]
         self._count = sum(map(len, fires))
         self._actions_count = sum(
-            len(one) * len(_asked(rule, one.released)) for one, rule in zip(fires, rules, strict=True)
+            int(np.count_nonzero(one.withheld == value)) * len(_asked(rule, one.released, value))
+            for one, rule in zip(fires, rules, strict=True)
+            for value in (NONE, RESUMES, NETWORK)
         )
         self._has_own = any(is_own(action) for rule in rules for action in rule.actions)
         self._found = _Found.of(watches, fires, directory, vocabulary, entry.record_keys) if fires else None
@@ -191,7 +193,7 @@ def _tables(found: _Found, entry: FiredOn) -> tuple[pa.Table, pa.Table]:
         "value_now": known(columns["now"], NONE),
         "size": known(columns["size"], NONE),
         "threshold": known(columns["threshold"], NONE),
-        "levels": _levels(place, columns["known"], columns["level"], [_written(one.levels) for one in rules]),
+        "levels": _levels(found),
         "from_value": text(texts["from_value"]),
         "to_value": text(texts["to_value"]),
         "used_at": known(columns["used_us"], NONE).view(pa.timestamp("us", "UTC")),
@@ -206,6 +208,7 @@ def _tables(found: _Found, entry: FiredOn) -> tuple[pa.Table, pa.Table]:
 
 _NUMBERS: Final = (
     "card", "offset", "level", "known", "before", "now", "size", "threshold", "pool", "used_us", "place",
+    "withheld",
 )  # fmt: skip
 _TEXTS: Final = ("from_value", "to_value", "label")
 
@@ -215,10 +218,12 @@ def _actions(firings: _Identified) -> pa.Table:
     found, entry = firings.found, firings.entry
     rules, offset, partition = found.rules, found.columns["offset"], entry.partition
     iccid, ids, ends, firing_id = firings.iccid, firings.rule_id, firings.ends, firings.firing_id
-    asked = [_asked(rule, end) for end in (False, True) for rule in rules]
+    withheld = (NONE, RESUMES, NETWORK)
+    asked = [_asked(rule, end, value) for value in withheld for end in (False, True) for rule in rules]
     flat = [(one, name) for own in asked for one, name in map(_named, own)]
     first = np.cumsum([0, *(len(own) for own in asked)])
     row = found.rule + found.released * len(rules)
+    row = row + np.maximum(found.columns["withheld"], 0) * 2 * len(rules)
     lengths = np.diff(first)[row]
     firing = np.repeat(np.arange(len(row)), lengths)
     which = np.arange(len(firing)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[row][firing]
@@ -244,16 +249,18 @@ def _actions(firings: _Identified) -> pa.Table:
     return pa.table(columns, schema=ACTIONS)
 
 
-def _asked(rule: Rule, released: bool) -> list[Action]:
-    """Return the actions of a firing by `sequence`; of a release, a resume for each automatically lifted suspension."""
+def _asked(rule: Rule, released: bool, withheld: int) -> list[Action]:
+    """Return the actions of a firing by `sequence`, without those that are withheld.
+
+    The actions of a release are a resume for each suspension that Weir lifts by itself. A rule that no longer suspends
+    has one resume, for what it suspended before it was changed.
+    """
     actions = sorted(rule.actions, key=lambda action: action.sequence)
-    if not released:
-        return actions
-    return [
-        Action(sequence=action.sequence, type="resume", reason=action.reason)
-        for action in actions
-        if action.type == "suspend" and action.until != "released"
-    ]
+    if released:
+        lifted = [action for action in actions if action.type == "suspend" and action.until != "released"]
+        actions = [Action(sequence=action.sequence, type="resume", reason=action.reason) for action in lifted]
+        actions = actions or [Action(sequence=1, type="resume")]
+    return [action for action in actions if not is_withheld(action.type, withheld)]
 
 
 def _named(action: Action) -> tuple[Action, str]:
@@ -290,8 +297,21 @@ def _joined(
     return frame.select(joined=pl.format(text, *frame.columns)).to_series()
 
 
-def _levels(place: Ints, fired: Ints, level: Ints, written: list[list[str]]) -> pa.Array:
-    """list<string>[n]: every level that was crossed; if none is new, the highest level met."""
+def _levels(found: _Found) -> pa.Array:
+    """list<string>[n]: every level that was crossed; if none is new, the highest level met.
+
+    A hard cut has one level that the rule does not write: the cut of the plan.
+    """
+    place, fired, level = found.rule, found.columns["known"], found.columns["level"]
+    written = [[str(level) for level in one.levels] for one in found.rules]
+    cuts = np.array([one.measure == "hard_cut" for one in found.rules], bool)[place] & (level > 0)
+    if cuts.any():
+        rows = np.flatnonzero(cuts)
+        texts, code = distinct(found.columns["threshold"][rows])
+        first = len(written)
+        written += [[_data(one)] for one in texts.tolist()]
+        place, level, fired = place.copy(), level.copy(), fired.copy()
+        place[rows], level[rows], fired[rows] = first + code, 1, 0
     from_level = np.where(level > fired, fired, np.maximum(level - 1, 0))
     most = int(level.max(initial=0)) + 1
     combinations, code = distinct((place * most + from_level) * most + level)
@@ -299,8 +319,12 @@ def _levels(place: Ints, fired: Ints, level: Ints, written: list[list[str]]) -> 
     return pa.array(lists, pa.list_(pa.string())).take(pa.array(code))
 
 
-def _written(levels: Sequence[str | int]) -> list[str]:
-    return [str(level) for level in levels]
+def _data(units: int) -> str:
+    """Return bytes in the largest unit that leaves no fraction."""
+    for name, size in (("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)):
+        if units and units % size == 0:
+            return f"{units // size} {name}"
+    return str(units)
 
 
 def _strings(column: pl.Series | Labels | None, count: int) -> pl.Series:

@@ -138,7 +138,22 @@ class Tally:
         traffic = self.traffic
         if one.counts == "sessions":
             return traffic.started.astype(np.int64)
+        if one.counts == "overage":
+            return traffic.overage
+        if one.pooled:
+            return traffic.pool_units
         return traffic.home_units if one.counts == "home" else traffic.units
+
+    def overage(self, one: Slice, ordered: Ordered) -> tuple[Ints, Ints]:
+        """Return how much of what each record adds to a slice was overage, and the overage of each group by now.
+
+        int64[n] in the order of `ordered.order`, and int64[groups]. The slice's overage must have been moved before.
+        """
+        companion = one.of_overage()
+        which = self._which(companion)
+        assert which is not None
+        added = np.where(which, self.traffic.overage, 0)[ordered.order]
+        return added, self.state.totals.column(companion.text)[ordered.rows]
 
     def _which(self, one: Slice) -> Flags | None:
         """bool[n]: the records that belong to a slice, whatever their time of use; None if there are none."""
@@ -155,7 +170,7 @@ class Tally:
                 return None
             which &= traffic.zone == self.ruleset.zones.index(one.zone)
         if one.pooled:
-            which &= traffic.home
+            which &= traffic.pool_units > 0
         return which
 
     def _order(self, family: Family) -> Ordered | None:

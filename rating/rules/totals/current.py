@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -85,6 +85,19 @@ def windows_of(ruleset: RuleSet, watch: Watch, card: Ints, window: Ints, day: In
     return Windows(card, window, today, plan, pool, start, end, over)
 
 
+def current_window(ruleset: RuleSet, watch: Watch, card: Ints, day: Ints) -> Ints:
+    """int64[n]: the window of the total of a SIM rule that contains a local day: its billing cycle, or the day.
+
+    The billing cycle is that of the pool if the SIM draws on one that has its own, else that of the plan.
+    """
+    total = Slice.of(watch.rule, watch.trigger)
+    if total is None or total.window != "cycle":
+        return day
+    plan = ruleset.directory.plans.at(card, day)
+    pool = ruleset.pools.of(card, plan, np.full(len(card), int(total.service)), day)
+    return _window_on(ruleset, replace(total, pooled=True), card, pool, day)
+
+
 def _window_on(ruleset: RuleSet, total: Slice | None, card: Ints, pool: Ints, day: Ints) -> Ints:
     """int64[n]: the window of a total that contains a local day; the window of the term if there is no total."""
     book, directory = ruleset.book, ruleset.directory
@@ -94,7 +107,7 @@ def _window_on(ruleset: RuleSet, total: Slice | None, card: Ints, pool: Ints, da
         return day
     plan = directory.plans.at(card, day)
     kind = np.where(plan >= 0, book.plan_cycle[plan], 0)
-    if total.pooled:
+    if total.pooled and len(book.pool_cycle):
         own = np.where(pool >= 0, book.pool_cycle[pool], -1)
         kind = np.where(own >= 0, own, kind)
     code = np.zeros(len(card), np.int64)
@@ -134,7 +147,12 @@ def standing(ruleset: RuleSet, state: RuleState, watch: Watch, windows: Windows,
     windows = windows if len(at) == count else windows.take(at)
     subject = np.maximum(windows.pool, 0) if total.pooled else windows.card
     own = total_of(state, watch, subject, windows.window, now_us)
-    sizes, addons = _size(ruleset, watch, windows, now_us)
+    sizes: Ints | None
+    addons: Ints | None
+    if ruleset.limits.needs_size(watch.place) == "covered":
+        sizes, addons = own - _overage(ruleset, state, watch, windows, own, now_us), None
+    else:
+        sizes, addons = _size(ruleset, watch, windows, now_us)
     limits = ruleset.limits.of(watch.place, sizes, addons)
     own_level = np.count_nonzero(own > limits, axis=0)
     if total.pooled:
@@ -164,6 +182,25 @@ def total_of(state: RuleState, watch: Watch, subject: Ints, window: Ints, now_us
         latest = int(quarter(np.array([now_us], np.int64))[0])
         return state.rolling.value(total.text, subject, np.full(len(subject), latest))
     return state.totals.value(total.text, subject, window)
+
+
+def _overage(ruleset: RuleSet, state: RuleState, watch: Watch, windows: Windows, used: Ints, now_us: int) -> Ints:
+    """int64[n]: the overage of each SIM in its window: what rating priced, less what add-ons and plans cover by now.
+
+    What a later add-on has left covers overage. So does the quota of a later plan, of a SIM that draws on no pool and
+    whose plan has one counter for the service.
+    """
+    total, card, quota = Slice.of(watch.rule, watch.trigger), windows.card, ruleset.quota
+    assert total is not None
+    priced = state.totals.value(total.of_overage().text, card, windows.window)
+    version = ruleset.book.version_of(windows.plan, windows.today)
+    pool = ruleset.pools.of(card, windows.plan, np.full(len(card), int(total.service)), windows.today)
+    days = CycleDays(windows.window, windows.start, windows.end, windows.today)
+    past = np.maximum(used - quota.sim(total.service, card, version, days, now_us), 0)
+    left = ruleset.addons.left(card, total.service, now_us, windows.today)
+    alone = (pool < 0) & quota.has_one_counter(total.service)[version] & (version >= 0)
+    overage: Ints = np.where(alone, np.minimum(priced, past), np.maximum(priced - left, 0))
+    return overage
 
 
 def _size(ruleset: RuleSet, watch: Watch, windows: Windows, now_us: int) -> tuple[Ints | None, Ints | None]:

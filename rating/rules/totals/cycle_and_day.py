@@ -7,7 +7,7 @@ are columns of the same rows, so that a batch looks up each row once for all of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -40,6 +40,7 @@ BASELINE: Final[dict[str, pl.DataType]] = {
     "rate": pl.String(),
     "units": pl.Int64(),
     "sessions": pl.Int64(),
+    "overage": pl.Int64(),
 }
 """What the totals of a slice start from where a rule begins to watch in mid-cycle: sums over the table `rated`.
 
@@ -64,7 +65,8 @@ def baseline_sql() -> str:
             case when day >= $first_day then epoch_us(used_at) // 900000000 end as quarter,
             plan_id, plan_version, rate,
             cast(sum(billable_quantity - from_test) as bigint) as units,
-            cast(sum(cast(began as bigint)) as bigint) as sessions
+            cast(sum(cast(began as bigint)) as bigint) as sessions,
+            cast(sum(overage) as bigint) as overage
         from (
             select *, kind = 'usage' and service = 'data' and part = 0 and (session_id is null or row_number() over (
                 partition by feed, service, kind, session_id order by journal_partition, journal_offset, part
@@ -80,15 +82,16 @@ def baseline_sql() -> str:
             )
         )
         group by all
-        having max(day) >= $first_day or sum(billable_quantity - from_test) <> 0
+        having max(day) >= $first_day or sum(billable_quantity - from_test) <> 0 or sum(overage) <> 0
         """
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Definition of a total: units of a service and direction (None: all), home-zone units, or data sessions.
+    """Definition of a total: units of a service and direction (None: all), home-zone units, overage, or data sessions.
 
-    `country` and `zone` restrict it to usage there. With `pooled`, it is a total per pool of usage in the home zone.
+    `country` and `zone` restrict it to usage there. With `pooled`, it is a total per pool of usage on the counters that
+    its size is for.
     """
 
     service: Service
@@ -117,13 +120,17 @@ class Slice:
             pooled,
         )
 
+    def of_overage(self) -> Slice:
+        """Return the slice of the overage in the units of this one: what rating priced of them."""
+        return replace(self, counts="overage")
+
     @property
     def text(self) -> str:
         """The name of the slice. Different slices have different names."""
         what = "sessions" if self.counts == "sessions" else _SERVICES[self.service]
         if self.direction is not None:
             what += f".{self.direction.name.lower()}"
-        place = "home" if self.counts == "home" else ""
+        place: str = self.counts if self.counts in ("home", "overage") else ""
         if self.country is not None:
             place = f"country={self.country}"
         elif self.zone is not None:

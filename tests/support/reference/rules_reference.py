@@ -9,24 +9,31 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+
+import polars as pl
 
 from rating.rules.triggers import TRIGGERS
 from schemas.cards import Catalogue
-from schemas.commands import Activate, Command, Deactivate, PlanChanged, Resumed, StatusChanged, Suspended
+from schemas.commands import Activate, Command, Deactivate, Failed, PlanChanged, Resumed, StatusChanged, Suspended
+from schemas.plans import PlanVersion
 from schemas.rules import Action, Rule
 from schemas.usage import RecordType, UsageBatch
-from tests.support.reference.reference_terms import Outcome, Row, cycle_days, cycle_name, held
+from tests.support.reference.reference_terms import LONG_AGO, Outcome, Row, allowance_of, cycle_days, cycle_name, held
 from tests.support.reference.rules_reference_corrections import Corrections
 from tests.support.reference.rules_reference_events import Events
+from tests.support.reference.rules_reference_holds import Suspensions
 from tests.support.reference.rules_reference_sizes import EPOCH, Sizes
 from tests.support.reference.rules_reference_terms import (
+    data_text,
+    distinct_meters,
     home_meters,
-    home_zone,
     level_of,
     lines_of,
     nearness,
     parameters_of,
+    pool_meters,
     service_name,
     service_of,
     threshold_of,
@@ -36,8 +43,11 @@ from tests.support.reference.rules_reference_terms import (
 )
 from tests.support.reference.rules_reference_totals import Fact, Fired, Memory, Totals, Window
 
+# What the network does of the actions of a rule.
+NETWORK = ("suspend", "resume", "throttle", "change_status", "change_plan")
 
-class RuleModel(Corrections, Events, Sizes):
+
+class RuleModel(Corrections, Events, Suspensions, Sizes):
     """The reference model of the engine with rules. `firings` and `actions` are those of the last entry."""
 
     def __init__(self) -> None:
@@ -96,11 +106,18 @@ class RuleModel(Corrections, Events, Sizes):
         offset = self.offset
         self._settle(offset)
         before = self._cards()
-        self.apply(change, at)
+        cards = [self.list_row(row) for row in change.cards.iter_rows(named=True)]
+        schema = dict(change.cards.schema) | {"given": pl.String()}
+        self.apply(replace(change, cards=pl.DataFrame(cards, schema=schema)), at)
+        for row in cards:
+            self.hold_listed(row["iccid"], before.get(row["iccid"]), offset)
+            if row["iccid"] not in before:
+                self.note_imei(row["imei"])
         self.rules |= {rule.id: rule for rule in change.rules}
         self._changes(before, offset)
         for iccid in self.cards:
             self.known_since.setdefault(iccid, self.clock)
+            self.see_plan(self.cards[iccid])
         self._recover(offset)
         self._end()
 
@@ -123,10 +140,11 @@ class RuleModel(Corrections, Events, Sizes):
                     self.memory.forget(one.rule)
             elif isinstance(one, Deactivate):
                 self.active.pop(one.rule, None)
-            elif isinstance(one, (Suspended, Resumed, StatusChanged, PlanChanged)):
-                self._result(one)
+            elif isinstance(one, (Suspended, Resumed, StatusChanged, PlanChanged, Failed)):
+                self.result(one, offset)
             else:
                 self.event(one, offset)
+                self.take_holds()
             self._changes(before, offset)
         self.follow()
         self.offset = first + len(commands)
@@ -148,6 +166,8 @@ class RuleModel(Corrections, Events, Sizes):
         self._settle(offset)
         self.timers(offset)
         self._repeat(offset)
+        self.plan_changes(offset)
+        self.take_holds()
         self._recover(offset)
         self._end()
 
@@ -176,6 +196,7 @@ class RuleModel(Corrections, Events, Sizes):
                 fact = self.fact(batch, sent, rows[offset])
                 self.remember(batch.feed, fact, rows[offset])
                 self.record(fact, offset)
+        self.take_holds()
         return outcome
 
     # Cards change
@@ -192,30 +213,17 @@ class RuleModel(Corrections, Events, Sizes):
         """Apply the changes of cards that earlier actions requested, before the rest of the entry."""
         before = self._cards()
         for iccid, action in self.notes:
+            self.remember_list(iccid)
             self.note(self.cards[iccid], action)
         self.notes = []
         self._changes(before, offset)
-
-    def _result(self, one: Suspended | Resumed | StatusChanged | PlanChanged) -> None:
-        """Apply the result of an action to its card."""
-        card = self.cards[one.iccid]
-        before = dict(card)
-        if isinstance(one, Suspended):
-            card |= {"status": "suspended", "status_reason": one.reason}
-        elif isinstance(one, Resumed):
-            card |= {"status": "activated", "status_reason": None}
-        elif isinstance(one, StatusChanged):
-            card |= {"status": one.status, "status_reason": None}
-        else:
-            self.change_plan(card, one.plan, one.from_ or self.local(card["account"], one.at or self.at).date())
-        since = self.local(card["account"], min(one.at or self.at, self.at)).date()
-        self.follow_facts(before, card, since, {"status"}, one.at is not None)
 
     def _changes(self, before: dict[str, Row], offset: int) -> None:
         self.forget_compiled()
         for iccid, card in self.cards.items():
             if iccid in before and before[iccid] != card:
                 self.changed(before[iccid], card, offset)
+        self.take_holds()
 
     # Records
 
@@ -231,8 +239,7 @@ class RuleModel(Corrections, Events, Sizes):
         cycle = cycle_days(kind, first)
         assert cycle_name(cycle, kind) == name
         service = service_name(sent["service"])
-        known, zone = home_zone(self, version)
-        homes = home_meters(self, version, service, None)
+        homes, pooled = home_meters(self, version, service, None), pool_meters(self, version, service, None)
         units = [one["billable_quantity"] - one["from_test"] for one in parts]
         stopped = RecordType(sent.get("record_type") or 0) == RecordType.STOP
         alone = sent.get("session_id") is None
@@ -242,7 +249,8 @@ class RuleModel(Corrections, Events, Sizes):
             day=row["day"], today=self.today_of(card), pool=row["subject"] if row["subject_kind"] == "pool" else None,
             cycle=Window(name, *cycle), units=sum(units),
             home_units=sum(n for n, one in zip(units, parts, strict=True) if one["rate"] in homes),
-            home=known and (zone is None or row["zone"] == zone),
+            pool_units=sum(n for n, one in zip(units, parts, strict=True) if one["rate"] in pooled),
+            overage=sum(one["overage"] for one in parts),
             started=service == "data" and self.begins(batch, sent),
             stopped=service == "data" and (stopped or (alone and not sent.get("record_type"))),
             session_id=sent.get("session_id"), rat=sent.get("rat"), cell_id=sent.get("cell_id"),
@@ -257,7 +265,7 @@ class RuleModel(Corrections, Events, Sizes):
             trigger = TRIGGERS[rule.trigger]
             by_data = rule.trigger == "price_plan_expired" and rule.by != "time"
             if (trigger.kind in ("usage", "pool") or by_data) and watches_place(rule, fact.zone, fact.rat):
-                self._measure(rule, card, fact, offset)
+                self.measure(rule, card, fact, offset)
         self.heard(fact, card, offset)
 
     def grace(self, account: str) -> dt.timedelta:
@@ -271,23 +279,27 @@ class RuleModel(Corrections, Events, Sizes):
         )
         return self.clock <= closes.astimezone(dt.UTC) + self.grace(fact.account)
 
-    def _measure(self, rule: Rule, card: Row, fact: Fact, offset: int) -> None:
-        """Fire a rule on usage if the record moves its total past the limit."""
+    def measure(self, rule: Rule, card: Row, fact: Fact, offset: int, **facts: Any) -> None:
+        """Fire a rule on usage if the record moves its total past the limit. `facts` replace those of the record."""
         moved = self.totals.moved(rule, fact)
         if moved is None:
             return
         before, now, window = moved
         size, extra = self.size_of(rule, card, fact.version, fact.cycle, fact.pool)
+        if rule.measure == "over":
+            size = now - self.totals.priced(rule, fact.iccid, window)
         lines = lines_of(rule, size, extra)
         level = level_of(lines, now) if lines is not None else 0
         if lines is None or not level:
             return
-        known = self.memory.admit(rule, fact.iccid, window, level, fact.today)
+        over = window.last < fact.today
+        known = self.memory.admit(rule, fact.iccid, window, level, fact.today, holds=not over)
         if known is not None:
+            told = {"used_at": fact.used_at, "record_key": fact.key} | facts
             self.fire(
                 rule, card, offset, window=window.name, level=level, known=known, value_before=before, value_now=now,
-                size=size, threshold=threshold_of(lines, level), used_at=fact.used_at, record_key=fact.key,
-                pool_id=fact.pool if TRIGGERS[rule.trigger].kind == "pool" else None,
+                size=size, threshold=threshold_of(lines, level), late=over,
+                pool_id=fact.pool if TRIGGERS[rule.trigger].kind == "pool" else None, **told,
             )  # fmt: skip
 
     # Ticks
@@ -304,11 +316,37 @@ class RuleModel(Corrections, Events, Sizes):
             return 0, None, None, 0
         total = self.totals.standing(rule, pool or card["iccid"], window, self.clock)
         size, extra = self.size_of(rule, card, version, window, pool)
+        if rule.measure == "over":
+            size = total - self.overage_now(rule, card, version, window, total, size or 0)
         lines = lines_of(rule, size, extra)
         level = level_of(lines, total) if lines is not None else 0
         if rule.pools and pool not in rule.pools:
             level = 0
         return level, total, size, threshold_of(lines, level) if lines is not None and level else 0
+
+    def overage_now(
+        self, rule: Rule, card: Row, version: PlanVersion | None, window: Window, used: int, quota: int
+    ) -> int:
+        """Return the overage of a SIM: what was priced, less what later add-ons and plans cover."""
+        service = service_of(TRIGGERS[rule.trigger])
+        assert service is not None
+        priced = self.totals.priced(rule, card["iccid"], window)
+        counters = [] if version is None else [
+            name for name in distinct_meters(version, service) if allowance_of(version, name)
+        ]  # fmt: skip
+        if version is not None and len(counters) <= 1 and self.shared_by(card, service) is None:
+            return min(priced, max(used - quota, 0))
+        left = self.bought(card, service) - sum(self.addon_used[one.id] for one in self.acting(card, service))
+        return max(priced - left, 0)
+
+    def shared_by(self, card: Row, service: str) -> str | None:
+        """Return the pool or device with which a SIM shares its allowance for a service today, or None."""
+        pool = self.pool_now(card, service)
+        if pool is not None or held(self.card_pools[card["iccid"]], self.today_of(card)) is not None:
+            return pool
+        plan = held(self.card_plans[card["iccid"]], self.today_of(card))
+        by_device = plan is not None and self.plans[plan].entity == "device"
+        return card["device"] if by_device else None
 
     def pool_now(self, card: Row, service: str | None) -> str | None:
         """Return the pool that a SIM would draw on today, or None."""
@@ -323,46 +361,116 @@ class RuleModel(Corrections, Events, Sizes):
         return self.today_of(card) > window.last
 
     def _repeat(self, offset: int) -> None:
-        """Fire daily rules again if their condition is still met, even without usage (L10)."""
-        for (name, iccid, _), row in sorted(self.memory.rows.items(), key=lambda one: one[1].window.span):
-            rule, card = self.rules[name], self.cards[iccid]
+        """Fire daily rules whose condition is met, even without usage (L3, L10).
+
+        A pool rule has only the SIMs as targets that met its condition before in the same cycle.
+        """
+        for rule in self.rules.values():
             trigger = TRIGGERS[rule.trigger]
             by_data = rule.trigger == "price_plan_expired" and rule.by != "time"
-            if name not in self.active or rule.repetition != "daily" or not (trigger.kind == "usage" or by_data):
+            if rule.id not in self.active or rule.repetition != "daily":
                 continue
-            today = self.today_of(card)
-            if row.window.term or row.day >= today or row.window.last < today or rule not in self.watching(card):
+            if trigger.kind == "pool":
+                rows = [(key[1], row) for key, row in self.memory.rows.items() if key[0] == rule.id]
+                for iccid, row in sorted(rows, key=lambda one: one[1].window.span):
+                    today = self.today_of(self.cards[iccid])
+                    if row.day < today <= row.window.last:
+                        self._again(rule, self.cards[iccid], row.window, offset)
+            elif trigger.kind == "usage" or by_data:
+                for iccid, card in self.cards.items():
+                    today = self.today_of(card)
+                    days = [row.day for key, row in self.memory.rows.items() if key[:2] == (rule.id, iccid)]
+                    window = self.window_now(rule, card)
+                    if window is not None and max(days, default=LONG_AGO) < today:
+                        self._again(rule, card, window, offset)
+
+    def window_now(self, rule: Rule, card: Row) -> Window | None:
+        """Return the current window of a SIM rule; None if the card has no plan."""
+        trigger, today = TRIGGERS[rule.trigger], self.today_of(card)
+        plan = held(self.card_plans[card["iccid"]], today)
+        if plan is None:
+            return None
+        if trigger.window != "cycle":
+            return Window(today.isoformat(), today, today)
+        pool = self.pool_now(card, service_of(trigger))
+        kind = self.pools[pool].cycle if pool is not None else self.plans[plan].cycle
+        cycle = cycle_days(kind, today)
+        return Window(cycle_name(cycle, kind), *cycle)
+
+    def _again(self, rule: Rule, card: Row, window: Window, offset: int) -> None:
+        zone, rat = self.last_place(card["iccid"])
+        level, total, size, threshold = self.standing(rule, card, window)
+        if not level or rule not in self.watching(card) or not watches_place(rule, zone, rat):
+            return
+        known = self.memory.admit(rule, card["iccid"], window, level, self.today_of(card))
+        pool = (
+            self.pool_now(card, service_of(TRIGGERS[rule.trigger])) if TRIGGERS[rule.trigger].kind == "pool" else None
+        )
+        assert known is not None
+        self.fire(
+            rule, card, offset, window=window.name, level=level, known=known, value_before=total, value_now=total,
+            size=size, threshold=threshold, pool_id=pool,
+        )  # fmt: skip
+
+    def settle(self, iccid: str, offset: int) -> None:
+        """After usage of a SIM was taken back: end what it would not have begun, and let rules fire anew.
+
+        The total of a pool is that of all its SIMs.
+        """
+        ended: dict[tuple[str, str], list[Fired]] = defaultdict(list)
+        for (name, whose, _), row in self.memory.rows.items():
+            rule = self.rules[name]
+            trigger = TRIGGERS[rule.trigger]
+            by_data = rule.trigger == "price_plan_expired" and rule.by != "time"
+            if row.window.term or rule.repetition == "once" or not (trigger.kind in ("usage", "pool") or by_data):
                 continue
-            zone, rat = self.last_place(iccid)
-            level, total, size, threshold = self.standing(rule, card, row.window)
-            if level and watches_place(rule, zone, rat):
-                known = self.memory.admit(rule, iccid, row.window, level, today)
-                assert known is not None
-                self.fire(
-                    rule, card, offset, window=row.window.name, level=level, known=known, value_before=total,
-                    value_now=total, size=size, threshold=threshold,
-                )  # fmt: skip
+            if (name not in self.active and not row.held) or (trigger.kind != "pool" and whose != iccid):
+                continue
+            level, _, _, _ = self.standing(rule, self.cards[whose], row.window)
+            row.level = min(row.level, level)
+            if row.held and not level:
+                row.held = False
+                ended[name, whose].append(row)
+        self._let_go(ended, offset)
 
     def _recover(self, offset: int) -> None:
         """End suspensions with their window, or when their condition is no longer met (L1, L2).
 
-        A SIM is released once no firing of the rule keeps it suspended.
+        A rule lets a SIM go once no firing of the rule keeps it suspended. A rule that was stopped lets go as it would
+        have done, one that no longer suspends releases all.
         """
         ended: dict[tuple[str, str], list[Fired]] = defaultdict(list)
         for (name, iccid, _), row in self.memory.rows.items():
             rule, card = self.rules[name], self.cards[iccid]
-            if not row.held or name not in self.active:
+            if not row.held:
                 continue
             until = {one.until for one in rule.actions if one.type == "suspend"}
+            gone = not until - {"released"}
             level, _, _, _ = self.standing(rule, card, row.window)
             over = self._over(card, row.window)
-            if (over and self.is_tick(offset)) or ("recovered" in until and not level):
+            if (over and self.is_tick(offset)) or ("recovered" in until and not level) or gone:
                 row.held = False
                 if rule.repetition != "once" and not over:
                     row.level = 0  # If the condition is met again, the rule fires again.
                 ended[name, iccid].append(row)
+        self._let_go(ended, offset)
+        order = {name: (name not in self.active, number) for number, name in enumerate(self.rules)}
+        waiting = {key[:2] for key, row in self.memory.rows.items() if row.held}
+        late = {
+            (rule, iccid)
+            for (iccid, rule, _), hold in self.holds.items()
+            if rule in order and hold.until != "released" and (rule, iccid) not in waiting
+        }
+        # The network carried these suspensions out after their holds had ended.
+        for name, iccid in sorted(late, key=lambda one: order[one[0]]) if self.is_tick(offset) else ():
+            rule, card = self.rules[name], self.cards[iccid]
+            self.fire(rule, card, offset, released=True, level=0, known=0, resumes=self.release(iccid, name))
+
+    def _let_go(self, ended: dict[tuple[str, str], list[Fired]], offset: int) -> None:
+        """Release the SIMs of these suspensions of rules, unless another window of the rule keeps them suspended."""
         holding = {key[:2] for key, row in self.memory.rows.items() if row.held}
-        for (name, iccid), rows in ended.items():
+        order = {name: (name not in self.active, number) for number, name in enumerate(self.rules)}
+        for (name, iccid), rows in sorted(ended.items(), key=lambda one: order[one[0][0]]):
             if (name, iccid) in holding:
                 continue
             rule, card = self.rules[name], self.cards[iccid]
@@ -372,7 +480,7 @@ class RuleModel(Corrections, Events, Sizes):
             pool = self.pool_now(card, service_of(trigger)) if trigger.kind == "pool" else None
             self.fire(
                 rule, card, offset, released=True, window=window.name, level=0, known=0, value_now=total, size=size,
-                pool_id=pool,
+                pool_id=pool, resumes=self.release(iccid, name),
             )  # fmt: skip
 
     def is_tick(self, offset: int) -> bool:
@@ -382,9 +490,14 @@ class RuleModel(Corrections, Events, Sizes):
     # What leaves
 
     def fire(
-        self, rule: Rule, card: Row, offset: int, *, level: int, known: int, released: bool = False, **facts: Any
-    ) -> None:
-        """Add a firing and its actions (L10, L12)."""
+        self, rule: Rule, card: Row, offset: int, *, level: int, known: int, released: bool = False,
+        late: bool = False, resumes: bool = True, **facts: Any
+    ) -> None:  # fmt: skip
+        """Add a firing and its actions (L10, L12).
+
+        If the window of the firing was over (`late`), the network does nothing. Without `resumes`, a release asks for
+        nothing, because something else keeps the SIM suspended.
+        """
         trigger = TRIGGERS[rule.trigger]
         kind = "released" if released else "fired"
         told = [rule.id, card["iccid"], kind, offset]
@@ -394,6 +507,8 @@ class RuleModel(Corrections, Events, Sizes):
         end = (f".{len(same) + 1}" if same else "") + (".released" if released else "")
         from_level = known if level > known else level - 1
         crossed = [str(one) for one in rule.levels[from_level:level]] if level else []
+        if level and rule.measure == "hard_cut":
+            crossed = [data_text(facts["threshold"])]
         named = f"0.{offset}.{card['iccid']}."
         self.firings.append(
             {
@@ -409,7 +524,10 @@ class RuleModel(Corrections, Events, Sizes):
         asked = sorted(rule.actions, key=lambda one: one.sequence)
         if released:
             asked = [one for one in asked if one.type == "suspend" and one.until != "released"]
-        for one in asked:
+            asked = asked or [Action(sequence=1, type="suspend")]
+        if late:
+            asked = [one for one in asked if one.type not in NETWORK]
+        for one in asked if resumes else ():
             self.actions.append(
                 {
                     "action_id": f"{named}{one.sequence}.{rule.id}{end}", "firing_id": f"{named}{rule.id}{end}",
@@ -419,3 +537,6 @@ class RuleModel(Corrections, Events, Sizes):
                     "journal_partition": 0, "journal_offset": offset,
                 }
             )  # fmt: skip
+            if not released and one.type in ("suspend", "resume"):
+                numbers = [list(self.rules).index(rule.id), list(self.cards).index(card["iccid"])]
+                self.pending.append(((offset, *numbers, one.sequence), one, self.actions[-1]))

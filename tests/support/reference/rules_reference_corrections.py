@@ -42,6 +42,7 @@ class Corrections:
         def grace(self, account: str) -> dt.timedelta: ...
         def local(self, account: str, moment: dt.datetime) -> dt.datetime: ...
         def refusal(self, record: Row, received: dt.datetime) -> str | None: ...
+        def settle(self, iccid: str, offset: int) -> None: ...
         def used(self, batch: UsageBatch) -> Outcome: ...
 
     def __init__(self) -> None:
@@ -61,25 +62,27 @@ class Corrections:
         A duplicate, or a correction of a record that does not exist or is already corrected, changes nothing. A key
         names its newest replacement.
         """
-        first, fresh = self.offset, dict[tuple[str, str], int]()
+        first, fresh, taken_from = self.offset, dict[tuple[str, str], int](), set[str]()
         for place, sent in enumerate(batch.rows.iter_rows(named=True)):
             key = (batch.feed, sent["record_key"])
             day = (self.at - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)).days
             known = key in fresh or (key in self.seen and day - self.seen[key][1] <= 32)
             named = self._newest((batch.feed, sent["corrects_key"]))
             if named in fresh and not known:
-                self._count(batch, first, fresh)
+                self._count(batch, first, place, fresh, taken_from)
             replaces = sent["record_type"] == RecordType.REPLACE
             record = dict.fromkeys(USAGE_SCHEMA) | sent
             if known or named not in self.stands or (replaces and self.refusal(record, self.at) is not None):
                 continue
-            self._take_back(self.stands.pop(named))
+            taken = self.stands.pop(named)
+            self._take_back(taken)
+            taken_from.add(taken.fact.iccid)
             if replaces:
                 self.replaced[named] = key
                 fresh[key] = place
             else:
                 self.seen[key] = (None, day)
-        self._count(batch, first, fresh)
+        self._count(batch, first, len(batch.rows), fresh, taken_from)
         self.offset = first + len(batch.rows)
 
     def _newest(self, key: tuple[str, str]) -> tuple[str, str]:
@@ -87,12 +90,18 @@ class Corrections:
             key = self.replaced[key]
         return key
 
-    def _count(self, batch: UsageBatch, first: int, fresh: dict[tuple[str, str], int]) -> None:
+    def _count(
+        self, batch: UsageBatch, first: int, end: int, fresh: dict[tuple[str, str], int], taken_from: set[str]
+    ) -> None:
+        """Count replacements, then end what the usage that was taken back had begun, up to row `end` of the batch."""
         for place in fresh.values():
             self.offset = first + place
             rows = batch.rows[place : place + 1].with_columns(record_type=pl.lit(0, pl.UInt8))
             self.used(replace(batch, rows=rows))
+        for iccid in sorted(taken_from):
+            self.settle(iccid, first + end - 1)
         fresh.clear()
+        taken_from.clear()
 
     def _take_back(self, one: Standing) -> None:
         fact = one.fact

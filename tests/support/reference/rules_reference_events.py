@@ -13,15 +13,16 @@ from msgspec import structs
 from rating.rules.triggers import TRIGGERS, Trigger
 from schemas.commands import Blocked, Command, Connected, SessionStarted, SessionStopped
 from schemas.rules import Action, Rule
-from schemas.usage import UsageBatch
+from schemas.usage import Direction, UsageBatch
 from tests.support.reference.reference_terms import FOR_EVER, Day, Row, Spell, cycle_days, cycle_name, follow, held
 from tests.support.reference.rules_reference_terms import (
     custom_of,
+    device_of,
     service_of,
     status_of,
     watches_place,
 )
-from tests.support.reference.rules_reference_totals import Fact, Memory, Window, quarter_of
+from tests.support.reference.rules_reference_totals import Fact, Memory, Totals, Window, quarter_of
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -62,7 +63,10 @@ class Events:
         rules: dict[str, Rule]
         plans: dict[str, Any]
         accounts: dict[str, Any]
+        totals: Totals
 
+        def grace(self, account: str) -> dt.timedelta: ...
+        def measure(self, rule: Rule, card: Row, fact: Fact, offset: int, **facts: Any) -> None: ...
         def watching(self, card: Row) -> list[Rule]: ...
         def today_of(self, card: Row) -> Day: ...
         def fire(self, rule: Rule, card: Row, offset: int, *, level: int, known: int, **facts: Any) -> None: ...
@@ -74,7 +78,9 @@ class Events:
         self.begun: dict[tuple[str, str, str], int] = {}
         self.followed: set[str] = set()
         self.seen_of: dict[str, Seen] = {}
+        self.spellings: dict[str, str] = {}
         self.ticking = -1
+        self.plan_seen: dict[str, str | None] = {}
 
     def last_place(self, iccid: str) -> tuple[str | None, str | None]:
         """Return the zone and the RAT of a SIM's last report."""
@@ -107,6 +113,7 @@ class Events:
     def heard(self, fact: Fact, card: Row, offset: int) -> None:
         """Evaluate the events that a record reports of its SIM: sessions, another device, another cell."""
         seen = self.sighting(card)
+        self.note_imei(fact.imei)
         told: Row = {"used_at": fact.used_at, "record_key": fact.key}
         cell_id = fact.cell_id if fact.service == "data" else None
         news = seen.latest is None or fact.used_at >= seen.latest
@@ -139,7 +146,10 @@ class Events:
             if trigger.kind == "silence":
                 wanted.add(f"{service_of(trigger)}")
             wanted |= {"imei_changed": {"imei"}, "location_changed": {"cell"}}.get(rule.trigger, set())
-            if trigger.kind not in ("usage", "pool") or rule.repetition == "daily":
+            if rule.trigger == "price_plan_changed":
+                wanted.add("plan")
+            sessions = rule.trigger == "data_session_count_24h"
+            if trigger.kind not in ("usage", "pool") or sessions or rule.repetition == "daily":
                 wanted |= {one.type for one in rule.filters} & {"zone", "rat"}
         texts = {"imei", "cell", "zone", "rat"}
         if wanted & texts:
@@ -157,17 +167,61 @@ class Events:
                 seen.cell_id = seen.session_id = None
             seen.zone = seen.zone if "zone" in kept else None
             seen.rat = seen.rat if "rat" in kept else None
+        if "plan" not in kept:
+            self.plan_seen = {}
         self.followed = wanted
+        for card in self.cards.values():
+            self.see_plan(card)
+            if "imei" not in kept:
+                self.note_imei(card["imei"])
+
+    def plan_now(self, card: Row) -> str | None:
+        """Return the plan of a card that is in force today."""
+        return held(self.card_plans[card["iccid"]], self.today_of(card))
+
+    def see_plan(self, card: Row) -> None:
+        """Note the plan of a card that is new to the rules on plans. What it had before is no change."""
+        if "plan" in self.followed:
+            self.plan_seen.setdefault(card["iccid"], self.plan_now(card))
+
+    def plan_changes(self, offset: int) -> None:
+        """Fire for changes of plan that were announced and take effect by now."""
+        for card in self.cards.values():
+            self._plan_change(card, offset)
+
+    def _plan_change(self, card: Row, offset: int) -> None:
+        if card["iccid"] not in self.plan_seen:
+            return
+        former, latter = self.plan_seen[card["iccid"]], self.plan_now(card)
+        self.plan_seen[card["iccid"]] = latter
+        seen = self.sighting(card)
+        for rule in self.watching(card) if former != latter else ():
+            if rule.trigger != "price_plan_changed" or not watches_place(rule, seen.zone, seen.rat):
+                continue
+            if rule.from_ in (None, former) and rule.to in (None, latter):
+                self._happened(rule, card, offset, from_value=former, to_value=latter)
 
     def sighting(self, card: Row) -> Seen:
         """Return the reports of a card. Without reports, its device is the one in the catalogue."""
         return self.seen_of.setdefault(card["iccid"], Seen(imei=card["imei"]))
 
     def _moved(self, rule: Rule, card: Row, offset: int, former: str | None, latter: str | None, **told: Any) -> None:
-        if former is None or latter is None or former == latter:
+        if former is None or latter is None or device_of(former) == device_of(latter):
             return
-        if rule.from_ in (None, former) and rule.to in (None, latter):
-            self._happened(rule, card, offset, from_value=former, to_value=latter, **told)
+        if rule.from_ is not None and device_of(rule.from_) != device_of(former):
+            return
+        if rule.to is None or device_of(rule.to) == device_of(latter):
+            told = {"from_value": self.spelled(former), "to_value": self.spelled(latter)} | told
+            self._happened(rule, card, offset, **told)
+
+    def spelled(self, imei: str) -> str:
+        """Return the first IMEI of this device that was seen while a rule looked at devices; other text as it is."""
+        return self.spellings.get(str(device_of(imei)), imei)
+
+    def note_imei(self, imei: str | None) -> None:
+        """Remember the first IMEI of each device, while a rule looks at devices."""
+        if imei is not None and "imei" in self.followed:
+            self.spellings.setdefault(str(device_of(imei)), imei)
 
     def event(self, one: Command, offset: int) -> None:
         """Evaluate a network event of a SIM."""
@@ -175,6 +229,9 @@ class Events:
             return
         card = self.cards[one.iccid]
         seen, at = self.sighting(card), min(one.at or self.at, self.at)
+        self.note_imei(getattr(one, "imei", None))
+        if isinstance(one, SessionStarted):
+            self._count_session(card, at, offset)
         news = seen.latest is None or at >= seen.latest
         zone, rat = seen.zone, seen.rat
         if isinstance(one, Connected) and news:
@@ -201,6 +258,24 @@ class Events:
             if not isinstance(one, Connected):
                 seen.times["data"].append(at)
 
+    def _count_session(self, card: Row, at: dt.datetime, offset: int) -> None:
+        """Count a data session that the network reported, and fire the rules on the number of sessions."""
+        iccid, seen = card["iccid"], self.sighting(card)
+        day = self.local(card["account"], at).date()
+        closes = self.midnight(card, day + dt.timedelta(days=1)) + self.grace(card["account"])
+        in_day, oldest = self.clock <= closes, self.clock - self.grace(card["account"])
+        self.totals.add_session(iccid, day, at, in_day, oldest)
+        for rule in self.watching(card):
+            if rule.trigger == "data_session_count_24h" and watches_place(rule, seen.zone, seen.rat):
+                fact = Fact(
+                    iccid=iccid, account=card["account"], version=None, service="data",  # type: ignore[arg-type]
+                    way=Direction.BOTH, zone=seen.zone, country=None, used_at=at, day=day, today=self.today_of(card),
+                    pool=None, cycle=Window(None), units=0, home_units=0, pool_units=0, overage=0,
+                    started=True, stopped=False,
+                    session_id=None, rat=seen.rat, cell_id=None, imei=None, key="",
+                )  # fmt: skip
+                self.measure(rule, card, fact, offset, used_at=None, record_key=None)
+
     # Changes of cards
 
     def note(self, card: Row, action: Action) -> None:
@@ -219,19 +294,25 @@ class Events:
     def changed(self, before: Row, after: Row, offset: int) -> None:
         """Evaluate a change of a card in the catalogue."""
         seen = self.sighting(before)
+        if status_of(before) != "activated" and status_of(after) == "activated":
+            self.known_since[after["iccid"]] = self.at
+        if before["imei"] != after["imei"]:
+            self.note_imei(after["imei"])
+        if any(before[name] != after[name] for name in ("status", "msisdn", "plan", "imei", "custom")):
+            self._plan_change(after, offset)
         for rule in self.watching(after):
             if not watches_place(rule, seen.zone, seen.rat):
                 continue
             former = latter = None
             if rule.trigger == "billing_status_changed":
                 former, latter = status_of(before), status_of(after)
-            elif rule.trigger == "imei_changed" and before["imei"] != after["imei"]:
+            elif rule.trigger == "imei_changed":
                 # Neither the first device nor the removal of the device counts as a change.
-                former, latter = seen.imei, seen.imei and after["imei"]
-                former = latter and former
-            elif rule.trigger in ("msisdn_changed", "price_plan_changed"):
-                name = "msisdn" if rule.trigger == "msisdn_changed" else "plan"
-                former, latter = before[name], after[name]
+                if before["imei"] != after["imei"]:
+                    self._moved(rule, after, offset, seen.imei, after["imei"], to_value=after["imei"])
+                continue
+            elif rule.trigger == "msisdn_changed":
+                former, latter = before["msisdn"], after["msisdn"]
             elif rule.trigger == "custom_attribute_changed":
                 former, latter = self._fields(rule, custom_of(before), custom_of(after))
             else:
@@ -276,11 +357,14 @@ class Events:
                     continue
                 if trigger.kind == "silence" and status_of(card) == "activated":
                     self._silence(rule, trigger, card, offset)
+                elif status_of(card) == "cancelled":
+                    continue  # Nobody is notified of the end of its term.
                 elif rule.trigger == "term_ends":
                     self._term(rule, card, offset)
                 elif rule.trigger == "price_plan_expired" and rule.by != "data":
                     end = self.term_end(card)
-                    if end != FOR_EVER and self.today_of(card) > end:
+                    since = self.local(card["account"], self.active[rule.id]).date()
+                    if end != FOR_EVER and self.today_of(card) > end and since <= end + dt.timedelta(days=1):
                         self._due(rule, card, offset, Window(end.isoformat(), end, end, term=True), 1)
 
     def _due(self, rule: Rule, card: Row, offset: int, window: Window, level: int, **facts: Any) -> None:

@@ -7,12 +7,18 @@ from typing import Any
 
 from rating.rules.triggers import TRIGGERS
 from rating.units.quantity import parse_quantity
-from schemas.cards import Pool
+from schemas.cards import Addon, Pool
 from schemas.plans import PlanVersion
 from schemas.rules import Rule
 from tests.support.reference.reference import Model
 from tests.support.reference.reference_terms import Day, Row, allowance_of
-from tests.support.reference.rules_reference_terms import asks_quota, distinct_meters, home_meters, service_of
+from tests.support.reference.rules_reference_terms import (
+    asks_quota,
+    distinct_meters,
+    home_meters,
+    pool_meters,
+    service_of,
+)
 from tests.support.reference.rules_reference_totals import Window
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -82,15 +88,19 @@ class Sizes(Model):
 
     def bought(self, card: Row, service: str) -> int:
         """Return the units of a card's add-ons that are in force now."""
-        return sum(
-            parse_quantity(addon.amount, service, 1024)
+        return sum(parse_quantity(addon.amount, service, 1024) for addon in self.acting(card, service))
+
+    def acting(self, card: Row, service: str) -> list[Addon]:
+        """Return the add-ons of a card that are in force now."""
+        return [
+            addon
             for addon in self.addons.values()
             if addon.iccid == card["iccid"] and addon.service == service
             and addon.purchased_at <= self.at and self.today_of(card) <= addon.expires_on
-        )  # fmt: skip
+        ]  # fmt: skip
 
     def home_size(self, name: str, service: str, way: Any, cycle: Window, today: Day) -> int:
-        """Return the current size of a pool for a service in the home zone (P7)."""
+        """Return the current size of a pool for a service (P7)."""
         pool = self.pools[name]
         now = min(max(today, cycle.first), cycle.last)
         fixed = [size for size in pool.size if size.service == service]
@@ -100,6 +110,6 @@ class Sizes(Model):
             one: None
             for plan in self.plans.values()
             for version in plan.versions
-            for one in home_meters(self, version, service, way)
+            for one in pool_meters(self, version, service, way)
         }
         return sum(self.pool_size(pool, one, service, (cycle.first, cycle.last), now) for one in meters)

@@ -86,6 +86,19 @@ def threshold_of(lines: list[tuple[Fraction, bool]], level: int) -> int:
     return math.ceil(line) if reach else math.floor(line)
 
 
+def data_text(units: int) -> str:
+    """Return bytes in the largest unit that leaves no fraction."""
+    for name, size in (("GB", _GB), ("MB", _MB), ("KB", 1 << 10)):
+        if units and units % size == 0:
+            return f"{units // size} {name}"
+    return str(units)
+
+
+def device_of(imei: str | None) -> str | None:
+    """Return what names the device in an IMEI: its first 14 digits, without check digit or software version."""
+    return imei[:14] if imei is not None and imei.isdigit() and len(imei) in (15, 16) else imei
+
+
 # Quotas
 
 
@@ -102,6 +115,17 @@ def home_meters(model: Sizes, version: PlanVersion, service: str, way: Direction
     known, zone = home_zone(model, version)
     ways = _WAYS[service] if way is None else (way,)
     rates = [find_rate(version, service, one, zone, None) for one in ways] if known else []
+    return list(dict.fromkeys(meter(rate) for rate in rates if rate is not None))
+
+
+def pool_meters(model: Sizes, version: PlanVersion, service: str, way: Direction | None) -> list[str]:
+    """Return the meters that the size of a pool is for: those of the home zone; all if no zone is the home."""
+    if home_zone(model, version)[0]:
+        return home_meters(model, version, service, way)
+    ways = _WAYS[service] if way is None else (way,)
+    assert version.zones is not None
+    places = [None, *(zone.name for zone in model.zones[version.zones].zones)]
+    rates = [find_rate(version, service, one, place, None) for one in ways for place in places]
     return list(dict.fromkeys(meter(rate) for rate in rates if rate is not None))
 
 

@@ -53,7 +53,8 @@ class Fact:
     cycle: Window
     units: int
     home_units: int
-    home: bool
+    pool_units: int
+    overage: int
     started: bool
     stopped: bool
     session_id: str | None
@@ -86,10 +87,10 @@ class Memory:
             if key[0] == rule:
                 row.level, row.day = 0, LONG_AGO
 
-    def admit(self, rule: Rule, iccid: str, window: Window, level: int, today: Day) -> int | None:
+    def admit(self, rule: Rule, iccid: str, window: Window, level: int, today: Day, holds: bool = True) -> int | None:
         """Decide whether a rule fires now. Return the number of levels that fired before, or None if it stays quiet.
 
-        A firing updates the memory.
+        A firing updates the memory. Without `holds` it suspends nobody, because its window is over.
         """
         key = (rule.id, iccid, None if rule.repetition == "once" else window)
         row = self.rows.setdefault(key, Fired(window))
@@ -98,7 +99,7 @@ class Memory:
         if not fires:
             return None
         row.level, row.day = max(level, known), today
-        if any(one.type == "suspend" and one.until != "released" for one in rule.actions):
+        if holds and any(one.type == "suspend" and one.until != "released" for one in rule.actions):
             row.held = True
         return known
 
@@ -117,6 +118,7 @@ class Totals:
     def __init__(self) -> None:
         self.units: dict[tuple[Any, ...], int] = defaultdict(int)
         self.quarters: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(list)
+        self.over: dict[tuple[Any, ...], int] = defaultdict(int)  # What rating priced, by SIM, slice and cycle.
         self.counted = True  # Whether the current record counts in its day.
         self.floor = 0
 
@@ -134,13 +136,26 @@ class Totals:
                 continue
             if window == "cycle":
                 self.units[(*_subject(fact, place), *trigger, fact.cycle)] += amount
-                if place == "home" and fact.pool is not None and fact.home:
-                    self.units[("pool", fact.pool, *trigger, fact.cycle)] += fact.units
+                self.over[(fact.iccid, *trigger, fact.cycle)] += fact.overage
+                if place == "home" and fact.pool is not None:
+                    self.units[("pool", fact.pool, *trigger, fact.cycle)] += fact.pool_units
             else:
                 if in_day:
                     self.units[("sim", fact.iccid, *trigger, fact.day)] += amount
                 if quarter_of(fact.used_at) >= self.floor:
                     self.quarters["sim", fact.iccid, *trigger].append((quarter_of(fact.used_at), amount))
+
+    def add_session(self, iccid: str, day: Day, used_at: dt.datetime, in_day: bool, oldest: dt.datetime) -> None:
+        """Count a data session that the network reported. It is counted as a record is, and adds to nothing else."""
+        self.counted = in_day
+        self.floor = quarter_of(oldest) - (_QUARTERS - 1)
+        for trigger in _SLICES:
+            if trigger[4] != "sessions":
+                continue
+            if in_day:
+                self.units[("sim", iccid, *trigger, day)] += 1
+            if quarter_of(used_at) >= self.floor:
+                self.quarters["sim", iccid, *trigger].append((quarter_of(used_at), 1))
 
     @staticmethod
     def _amount(fact: Fact, service: Any, direction: Any, place: str, unit: str | None) -> int | None:
@@ -153,7 +168,10 @@ class Totals:
 
     def take_back(self, fact: Fact, in_day: bool, in_rolling: bool) -> None:
         """Subtract a record from the totals, except the session that it started (F6)."""
-        gone = replace(fact, units=-fact.units, home_units=-fact.home_units, started=False)
+        gone = replace(
+            fact, units=-fact.units, home_units=-fact.home_units, pool_units=-fact.pool_units, overage=-fact.overage,
+            started=False,
+        )  # fmt: skip
         floor, self.floor = self.floor, 0 if in_rolling else 1 << 62
         counted = self.counted
         self._add(gone, in_day)
@@ -172,10 +190,10 @@ class Totals:
         if rule.country not in (None, fact.country) or rule.zone not in (None, fact.zone):
             return None
         if trigger.kind == "pool":
-            if fact.pool is None or not fact.home or not fact.units or (rule.pools and fact.pool not in rule.pools):
+            if fact.pool is None or not fact.pool_units or (rule.pools and fact.pool not in rule.pools):
                 return None
             now = self.units["pool", fact.pool, *one, fact.cycle]
-            return now - fact.units, now, fact.cycle
+            return now - fact.pool_units, now, fact.cycle
         if not amount:
             return None
         if trigger.window == "cycle":
@@ -192,6 +210,11 @@ class Totals:
             return None
         now = _rolling(heard, latest, self.floor)
         return now - amount, now, day
+
+    def priced(self, rule: Rule, iccid: str, window: Window) -> int:
+        """Return the units in a rule's total that rating priced."""
+        trigger = TRIGGERS[rule.trigger]
+        return self.over[iccid, trigger.service, trigger.direction, trigger.place, trigger.window, trigger.unit, window]
 
     def standing(self, rule: Rule, iccid: str, window: Window, clock: dt.datetime) -> int:
         """Return the current total of a SIM or of a pool in a window."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 import msgspec
@@ -19,6 +20,7 @@ from schemas.commands import (
     Command,
     Connected,
     Deactivate,
+    Failed,
     PlanChanged,
     Resumed,
     SessionStarted,
@@ -35,6 +37,8 @@ from tests.support.strategies.rules_plans import plans
 
 BEGIN = dt.datetime(2026, 9, 20, 6, tzinfo=dt.UTC)
 _DAYS = 42
+# Two devices; the first with its check digit and with two software versions.
+_IMEIS = ("356938035643809", "3569380356438011", "3569380356438012", "490154203237518")
 _PLACES = [("26201", "DE"), ("26201", "DE"), ("26201", "DE"), ("20801", "FR"), (None, "GB"), (None, "FR"), (None, None)]
 
 
@@ -47,11 +51,33 @@ class Entry:
     change: Catalogue | None = None
     commands: tuple[Command, ...] = ()
     corrects: bool = False  # The usage consists of corrections.
+    answers: int | None = None  # Seed of results of the latest actions; which there are is known when it is taken.
+
+    def answered(self, asked: Sequence[Row]) -> Entry:
+        """Return the entry with results of the latest of these actions, if it is to have some."""
+        if self.answers is None:
+            return self
+        return replace(self, commands=_answers(Random(self.answers), asked), answers=None)
 
     @property
     def at_us(self) -> int:
         """Time of arrival in microseconds since 1970 UTC."""
         return us(self.at)
+
+
+def _answers(random: Random, asked: Sequence[Row]) -> tuple[Command, ...]:
+    """Return results of some of the last suspensions and resumes: they were done, or they failed."""
+    found: list[Command] = []
+    for row in [one for one in asked if one["action"] in ("suspend", "resume")][-12:]:
+        iccid, action_id, reason = row["iccid"], row["action_id"], json.loads(row["parameters"])["reason"]
+        if random.random() < 0.3:
+            found.append(Failed(action_id=action_id))
+        elif row["action"] == "suspend":
+            found.append(Suspended(iccid=iccid, reason=reason, action_id=random.choice((action_id, action_id, None))))
+        else:
+            given = random.choice(({"action_id": action_id}, {"action_id": action_id}, {}, {"reason": reason}))
+            found.append(Resumed(iccid=iccid, **given))
+    return tuple(one for one in found if random.random() < 0.6)
 
 
 @dataclass(frozen=True)
@@ -206,7 +232,7 @@ class _Stream:
             "plmn": plmn,
             "country": country,
             "rat": random.choice((None, "LTE", "LTE", "NB-IoT")),
-            "imei": random.choice((None, None, None, "i1", "i1", "i1", "i2")),
+            "imei": random.choice((None, None, None, "i1", "i1", *_IMEIS)),
             "record_type": random.choice((RecordType.EVENT, RecordType.INTERIM, RecordType.STOP, RecordType.START)),
         }
         if service != Service.DATA:
@@ -243,13 +269,13 @@ class _Changes:
             row = self.rows[iccid]
             kind = random.choice(("status", "plan", "msisdn", "imei", "tags", "custom", "pool_until"))
             if kind == "status":
-                row |= {"status": random.choice((None, "activated", "suspended", "silent"))}
+                row |= {"status": random.choice((None, "activated", "suspended", "silent", "cancelled"))}
             elif kind == "plan":
                 row |= {"plan": random.choice(("p0", "p1", "p2", "p3", "p4", "p5")), "plan_from": now.date()}
             elif kind == "msisdn":
                 row |= {"msisdn": f"8{iccid}{random.randrange(3)}"}
             elif kind == "imei":
-                row |= {"imei": random.choice((None, "i1", "i2", "i3"))}
+                row |= {"imei": random.choice((None, "i1", "i2", "i3", *_IMEIS))}
             elif kind == "tags":
                 row |= {"tags": random.choice((None, ["red"], ["green"]))}
             elif kind == "custom":
@@ -278,8 +304,9 @@ class _Changes:
                 found.append(Resumed(iccid=iccid))
                 row |= {"status": "activated", "status_reason": None}
             elif kind == 2:
-                found.append(StatusChanged(iccid=iccid, status="silent"))
-                row |= {"status": "silent", "status_reason": None}
+                status = random.choice(("silent", "silent", "activated", "suspended", "cancelled"))
+                found.append(StatusChanged(iccid=iccid, status=status))
+                row |= {"status": status, "status_reason": None}
             elif kind == 3:
                 found.append(PlanChanged(iccid=iccid, plan=random.choice(("p0", "p1")), from_=now.date()))
                 assert isinstance(found[-1], PlanChanged)
@@ -289,7 +316,7 @@ class _Changes:
             elif kind == 5:
                 found.append(Blocked(iccid=iccid, service=random.choice(("data", "sms", "voice")), at=at))
             else:
-                imei, cell = random.choice((None, "i1", "i2")), random.choice((None, "c1", "c3"))
+                imei, cell = random.choice((None, "i1", "i2", *_IMEIS)), random.choice((None, "c1", "c3"))
                 rat, zone = random.choice((None, "LTE", "GSM")), random.choice((None, "home"))
                 found.append(Connected(iccid=iccid, imei=imei, cell_id=cell, rat=rat, zone=zone, at=at))
         # Some commands with a key are repeated, sometimes within the same entry.
@@ -327,6 +354,8 @@ def fleet(
             entries.append(Entry(now, change=changes.catalogue(now)))
         if random.random() < 0.4:
             entries.append(Entry(now, commands=changes.commands(now)))
+        if random.random() < 0.4:
+            entries.append(Entry(now, answers=random.randrange(1 << 32)))
         if random.random() < 0.2 and (switched := _switched(random, drawn, hearing, active)):
             entries.append(Entry(now, commands=switched))
         if stream.sent and random.random() < 0.2:

@@ -342,7 +342,6 @@ class Engine:
         iccids = {iccid for rows in adjusted for iccid in rows["iccid"].unique().to_pylist()}
         return self.rules.settle(iccids, at_us, offset)
 
-
     def _usage(self, batch: UsageBatch, prints: Prints) -> Step:
         state, compiled = self.state, self.compiled
         state.clock_us = max(state.clock_us, batch.received_at_us)

@@ -126,7 +126,9 @@ class Stretch:
             return
         first = self.corrections[0]
         batch = replace(first.batch, rows=pl.concat([one.batch.rows for one in self.corrections], how="diagonal"))
-        lines = _Lines({row: line for one in self.corrections for row, line in one.lines.items()}, first.header)
+        lines = _CorrectedLines(
+            {row: line for one in self.corrections for row, line in one.lines.items()}, first.header
+        )
         self.corrections = []
         self.landing.finish()
         rows = self.driver.rated_rows(self.checkpoint).touched(self.driver.engine, batch)
@@ -147,7 +149,7 @@ class Stretch:
         self.tally.add_rejects({one["values"]: one["counts"] for one in sorted(counts, key=lambda one: one["values"])})
 
 
-class _Lines:
+class _CorrectedLines:
     """The lines of some rows of a source, for their rejects."""
 
     def __init__(self, lines: dict[int, bytes], header: bytes | None) -> None:

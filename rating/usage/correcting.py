@@ -17,7 +17,7 @@ from rating.position import JournalPosition
 from rating.state import State
 from rating.usage.accepted_usage import accepted_usage
 from rating.usage.batch import RatedBatch, rate_batch
-from rating.usage.corrections import REPLACED, Judged, Standing, as_events, judge, replacements, undone_frame
+from rating.usage.corrections import REPLACED, Judged, StandingRecords, as_events, judge, replacements, undone_frame
 from rating.usage.cycles import cycle_kind, cycle_label
 from rating.usage.rated_rows import Names
 from rating.usage.records_again import frame_of
@@ -52,7 +52,7 @@ def correct(state: State, compiled: Compiled, batch: UsageBatch, history: pa.Tab
     """
     prints, offset = Prints.of(batch), state.offset
     words = ["feed", "record_key", "used_at", "journal_offset", "kind", "because", "cause"]
-    standing = Standing(frame_of(history.select(words)), batch.feed)
+    standing = StandingRecords(frame_of(history.select(words)), batch.feed)
     judged = judge(state.seen, compiled, batch, prints, standing)
     state.offset += judged.count
     accepted = np.array(judged.accepted, np.int64)

@@ -27,7 +27,7 @@ REVERSED: Final = "reversed"
 REPLACED: Final = "replaced"
 
 
-class Standing:
+class StandingRecords:
     """What stands of the keys of one feed, from their rated rows (a frame with the columns of RATED).
 
     If a key came again after it had been forgotten, it names the newest record.
@@ -79,7 +79,7 @@ def as_events(batch: UsageBatch) -> UsageBatch:
     return replace(batch, rows=batch.rows.with_columns(record_type=pl.lit(int(RecordType.EVENT), pl.UInt8)))
 
 
-def judge(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints, standing: Standing) -> Judged:
+def judge(seen: Seen, compiled: Compiled, batch: UsageBatch, prints: Prints, standing: StandingRecords) -> Judged:
     """Judge corrections one after another, up to the first that corrects a replacement of this batch.
 
     A correction is a duplicate or a `conflict` if its key was accepted before. It is rejected as `unknown_key` if
@@ -150,7 +150,7 @@ def _refusal(batch: UsageBatch, correction: Row, reason: str, name: str, found: 
     return row | {"reason": reason, "field": dict(batch.labels).get(name, name), "message": f"found {found}"}
 
 
-def undone_frame(judged: Judged, standing: Standing, batch: UsageBatch, offset: int) -> pl.DataFrame:
+def undone_frame(judged: Judged, standing: StandingRecords, batch: UsageBatch, offset: int) -> pl.DataFrame:
     """Return the facts of each record that is taken back: its key, and what its reversal rows say of the correction.
 
     `offset` is the journal offset of the first row of the batch.

@@ -126,7 +126,8 @@ class Stretch:
             return
         first = self.corrections[0]
         batch = replace(first.batch, rows=pl.concat([one.batch.rows for one in self.corrections], how="diagonal"))
-        lines = _CorrectedLines(
+        by_row = {row: line for one in self.corrections for row, line in one.lines.items()}
+        lines = _CorrectedLines(by_row, first.header)
             {row: line for one in self.corrections for row, line in one.lines.items()}, first.header
         )
         self.corrections = []

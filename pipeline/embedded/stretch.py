@@ -128,8 +128,6 @@ class Stretch:
         batch = replace(first.batch, rows=pl.concat([one.batch.rows for one in self.corrections], how="diagonal"))
         by_row = {row: line for one in self.corrections for row, line in one.lines.items()}
         lines = _CorrectedLines(by_row, first.header)
-            {row: line for one in self.corrections for row, line in one.lines.items()}, first.header
-        )
         self.corrections = []
         self.landing.finish()
         rows = self.driver.rated_rows(self.checkpoint).touched(self.driver.engine, batch)

@@ -143,8 +143,7 @@ def over(known: Catalogue, change: Catalogue) -> Catalogue:
         return tuple({one.id: one for one in (*getattr(known, name), *getattr(change, name))}.values())
 
     sections = ("accounts", "zones", "plans", "pools", "addons", "rules")
-    cards = pl.concat([known.cards.join(change.cards, on="iccid", how="anti"), change.cards])
-    return Catalogue(**{name: newest(name) for name in sections}, cards=cards)
+    return Catalogue(**{name: newest(name) for name in sections}, cards=upsert_cards(known.cards, change.cards))
 
 
 def _file(path: Path, mapping: Mapping) -> File:

@@ -21,6 +21,7 @@ from pipeline.feeds.mappings import load_mapping
 from pipeline.feeds.source_file import Source
 from pipeline.history.rejects import reject_table
 from pipeline.store.directory import DataDirectory
+from rating.catalogue.cards import upsert_cards
 from rating.queries.views import state_views
 from rating.step import Step
 from schemas.cards import Catalogue

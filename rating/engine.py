@@ -32,7 +32,6 @@ from rating.rules.commands.card_lists import hold_listed, remember
 from rating.rules.commands.commands import check_commands, judge, kind_of, moment_us, results_table, unseen
 from rating.rules.commands.results import card_of
 from rating.rules.evaluate import Found, Rules
-from rating.rules.firing.tables import Outcome
 from rating.rules.triggers import TRIGGERS
 from rating.state import State
 from rating.step import Step, join
@@ -296,7 +295,9 @@ class Engine:
             # The rules have counted replacements as if nothing else had been used.
             counted = None if done.provisional is None else done.provisional.rated
             self.rules.adjust([done.fresh, done.adjustments], counted)
-            outcomes.append(self._settled([done.back, done.adjustments], batch.received_at_us, self.state.offset - 1))
+            outcomes.append(
+                self.rules.settle([done.back, done.adjustments], batch.received_at_us, self.state.offset - 1)
+            )
             rated = pa.concat_tables([done.back, done.fresh, done.adjustments])
             steps.append(
                 Step(
@@ -328,7 +329,7 @@ class Engine:
         again = Rerating(self.state, self.compiled, entry.rows, moment)
         again.settle()
         self.rules.adjust([again.adjustments])
-        settled = self._settled([again.adjustments], now_us, offset)
+        settled = self.rules.settle([again.adjustments], now_us, offset)
         self.state.offset += 1
         return Step(
             rated=again.adjustments,
@@ -336,11 +337,6 @@ class Engine:
             rerated_records=again.records,
             rerated_subjects=again.subjects,
         )
-
-    def _settled(self, adjusted: list[pa.Table], at_us: int, offset: int) -> Outcome:
-        """Return what the rules let go after usage of the cards in rated rows was adjusted."""
-        iccids = {iccid for rows in adjusted for iccid in rows["iccid"].unique().to_pylist()}
-        return self.rules.settle(iccids, at_us, offset)
 
     def _usage(self, batch: UsageBatch, prints: Prints) -> Step:
         state, compiled = self.state, self.compiled

@@ -122,9 +122,10 @@ class Rules:
         if self._concerned:
             adjust(self.set, self.state.rules, added, [] if counted is None else [counted])
 
-    def settle(self, iccids: set[str], at_us: int, offset: int) -> Outcome:
-        """The outcome of usage of these cards that was taken back: releases of SIMs below their thresholds again."""
+    def settle(self, adjusted: Sequence[pa.Table], at_us: int, offset: int) -> Outcome:
+        """The outcome of adjusted usage (rows of RATED): releases of SIMs below their thresholds again."""
         found = Found()
+        iccids = {iccid for rows in adjusted for iccid in rows["iccid"].unique().to_pylist()}
         cards = self.set.directory.rows_of(pl.Series(sorted(iccids), dtype=pl.String)) if iccids else ()
         for card in cards:
             found.add(self.set, settle_fires(self.set, self.state.rules, int(card), self.state.clock_us, offset))

@@ -123,7 +123,11 @@ def _provisional(state: State, compiled: Compiled, fresh: Fresh | None, position
     """Return the rating of replacements as if nothing else had been used; None for running totals of sessions."""
     if fresh is None or fresh.batch.cumulative:
         return None
-    alone = replace(state, counters=Counters(), sessions=Sessions())
+    # A session that is known has begun before: what replaces a record of it begins no other.
+    day = fresh.batch.received_at_us // DAY_US
+    sessions = state.sessions.some(fresh.batch.feed, fresh.batch.rows[fresh.accepted.place], day)
+    alone = replace(state, counters=Counters(), sessions=sessions)
     apart = beside(compiled, compiled.addons.used.copy())
-    usage = accepted_usage(alone.sessions, apart, fresh.batch, fresh.accepted, position, False)
+    usage = accepted_usage(sessions, apart, fresh.batch, fresh.accepted, position, True)
+    state.sessions.add(sessions)
     return rate_batch(alone, apart, Names.of(apart), usage)

@@ -73,6 +73,26 @@ class Sessions:
             self._columns = {name: self[name][kept] for name in _COLUMNS}
             self.index = KeyIndex(self.index.keys[kept])
 
+    def some(self, feed: str, rows: pl.DataFrame, day: int) -> Sessions:
+        """Return the sessions of these records, as far as there are any, apart from these ones."""
+        apart = Sessions()
+        if "session_id" in rows.columns:
+            rows = rows.filter(pl.col("session_id").is_not_null())
+            apart.rows(feed, rows, day)
+            row = self.index.find(apart.index.keys)
+            known = np.flatnonzero(row >= 0)
+            for name in _COLUMNS:
+                apart[name][known] = self[name][row[known]]
+        return apart
+
+    def add(self, others: Sessions) -> None:
+        """Add the sessions of `others` that are not known here."""
+        fresh = np.flatnonzero(self.index.find(others.index.keys) < 0)
+        row = self.index.insert(others.index.keys[fresh])
+        reserve(self._columns, len(self.index))
+        for name in _COLUMNS:
+            self[name][row] = others[name][fresh]
+
     def settle(self, others: Sessions, reporting: Collection[int]) -> None:
         """Set the totals of the sessions that `others` has too to what they are there.
 

@@ -65,7 +65,7 @@ def test_small_files_become_one_a_partition(data_dir: Path) -> None:
     before = history(filled(data_dir))
     done = compact(data_dir)
     assert before == history(data_dir)
-    none = {"rejected": 0, "actions": 0, "results": 0}
+    none = {"rejected": 0, "actions": 0, "results": 0, "charges": 0}
     assert {"rated": 10, "gaps": 5, "firings": 5, **none} == done.files_before
     assert {"rated": 2, "gaps": 1, "firings": 1, **none} == done.files_after
     assert 25 == done.rows

@@ -52,6 +52,8 @@ class History:
         table = self.tables[name]
         if name == "rejected":
             return self._rejected(scenario)
+        if name == "charges":
+            return self._charges(scenario)
         table = table.filter(pl.col("iccid").str.starts_with(scenario.sims))
         order = ["part"] if name == "rated" else []
         table = table.sort("iccid", *_PLACES, *order, maintain_order=True).drop(_PLACES)
@@ -60,6 +62,12 @@ class History:
             if name == "rated" and self._is_single(row["source"]):
                 row |= dict.fromkeys(_OF_FILES)
         return rows
+
+    def _charges(self, scenario: Scenario) -> list[dict[str, Any]]:
+        """Charges of the scenario's accounts. Drivers tick at different moments, so the closing time is left out."""
+        account = pl.col("account_id")
+        own = self.tables["charges"].filter((account == scenario.name) | account.str.starts_with(f"{scenario.name}-"))
+        return sorted(own.drop(*_PLACES, "charge_id", "closed_at").to_dicts(), key=repr)
 
     def _rejected(self, scenario: Scenario) -> list[dict[str, Any]]:
         lines = {line for told in scenario.happenings if isinstance(told, Singles) for line in told.lines}

@@ -22,7 +22,12 @@ class Closing:
 
 
 def know_accounts(closed: ClosedCycles, book: Book, now_us: int) -> None:
-    """Note the cycles that are open at `now_us` for accounts and kinds of cycles that are new."""
+    """Note the cycles that are open at `now_us` for accounts and kinds of cycles that are new.
+
+    Nothing is noted while `now_us` is 0: a catalogue that comes before all else has no time.
+    """
+    if now_us <= 0:
+        return
     accounts, kinds = len(book.grace_us), len(book.cycle_calendars)
     known, more = closed.first.shape
     if (known, more) == (accounts, kinds):

@@ -168,6 +168,8 @@ def _open_keys(engine: Queried, owner: Ints, today: Ints) -> Ints:
     found = []
     for pool in np.flatnonzero((book.pool_cycle >= 0) & (owner >= 0)).tolist():
         (now,) = open_cycles(engine, int(today[owner[pool]]), int(book.pool_cycle[pool]))
+        if now < 0:
+            continue  # before 1970: nothing has arrived yet
         shared = np.flatnonzero(book.pool_shares[pool])
         found.append(_key(np.full(len(shared), pool), shared, np.full(len(shared), now)))
     return np.concatenate([np.zeros(0, np.int64), *found])

@@ -97,7 +97,7 @@ def test_the_fold_gives_what_the_scenario_says(scenario: Scenario, fold: Played)
     assert scenario.expects == {name: found[name] for name in scenario.expects}
 
 
-# Cycles close with ticks, and drivers tick at different moments. tests/unit/test_histories.py compares the table charges.
+# Cycles close with ticks, and drivers tick at different moments; test_histories.py compares the table charges.
 @pytest.mark.parametrize("name", [name for name in TABLES if name != "charges"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=_name)
 def test_the_history_is_that_of_the_fold(scenario: Scenario, name: str, fold: Played, other: Played) -> None:

@@ -75,10 +75,14 @@ def everything() -> dict[str, pa.Table]:
     """Return a few rows of every table."""
     gap = {"feed": "f", "session_id": "s", "iccid": "8949", "service": "data", "missing": 2}
     gap |= {"journal_partition": 0, "journal_offset": 3}
+    charge = {"charge_id": "0.4.0", "kind": "fee", "account_id": "a", "subject_kind": "pool", "subject": "fleet"}
+    charge |= {"cycle": "2026-10", "name": "line", "days": 3, "of_days": 31, "amount_nanos": 7, "currency": "EUR"}
+    charge |= {"closed_at": dt.datetime(2026, 11, 4, tzinfo=dt.UTC), "journal_partition": 0, "journal_offset": 4}
     tables = {
         "rated": rated_table(events()),
         "rejected": reject_table([{"message": "it's \\ odd"}, {"raw": b"\xff\x00\n"}]),
         "gaps": pa.Table.from_pylist([gap], schema=TABLES["gaps"]),
+        "charges": pa.Table.from_pylist([charge], schema=TABLES["charges"]),
     }
     for name, table in rule_tables().items():
         rows: list[dict[str, Any]] = table.to_pylist()

@@ -19,7 +19,6 @@ from rating.units.ratio import percent
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_days, cycle_label
 
-_FIRST_MONTH_DAYS = 31  # a day from which on no cycle begins before 1970
 _SERVICE_NAMES = list(SERVICES)
 _SERVICE_BITS = 2
 
@@ -168,8 +167,7 @@ def _open_keys(engine: Queried, owner: Ints, today: Ints) -> Ints:
     book = engine.compiled.book
     found = []
     for pool in np.flatnonzero((book.pool_cycle >= 0) & (owner >= 0)).tolist():
-        day = max(int(today[owner[pool]]), _FIRST_MONTH_DAYS)  # before the first arrival the clock is at 1970
-        (now,) = open_cycles(engine, day, int(book.pool_cycle[pool]))
+        (now,) = open_cycles(engine, int(today[owner[pool]]), int(book.pool_cycle[pool]))
         shared = np.flatnonzero(book.pool_shares[pool])
         found.append(_key(np.full(len(shared), pool), shared, np.full(len(shared), now)))
     return np.concatenate([np.zeros(0, np.int64), *found])

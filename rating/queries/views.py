@@ -18,6 +18,8 @@ from rating.usage.accept import local_days
 from rating.usage.charge import TEST_METER
 from rating.usage.cycles import cycle_code, cycle_label, is_closed
 
+_FEBRUARY_1970 = 31  # as a day since 1970
+
 
 def state_views(engine: Queried, cycle: str | None = None, as_of_us: int | None = None) -> StateViews:
     """Return all views of a state: cards and pools as of a time (None: the latest arrival), counters as now.
@@ -44,11 +46,12 @@ def state_views(engine: Queried, cycle: str | None = None, as_of_us: int | None 
 def todays(engine: Queried, as_of_us: int | None = None) -> Ints:
     """Return the local day of each account at a time, int64[accounts], days since 1970.
 
-    The time is in microseconds since 1970 UTC (None: the latest arrival).
+    The time is in microseconds since 1970 UTC (None: the latest arrival). Before the first arrival it is February 1970,
+    because no cycle begins before 1970.
     """
     accounts = np.arange(len(engine.state.catalogue.accounts))
     us = engine.state.clock_us if as_of_us is None else as_of_us
-    return local_days(engine.compiled.book, accounts, np.full(len(accounts), us))
+    return np.maximum(local_days(engine.compiled.book, accounts, np.full(len(accounts), us)), _FEBRUARY_1970)
 
 
 def cycles_gone(engine: Queried, as_of_us: int) -> list[str]:

@@ -348,4 +348,4 @@ def test_weir_kafka_says_why_it_ended(command: list[str], tmp_path: Path) -> Non
         assert "ended with status -9; look at the end of its log" in errors
     both = completed([*command, "--ephemeral"])
     assert both.returncode == 2
-    assert "give one of the two" in both.stderr
+    assert "expected one of them: topics are kept or removed" in both.stderr

@@ -56,6 +56,10 @@ class _Batch:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
 
+    def __next__(self) -> Any:
+        """Return the next record. The client asks for it in batches of transaction markers, which have no headers."""
+        return next(self._batch)
+
     def __iter__(self) -> Iterator[Any]:
         count = 0
         try:

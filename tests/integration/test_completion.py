@@ -17,7 +17,7 @@ from schemas.choices import CardStatus, TriggerName
 
 WEIR = Path(sys.executable).with_name("weir")
 CASES = [
-    ("weir re", ["report", "rejected", "rerate"]),
+    ("weir re", ["rerate", "report", "rejected"]),
     ("weir rules ac", ["activate", "actions"]),
     ("weir cards --sta", ["--status"]),
     ("weir cards --status ", list(get_args(CardStatus))),

@@ -14,7 +14,7 @@ CPU_LIMIT_S = 120  # the slowest takes a tenth of it
 CASES = {
     "csv: a line of 100 MB": ("read", 1, 1),
     "csv: lines of NUL": ("read", 0, 5_000_000),
-    "csv: UTF-16": ("MappingError", 0, 0),
+    "csv: UTF-16": ("read", 0, 600_000),
     "csv: a gzip bomb of zeros": ("SourceError", 0, 0),
     "csv: a zstd bomb": ("SourceError", 0, 0),
     "ndjson: one line nested 10,000,000 deep": ("read", 0, 1),

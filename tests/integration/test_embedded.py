@@ -276,10 +276,9 @@ def ruled(data: Path, fleet: Generated, folder: Path) -> None:
     ingest(data, fleet)
     with Embedded.open(data, write=True) as driver:
         driver.command([Activate(rule="burst")], AS_OF_US)
-    suspend = next(row for row in landed(data, "actions") if row["action"] == "suspend")
+    fired = next(row for row in landed(data, "firings") if row["rule_id"] == "much")
     with Embedded.open(data, write=True) as driver:
-        iccid, action_id = str(suspend["iccid"]), str(suspend["action_id"])
-        driver.command([Suspended(iccid=iccid, reason="over_quota", action_id=action_id)], AS_OF_US + 1)
+        driver.command([Suspended(iccid=str(fired["iccid"]), reason="over_quota")], AS_OF_US + 1)
         driver.tick(AS_OF_US + 86_400_000_000)
 
 

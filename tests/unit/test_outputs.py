@@ -80,7 +80,7 @@ def assert_same(one: Output, other: Output) -> None:
     }
 
 
-@pytest.mark.parametrize("limit", [900_000, 12_000])
+@pytest.mark.parametrize("limit", [900_000, 16_000])
 def test_an_output_comes_back(limit: int) -> None:
     """All rows, counts and places, in one piece or many, each below the limit."""
     for output in outputs():
@@ -143,7 +143,7 @@ def test_pieces_of_several_producers_are_told_apart(random: Random) -> None:
     assert last == max(one.journal_offset for one, _ in _SENT)
 
 
-_SENT = [(outputs(40, 4)[0], 14_000), (outputs(40, 4)[0], 12_500), (outputs(40, 2)[0], 14_500)]
+_SENT = [(outputs(40, 4)[0], 17_000), (outputs(40, 4)[0], 15_500), (outputs(40, 2)[0], 17_500)]
 
 
 @pytest.mark.parametrize("together", [1, 2, 5])

@@ -40,13 +40,17 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "send activate": ("cap",),
     "send deactivate": ("cap",),
     "pack": ("plain", "--from", "records"),
+    "rerate": ("--cycle", "2026-10"),
 }
 ACCOUNT = "found account 'nosuch'; expected an account: one of coast, rhine"
 FEED = "expected one of "
 # (command, parameter): what is said of the value "nosuch".
 REFUSED: dict[tuple[str, str], str] = {
     ("ingest", "--feed"): FEED,
-    ("report", "--cycle"): "no cycle 'nosuch' in the history; there are: 2026-10",
+    ("report", "--cycle"): "'nosuch' is not a billing cycle; write 2026-10",
+    ("rerate", "--cycle"): "'nosuch' is not a billing cycle; write 2026-10",
+    ("rerate", "--plan"): "found no plan 'nosuch'; expected the id of a plan",
+    ("rerate", "--account"): "found no account 'nosuch'; expected the id of an account",
     ("report", "--account"): ACCOUNT,
     ("cards", "--account"): ACCOUNT,
     ("cards", "--plan"): "found plan 'nosuch'; expected a plan: one of shared, solo",
@@ -80,6 +84,7 @@ REFUSED: dict[tuple[str, str], str] = {
 FREE: dict[tuple[str, str], str] = {
     ("cards", "--tag"): "tags are whatever cards carry; none is declared",
     ("cards", "--search"): "any text",
+    ("rerate", "--because"): "any text",
     ("send activate", "ids"): "the workers know the rules, and refuse; tests/integration/test_send.py",
     ("send deactivate", "ids"): "the workers know the rules, and refuse; tests/integration/test_send.py",
     ("worker", "--history"): "a directory, which is made",

@@ -18,7 +18,7 @@ from tests.unit.test_outputs import WHERE, assert_same, outputs
 
 HERE = 3  # the partition of `outputs`
 _OUTPUTS = outputs(40, 4)
-_SENT = [packed(_OUTPUTS[0], 14_000), packed(outputs(40, 4)[0], 12_500), packed(outputs(40, 2)[0], 14_500)]
+_SENT = [packed(_OUTPUTS[0], 17_000), packed(outputs(40, 4)[0], 15_500), packed(outputs(40, 2)[0], 17_500)]
 
 
 def holding(*sent: list[Packed], limit_bytes: int = 1 << 20) -> RecentPieces:
@@ -53,7 +53,7 @@ def test_pieces_at_hand_and_decoded_ones_make_the_same_outputs(random: Random) -
         assert_same(output, other)
 
 
-@pytest.mark.parametrize("limit", [900_000, 12_000])
+@pytest.mark.parametrize("limit", [900_000, 16_000])
 def test_files_are_the_same_whichever_way(limit: int, tmp_path: Path) -> None:
     """Landing what is at hand writes the same bytes as landing what was decoded."""
     sent = [one for output in (_before(_OUTPUTS[0]), *_OUTPUTS) for one in packed(output, limit)]
@@ -79,7 +79,7 @@ def _before(output: Output) -> Output:
 def test_only_the_very_bytes_are_taken_and_once() -> None:
     """The same rows in other bytes are not taken, and what was taken is not held."""
     recent = holding(_SENT[0])
-    assert all(recent.take(HERE, content) is None for content in encode(_OUTPUTS[0], 12_000))
+    assert all(recent.take(HERE, content) is None for content in encode(_OUTPUTS[0], 16_000))
     assert recent.take(HERE + 1, _SENT[0][0].content) is None
     for one in reversed(_SENT[0]):
         assert recent.take(HERE, bytes(bytearray(one.content))) is one.piece

@@ -79,7 +79,7 @@ def _before(output: Output) -> Output:
 def test_only_the_very_bytes_are_taken_and_once() -> None:
     """The same rows in other bytes are not taken, and what was taken is not held."""
     recent = holding(_SENT[0])
-    assert all(recent.take(HERE, content) is None for content in encode(_OUTPUTS[0], 16_000))
+    assert all(recent.take(HERE, content) is None for content in encode(_OUTPUTS[0], 14_000))
     assert recent.take(HERE + 1, _SENT[0][0].content) is None
     for one in reversed(_SENT[0]):
         assert recent.take(HERE, bytes(bytearray(one.content))) is one.piece

@@ -201,13 +201,13 @@ def size(weir: Engine, service: Service, way: Direction | None = None, *today: d
 
 
 def test_a_pool_is_as_large_as_its_members_are_at_home() -> None:
-    """Members of any plan count with what they have in their own home zone, by service and direction (L8, P7)."""
+    """Members count with what they have in their home zone, or in all if their plan has none (L8, P7)."""
     weir = pooled("zoned", "flat", "flat", "stray", "mixed")
-    assert [120 + 1500 + 1500 + 70, 0] == size(weir, Service.DATA)
+    assert [120 + 1500 + 1500 + 40_000 + 70, 0] == size(weir, Service.DATA)
     assert [60, 0] == size(weir, Service.VOICE, Direction.MO)
     assert [600, 0] == size(weir, Service.VOICE, Direction.MT)
     assert [60, 0] == size(weir, Service.SMS, Direction.MO)
-    assert [0, 0] == size(pooled("stray"), Service.DATA)
+    assert [40_000, 0] == size(pooled("stray"), Service.DATA)
 
 
 def test_a_static_pool_has_its_fixed_size() -> None:

@@ -264,7 +264,7 @@ def test_sessions_of_an_older_snapshot() -> None:
     weir.usage(usage(report(1, 100, 1), cumulative=True))
     table = weir.state.sessions.to_table()
     names = {"us_0": "newest_us", "sequence_0": "sequence", "quantity_0": "quantity", "up_0": "up", "down_0": "down"}
-    kept = table.select(["key", *names, "seen_day", "records", "units", "overage"])
+    kept = table.select(["key", *names, "seen_day", "units", "overage"])
     earlier = kept.rename_columns([names.get(name, name) for name in kept.column_names])
     earlier = earlier.append_column("newest_sequence", earlier["sequence"])
     weir.state.sessions = Sessions.from_table(earlier)

@@ -125,15 +125,16 @@ def micros(moment: dt.datetime) -> int:
 def tell(said: str, document: dict[str, Any], step: Step, as_json: bool) -> None:
     """Print what was done, what had to be rated again, and the number of firings and actions that it caused.
 
-    The text omits zero counts; the JSON document always has both.
+    The text omits zero counts; the JSON document always has those of firings and actions.
     """
     from jobs.output.console import show
 
     counts = {"firings": step.firings.num_rows, "actions": step.actions.num_rows}
     came = ", ".join(counted(count, name.removesuffix("s")) for name, count in counts.items() if count)
     sentence = f"{said}: {came}" if came else said
-    rerated = {"rerated_records": step.rerated_records, "rerated_subjects": step.rerated_subjects}
+    rerated = {}
     if step.rerated_records:
+        rerated = {"rerated_records": step.rerated_records, "rerated_subjects": step.rerated_subjects}
         subjects = counted(step.rerated_subjects, "subject")
         sentence += f"; rated again {counted(step.rerated_records, 'record')} of {subjects}"
     show(document | counts | rerated, as_json, lambda console: console.print(sentence, highlight=False))

@@ -145,7 +145,7 @@ def test_load_and_check_by_hand(client: Client, tmp_path: Path) -> None:
     with PartitionLanding(folder_of(tmp_path, 1), 1, None) as landing:
         landing.land(some(0, 5, 1))
         for command in (lambda: load(tmp_path, client, 0), lambda: check(tmp_path, client)):
-            with pytest.raises(LockedError, match="streaming workers feed ClickHouse by themselves"):
+            with pytest.raises(LockedError, match="streaming workers load ClickHouse themselves"):
                 command()
     assert {"rated": 4, "rejected": 2} == {name: rows for name, rows in check(tmp_path, client).waiting.items() if rows}
     assert {"rated": 4, "rejected": 2} == {name: rows for name, rows in load(tmp_path, client, 0).rows.items() if rows}

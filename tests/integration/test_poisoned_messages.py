@@ -16,10 +16,11 @@ from pipeline.config import load_config
 from pipeline.config.kafka import Kafka
 from pipeline.streaming.kafka import Log, publisher_of
 from pipeline.streaming.raw.headers import RawMessage
-from tests.integration.test_worker_web import MB, Process, catalogue, weir
+from tests.integration.test_worker_web import MB, Process, catalogue
 from tests.support.broker import SharedBroker, make_topic
 from tests.support.hostile_messages import RAW, bad_commands, chunk, packed
 from tests.support.progress import FOR_EVER_S, wait_until
+from tests.support.weir_command import succeeded as weir
 
 PATIENT = ("--timeout", FOR_EVER_S)
 CARDS = ("8988000000000000017", "8988000000000000025")

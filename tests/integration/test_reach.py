@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.show.formulas import FORMULA, defused
-from tests.integration.test_cli import AS_OF, CATALOGUE, Weir, files, loaded, weir
+from jobs.output.formulas import FORMULA, defused
+from tests.integration.test_cli import AS_OF, CATALOGUE, files, loaded
+from tests.support.weir_command import Weir
 
-__all__ = ["files", "loaded", "weir"]  # fixtures
+__all__ = ["files", "loaded"]  # fixtures
 
 REACHING = [
     "select content from read_text('{file}')",

@@ -16,9 +16,10 @@ from jobs.warehouse.compact import compact
 from pipeline.store import manifest as manifests
 from pipeline.store.directory import DataDirectory
 from tests.fuzz.rotten_bits import flip, small_directory, unnoticed
-from tests.integration.test_cli import AS_OF, BERLIN, CATALOGUE, USAGE, Weir, files, loaded, weir
+from tests.integration.test_cli import AS_OF, BERLIN, CATALOGUE, USAGE, files, loaded
+from tests.support.weir_command import Weir
 
-__all__ = ["files", "loaded", "weir"]  # fixtures
+__all__ = ["files", "loaded"]  # fixtures
 
 
 @pytest.fixture(scope="module")

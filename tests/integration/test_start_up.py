@@ -41,7 +41,6 @@ FOLD = {
     "pipeline.store.seen_files",
     "jobs.report.build",
     "jobs.report.columnar",
-    "pyarrow.compute",
     "pyarrow.dataset",
     "pyarrow.parquet",
 }

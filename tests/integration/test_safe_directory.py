@@ -44,7 +44,6 @@ def file_of(data: Path, group: str) -> Path:
     ("group", "command"),
     [
         ("state", ("cards",)),
-        ("seen", ("cards",)),
         ("seen", ("tick",)),
         ("rated", ("sql", "select sum(charge_nanos) from rated")),
         ("rated", ("sql", 'select sum(charge_nanos) from "Cycles"')),

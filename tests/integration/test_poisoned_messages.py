@@ -20,10 +20,15 @@ from tests.integration.test_worker_web import MB, Process, catalogue
 from tests.support.broker import SharedBroker, make_topic
 from tests.support.hostile_messages import RAW, bad_commands, chunk, packed
 from tests.support.progress import FOR_EVER_S, wait_until
-from tests.support.weir_command import succeeded as weir
+from tests.support.weir_command import succeeded
 
 PATIENT = ("--timeout", FOR_EVER_S)
 CARDS = ("8988000000000000017", "8988000000000000025")
+
+
+def weir(config: Path, *words: str) -> str:
+    """The output of a command with a configuration, which must succeed."""
+    return str(succeeded("--config", config, *words))
 
 
 def usage(key: str, at: int = 0) -> bytes:

@@ -95,19 +95,23 @@ class Counters:
         """
         if not len(rows):
             return
-        amounts, marks = nanos[groups.order], currency[groups.order] + 1
+        amounts, total, own = nanos[groups.order], self["charge_nanos"], self["currency"]
+        held, mark = total[rows], currency[0] + 1
+        largest_of_all = max(int(nanos.max()), -int(nanos.min()))
+        most = largest_of_all * len(nanos) + max(int(held.max()), -int(held.min()))
+        of_one_currency = (currency == currency[0]).all() and ((own[rows] == mark) | (held == 0)).all()
+        if most <= MOST_NANOS and of_one_currency:  # nearly all batches
+            total[rows] = held + groups.totals(amounts)
+            own[rows] = mark
+            return
+        marks = currency[groups.order] + 1
         first = marks[groups.starts]
         size = np.diff(np.append(groups.starts, len(amounts)))
         # An estimate with floats is enough here: it only selects the counters that are added up without a limit.
         largest = np.maximum.reduceat(np.abs(amounts), groups.starts).astype(np.float64)
-        total, own = self["charge_nanos"], self["currency"]
-        special = largest * size + np.abs(total[rows]) > MOST_NANOS
-        special |= (own[rows] != first) & (total[rows] != 0)
+        special = largest * size + np.abs(held) > MOST_NANOS
+        special |= (own[rows] != first) & (held != 0)
         special |= np.maximum.reduceat(marks, groups.starts) != np.minimum.reduceat(marks, groups.starts)
-        if not special.any():
-            total[rows] += groups.totals(amounts)
-            own[rows] = first
-            return
         plain = ~special
         total[rows[plain]] += groups.totals(amounts)[plain]
         own[rows[plain]] = first[plain]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.support import polars_threads
 from tests.support.broker import kafka, own_broker
@@ -42,13 +42,15 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 # No profile has a deadline, because a slow machine must not fail a property. CI must end within a quarter of an hour,
-# so by default it draws fewer examples than the 100 of a manual run.
+# so by default it draws fewer examples than the 100 of a manual run, and does not make a failing example smaller, which
+# takes minutes. With `HYPOTHESIS_PROFILE=ci` a developer draws the same examples.
 settings.register_profile("dev", deadline=None)
 settings.register_profile(
     "ci",
     deadline=None,
     derandomize=True,
     max_examples=50,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.target),
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -52,12 +52,13 @@ def owed(model: Model, iccid: str, version: tuple[str, int], fee: Fee, cycle: tu
 
 
 def found(weir: Engine, day: Day) -> list[Row]:
-    """The fees of the cycles that contain a day, of cards."""
+    """The fees of the cycles that contain a day, of cards, without the price of an add-on and least amounts."""
     number = np.array([(day - dt.date(1970, 1, 1)).days], np.int32)
     calendars = weir.compiled.book.cycle_calendars
     codes = [int(cycle_code(kind, one.index(number).astype(np.int64))[0]) for kind, one in enumerate(calendars)]
     names = ("account_id", "subject", "plan_id", "plan_version", "name", "days", "amount_nanos")
-    return sorted(fees_view(weir.compiled, codes).select(names).rows())  # type: ignore[arg-type]
+    view = fees_view(weir.compiled, weir.state.counters, weir.state.closed, codes)
+    return sorted(view.filter(kind="fee").select(names).rows())
 
 
 @settings(max_examples=40)

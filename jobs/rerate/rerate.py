@@ -16,10 +16,11 @@ from jobs.output.console import progress_bar
 from jobs.output.printable import printable
 from pipeline.embedded.driver import Embedded
 from pipeline.embedded.rerates import Rerated
-from pipeline.history.rerate_choice import Choice, own_cycle_in
+from pipeline.history.rerate_choice import Choice
 from rating.catalogue.account_tree import AccountTree
 from rating.errors import UsageError
 from rating.units.money import format_amount
+from rating.usage.rerate_scope import own_cycle_in
 from schemas.cards import Catalogue
 
 _CYCLE = re.compile(r"\d{4}-\d{2}(-\d{2})?")

@@ -11,14 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.history.originals import RatedRows
 from rating.apply import Compiled
 from rating.columnar.key_index import Ints
 from rating.usage.records_again import frame_of
-from rating.usage.rerate_scope import RerateScope
+from rating.usage.rerate_scope import RerateScope, own_cycle_in
 
 PART_ROWS: Final = 500_000  # rated rows of a part, unless one pool has more
 
@@ -53,13 +51,6 @@ class Choice:
         ):
             cards = frozenset(part["iccid"].to_list())
             yield RerateScope().named(compiled, cards, frozenset(part["subject"].to_list()), cycles)
-
-
-def own_cycle_in(cycles: frozenset[str]) -> Any:
-    """Return the filter of the rows that belong to some cycles (labels)."""
-    texts = pa.array(sorted(cycles), pa.string())
-    adjusts = pc.field("adjusts_cycle").cast(pa.string())
-    return pc.if_else(adjusts.is_valid(), adjusts.isin(texts), pc.field("cycle").cast(pa.string()).isin(texts))
 
 
 def components(left: pl.Series, right: pl.Series) -> Ints:

@@ -40,9 +40,7 @@ class RerateScope:
     def rows(self) -> Any:
         """Return the filter of the rows in the scope, for a dataset or a table of schemas.tables.RATED."""
         named = pc.field("iccid").isin(_texts(self.names)) | pc.field("subject").isin(_texts(self.names))
-        adjusts, cycles = pc.field("adjusts_cycle").cast(pa.string()), _texts(self.cycles)
-        own = pc.if_else(adjusts.is_valid(), adjusts.isin(cycles), pc.field("cycle").cast(pa.string()).isin(cycles))
-        wanted = named & own
+        wanted = named & own_cycle_in(self.cycles)
         if self.lasting:
             wanted |= pc.field("iccid").isin(_texts(self.lasting))
         if self.sessions:
@@ -67,6 +65,13 @@ class RerateScope:
         own = pc.coalesce(known, rows.column("cycle").cast(pa.string()))
         more = replace(self, sessions=self.sessions | _sessions(compiled, rows))
         return more.named(compiled, cards, _distinct(rows, "subject"), pc.unique(own).to_pylist())
+
+
+def own_cycle_in(cycles: frozenset[str]) -> Any:
+    """Return the filter of the rows (RATED) that belong to some cycles (labels)."""
+    texts = _texts(cycles)
+    adjusts = pc.field("adjusts_cycle").cast(pa.string())
+    return pc.if_else(adjusts.is_valid(), adjusts.isin(texts), pc.field("cycle").cast(pa.string()).isin(texts))
 
 
 def gathered(compiled: Compiled, scope: RerateScope, read: Callable[[RerateScope], pa.Table]) -> pa.Table:

@@ -27,6 +27,7 @@ from jobs.output.formulas import defused
 from jobs.output.printable import printable
 from pipeline.history.reader import Histories, no_state
 from pipeline.store.directory import DataDirectory
+from rating.columnar.arrow import plain_type
 from rating.errors import InputError, UsageError
 from rating.queries.schemas import StateViews
 from schemas.tables import TABLES
@@ -91,7 +92,7 @@ def _connect(
                 f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
             )
         else:
-            plain = pa.schema([(field.name, _plain(field.type)) for field in schema])
+            plain = pa.schema([(field.name, plain_type(field.type)) for field in schema])
             connection.register(name, plain.empty_table())
     connection.execute(resources.files("jobs.show").joinpath("views.sql").read_text())
     if state is not None:
@@ -102,10 +103,6 @@ def _connect(
         for setting in ("temp_directory = ''", "enable_external_access = false", "lock_configuration = true"):
             connection.execute(f"SET {setting}")
     return connection
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _literal(path: Path) -> str:

@@ -6,7 +6,7 @@ activation, and within its term. So the day on which it is deactivated or cancel
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Final, Self
 
@@ -48,6 +48,10 @@ class Stretches:
     def take(self, at: npt.NDArray[np.generic]) -> Self:
         """Return these stretches: positions, or a mask."""
         return type(self)(**{one.name: getattr(self, one.name)[at] for one in fields(self)})
+
+    def between(self, first: Ints | int, last: Ints | int) -> Self:
+        """Return each stretch cut to the local days from `first` to `last`, inclusive, which it must touch."""
+        return replace(self, from_day=np.maximum(self.from_day, first), until_day=np.minimum(self.until_day, last))
 
 
 class ServiceDays:
@@ -171,11 +175,7 @@ class ServiceDays:
     def within(self, first: int, last: int) -> Stretches:
         """Return the parts of all stretches that lie between two local days, inclusive."""
         part = self.stretches
-        part = part.take((part.from_day <= last) & (part.until_day >= first))
-        return Stretches(
-            part.card, np.maximum(part.from_day, first), np.minimum(part.until_day, last), part.account, part.plan,
-            part.pool, part.activated_on,
-        )  # fmt: skip
+        return part.take((part.from_day <= last) & (part.until_day >= first)).between(first, last)
 
     def by_version(self, part: Stretches) -> tuple[Ints, Ints, Ints]:
         """Return the days of stretches by plan version: the position in `part`, the version and the days, int64[n]."""
@@ -209,11 +209,8 @@ class ServiceDays:
             rows.append(row[here])
         if not asked:
             return np.zeros(len(card), np.int64)
-        at, part = np.concatenate(asked), stretches.take(np.concatenate(rows))
-        part = Stretches(
-            part.card, np.maximum(part.from_day, start_day[at]), np.minimum(part.until_day, end_day[at]), part.account,
-            part.plan, part.pool, part.activated_on,
-        )  # fmt: skip
+        at = np.concatenate(asked)
+        part = stretches.take(np.concatenate(rows)).between(start_day[at], end_day[at])
         place, version, days = self.by_version(part)
         return self.add_shares(units, at[place], version, days, end_day - start_day + 1)
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from rating.apply import Compiled
 from rating.closing.close import Closing
 from rating.closing.fees import fees_owed
+from rating.columnar.arrow import table_of
 from rating.columnar.counters import Counters
 from rating.position import JournalPosition
 from rating.usage.cycles import cycle_code
@@ -40,10 +41,4 @@ def charges_of_closing(
         journal_partition=pl.lit(position.partition, pl.Int32),
         journal_offset=pl.lit(position.offset, pl.Int64),
     )
-    table = rows.select(CHARGES.names).to_arrow(compat_level=pl.CompatLevel.oldest())
-    plain = {field.name: _plain(field.type) for field in CHARGES}
-    return pa.table({name: table[name].cast(kind) for name, kind in plain.items()}).cast(CHARGES)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    return table_of(rows, CHARGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -11,7 +12,7 @@ import polars as pl
 from rating.apply import Compiled
 from rating.catalogue.rates import Book
 from rating.closing.owed import FEES_OWED
-from rating.columnar.counters import Counters, counter_key
+from rating.columnar.counters import MOST_NANOS, Counters, counter_key
 from rating.columnar.key_index import Ints
 from rating.columnar.named import named
 from rating.tariff.fees import prorate
@@ -158,17 +159,10 @@ def _charged(counters: Counters, code: int, subject: Ints, currency: int) -> Int
     """Return the charges for usage of each subject in a cycle and currency in nanos, int64[n], at most MOST_NANOS."""
     mine = np.flatnonzero((counters.cycle == code) & (counters.meter != TEST_METER))
     mine = mine[np.isin(counters.subject[mine], subject)]
-    sums: dict[int, int] = {}
-    own = mine[counters["currency"][mine] == currency + 1]
-    for one, nanos in zip(counters.subject[own].tolist(), counters["charge_nanos"][own].tolist(), strict=True):
-        sums[one] = sums.get(one, 0) + nanos
-    for row in mine.tolist() if counters.further else ():
-        more = counters.charges(row).get(currency, 0) - (
-            int(counters["charge_nanos"][row]) if int(counters["currency"][row]) == currency + 1 else 0
-        )
-        sums[int(counters.subject[row])] = sums.get(int(counters.subject[row]), 0) + more
-    most = 1 << 62
-    return np.array([max(-most, min(most, sums.get(one, 0))) for one in subject.tolist()], np.int64)
+    sums = defaultdict[int, int](int)
+    for row, one in zip(mine.tolist(), counters.subject[mine].tolist(), strict=True):
+        sums[one] += counters.charges(row).get(currency, 0)
+    return np.array([max(-MOST_NANOS, min(MOST_NANOS, sums[one])) for one in subject.tolist()], np.int64)
 
 
 def _rows(compiled: Compiled, code: int, holders: _PlanHolders, name: str, nanos: Ints) -> pl.DataFrame:

@@ -54,6 +54,18 @@ def text(column: pl.Series) -> pa.Array:
     return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
 
 
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the values of a dictionary type, and any other type as it is."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def table_of(frame: pl.DataFrame, schema: pa.Schema) -> pa.Table:
+    """Return the columns of a data frame that `schema` has, as a table of this schema."""
+    table = frame.select(schema.names).to_arrow(compat_level=pl.CompatLevel.oldest())
+    plain = {field.name: table[field.name].cast(plain_type(field.type)) for field in schema}
+    return pa.table(plain).cast(schema)
+
+
 def known(values: Ints, null: int) -> pa.Array:
     """Return an int64 column in which values equal to `null` are null."""
     missing = values == null

@@ -87,12 +87,21 @@ def accepted_usage(
         down=down,
         session=session,
         session_units=session_units,
-        connects=((units > 0) & (session_units == 0)).astype(np.int64),
+        connects=connect_fees(units, session_units),
         missing=missing,
         pool=pool,
         cycles=assign(compiled.book, accepted, pool, batch.received_at_us),
         today=days_of_arrival(compiled, batch.received_at_us)[accepted.account],
     )
+
+
+def connect_fees(units: Ints, session_units: Ints) -> Ints:
+    """Return 1 for each record for which a connect fee is due, else 0, int64[n] (P2).
+
+    `units` are those of the record, `session_units` those of its session before it. A call of no seconds costs nothing.
+    """
+    due: Ints = ((units > 0) & (session_units == 0)).astype(np.int64)
+    return due
 
 
 def days_of_arrival(compiled: Compiled, us: int) -> Ints:

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from rating.apply import Compiled
+from rating.columnar.arrow import table_of
 from rating.state import State
 from rating.usage.accepted_usage import AcceptedUsage
 from rating.usage.charge import Rating, charge
@@ -53,9 +54,4 @@ def _gaps(names: Names, usage: AcceptedUsage) -> pa.Table:
         journal_partition=pl.lit(position.partition, pl.Int32),
         journal_offset=pl.Series(position.offset + accepted.place[at]),
     )
-    table = frame.select(GAPS.names).to_arrow(compat_level=pl.CompatLevel.oldest())
-    return pa.table({name: _as(table[name], GAPS.field(name).type) for name in GAPS.names}, schema=GAPS)
-
-
-def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    return column.cast(pa.string()).dictionary_encode() if pa.types.is_dictionary(kind) else column.cast(kind)
+    return table_of(frame, GAPS)

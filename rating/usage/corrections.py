@@ -140,8 +140,7 @@ def _trial(compiled: Compiled, batch: UsageBatch) -> tuple[set[int], dict[int, R
 def _numbered(batch: UsageBatch) -> tuple[UsageBatch, Prints]:
     """Return a batch with its row numbers as keys, so that each record is judged by itself."""
     keys = pl.int_range(pl.len()).cast(pl.String).alias("record_key")
-    rows = batch.rows.with_columns(keys, record_type=pl.lit(int(RecordType.EVENT), pl.UInt8))
-    numbered = replace(batch, rows=rows)
+    numbered = as_events(replace(batch, rows=batch.rows.with_columns(keys)))
     return numbered, Prints.of(numbered)
 
 

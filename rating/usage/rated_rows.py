@@ -49,13 +49,11 @@ class Names:
         pools = book.vocabulary.pools.names
         zones: dict[str, int] = {}
         zone_of = np.full((max(len(book.versions), 1), book.rate_at.shape[3]), -1, np.int64)
-        currencies: dict[str, int] = {}
-        for version, (_plan, _) in enumerate(book.versions):
+        for version in range(len(book.versions)):
             for slot in range(1, zone_of.shape[1]):
                 if slot <= len(book.zone_keys[book.version_zone_key[version]].zones):
                     name = book.zone_name(version, slot)
                     zone_of[version, slot] = zones.setdefault(name or "", len(zones))
-        currency = [currencies.setdefault(plan.currency, len(currencies)) for plan, _ in book.versions]
         plans = book.vocabulary.plans
         return cls(
             iccids=compiled.directory.cards["iccid"],
@@ -64,8 +62,8 @@ class Names:
             meters=book.vocabulary.meters.names,
             zones=list(zones),
             zone_of=zone_of,
-            currencies=list(currencies),
-            currency_of_version=np.array(currency, np.int64),
+            currencies=book.vocabulary.currencies.names,
+            currency_of_version=book.currency_of_version,
             plan_ids=plans.names,
             plan_of_version=np.array([plans.rows[plan.id] for plan, _ in book.versions], np.int64),
             version_number=np.array([version.version for _, version in book.versions], np.int64),

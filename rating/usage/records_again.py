@@ -11,7 +11,6 @@ import pyarrow as pa
 from rating.apply import Compiled
 from rating.calendars.calendar import CycleCalendar
 from rating.usage.cycles import assign, cycle_kinds
-from schemas.tables import RATED
 from schemas.usage import INSTANT, USAGE_SCHEMA, Direction, RecordType, Service
 
 if TYPE_CHECKING:
@@ -186,14 +185,3 @@ def billed(rows: pl.DataFrame, compiled: Compiled, received_at_us: int) -> pl.Da
             late=pl.col("late") | pl.col("billed_in").is_not_null(),
         )
     )  # fmt: skip
-
-
-def rated_of(rows: pl.DataFrame) -> pa.Table:
-    """Return a data frame with the columns of RATED as a table."""
-    table = rows.select(RATED.names).to_arrow(compat_level=pl.CompatLevel.oldest())
-    plain = {field.name: _plain(field.type) for field in RATED}
-    return pa.table({name: table[name].cast(kind) for name, kind in plain.items()}).cast(RATED)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from rating.apply import Compiled
 from rating.catalogue.pools import DEVICE_PREFIX
+from rating.columnar.arrow import table_of
 from rating.columnar.counters import COLUMNS, Counters
 from rating.columnar.key_index import Ints
 from rating.dedupe.digests import Prints
@@ -25,7 +26,7 @@ from rating.dedupe.seen import DAY_US, Seen
 from rating.position import JournalPosition
 from rating.state import State
 from rating.usage.accept import Accepted, accept, local_days
-from rating.usage.accepted_usage import AcceptedUsage, running_totals
+from rating.usage.accepted_usage import AcceptedUsage, connect_fees, running_totals
 from rating.usage.batch import rate_batch
 from rating.usage.charge import TEST_METER, pool_subject, sim_subject
 from rating.usage.cycles import Cycles, cycle_code, cycle_days, cycle_kinds, cycle_label
@@ -37,7 +38,6 @@ from rating.usage.records_again import (
     MEASURES,
     billed,
     frame_of,
-    rated_of,
     restored,
     service_codes,
     usage_of,
@@ -172,7 +172,7 @@ class Rerating:
             down=ways[1],
             session=session,
             session_units=session_units,
-            connects=((units > 0) & (session_units == 0)).astype(np.int64),
+            connects=connect_fees(units, session_units),
             missing=None,
             pool=pool,
             cycles=_cycles(compiled, accepted, pool, records["late"].to_numpy(), arrived),
@@ -222,7 +222,7 @@ class Rerating:
         )
 
     def _billed(self, rows: pl.DataFrame) -> pa.Table:
-        return rated_of(billed(rows, self._compiled, self._moment.received_at_us))
+        return table_of(billed(rows, self._compiled, self._moment.received_at_us), RATED)
 
     def settle(self) -> None:
         """Set counters, sessions and add-ons of all subjects to those of the new rating."""
@@ -291,7 +291,7 @@ def taken_back(rows: pa.Table, undone: pl.DataFrame, compiled: Compiled, batch: 
             overage_before=pl.col("overage_before") - pl.col("overage"),
         )
     )
-    return rated_of(billed(net, compiled, batch.received_at_us))
+    return table_of(billed(net, compiled, batch.received_at_us), RATED)
 
 
 def beside(compiled: Compiled, addon_used: Ints) -> Compiled:

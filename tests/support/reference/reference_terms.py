@@ -218,14 +218,17 @@ def billable(rate: Rate, version: PlanVersion, quantity: int) -> int:
     if increment.round == "none":
         return max(quantity, counted)
     while counted < quantity:
-        step = units(increment.step)
+        step, until = units(increment.step), quantity
         for start in increment.starts:
             if counted >= units(start.start):
                 step = units(start.step)
+            else:
+                until = min(until, units(start.start))
         rest = quantity - counted
         if rest < step and (increment.round == "down" or (increment.round == "nearest" and 2 * rest < step)):
             break
-        counted += step
+        # Take all steps that end before the step changes at once, because a counter may leap by 2^32 units.
+        counted += max(1, (until - counted) // step) * step
     return counted
 
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 from hypothesis import given, settings
@@ -195,14 +196,18 @@ def test_everything_adds_up(world: World) -> None:
 
 def counted(engine: Engine) -> Counter[tuple[str, ...]]:
     """What the counters hold, under the names that rated rows give it."""
-    counters, book = engine.state.counters, engine.compiled.book
+    counters, book, directory = engine.state.counters, engine.compiled.book, engine.compiled.directory
+    # A card has a subject for each account that it was in.
+    iccids = directory.cards["iccid"].gather(
+        directory.tenant(np.where(counters.subject & 1, 0, counters.subject >> 1))[0]
+    )
     totals: Counter[tuple[str, ...]] = Counter()
     for row in range(len(counters)):
         subject, meter, code = (int(column[row]) for column in (counters.subject, counters.meter, counters.cycle))
         if meter == TEST_METER:
-            totals["test", engine.compiled.directory.cards["iccid"][subject >> 1]] += int(counters["test"][row])
+            totals["test", iccids[row]] += int(counters["test"][row])
             continue
-        kind, name = "sim", engine.compiled.directory.cards["iccid"][subject >> 1] if not subject & 1 else ""
+        kind, name = "sim", iccids[row]
         if subject & 1:
             pool = book.vocabulary.pools.names[subject >> 1]
             kind, name = ("device", pool.removeprefix("device:")) if pool.startswith("device:") else ("pool", pool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import urllib.request
 import uuid
@@ -32,8 +33,8 @@ def weir(config: Path, *words: str) -> str:
 
 
 def usage(key: str, at: int = 0) -> bytes:
-    """One MB of a card, as a line of the feed `plain`."""
-    return f"{key},data,{CARDS[at]},{MB},0,2026-11-02T00:00:00Z".encode()
+    """One MB of a card in the current cycle, because a worker shows this one, as a line of the feed `plain`."""
+    return f"{key},data,{CARDS[at]},{MB},0,{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}".encode()
 
 
 def produced(kafka: Kafka, *messages: tuple[str, int, RawMessage | bytes]) -> None:

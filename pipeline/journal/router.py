@@ -187,13 +187,13 @@ class Router:
         if originals is not None:
             partition = _of_corrected(rows, originals, entry.batch.feed, partition)
         counts = np.bincount(partition, minlength=self.partitions)
-        if counts.max(initial=0) == len(rows):  # as for most feeds of one account
+        if originals is None and counts.max(initial=0) == len(rows):  # as for most feeds of one account
             return [entry if count and len(rows) else None for count in counts]
         parts = rows[np.argsort(partition.astype(np.int16), kind="stable")]  # NumPy uses radix sort for int16
         found: list[Entry | None] = []
-        for start, count in zip(np.cumsum(counts) - counts, counts, strict=True):
+        for number, (start, count) in enumerate(zip(np.cumsum(counts) - counts, counts, strict=True)):
             part = parts[int(start) : int(start + count)]
-            of_part = None if originals is None else _originals_of(part, originals)
+            of_part = None if originals is None else originals.filter(pc.field("journal_partition") == number)
             found.append(Usage(replace(entry.batch, rows=part), of_part) if count else None)
         return found
 
@@ -360,8 +360,3 @@ def _of_corrected(rows: pl.DataFrame, originals: pa.Table, feed: str, otherwise:
     rated = dict(zip(own["record_key"].to_pylist(), own["journal_partition"].to_pylist(), strict=True))
     keys = rows["corrects_key"].to_list()
     return np.array([rated.get(key, at) for key, at in zip(keys, otherwise.tolist(), strict=True)], np.int64)
-
-
-def _originals_of(corrections: pl.DataFrame, originals: pa.Table) -> pa.Table:
-    keys = pa.array(corrections["corrects_key"].to_list(), pa.string())
-    return originals.filter(pc.is_in(originals["record_key"], keys))

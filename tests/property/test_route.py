@@ -10,7 +10,6 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -152,18 +151,6 @@ def test_the_worlds_have_several_partitions() -> None:
     assert {0, 1} == set(found.tolist())
 
 
-class Originals:
-    """Rated rows so far, for the corrections of one journal."""
-
-    def __init__(self) -> None:
-        self.rated = [RATED.empty_table()]
-
-    def of(self, batch: UsageBatch) -> pa.Table:
-        """The rows of the keys that the batch corrects."""
-        keys = pa.array(batch.rows["corrects_key"].to_list(), pa.string())
-        return pa.concat_tables(one.filter(pc.is_in(one["record_key"], keys)) for one in self.rated)
-
-
 def entries_of(happening: Happening, whole: Fold) -> list[tuple[Entry, bool]]:
     """A happening as entries of the journal, and whether each corrects usage.
 
@@ -190,18 +177,19 @@ def test_rules_fire_alike_in_parts(partitions: int, seed: int) -> None:
     """Firings and actions of rules over all triggers, with corrections and commands, are those of one fold."""
     drawn = fleet(seed, sims=24, pools=5, rules=14, records=260, steps=14)
     whole, parts, steps = Fold(), Parts(partitions), list[Step]()
-    of_whole, of_parts = Originals(), Originals()
+    rated_in_parts = [RATED.empty_table()]
     for happening in drawn.entries:
         for entry, corrects in entries_of(happening, whole):
             one = other = entry
             if corrects and isinstance(entry, Usage):
-                one, other = (replace(entry, originals=held.of(entry.batch)) for held in (of_whole, of_parts))
+                # All rated rows so far, which are more than the corrections touch.
+                tables = (pa.concat_tables([RATED.empty_table(), *whole.rated]), pa.concat_tables(rated_in_parts))
+                one, other = (replace(entry, originals=table) for table in tables)
             steps.append(fold(whole.engine, one))
             whole.rated.append(steps[-1].rated)
-            of_whole.rated.append(steps[-1].rated)
             before = len(parts.steps)
             parts.take(other)
-            of_parts.rated += [step.rated for step in parts.steps[before:]]
+            rated_in_parts += [step.rated for step in parts.steps[before:]]
     expected = outcome(steps)
     assume(expected["firings"] or expected["rated"])
     assert expected == outcome(parts.steps)

@@ -14,7 +14,8 @@ import polars as pl
 
 from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
-from rating.rules.detect.events import admit_events, devices, matching, named, placed
+from rating.rules.detect.events import admit_events, matching, named, placed
+from rating.rules.detect.last_seen import devices
 from rating.rules.detect.traffic import Flags
 from rating.rules.firing.firings import Fires
 from rating.usage.accept import local_days

@@ -14,7 +14,7 @@ import polars as pl
 
 from rating.columnar.key_index import Ints
 from rating.rules.active_rule import Watch
-from rating.rules.detect.last_seen import NEVER, UNKNOWN, Heard, Reports, Sightings, device_of
+from rating.rules.detect.last_seen import NEVER, UNKNOWN, Heard, Reports, Sightings, devices
 from rating.rules.detect.told_sessions import begun
 from rating.rules.detect.traffic import Flags, Traffic
 from rating.rules.detect.usage import count_sessions
@@ -193,11 +193,6 @@ def named(rule: Rule, old: pl.Series, new: pl.Series, by_device: bool = False) -
         one, values = (devices(one), devices(values)) if by_device else (one, values)
         keep &= (values == one[0]).fill_null(False).to_numpy()
     return keep
-
-
-def devices(imeis: pl.Series) -> pl.Series:
-    """String[n]: the part of each IMEI that names the device."""
-    return imeis.to_frame("imei").select(device_of(pl.col("imei"))).to_series()
 
 
 def _reports(sightings: Sightings, events: Sequence[NetworkEvent], card: Ints, used_us: Ints) -> Reports:

@@ -74,16 +74,22 @@ def device_of(imei: pl.Expr) -> pl.Expr:
     return imei.str.replace(r"^(\d{14})\d{1,2}$", "${1}")
 
 
+def devices(imeis: pl.Series) -> pl.Series:
+    """String[n]: the part of each IMEI that names the device."""
+    return imeis.to_frame("imei").select(device_of(pl.col("imei"))).to_series()
+
+
 class Texts:
     """Distinct texts, numbered in order of first appearance and looked up by digest. No text is ever removed.
 
-    With `devices`, the texts are IMEIs, and those of one device are one text: the first of them.
+    With `devices`, the texts are IMEIs, and `meanings` tells those of one device from those of another.
     """
 
     def __init__(self, texts: Sequence[str] = (), devices: bool = False) -> None:
         self.index = KeyIndex()
-        self._name = _IMEI if devices else "text"
         self.series = pl.Series([], dtype=pl.String)
+        self._devices = Texts() if devices else None
+        self._device = nothing()  # The number of the device of each text, if the texts are IMEIs.
         if len(texts):
             self.numbers(pl.Series(texts, dtype=pl.String))
 
@@ -96,15 +102,22 @@ class Texts:
         `digests` (uint64[n]) are the digests of the texts, if the caller has them already.
         """
         if digests is None:
-            digests = digests_of(texts.to_frame(self._name), [self._name])[self._name]
+            digests = digests_of(texts.to_frame("text"), ["text"])["text"]
         found = self.index.find(digests)
         missing = np.flatnonzero((found < 0) & (digests != _NULL))
         if len(missing):
             first = np.sort(missing[np.unique(digests[missing], return_index=True)[1]])
             self.index.insert(digests[first])
-            self.series = pl.concat([self.series, texts.gather(first).alias("")], rechunk=True)
+            fresh = texts.gather(first).alias("")
+            self.series = pl.concat([self.series, fresh], rechunk=True)
+            if self._devices is not None:
+                self._device = np.concatenate([self._device, self._devices.numbers(devices(fresh))])
             found[missing] = self.index.find(digests[missing])
         return found
+
+    def meanings(self, numbers: Ints) -> Ints:
+        """int64[n]: a number for what each text (none UNKNOWN) means. IMEIs of one device have the same."""
+        return numbers if self._devices is None else self._device[numbers]
 
     def named(self, numbers: Ints) -> pl.Series:
         """String[n]: the text of each number; null for UNKNOWN."""
@@ -245,7 +258,10 @@ class Sightings:
                 self["cell_session"][groups.keys] = _lasts(groups, now)
             self[name][groups.keys] = _lasts(groups, after)
             heard.before[name], heard.after[name] = groups.scatter(before), groups.scatter(after)
-            heard.moved[name] = np.sort(groups.order[says & (before >= 0) & (before != after)])
+            moved = np.flatnonzero(says & (before >= 0) & (before != after))
+            meanings = self.texts[name].meanings
+            moved = moved[meanings(before[moved]) != meanings(after[moved])]
+            heard.moved[name] = np.sort(groups.order[moved])
 
     def reports_of(self, traffic: Traffic, zones: Sequence[str]) -> Reports:
         """Return the reports in the records of a batch. `Traffic.zone` contains indices into `zones`."""
@@ -287,21 +303,14 @@ class Sightings:
         texts = pl.from_arrow(tables["rule_texts"])
         assert isinstance(texts, pl.DataFrame)
         for name in _TEXTS:
-            numbers = sightings.texts[name].numbers(texts.filter(pl.col("kind") == name)["text"])
-            if name in sightings:
-                # An older snapshot may have several IMEIs of one device, which are one text here.
-                column = sightings[name]
-                known = column >= 0
-                column[known] = numbers[column[known]]
+            sightings.texts[name].numbers(texts.filter(pl.col("kind") == name)["text"])
         return sightings
 
 
 def digests_of(rows: pl.DataFrame, columns: Sequence[str]) -> dict[str, Words]:
-    """Return digests of the texts of each column, uint64[n] by column name; 0 for null. IMEIs of a device are equal."""
+    """Return digests of the texts of each column, uint64[n] by column name; 0 for null."""
     if not columns:
         return {}
-    if _IMEI in columns:
-        rows = rows.with_columns(device_of(pl.col(_IMEI)))
     found = rows.select(plh.col(name).nchash.xxh3_64().fill_null(int(_NULL)) for name in columns)
     return {name: found[name].to_numpy() for name in columns}
 

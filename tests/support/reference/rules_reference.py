@@ -111,8 +111,6 @@ class RuleModel(Corrections, Events, Suspensions, Sizes):
         self.apply(replace(change, cards=pl.DataFrame(cards, schema=schema)), at)
         for row in cards:
             self.hold_listed(row["iccid"], before.get(row["iccid"]), offset)
-            if row["iccid"] not in before:
-                self.note_imei(row["imei"])
         self.rules |= {rule.id: rule for rule in change.rules}
         self._changes(before, offset)
         for iccid in self.cards:

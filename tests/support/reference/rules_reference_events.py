@@ -78,7 +78,6 @@ class Events:
         self.begun: dict[tuple[str, str, str], int] = {}
         self.followed: set[str] = set()
         self.seen_of: dict[str, Seen] = {}
-        self.spellings: dict[str, str] = {}
         self.ticking = -1
         self.plan_seen: dict[str, str | None] = {}
 
@@ -113,7 +112,6 @@ class Events:
     def heard(self, fact: Fact, card: Row, offset: int) -> None:
         """Evaluate the events that a record reports of its SIM: sessions, another device, another cell."""
         seen = self.sighting(card)
-        self.note_imei(fact.imei)
         told: Row = {"used_at": fact.used_at, "record_key": fact.key}
         cell_id = fact.cell_id if fact.service == "data" else None
         news = seen.latest is None or fact.used_at >= seen.latest
@@ -172,8 +170,6 @@ class Events:
         self.followed = wanted
         for card in self.cards.values():
             self.see_plan(card)
-            if "imei" not in kept:
-                self.note_imei(card["imei"])
 
     def plan_now(self, card: Row) -> str | None:
         """Return the plan of a card that is in force today."""
@@ -211,17 +207,8 @@ class Events:
         if rule.from_ is not None and device_of(rule.from_) != device_of(former):
             return
         if rule.to is None or device_of(rule.to) == device_of(latter):
-            told = {"from_value": self.spelled(former), "to_value": self.spelled(latter)} | told
+            told = {"from_value": former, "to_value": latter} | told
             self._happened(rule, card, offset, **told)
-
-    def spelled(self, imei: str) -> str:
-        """Return the first IMEI of this device that was seen while a rule looked at devices; other text as it is."""
-        return self.spellings.get(str(device_of(imei)), imei)
-
-    def note_imei(self, imei: str | None) -> None:
-        """Remember the first IMEI of each device, while a rule looks at devices."""
-        if imei is not None and "imei" in self.followed:
-            self.spellings.setdefault(str(device_of(imei)), imei)
 
     def event(self, one: Command, offset: int) -> None:
         """Evaluate a network event of a SIM."""
@@ -229,7 +216,6 @@ class Events:
             return
         card = self.cards[one.iccid]
         seen, at = self.sighting(card), min(one.at or self.at, self.at)
-        self.note_imei(getattr(one, "imei", None))
         if isinstance(one, SessionStarted):
             self._count_session(card, at, offset)
         news = seen.latest is None or at >= seen.latest
@@ -296,8 +282,6 @@ class Events:
         seen = self.sighting(before)
         if status_of(before) != "activated" and status_of(after) == "activated":
             self.known_since[after["iccid"]] = self.at
-        if before["imei"] != after["imei"]:
-            self.note_imei(after["imei"])
         if any(before[name] != after[name] for name in ("status", "msisdn", "plan", "imei", "custom")):
             self._plan_change(after, offset)
         for rule in self.watching(after):

@@ -98,8 +98,7 @@ class Driver:
         rated = self.history.before(self.fold.engine.state.offset)
         if opened.corrections is None:
             return self.fold.step(opened, baseline=baseline(rated, self.fold, opened.at_us))
-        keys = pa.array(opened.corrections["corrects_key"].to_list(), pa.string())
-        return self.fold.step(opened, rated.filter(pc.is_in(rated["record_key"], keys)))
+        return self.fold.step(opened, rated)  # more rows than the corrections touch
 
 
 def baseline(rated: pa.Table, fold: PartitionFold, at_us: int) -> pl.DataFrame:

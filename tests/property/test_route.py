@@ -49,8 +49,9 @@ def fold(engine: Engine, entry: Entry) -> Step:
 
 
 def told(row: dict[str, Any]) -> str:
-    """A row without its places in a journal."""
-    return json.dumps({name: value for name, value in row.items() if name not in PLACES}, default=str)
+    """A row without its places in a journal. The cause of a re-rating names corrections of the same entry."""
+    left_out = PLACES | {"cause"} if row.get("kind") == "rerate" else PLACES
+    return json.dumps({name: value for name, value in row.items() if name not in left_out}, default=str)
 
 
 def outcome(steps: list[Step]) -> Outcome:

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from hypothesis import strategies as st
 
+from pipeline.feeds.decode.unpacked import kind_of
 from rating.tariff import PriceSpec
 from schemas.plans import Price, Rounding, Tier
 
@@ -69,7 +70,10 @@ def price_specs(draw: st.DrawFn) -> PriceSpec:
 
 
 def hostile_lines(good: list[bytes]) -> st.SearchStrategy[list[bytes]]:
-    """Draw lines of a text feed: lines of `good`, damaged ones and noise. No line contains a newline."""
+    """Draw lines of a text feed: lines of `good`, damaged ones and noise.
+
+    No line contains a newline, or begins as a file of another kind does, because such a file is refused as a whole.
+    """
     alphabet = st.sampled_from(
         [
             b",",
@@ -101,4 +105,4 @@ def hostile_lines(good: list[bytes]) -> st.SearchStrategy[list[bytes]]:
     noise = st.lists(alphabet, max_size=12).map(b"".join)
     cut = st.tuples(st.sampled_from(good), st.integers(0, 60), noise).map(lambda d: d[0][: d[1]] + d[2] + d[0][d[1] :])
     line = st.sampled_from(good) | noise | cut | st.binary(max_size=20).map(lambda text: text.replace(b"\n", b"\r"))
-    return st.lists(line, max_size=12)
+    return st.lists(line.filter(lambda text: kind_of(text) is None), max_size=12)

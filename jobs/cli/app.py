@@ -209,5 +209,5 @@ def _advice(error: OSError) -> str:
 def _message(error: object, status: int) -> int:
     from jobs.output.console import err, printable_lines
 
-    err.print(printable_lines(f"weir: {error}"), style="red", highlight=False, markup=False, soft_wrap=True)
+    err.print(printable_lines(f"weir: {error}"), style="red", highlight=False, soft_wrap=True)
     return status

@@ -124,7 +124,7 @@ def _render_loaded(console: Console, loaded: Loaded, where: str, database: str, 
 
     rows = sum(loaded.rows.values())
     if loaded.migrated:
-        console.print(f"schema of {database} migrated to version {loaded.migrated[-1]}", highlight=False, markup=False)
+        console.print(f"schema of {database} migrated to version {loaded.migrated[-1]}", highlight=False)
     if rows:
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, count in loaded.rows.items():
@@ -132,7 +132,7 @@ def _render_loaded(console: Console, loaded: Loaded, where: str, database: str, 
                 table.add_row(name, f"{count:,}")
         console.print(table)
     said = f"{rows:,} rows loaded into {where} in {seconds:,.1f} s"
-    console.print(said if rows else f"no new rows for {where}", highlight=False, markup=False, soft_wrap=True)
+    console.print(said if rows else f"no new rows for {where}", highlight=False, soft_wrap=True)
 
 
 def _render_checked(console: Console, done: Checked) -> None:

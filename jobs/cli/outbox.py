@@ -164,7 +164,6 @@ def _render_tally(console: Console, tally: Tally, seconds: float) -> None:
             f"{printable(name)}: {tally.left[name]['pending']:,} actions wait for this destination, which is no longer "
             "configured",
             highlight=False,
-            markup=False,
         )
 
 

@@ -91,7 +91,7 @@ def pack(
         f"partition {one.raw_partition}, from offset {one.start:,} to before {one.next_offset:,}"
         for one in packed
     )
-    show(document, as_json, lambda console: console.print(text, highlight=False, markup=False))
+    show(document, as_json, lambda console: console.print(text, highlight=False))
 
 
 async def _run(

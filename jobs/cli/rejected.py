@@ -92,10 +92,10 @@ def export_rejected(
     else:
         with out_file.open("wb") as file:
             exported = rejected.export(rows, file, own)
-        err.print(rejected.render_exported(exported, out_file), highlight=False, markup=False, soft_wrap=True)
+        err.print(rejected.render_exported(exported, out_file), highlight=False, soft_wrap=True)
     note = rejected.unread_note(exported)
     if note is not None:
-        err.print(note, highlight=False, markup=False, soft_wrap=True)
+        err.print(note, highlight=False, soft_wrap=True)
 
 
 @group.command("replay")

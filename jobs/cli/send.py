@@ -158,4 +158,4 @@ def _send(
     document: dict[str, Any] = {"offsets": offsets, "accepted": None if no_wait else True}
     state = "sent" if no_wait else "accepted"
     text = f"{state}: {said}, {parts_sent(offsets)}" if offsets else "nothing to send"
-    show(document, as_json, lambda console: console.print(text, highlight=False, markup=False))
+    show(document, as_json, lambda console: console.print(text, highlight=False))

@@ -54,14 +54,14 @@ def kafka(
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="weir-kafka-")))
             directory = directory or _DIRECTORY
             broker = Broker(directory, port)
-            err.print(f"starting a Kafka broker in {shown_path(directory)}", highlight=False, markup=False)
+            err.print(f"starting a Kafka broker in {shown_path(directory)}", highlight=False)
             stack.enter_context(broker)
             kept = "removed when it stops" if ephemeral else f"kept in {shown_path(directory)}"
             for line in (
                 f"Kafka answers at {broker.address} (process {broker.pid}); topics are {kept}",
                 "Ctrl-C stops it.",
             ):
-                out.print(line, highlight=False, markup=False, soft_wrap=True)
+                out.print(line, highlight=False, soft_wrap=True)
             out.file.flush()
             broker.wait()
     except KeyboardInterrupt:
@@ -120,7 +120,7 @@ def feed(
         fed = asyncio.run(send(watch))
     document = {"files": [_fed(one) for one in fed], "seconds": round(time.monotonic() - started_s, 3)}
     text = "\n".join(map(_sentence, fed))
-    show(document, as_json, lambda console: console.print(text, highlight=False, markup=False))
+    show(document, as_json, lambda console: console.print(text, highlight=False))
 
 
 def _fed(one: Fed) -> dict[str, object]:

@@ -125,4 +125,4 @@ def _tell(config: Config, lines: list[str]) -> None:
     from jobs.output.console import err
 
     for line in lines:
-        err.print(line, highlight=False, markup=False, soft_wrap=True)
+        err.print(line, highlight=False, soft_wrap=True)

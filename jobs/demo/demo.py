@@ -20,6 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from jobs.context import micros
 from jobs.demo.generate import Generated, generate
@@ -309,9 +310,14 @@ def render(shown: Demonstration, console: Console) -> None:
         )
     page = next((path for path in shown.reports if path.suffix == ".html"), shown.reports[0])
     data = shown_path(shown.data)
-    console.print(f"\n[bold]report[/bold]   {shown_path(page)}", soft_wrap=True)
-    console.print(f"[bold]history[/bold]  {data}/history", soft_wrap=True)
-    console.print(f"[bold]examples[/bold] {shown_path(shown.examples)}: the catalogue and feed files", soft_wrap=True)
+    written = {
+        "report": shown_path(page),
+        "history": f"{data}/history",
+        "examples": f"{shown_path(shown.examples)}: the catalogue and feed files",
+    }
+    console.print()
+    for name, path in written.items():
+        console.print(Text.assemble((f"{name:<9}", "bold"), path), soft_wrap=True)
     console.print("\ntry next:")
     # Print commands that can be typed as they are: `weir` if it is on the PATH, otherwise the path of the script.
     weir = "weir" if shutil.which("weir") else shown_path(Path(sys.argv[0]))
@@ -326,7 +332,7 @@ def render(shown: Demonstration, console: Console) -> None:
         f"{weir} --data {data} rejected",
         f'{weir} --data {data} sql "select * from cycles limit 10"',
     ):
-        console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"  {command}", highlight=False, soft_wrap=True)
 
 
 def _rules_table(rules: list[RuleTally]) -> Table:

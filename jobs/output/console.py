@@ -16,8 +16,9 @@ from jobs.output.printable import printable
 
 _PIPED_CELLS = 200  # A pipe has no width of its own. Tables take at most so many cells, and longer texts wrap.
 
-out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_CELLS)
-err = Console(stderr=True)
+# Names and texts of users are printed as they are: without Rich's markup and names of emoji.
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_CELLS, markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 
 
 def show(document: Any, as_json: bool, render: Callable[[Console], None]) -> None:

@@ -100,7 +100,7 @@ def _verify_outbox(path: Path, done: Verified) -> None:
 def render(done: Verified, console: Console) -> None:
     """Print the result of a verification."""
     for damage in done.damaged:
-        console.print(printable(damage), style="red", highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(damage), style="red", highlight=False, soft_wrap=True)
     good = done.files - len(done.damaged)
     console.print(
         f"{good:,} of {done.files:,} files are as they were written, {done.size_bytes / 1e6:,.1f} MB read",

@@ -24,7 +24,7 @@ def version_allowances(book: Book) -> Ints:
     """Return the allowance of each plan version on each meter, int64[versions, meters]."""
     table = np.zeros((len(book.versions), len(book.vocabulary.meters)), np.int64)
     for version in range(len(book.versions)):
-        rates = np.unique(book.rate_at[version])
+        rates = book.rate_at[version]
         rates = rates[rates >= 0]
         table[version, book.rates.meter[rates]] = book.rates.allowance[rates]
     return table

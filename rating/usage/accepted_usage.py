@@ -5,7 +5,7 @@ This is all that rating needs to know of the records themselves. It is made befo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,7 @@ from rating.position import JournalPosition
 from rating.usage.accept import Accepted, local_day_at
 from rating.usage.cycles import Cycles, assign
 from rating.usage.growth import deltas, sequence_gaps
-from rating.usage.sessions import Sessions
+from rating.usage.sessions import Flags, Sessions
 from schemas.usage import UsageBatch
 
 
@@ -39,6 +39,7 @@ class AcceptedUsage:
     down: Ints  # bytes, -1: unknown
     session: Ints  # row of the session, -1: no session has to be tracked
     session_units: Ints  # units of the session before the record
+    begins: Flags  # whether the record is the first of its session to arrive, or has no session
     connects: Ints  # 1 if a connect fee is due: for the first units of a session, or the units of a record without one
     missing: pl.DataFrame | None  # missing partials (Deltas.gaps); None if no record is numbered
     pool: Ints  # row of the pool that the record draws on, -1: none
@@ -47,6 +48,13 @@ class AcceptedUsage:
 
     def __len__(self) -> int:
         return len(self.accepted)
+
+    def take(self, at: Ints) -> AcceptedUsage:
+        """Return the records at these positions, without the missing partials."""
+        columns = ("units", "up", "down", "session", "session_units", "begins", "connects", "pool", "today")
+        cycles = Cycles(*(getattr(self.cycles, one.name)[at] for one in fields(Cycles)))
+        taken = {name: getattr(self, name)[at] for name in columns}
+        return replace(self, accepted=self.accepted.take(at), rows=self.rows[at], missing=None, cycles=cycles, **taken)
 
 
 def accepted_usage(
@@ -65,7 +73,7 @@ def accepted_usage(
     units = rows["quantity"].to_numpy()
     up, down = (numbers(rows, name, -1) for name in ("volume_up_bytes", "volume_down_bytes"))
     tracked = batch.cumulative or compiled.book.uses_sessions or hears_sessions
-    session = _sessions(sessions, batch, rows, tracked)
+    session, begins = _sessions(sessions, batch, rows, tracked)
     missing: pl.DataFrame | None
     if batch.cumulative:
         growth = deltas(sessions, session, rows, batch.counter_bits)
@@ -87,6 +95,7 @@ def accepted_usage(
         down=down,
         session=session,
         session_units=session_units,
+        begins=begins,
         connects=connect_fees(units, session_units),
         missing=missing,
         pool=pool,
@@ -110,12 +119,16 @@ def days_of_arrival(compiled: Compiled, us: int) -> Ints:
     return np.array(days, np.int64)[compiled.book.account_zone]
 
 
-def _sessions(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame, tracked: bool) -> Ints:
-    """Return the session row of each record, int64[n]; -1 if no session has to be tracked for it."""
+def _sessions(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame, tracked: bool) -> tuple[Ints, Flags]:
+    """Return the session row of each record, int64[n], and whether it begins a session, bool[n].
+
+    The session row is -1 if no session has to be tracked for the record. A record without a session is a session of
+    its own.
+    """
     count = len(rows)
-    session = np.full(count, -1, np.int64)
+    session, begins = np.full(count, -1, np.int64), np.ones(count, bool)
     if not tracked:
-        return session
+        return session, begins
     day = batch.received_at_us // DAY_US
     if batch.cumulative:
         at = np.arange(count)
@@ -124,8 +137,8 @@ def _sessions(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame, tracked
     else:
         at = np.zeros(0, np.int64)
     if len(at):
-        session[at] = sessions.rows(batch.feed, rows if len(at) == count else rows[at], day)
-    return session
+        session[at], begins[at] = sessions.rows(batch.feed, rows if len(at) == count else rows[at], day)
+    return session, begins
 
 
 def _missing(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame) -> pl.DataFrame | None:
@@ -134,7 +147,7 @@ def _missing(sessions: Sessions, batch: UsageBatch, rows: pl.DataFrame) -> pl.Da
         return None
     at = np.flatnonzero((rows["sequence"].is_not_null() & rows["session_id"].is_not_null()).to_numpy())
     numbered = rows if len(at) == len(rows) else rows[at]
-    session = sessions.rows(batch.feed, numbered, batch.received_at_us // DAY_US)
+    session, _ = sessions.rows(batch.feed, numbered, batch.received_at_us // DAY_US)
     gaps = sequence_gaps(sessions, session, numbered)
     return gaps.with_columns(place=pl.Series(at[gaps["place"].to_numpy()]))
 

@@ -20,7 +20,7 @@ from rating.usage.batch import RatedBatch, rate_batch
 from rating.usage.corrections import REPLACED, Judged, StandingRecords, as_events, judge, replacements, undone_frame
 from rating.usage.cycles import cycle_kind, cycle_label
 from rating.usage.rated_rows import Names
-from rating.usage.records_again import frame_of
+from rating.usage.records_again import frame_of, late_replacements
 from rating.usage.rerate_scope import RerateScope, gathered
 from rating.usage.rerating import Fresh, Moment, Rerating, beside, taken_back
 from rating.usage.sessions import Sessions
@@ -120,7 +120,10 @@ def _fresh(compiled: Compiled, batch: UsageBatch, judged: Judged, originals: pa.
 
 
 def _provisional(state: State, compiled: Compiled, fresh: Fresh | None, position: JournalPosition) -> RatedBatch | None:
-    """Return the rating of replacements as if nothing else had been used; None for running totals of sessions."""
+    """Return the rating of replacements in open cycles as if nothing else had been used.
+
+    Returns None if there are none, or for running totals of sessions.
+    """
     if fresh is None or fresh.batch.cumulative:
         return None
     # A session that is known has begun before: what replaces a record of it begins no other.
@@ -130,4 +133,9 @@ def _provisional(state: State, compiled: Compiled, fresh: Fresh | None, position
     apart = beside(compiled, compiled.addons.used.copy())
     usage = accepted_usage(sessions, apart, fresh.batch, fresh.accepted, position, True)
     state.sessions.add(sessions)
+    # What belongs to a closed cycle fires nothing: the totals of that cycle are no longer known.
+    late = late_replacements(fresh, compiled, usage.pool)
+    usage = usage.take(np.flatnonzero(usage.cycles.late == late))
+    if not len(usage):
+        return None
     return rate_batch(alone, apart, Names.of(apart), usage)

@@ -104,3 +104,20 @@ def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycl
     codes, inverse = distinct(code)
     days = np.array([cycle_days(book, int(one)) for one in codes], np.int64).reshape(-1, 2)
     return Cycles(code, days[inverse, 0], days[inverse, 1], late)
+
+
+def cycles_of(book: Book, accepted: Accepted, pool: Ints, late: np.ndarray, arrived: Ints) -> Cycles:
+    """Return the cycle of each record if it is known which are `late`, bool[n].
+
+    It is the cycle of the day of use, or that of the day of arrival (`arrived`, int64[n]) if the record is late (T5).
+    """
+    kind = cycle_kinds(book, accepted.plan, pool)
+    day = np.where(late, arrived, accepted.day).astype(np.int32)
+    code = np.zeros(len(accepted), np.int64)
+    for row, calendar in enumerate(book.cycle_calendars):
+        at = np.flatnonzero(kind == row)
+        if len(at):
+            code[at] = cycle_code(row, calendar.index(day[at]).astype(np.int64))
+    codes, inverse = np.unique(code, return_inverse=True)
+    days = np.array([cycle_days(book, int(one)) for one in codes], np.int64).reshape(-1, 2)
+    return Cycles(code, days[inverse, 0], days[inverse, 1], late)

@@ -29,7 +29,7 @@ from rating.usage.accept import Accepted, accept, local_days
 from rating.usage.accepted_usage import AcceptedUsage, connect_fees, running_totals
 from rating.usage.batch import rate_batch
 from rating.usage.charge import TEST_METER, pool_subject, sim_subject
-from rating.usage.cycles import Cycles, cycle_code, cycle_days, cycle_kinds, cycle_label
+from rating.usage.cycles import cycle_label, cycles_of
 from rating.usage.growth import deltas
 from rating.usage.rated_rows import Names
 from rating.usage.records_again import (
@@ -151,7 +151,7 @@ class Rerating:
         tracked = running | (records["session_id"].is_not_null().to_numpy() & book.uses_sessions)
         for feed, part in records.select("feed", at=np.arange(count)).filter(pl.Series(tracked)).group_by("feed"):
             at = np.sort(part["at"].to_numpy())
-            session[at] = sessions.rows(str(feed[0]), _named(rows[at], records[at]), self._today)
+            session[at], _ = sessions.rows(str(feed[0]), _named(rows[at], records[at]), self._today)
         bits = records["counter_bits"].fill_null(0).to_numpy()
         for counter_bits in np.unique(bits[running]).tolist():
             at = np.flatnonzero(running & (bits == counter_bits))
@@ -172,10 +172,11 @@ class Rerating:
             down=ways[1],
             session=session,
             session_units=session_units,
+            begins=np.zeros(count, bool),  # The rules have heard of these records.
             connects=connect_fees(units, session_units),
             missing=None,
             pool=pool,
-            cycles=_cycles(compiled, accepted, pool, records["late"].to_numpy(), arrived),
+            cycles=cycles_of(compiled.book, accepted, pool, records["late"].to_numpy(), arrived),
             today=arrived,
         )
 
@@ -191,7 +192,7 @@ class Rerating:
         rows = rows.with_columns(code=service_codes(rows), reports=pl.col("reported_quantity").is_not_null())
         for (feed, reports), part in rows.group_by("feed", "reports", maintain_order=True):
             names = part.select("session_id", "record_key", service="code")
-            session = self._scratch.sessions.rows(str(feed), names, self._today)
+            session, _ = self._scratch.sessions.rows(str(feed), names, self._today)
             if reports:
                 self._reporting.update(session.tolist())
 
@@ -304,18 +305,3 @@ def beside(compiled: Compiled, addon_used: Ints) -> Compiled:
 def _named(rows: pl.DataFrame, records: pl.DataFrame) -> pl.DataFrame:
     """Return the service, session id and record key of records as their feed gave them."""
     return rows.select("service").with_columns(records.select("session_id", "record_key"))
-
-
-def _cycles(compiled: Compiled, accepted: Accepted, pool: Ints, late: np.ndarray, arrived: Ints) -> Cycles:
-    """Return the cycle of each record: that of its day of use, or that of its day of arrival if it came late (T5)."""
-    book = compiled.book
-    kind = cycle_kinds(book, accepted.plan, pool)
-    day = np.where(late, arrived, accepted.day).astype(np.int32)
-    code = np.zeros(len(accepted), np.int64)
-    for row, calendar in enumerate(book.cycle_calendars):
-        at = np.flatnonzero(kind == row)
-        if len(at):
-            code[at] = cycle_code(row, calendar.index(day[at]).astype(np.int64))
-    codes, inverse = np.unique(code, return_inverse=True)
-    days = np.array([cycle_days(book, int(one)) for one in codes], np.int64).reshape(-1, 2)
-    return Cycles(code, days[inverse, 0], days[inverse, 1], late)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -20,6 +21,8 @@ _TOTALS: Final = ("reports", "seen_day", "units", "overage")
 _COLUMNS: Final = (*(f"{name}_{age}" for age in range(REPORTS) for name in REPORT), *_TOTALS)
 _SETTLED: Final = ("units", "overage")  # set by a re-rating in sessions of all feeds
 _UNKNOWN: Final = -1
+
+Flags = npt.NDArray[np.bool_]
 
 
 class Sessions:
@@ -40,10 +43,11 @@ class Sessions:
         """Return one column of all sessions, int64[len], writable."""
         return self._columns[name][: len(self.index)]
 
-    def rows(self, feed: str, rows: pl.DataFrame, day: int) -> Ints:
-        """Return the row of each record's session, int64[n], and mark these sessions as heard of on `day`.
+    def rows(self, feed: str, rows: pl.DataFrame, day: int) -> tuple[Ints, Flags]:
+        """Mark the sessions of records as heard of on `day`.
 
-        A record without a session id is a session by its record key. New sessions, and those silent for more than
+        Return the row of each record's session, int64[n], and whether it is the session's first record, bool[n]. A
+        record without a session id is a session by its record key. New sessions, and those silent for more than
         KEEP_DAYS, start empty.
         """
         session = pl.coalesce(*(name for name in ("session_id", "record_key") if name in rows.columns))
@@ -57,10 +61,12 @@ class Sessions:
         numbered[order] = self.index.insert(distinct[order])
         count = len(self.index)
         reserve(self._columns, count)
-        self._forget(np.arange(before, count))
-        self._forget(numbered[self["seen_day"][numbered] < day - KEEP_DAYS])
+        empty = (numbered >= before) | (self["seen_day"][numbered] < day - KEEP_DAYS)
+        self._forget(numbered[empty])
+        begins = np.zeros(len(rows), bool)
+        begins[first[empty]] = True
         self["seen_day"][numbered] = np.maximum(self["seen_day"][numbered], day)
-        return numbered[inverse]
+        return numbered[inverse], begins
 
     def _forget(self, rows: Ints) -> None:
         for column in _COLUMNS:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import duckdb
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -15,14 +17,18 @@ from rating.engine import Engine
 from rating.rules.detect.usage import baseline_scope
 from rating.rules.totals.cycle_and_day import BASELINE, baseline_sql
 from rating.state import State
+from rating.usage.charge import TEST_METER
+from rating.usage.cycles import cycle_label
 from schemas.cards import Account, Catalogue
 from schemas.commands import Activate, Command
 from schemas.plans import Plan
 from schemas.rules import Rule
 from schemas.tables import RATED
-from schemas.usage import UsageBatch
+from schemas.usage import Service, UsageBatch
 from tests.support.fold_case import Row, cards
+from tests.support.reference.reference_terms import fixed_size
 from tests.support.reference.rules_reference import RuleModel
+from tests.support.reference.rules_reference_corrections import Rerated
 from tests.support.strategies.rules_strategies import Entry
 
 _NO_ROWS = RATED.empty_table()
@@ -75,19 +81,53 @@ class Fold:
         self.engine = Engine(State.restore(facts, tables, self.engine.state.seen))
 
 
+def rerated(fold: Fold) -> Rerated:
+    """Return what the last entry of a fold, which had corrections, has changed in rating."""
+    state, book, directory = fold.engine.state, fold.engine.compiled.book, fold.engine.compiled.directory
+    counters, pools = state.counters, {pool.id: pool for pool in state.catalogue.pools}
+    found: dict[tuple[str, str, str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    tests: dict[str, int] = defaultdict(int)
+    card, owner = directory.tenant(np.where(counters.subject & 1, 0, counters.subject >> 1))
+    iccids = directory.cards["iccid"].gather(card).to_list() if len(counters) else []
+    for row, (subject, code, iccid) in enumerate(
+        zip(counters.subject.tolist(), counters.meter.tolist(), iccids, strict=True)
+    ):
+        if code == TEST_METER:
+            tests[iccid] += int(counters["test"][row])
+            continue
+        kind, name = "sim", iccid if owner[row] < 0 else f"{iccid} of {book.vocabulary.accounts.names[owner[row]]}"
+        if subject & 1:
+            pool = book.vocabulary.pools.names[subject >> 1]
+            kind, name = ("device", pool.removeprefix("device:")) if pool.startswith("device:") else ("pool", pool)
+        meter, label = book.vocabulary.meters.names[code], cycle_label(book, int(counters.cycle[row]))
+        for column in ("records", "raw", "billable", "test", "allowance", "addon", "overage", "in_pool"):
+            found[kind, name, meter, label][column] += int(counters[column][row])
+        service = Service(int(book.meter_service[code])).name.lower()
+        if kind == "pool" and fixed_size(pools[name], service) is not None and meter != service:
+            found[kind, name, service, label]["allowance"] += int(counters["allowance"][row])
+    used = fold.engine.compiled.addons.used.tolist()
+    addons = {addon.id: units for addon, units in zip(state.catalogue.addons, used, strict=True)}
+    return Rerated(rows_of(fold.rated[-1]), found, tests, addons)
+
+
 class Slow:
-    """Adapter of the reference model, with the same attributes as Fold."""
+    """Adapter of the reference model, with the same attributes as Fold.
+
+    The model has no re-rating of its own, so a fold beside it says what corrections change in rating.
+    """
 
     def __init__(self) -> None:
         self.model = RuleModel()
         self.fired: list[Row] = []
         self.asked: list[Row] = []
+        self._fold = Fold()
 
     def take(self, entry: Entry) -> None:
         """Fold one journal entry."""
+        self._fold.take(entry)
         entry = entry.answered(self.asked)
         if entry.usage is not None and entry.corrects:
-            self.model.correct(entry.usage)
+            self.model.correct(entry.usage, rerated(self._fold))
         elif entry.usage is not None:
             self.model.fold(entry.usage)
         elif entry.change is not None:

@@ -64,7 +64,7 @@ def traffic_of(home: Home, names: Names, meters: Ints, result: RatedBatch, clock
         home_units=home_units,
         pool_units=pool_units,
         overage=overage,
-        started=data & (usage.connects == 1),
+        started=data & usage.begins,
         stopped=data & _stops(usage.rows),
         rows=usage.rows,
     )

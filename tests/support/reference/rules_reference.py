@@ -21,7 +21,7 @@ from schemas.plans import PlanVersion
 from schemas.rules import Action, Rule
 from schemas.usage import RecordType, UsageBatch
 from tests.support.reference.reference_terms import LONG_AGO, Outcome, Row, allowance_of, cycle_days, cycle_name, held
-from tests.support.reference.rules_reference_corrections import Corrections
+from tests.support.reference.rules_reference_corrections import Corrections, Rerated
 from tests.support.reference.rules_reference_events import Events
 from tests.support.reference.rules_reference_holds import Suspensions
 from tests.support.reference.rules_reference_sizes import EPOCH, Sizes
@@ -176,10 +176,10 @@ class RuleModel(Corrections, Events, Suspensions, Sizes):
         self._end()
         return outcome
 
-    def correct(self, batch: UsageBatch) -> None:
-        """Fold a batch of corrections."""
+    def correct(self, batch: UsageBatch, rerated: Rerated) -> None:
+        """Fold a batch of corrections, with what they change in rating."""
         self._begin(EPOCH + dt.timedelta(microseconds=batch.received_at_us))
-        self.corrections(batch)
+        self.corrections(batch, rerated)
         self._end()
 
     def used(self, batch: UsageBatch) -> Outcome:
@@ -193,7 +193,8 @@ class RuleModel(Corrections, Events, Suspensions, Sizes):
             if offset in rows:
                 fact = self.fact(batch, sent, rows[offset])
                 self.remember(batch.feed, fact, rows[offset])
-                self.record(fact, offset)
+                if self.fires:
+                    self.record(fact, offset)
         self.take_holds()
         return outcome
 

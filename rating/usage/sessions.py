@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from rating.columnar.key_index import Ints, KeyIndex, reserve
+from rating.columnar.key_index import Ints, KeyIndex, Words, reserve
 from rating.dedupe.seen import digest
 
 KEEP_DAYS: Final = 35  # a session without a record for more days than this is over
@@ -50,10 +50,7 @@ class Sessions:
         record without a session id is a session by its record key. New sessions, and those silent for more than
         KEEP_DAYS, start empty.
         """
-        session = pl.coalesce(*(name for name in ("session_id", "record_key") if name in rows.columns))
-        name = rows.select(pl.col("service").cast(pl.String) + "|" + session).to_series()
-        high, low = digest(f"session of {feed}", name)
-        keys = low ^ (high * np.uint64(0x9E3779B97F4A7C15))
+        keys = _keys(feed, rows)
         distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         order = np.argsort(first, kind="stable")
         before = len(self.index)
@@ -80,24 +77,26 @@ class Sessions:
             self.index = KeyIndex(self.index.keys[kept])
 
     def some(self, feed: str, rows: pl.DataFrame, day: int) -> Sessions:
-        """Return the sessions of these records, as far as there are any, apart from these ones."""
+        """Return the sessions of these records that are known and not over by `day`, apart from these ones."""
         apart = Sessions()
         if "session_id" in rows.columns:
-            rows = rows.filter(pl.col("session_id").is_not_null())
-            apart.rows(feed, rows, day)
-            row = self.index.find(apart.index.keys)
-            known = np.flatnonzero(row >= 0)
-            for name in _COLUMNS:
-                apart[name][known] = self[name][row[known]]
+            keys = np.unique(_keys(feed, rows.filter(pl.col("session_id").is_not_null())))
+            row = self.index.find(keys)
+            row = row[row >= 0]
+            row = row[self["seen_day"][row] >= day - KEEP_DAYS]
+            apart.index.insert(self.index.keys[row])
+            apart._columns = {name: self[name][row] for name in _COLUMNS}
         return apart
 
     def add(self, others: Sessions) -> None:
-        """Add the sessions of `others` that are not known here."""
-        fresh = np.flatnonzero(self.index.find(others.index.keys) < 0)
-        row = self.index.insert(others.index.keys[fresh])
+        """Add the sessions of `others` that are not known here, or were over, and mark all as heard of as there."""
+        before = len(self.index)
+        row = self.index.insert(others.index.keys)
         reserve(self._columns, len(self.index))
+        empty = (row >= before) | (self["seen_day"][row] < others["seen_day"] - KEEP_DAYS)
         for name in _COLUMNS:
-            self[name][row] = others[name][fresh]
+            self[name][row[empty]] = others[name][empty]
+        self["seen_day"][row] = np.maximum(self["seen_day"][row], others["seen_day"])
 
     def settle(self, others: Sessions, reporting: Collection[int]) -> None:
         """Set the totals of the sessions that `others` has too to what they are there.
@@ -133,3 +132,12 @@ class Sessions:
         for name in known.keys() & set(_COLUMNS):
             sessions._columns[name] = known[name]
         return sessions
+
+
+def _keys(feed: str, rows: pl.DataFrame) -> Words:
+    """Return the key of each record's session, uint64[n]: a digest of its feed, service, and session id or own key."""
+    session = pl.coalesce(*(name for name in ("session_id", "record_key") if name in rows.columns))
+    name = rows.select(pl.col("service").cast(pl.String) + "|" + session).to_series()
+    high, low = digest(f"session of {feed}", name)
+    keys: Words = low ^ (high * np.uint64(0x9E3779B97F4A7C15))
+    return keys

@@ -372,6 +372,54 @@ def test_sessions_that_the_network_tells_of_are_counted(driver: Driver) -> None:
         assert [(1, 2)] == fired(made, "value_before", "value_now")
 
 
+SESSION_RULES = (
+    Rule(id="begun", trigger="data_session_started", actions=TELL),
+    Rule(id="counted", trigger="data_session_count_24h", threshold=0, actions=TELL),
+)
+
+
+@pytest.mark.parametrize("cumulative", [False, True])
+def test_a_session_begins_with_its_first_record_even_without_units(driver: Driver, cumulative: bool) -> None:
+    """A Start carries zero. What has no session is one by itself, even without units."""
+    begin(driver, *SESSION_RULES, plans=[data()], card_rows=[{"iccid": "1"}])
+    for hour, kind, quantity in ((11, "START", 0), (12, "INTERIM", 5), (13, "STOP", 5)):
+        row = {"iccid": "1", "session_id": "s", "quantity": quantity, "record_type": RecordType[kind]}
+        row |= {"record_key": kind, "used_at": on(2, hour)}
+        driver.take(Entry(on(2, hour), usage=usage(row, received=on(2, hour), cumulative=cumulative)))
+    assert [("begun", "START"), ("counted", "START")] == fired(driver, "rule_id", "record_key")
+    alone = {"iccid": "1", "session_id": None, "quantity": 0, "record_key": "alone", "used_at": on(2, 14)}
+    driver.take(Entry(on(2, 14), usage=usage(alone, received=on(2, 14), cumulative=cumulative)))
+    assert [("begun", "alone")] == fired(driver, "rule_id", "record_key")[2:]
+
+
+def test_a_replacement_begins_a_session_that_was_not_known(driver: Driver) -> None:
+    """The first of its records does, even without units; then the session is known, and another record begins none."""
+    begin(driver, SESSION_RULES[0], plans=[data()], card_rows=[{"iccid": "1"}])
+    use(driver, on(2, 11), *({"iccid": "1", "session_id": "s", "quantity": 5, "record_key": key} for key in "ab"))
+    again = [
+        {"iccid": "1", "session_id": session, "quantity": quantity, "record_key": f"{key}2", "corrects_key": key,
+         "record_type": RecordType.REPLACE, "used_at": on(2, 10)}
+        for key, session, quantity in (("a", "t", 0), ("b", "t", 7))
+    ]  # fmt: skip
+    driver.take(Entry(on(2, 12), usage=usage(*again, received=on(2, 12)), corrects=True))
+    back = {"iccid": "1", "record_key": "b3", "corrects_key": "b2", "record_type": RecordType.REVERSE}
+    driver.take(Entry(on(2, 13), usage=usage(back | {"used_at": on(2, 10)}, received=on(2, 13)), corrects=True))
+    use(driver, on(2, 14), *({"iccid": "1", "session_id": one, "quantity": 9} for one in "st"))
+    assert ["a", "a2"] == fired(driver, "record_key")
+
+
+@pytest.mark.parametrize(("days", "begins"), [(35, 1), (36, 2)])
+def test_a_replacement_keeps_its_session_alive(driver: Driver, days: int, begins: int) -> None:
+    """A session is over if nothing is heard of it for more than 35 days; a replacement is heard too."""
+    begin(driver, SESSION_RULES[0], plans=[data()], card_rows=[{"iccid": "1"}])
+    use(driver, on(2), {"iccid": "1", "session_id": "s", "quantity": 5, "record_key": "a"})
+    again = {"iccid": "1", "session_id": "s", "quantity": 6, "record_key": "b", "corrects_key": "a",
+             "record_type": RecordType.REPLACE, "used_at": on(1, 23)}  # fmt: skip
+    driver.take(Entry(on(22), usage=usage(again, received=on(22)), corrects=True))
+    use(driver, on(22) + dt.timedelta(days=days), {"iccid": "1", "session_id": "s", "quantity": 7})
+    assert begins == len(driver.fired)
+
+
 def test_daily_does_not_wait_for_usage(driver: Driver) -> None:
     """Neither of a SIM that used its quota before the rule began, nor of a pool or of the rolling 24 hours."""
     rules = [

@@ -160,8 +160,14 @@ def _charged(counters: Counters, code: int, subject: Ints, currency: int) -> Int
     mine = np.flatnonzero((counters.cycle == code) & (counters.meter != TEST_METER))
     mine = mine[np.isin(counters.subject[mine], subject)]
     sums = defaultdict[int, int](int)
-    for row, one in zip(mine.tolist(), counters.subject[mine].tolist(), strict=True):
-        sums[one] += counters.charges(row).get(currency, 0)
+    own = mine[counters["currency"][mine] == currency + 1]
+    for one, nanos in zip(counters.subject[own].tolist(), counters["charge_nanos"][own].tolist(), strict=True):
+        sums[one] += nanos
+    if counters.further:
+        subject_of = dict(zip(counters.keys[mine].tolist(), counters.subject[mine].tolist(), strict=True))
+        for charged, nanos in counters.further.items():
+            if charged.currency == currency and charged.key in subject_of:
+                sums[subject_of[charged.key]] += nanos
     return np.array([max(-MOST_NANOS, min(MOST_NANOS, sums[one])) for one in subject.tolist()], np.int64)
 
 

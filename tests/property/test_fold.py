@@ -10,7 +10,6 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 from hypothesis import given, settings
@@ -22,12 +21,10 @@ from rating.state import State
 from rating.step import Step
 from rating.tariff import PriceSpec
 from rating.units.money import round_nanos
-from rating.usage.charge import TEST_METER
-from rating.usage.cycles import cycle_label
 from rating.usage.rerating import Moment
 from schemas.tables import GAPS, RATED
 from schemas.usage import RecordType, UsageBatch
-from tests.support.fold_case import rerate, us, usage
+from tests.support.fold_case import named_counters, rerate, us, usage
 from tests.support.reference.price_reference import reference_cost
 from tests.support.reference.reference import Model
 from tests.support.reference.reference_terms import Outcome, allowance_of
@@ -196,22 +193,12 @@ def test_everything_adds_up(world: World) -> None:
 
 def counted(engine: Engine) -> Counter[tuple[str, ...]]:
     """What the counters hold, under the names that rated rows give it."""
-    counters, book, directory = engine.state.counters, engine.compiled.book, engine.compiled.directory
-    # A card has a subject for each account that it was in.
-    iccids = directory.cards["iccid"].gather(
-        directory.tenant(np.where(counters.subject & 1, 0, counters.subject >> 1))[0]
-    )
-    totals: Counter[tuple[str, ...]] = Counter()
-    for row in range(len(counters)):
-        subject, meter, code = (int(column[row]) for column in (counters.subject, counters.meter, counters.cycle))
-        if meter == TEST_METER:
-            totals["test", iccids[row]] += int(counters["test"][row])
+    counters, totals = engine.state.counters, Counter[tuple[str, ...]]()
+    for one in named_counters(engine):
+        row, kind, name, cycle = one.row, one.kind, one.name, one.cycle
+        if one.meter is None:
+            totals["test", name] += int(counters["test"][row])
             continue
-        kind, name = "sim", iccids[row]
-        if subject & 1:
-            pool = book.vocabulary.pools.names[subject >> 1]
-            kind, name = ("device", pool.removeprefix("device:")) if pool.startswith("device:") else ("pool", pool)
-        cycle = cycle_label(book, code)
         for column, shown in (
             ("allowance", "from_allowance"),
             ("overage", "overage"),
@@ -222,7 +209,7 @@ def counted(engine: Engine) -> Counter[tuple[str, ...]]:
             ("raw", "quantity_raw"), ("billable", "billable_quantity"), ("test", "from_test"), ("addon", "from_addon"),
             ("in_pool", "in_pool"),
         ):  # fmt: skip
-            totals[kind, name, cycle, book.vocabulary.meters.names[meter], shown] += int(counters[column][row])
+            totals[kind, name, cycle, one.meter, shown] += int(counters[column][row])
     return +totals
 
 

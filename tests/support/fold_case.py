@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rating.catalogue.pools import DEVICE_PREFIX
 from rating.engine import Engine
 from rating.state import State
 from rating.step import Step
+from rating.usage.charge import TEST_METER
+from rating.usage.cycles import cycle_label
 from rating.usage.rerating import Moment, Rerating
 from schemas.cards import CARD_SCHEMA, CHANGE_SCHEMA, Account, Catalogue
 from schemas.plans import Plan, PlanVersion, Rate
@@ -89,6 +95,39 @@ def _plain(value: Any) -> Any:
 def rerate(history: pa.Table, weir: Engine, moment: Moment) -> pa.Table:
     """Return the adjustment rows of rating `history` again. The engine does not change."""
     return Rerating(weir.state, weir.compiled, history, moment).adjustments
+
+
+@dataclass(frozen=True)
+class NamedCounter:
+    """A counter by its names. `meter` is None for units of the test allowance.
+
+    `account` is None, unless the counter is of a card that is in another account than its first.
+    """
+
+    row: int
+    kind: str
+    name: str
+    account: str | None
+    meter: str | None
+    cycle: str
+
+
+def named_counters(engine: Engine) -> Iterator[NamedCounter]:
+    """Yield all counters of an engine under the names that rated rows give them."""
+    counters, book, directory = engine.state.counters, engine.compiled.book, engine.compiled.directory
+    card, owner = directory.tenant(np.where(counters.subject & 1, 0, counters.subject >> 1))
+    for row in range(len(counters)):
+        subject, meter = int(counters.subject[row]), int(counters.meter[row])
+        kind, name, account = "sim", directory.cards["iccid"][int(card[row])], None
+        if subject & 1:
+            name = book.vocabulary.pools.names[subject >> 1]
+            kind = "device" if name.startswith(DEVICE_PREFIX) else "pool"
+            name = name.removeprefix(DEVICE_PREFIX)
+        elif owner[row] >= 0:
+            account = book.vocabulary.accounts.names[owner[row]]
+        tested = meter == TEST_METER
+        cycle = "" if tested else cycle_label(book, int(counters.cycle[row]))
+        yield NamedCounter(row, kind, name, account, None if tested else book.vocabulary.meters.names[meter], cycle)
 
 
 def rows_of(table: pa.Table) -> list[Row]:

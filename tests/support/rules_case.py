@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import duckdb
-import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -17,15 +16,13 @@ from rating.engine import Engine
 from rating.rules.detect.usage import baseline_scope
 from rating.rules.totals.cycle_and_day import BASELINE, baseline_sql
 from rating.state import State
-from rating.usage.charge import TEST_METER
-from rating.usage.cycles import cycle_label
 from schemas.cards import Account, Catalogue
 from schemas.commands import Activate, Command
 from schemas.plans import Plan
 from schemas.rules import Rule
 from schemas.tables import RATED
 from schemas.usage import Service, UsageBatch
-from tests.support.fold_case import Row, cards
+from tests.support.fold_case import Row, cards, named_counters
 from tests.support.reference.reference_terms import fixed_size
 from tests.support.reference.rules_reference import RuleModel
 from tests.support.reference.rules_reference_corrections import Rerated
@@ -83,28 +80,20 @@ class Fold:
 
 def rerated(fold: Fold) -> Rerated:
     """Return what the last entry of a fold, which had corrections, has changed in rating."""
-    state, book, directory = fold.engine.state, fold.engine.compiled.book, fold.engine.compiled.directory
+    state, book = fold.engine.state, fold.engine.compiled.book
     counters, pools = state.counters, {pool.id: pool for pool in state.catalogue.pools}
     found: dict[tuple[str, str, str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
     tests: dict[str, int] = defaultdict(int)
-    card, owner = directory.tenant(np.where(counters.subject & 1, 0, counters.subject >> 1))
-    iccids = directory.cards["iccid"].gather(card).to_list() if len(counters) else []
-    for row, (subject, code, iccid) in enumerate(
-        zip(counters.subject.tolist(), counters.meter.tolist(), iccids, strict=True)
-    ):
-        if code == TEST_METER:
-            tests[iccid] += int(counters["test"][row])
+    for one in named_counters(fold.engine):
+        if one.meter is None:
+            tests[one.name] += int(counters["test"][one.row])
             continue
-        kind, name = "sim", iccid if owner[row] < 0 else f"{iccid} of {book.vocabulary.accounts.names[owner[row]]}"
-        if subject & 1:
-            pool = book.vocabulary.pools.names[subject >> 1]
-            kind, name = ("device", pool.removeprefix("device:")) if pool.startswith("device:") else ("pool", pool)
-        meter, label = book.vocabulary.meters.names[code], cycle_label(book, int(counters.cycle[row]))
+        name = one.name if one.account is None else f"{one.name} of {one.account}"
         for column in ("records", "raw", "billable", "test", "allowance", "addon", "overage", "in_pool"):
-            found[kind, name, meter, label][column] += int(counters[column][row])
-        service = Service(int(book.meter_service[code])).name.lower()
-        if kind == "pool" and fixed_size(pools[name], service) is not None and meter != service:
-            found[kind, name, service, label]["allowance"] += int(counters["allowance"][row])
+            found[one.kind, name, one.meter, one.cycle][column] += int(counters[column][one.row])
+        service = Service(int(book.meter_service[counters.meter[one.row]])).name.lower()
+        if one.kind == "pool" and fixed_size(pools[name], service) is not None and one.meter != service:
+            found["pool", name, service, one.cycle]["allowance"] += int(counters["allowance"][one.row])
     used = fold.engine.compiled.addons.used.tolist()
     addons = {addon.id: units for addon, units in zip(state.catalogue.addons, used, strict=True)}
     return Rerated(rows_of(fold.rated[-1]), found, tests, addons)

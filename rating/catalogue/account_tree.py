@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
-from rating.columnar.key_index import Ints
-
-Flags = npt.NDArray[np.bool_]
+from rating.columnar.key_index import Flags, Ints
 
 
 class AccountTree:

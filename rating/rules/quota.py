@@ -11,8 +11,7 @@ from rating.catalogue.allowance_sizes import CycleDays, sizes_at
 from rating.catalogue.cards import Directory
 from rating.catalogue.pools import MeterUnits, Pools
 from rating.catalogue.rates import Book
-from rating.columnar.key_index import Ints
-from rating.rules.detect.traffic import Flags
+from rating.columnar.key_index import Flags, Ints
 from rating.usage.allowances import Addons
 from schemas.usage import Direction, Service
 

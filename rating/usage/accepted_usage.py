@@ -6,6 +6,7 @@ This is all that rating needs to know of the records themselves. It is made befo
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,13 +14,13 @@ import polars as pl
 from rating.apply import Compiled
 from rating.columnar.arrow import has, numbers
 from rating.columnar.groups import Groups
-from rating.columnar.key_index import Ints
+from rating.columnar.key_index import Flags, Ints
 from rating.dedupe.seen import DAY_US
 from rating.position import JournalPosition
 from rating.usage.accept import Accepted, local_day_at
 from rating.usage.cycles import Cycles, assign
 from rating.usage.growth import deltas, sequence_gaps
-from rating.usage.sessions import Flags, Sessions
+from rating.usage.sessions import Sessions
 from schemas.usage import UsageBatch
 
 
@@ -51,10 +52,10 @@ class AcceptedUsage:
 
     def take(self, at: Ints) -> AcceptedUsage:
         """Return the records at these positions, without the missing partials."""
-        columns = ("units", "up", "down", "session", "session_units", "begins", "connects", "pool", "today")
-        cycles = Cycles(*(getattr(self.cycles, one.name)[at] for one in fields(Cycles)))
-        taken = {name: getattr(self, name)[at] for name in columns}
-        return replace(self, accepted=self.accepted.take(at), rows=self.rows[at], missing=None, cycles=cycles, **taken)
+        columns = {one.name: getattr(self, one.name) for one in fields(self)}
+        taken: dict[str, Any] = {name: one[at] for name, one in columns.items() if isinstance(one, np.ndarray)}
+        taken |= {"accepted": self.accepted.take(at), "rows": self.rows[at], "cycles": self.cycles.take(at)}
+        return replace(self, missing=None, **taken)
 
 
 def accepted_usage(

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from rating.apply import Compiled
 from rating.catalogue.allowance_sizes import CycleDays, sizes_at
 from rating.catalogue.rates import NO_CAP, RECORD_BASIS, SESSION_BASIS, Book
 from rating.columnar.counters import Counters, counter_groups
 from rating.columnar.groups import Groups
-from rating.columnar.key_index import Ints
+from rating.columnar.key_index import Flags, Ints
 from rating.usage.accepted_usage import AcceptedUsage
 from rating.usage.allowances import draw, trial_days
 from rating.usage.charge_items import Entries
@@ -31,7 +30,6 @@ TEST_METER = 0xFFF  # the meter of test usage; no plan can have this meter, see 
 
 
 _Number = TypeVar("_Number", int, Ints)
-Flags = npt.NDArray[np.bool_]
 
 
 def sim_subject(card: _Number) -> _Number:

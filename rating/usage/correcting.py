@@ -20,7 +20,7 @@ from rating.usage.batch import RatedBatch, rate_batch
 from rating.usage.corrections import REPLACED, Judged, StandingRecords, as_events, judge, replacements, undone_frame
 from rating.usage.cycles import cycle_kind, cycle_label
 from rating.usage.rated_rows import Names
-from rating.usage.records_again import frame_of, late_replacements
+from rating.usage.records_again import frame_of, of_own_cycle
 from rating.usage.rerate_scope import RerateScope, gathered
 from rating.usage.rerating import Fresh, Moment, Rerating, beside, taken_back
 from rating.usage.sessions import Sessions
@@ -134,8 +134,8 @@ def _provisional(state: State, compiled: Compiled, fresh: Fresh | None, position
     usage = accepted_usage(sessions, apart, fresh.batch, fresh.accepted, position, True)
     state.sessions.add(sessions)
     # What belongs to a closed cycle fires nothing: the totals of that cycle are no longer known.
-    late = late_replacements(fresh, compiled, usage.pool)
-    usage = usage.take(np.flatnonzero(usage.cycles.late == late))
+    closed = usage.cycles.late & of_own_cycle(fresh, compiled.book, usage.pool)
+    usage = usage.take(np.flatnonzero(~closed))
     if not len(usage):
         return None
     return rate_batch(alone, apart, Names.of(apart), usage)

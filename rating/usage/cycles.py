@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
 from rating.calendars.calendar import DAY_US
 from rating.catalogue.rates import Book
 from rating.columnar.groups import distinct
-from rating.columnar.key_index import Ints
+from rating.columnar.key_index import Flags, Ints
 from rating.usage.accept import Accepted, local_days
 
 _Code = TypeVar("_Code", int, Ints)
@@ -57,7 +57,18 @@ class Cycles:
     code: Ints
     start_day: Ints
     end_day: Ints
-    late: np.ndarray
+    late: Flags
+
+    @classmethod
+    def of(cls, book: Book, code: Ints, late: Flags) -> Self:
+        """Return the cycles of these codes."""
+        codes, inverse = distinct(code)
+        days = np.array([cycle_days(book, int(one)) for one in codes], np.int64).reshape(-1, 2)
+        return cls(code, days[inverse, 0], days[inverse, 1], late)
+
+    def take(self, at: Ints) -> Self:
+        """Return the cycles of the records at these positions, in this order."""
+        return type(self)(self.code[at], self.start_day[at], self.end_day[at], self.late[at])
 
 
 def cycle_kinds(book: Book, plan: Ints, pool: Ints) -> Ints:
@@ -101,12 +112,10 @@ def assign(book: Book, accepted: Accepted, pool: Ints, received_us: int) -> Cycl
                 number[over] = book.cycle_calendars[row].index(today.astype(np.int32))
                 late[whole] |= over
         code[whole] = cycle_code(row, number)
-    codes, inverse = distinct(code)
-    days = np.array([cycle_days(book, int(one)) for one in codes], np.int64).reshape(-1, 2)
-    return Cycles(code, days[inverse, 0], days[inverse, 1], late)
+    return Cycles.of(book, code, late)
 
 
-def cycles_of(book: Book, accepted: Accepted, pool: Ints, late: np.ndarray, arrived: Ints) -> Cycles:
+def cycles_of(book: Book, accepted: Accepted, pool: Ints, late: Flags, arrived: Ints) -> Cycles:
     """Return the cycle of each record if it is known which are `late`, bool[n].
 
     It is the cycle of the day of use, or that of the day of arrival (`arrived`, int64[n]) if the record is late (T5).
@@ -118,6 +127,4 @@ def cycles_of(book: Book, accepted: Accepted, pool: Ints, late: np.ndarray, arri
         at = np.flatnonzero(kind == row)
         if len(at):
             code[at] = cycle_code(row, calendar.index(day[at]).astype(np.int64))
-    codes, inverse = np.unique(code, return_inverse=True)
-    days = np.array([cycle_days(book, int(one)) for one in codes], np.int64).reshape(-1, 2)
-    return Cycles(code, days[inverse, 0], days[inverse, 1], late)
+    return Cycles.of(book, code, late)

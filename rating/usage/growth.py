@@ -16,17 +16,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from rating.columnar.groups import Groups
-from rating.columnar.key_index import Ints
+from rating.columnar.key_index import Flags, Ints
 from rating.usage.sessions import REPORT, REPORTS, Sessions
 from schemas.usage import RecordType
 
 _UNKNOWN = -1
-
-Flags = npt.NDArray[np.bool_]
 Columns = dict[str, Ints]
 
 

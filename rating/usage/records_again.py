@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from rating.apply import Compiled
 from rating.calendars.calendar import CycleCalendar
-from rating.columnar.key_index import Ints
+from rating.catalogue.rates import Book
+from rating.columnar.key_index import Flags, Ints
 from rating.usage.cycles import assign, cycle_kinds
 from schemas.usage import INSTANT, USAGE_SCHEMA, Direction, RecordType, Service
 
@@ -96,6 +96,7 @@ def _fresh_records(fresh: Fresh, compiled: Compiled, moment: Moment) -> pl.DataF
     missing = [name for name in USAGE_SCHEMA if name not in rows.columns]
     rows = rows.with_columns(pl.lit(None, USAGE_SCHEMA[name]).alias(name) for name in missing)
     pool = compiled.pools.of(accepted.card, accepted.plan, accepted.service, accepted.day)
+    late = assign(compiled.book, accepted, pool, batch.received_at_us).late
     words = {code: name for name, code in _SERVICES.items()}, {code: name for name, code in _DIRECTIONS.items()}
     running = pl.lit(batch.cumulative)
     return rows.with_columns(
@@ -114,24 +115,23 @@ def _fresh_records(fresh: Fresh, compiled: Compiled, moment: Moment) -> pl.DataF
         # A replacement does not say whether it ends its session.
         ends_session=pl.when(running).then(False),
         counter_bits=pl.when(running).then(pl.lit(batch.counter_bits, pl.Int64)),
-        late=pl.Series(late_replacements(fresh, compiled, pool)),
+        late=pl.Series(late & ~of_own_cycle(fresh, compiled.book, pool)),
         fresh=pl.lit(True),
     ).select(_RESTORED)
 
 
-def late_replacements(fresh: Fresh, compiled: Compiled, pool: Ints) -> npt.NDArray[np.bool_]:
-    """Return whether each replacement is late, bool[n]. `pool` is the row of its pool (-1: none).
+def of_own_cycle(fresh: Fresh, book: Book, pool: Ints) -> Flags:
+    """Return whether each replacement replaces a record of the cycle of its own use, bool[n].
 
-    What replaces a record of the cycle of its own use belongs to that cycle, even if that is closed by now.
+    Then it belongs to that cycle, even if the cycle is closed by now. `pool` is the row of its pool (-1: none).
     """
-    accepted, book = fresh.accepted, compiled.book
-    late = assign(book, accepted, pool, fresh.batch.received_at_us).late
+    accepted = fresh.accepted
     kind = cycle_kinds(book, accepted.plan, pool)
     of_use = pl.Series(
         [_label(book.cycle_calendars[one], day) for one, day in zip(kind.tolist(), accepted.day, strict=True)],
         dtype=pl.String,
     )
-    found: npt.NDArray[np.bool_] = late & (of_use != fresh.cycles).fill_null(True).to_numpy()
+    found: Flags = (of_use == fresh.cycles).fill_null(False).to_numpy()
     return found
 
 

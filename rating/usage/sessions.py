@@ -6,11 +6,10 @@ from collections.abc import Collection
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from rating.columnar.key_index import Ints, KeyIndex, Words, reserve
+from rating.columnar.key_index import Flags, Ints, KeyIndex, Words, reserve
 from rating.dedupe.seen import digest
 
 KEEP_DAYS: Final = 35  # a session without a record for more days than this is over
@@ -21,8 +20,6 @@ _TOTALS: Final = ("reports", "seen_day", "units", "overage")
 _COLUMNS: Final = (*(f"{name}_{age}" for age in range(REPORTS) for name in REPORT), *_TOTALS)
 _SETTLED: Final = ("units", "overage")  # set by a re-rating in sessions of all feeds
 _UNKNOWN: Final = -1
-
-Flags = npt.NDArray[np.bool_]
 
 
 class Sessions:

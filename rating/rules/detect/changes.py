@@ -12,11 +12,10 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from rating.columnar.key_index import Ints
+from rating.columnar.key_index import Flags, Ints
 from rating.rules.active_rule import Watch
 from rating.rules.detect.events import admit_events, matching, named, placed
 from rating.rules.detect.last_seen import devices
-from rating.rules.detect.traffic import Flags
 from rating.rules.firing.firings import Fires
 from rating.usage.accept import local_days
 from schemas.rules import Rule

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from rating.columnar.key_index import Ints
+from rating.columnar.key_index import Flags, Ints
 from rating.rules.active_rule import Watch
 from rating.rules.detect.last_seen import NEVER, UNKNOWN, Heard, Reports, Sightings, devices
 from rating.rules.detect.told_sessions import begun
-from rating.rules.detect.traffic import Flags, Traffic
+from rating.rules.detect.traffic import Traffic
 from rating.rules.detect.usage import count_sessions
 from rating.rules.firing.firings import Fires
 from rating.rules.firing.repetition import Occurrences

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from rating.columnar.key_index import Ints
-from rating.rules.detect.traffic import Flags, Traffic
+from rating.columnar.key_index import Flags, Ints
+from rating.rules.detect.traffic import Traffic
 from rating.usage.batch import RatedBatch
 from rating.usage.rated_rows import Names
 from schemas.usage import RecordType, Service

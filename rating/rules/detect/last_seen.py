@@ -22,9 +22,9 @@ import pyarrow as pa
 
 from rating.calendars.calendar import DAY_US
 from rating.columnar.groups import Groups, distinct
-from rating.columnar.key_index import Ints, KeyIndex, Words
+from rating.columnar.key_index import Flags, Ints, KeyIndex, Words
 from rating.rules.active_rule import Watch
-from rating.rules.detect.traffic import Flags, Traffic
+from rating.rules.detect.traffic import Traffic
 from rating.rules.firing.firings import nothing
 from schemas.usage import Service
 

@@ -12,9 +12,9 @@ import polars as pl
 from rating.calendars.calendar import day_date
 from rating.catalogue.allowance_sizes import CycleDays
 from rating.columnar.groups import distinct
-from rating.columnar.key_index import Ints
+from rating.columnar.key_index import Flags, Ints
 from rating.rules.active_rule import Watch
-from rating.rules.detect.traffic import Flags, Traffic
+from rating.rules.detect.traffic import Traffic
 from rating.rules.firing.firings import NETWORK, NONE, Fires, Labels, nothing
 from rating.rules.firing.repetition import Occurrences, memory_key
 from rating.rules.totals.batch import Moved, Slid, Tally, spans

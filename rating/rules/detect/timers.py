@@ -16,14 +16,13 @@ import polars as pl
 
 from rating.calendars.calendar import DAY_US, QUARTER_US
 from rating.catalogue.spells import END
-from rating.columnar.key_index import Ints
+from rating.columnar.key_index import Flags, Ints
 from rating.rules.active_rule import Watch
 from rating.rules.commands.results import CANCELLED
 from rating.rules.detect.changes import plan_fires
 from rating.rules.detect.events import admit, last_seen, matching
 from rating.rules.detect.last_seen import HEARD, quiet_columns
 from rating.rules.detect.releases import release_fires
-from rating.rules.detect.traffic import Flags
 from rating.rules.firing.firings import Fires
 from rating.rules.firing.holding import take_holds
 from rating.rules.firing.repetition import WINDOW_BITS, Occurrences

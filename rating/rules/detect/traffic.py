@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from rating.columnar.key_index import Ints
-
-Flags = npt.NDArray[np.bool_]
+from rating.columnar.key_index import Flags, Ints
 
 
 @dataclass(frozen=True)

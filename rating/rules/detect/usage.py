@@ -18,12 +18,12 @@ import pyarrow as pa
 from rating.calendars.calendar import DAY_US, day_date
 from rating.catalogue.rates import SERVICES, Book
 from rating.columnar.groups import Groups, distinct
-from rating.columnar.key_index import Ints
+from rating.columnar.key_index import Flags, Ints
 from rating.columnar.sharing import own_frame
 from rating.errors import InputError
 from rating.rules.active_rule import Watch
 from rating.rules.detect.thresholds_crossed import Candidates, Decisions
-from rating.rules.detect.traffic import Flags, Traffic
+from rating.rules.detect.traffic import Traffic
 from rating.rules.firing.firings import Fires, nothing
 from rating.rules.firing.repetition import Memory
 from rating.rules.totals.batch import Tally, floor_quarter

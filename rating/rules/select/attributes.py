@@ -9,8 +9,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from rating.columnar.key_index import Ints
-from rating.rules.detect.traffic import Flags
+from rating.columnar.key_index import Flags, Ints
 from schemas.rules import FilterType
 
 _MASKED: Final = 64  # a text that at least 1 of 64 cards has gets a mask; only few texts can be that frequent

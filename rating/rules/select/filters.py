@@ -11,8 +11,7 @@ import polars as pl
 from rating.catalogue.cards import Directory
 from rating.catalogue.rates import Book
 from rating.columnar.groups import distinct
-from rating.columnar.key_index import Ints
-from rating.rules.detect.traffic import Flags
+from rating.columnar.key_index import Flags, Ints
 from rating.rules.select.attributes import Holders, among
 from rating.rules.select.nearest import Nearest, nearness
 from schemas.cards import Catalogue

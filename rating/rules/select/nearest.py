@@ -12,8 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from rating.catalogue.account_tree import AccountTree
-from rating.columnar.key_index import Ints
-from rating.rules.detect.traffic import Flags
+from rating.columnar.key_index import Flags, Ints
 from rating.rules.select.attributes import among
 from schemas.rules import Filter, Rule
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from rating.calendars.calendar import ROLLING_QUARTERS, quarter
 from rating.columnar.groups import Groups, distinct
-from rating.columnar.key_index import Ints
-from rating.rules.detect.traffic import Flags, Traffic
+from rating.columnar.key_index import Flags, Ints
+from rating.rules.detect.traffic import Traffic
 from rating.rules.totals.cycle_and_day import Family, Slice, total_key
 from rating.rules.totals.rolling import ByCard
 

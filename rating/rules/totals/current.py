@@ -11,9 +11,8 @@ import polars as pl
 from rating.calendars.calendar import day_date, quarter
 from rating.catalogue.allowance_sizes import CycleDays
 from rating.columnar.groups import distinct
-from rating.columnar.key_index import Ints
+from rating.columnar.key_index import Flags, Ints
 from rating.rules.active_rule import Watch
-from rating.rules.detect.traffic import Flags
 from rating.rules.firing.firings import NONE
 from rating.rules.totals.cycle_and_day import Slice
 from rating.usage.accept import local_days
